@@ -1,0 +1,186 @@
+//! The property list of a message: `key 0x01 value 0x02` repeated, UTF-8, the last 0x02 optional.
+//!
+//! Reading borrows; editing returns a new list. Entries without a separator or with an empty key or value are skipped
+//! when reading, as the original decoders do, and kept verbatim when editing other keys.
+
+/// Stands between key and value.
+pub const KEY_END: u8 = 1;
+/// Stands after a value.
+pub const PAIR_END: u8 = 2;
+
+const KEY_END_CHAR: char = '\u{1}';
+const PAIR_END_CHAR: char = '\u{2}';
+
+/// Names with a meaning to brokers or clients.
+pub mod names {
+    /// Index keys, separated by spaces.
+    pub const KEYS: &str = "KEYS";
+    pub const TAGS: &str = "TAGS";
+    /// Whether the producer waits for the flush.
+    pub const WAIT: &str = "WAIT";
+    /// Delay level, 1 to 18.
+    pub const DELAY: &str = "DELAY";
+    pub const RETRY_TOPIC: &str = "RETRY_TOPIC";
+    pub const REAL_TOPIC: &str = "REAL_TOPIC";
+    pub const REAL_QID: &str = "REAL_QID";
+    pub const TRAN_MSG: &str = "TRAN_MSG";
+    pub const PGROUP: &str = "PGROUP";
+    pub const MIN_OFFSET: &str = "MIN_OFFSET";
+    pub const MAX_OFFSET: &str = "MAX_OFFSET";
+    pub const ORIGIN_MESSAGE_ID: &str = "ORIGIN_MESSAGE_ID";
+    pub const RECONSUME_TIME: &str = "RECONSUME_TIME";
+    pub const MAX_RECONSUME_TIMES: &str = "MAX_RECONSUME_TIMES";
+    pub const MSG_REGION: &str = "MSG_REGION";
+    pub const TRACE_ON: &str = "TRACE_ON";
+    /// The message id that producers give, see [`crate::id::UniqueKeys`].
+    pub const UNIQ_KEY: &str = "UNIQ_KEY";
+    pub const CLUSTER: &str = "CLUSTER";
+    pub const MSG_TYPE: &str = "MSG_TYPE";
+    pub const CORRELATION_ID: &str = "CORRELATION_ID";
+    pub const REPLY_TO_CLIENT: &str = "REPLY_TO_CLIENT";
+    pub const TTL: &str = "TTL";
+    pub const TRANSACTION_CHECK_TIMES: &str = "TRANSACTION_CHECK_TIMES";
+    pub const CHECK_IMMUNITY_TIME_IN_SECONDS: &str = "CHECK_IMMUNITY_TIME_IN_SECONDS";
+    pub const TRAN_PREPARED_QUEUE_OFFSET: &str = "TRAN_PREPARED_QUEUE_OFFSET";
+    pub const DLQ_ORIGIN_TOPIC: &str = "DLQ_ORIGIN_TOPIC";
+    pub const DLQ_ORIGIN_MESSAGE_ID: &str = "DLQ_ORIGIN_MESSAGE_ID";
+    pub const SHARDING_KEY: &str = "__SHARDINGKEY";
+}
+
+/// The well-formed entries of a list, in order.
+pub fn iter(properties: &str) -> impl Iterator<Item = (&str, &str)> {
+    entries(properties).filter_map(|(_, pair)| pair)
+}
+
+/// Every piece between 0x02 bytes with the key and value it holds, if it is well formed.
+fn entries(properties: &str) -> impl Iterator<Item = (&str, Option<(&str, &str)>)> {
+    properties.split(PAIR_END_CHAR).map(|piece| {
+        let pair = piece.split_once(KEY_END_CHAR).filter(|(key, value)| !key.is_empty() && !value.is_empty());
+        (piece, pair)
+    })
+}
+
+/// Value of `name`; the last one where a name occurs twice, as in a map that is filled front to back.
+pub fn get<'a>(properties: &'a str, name: &str) -> Option<&'a str> {
+    let mut found = None;
+    let mut rest = properties;
+    // A search for the name is quicker than splitting every entry.
+    while let Some(at) = rest.find(name) {
+        let starts_entry = rest[..at].is_empty() && rest.len() == properties.len()
+            || rest.as_bytes()[..at].last() == Some(&PAIR_END);
+        let after = &rest[at + name.len()..];
+        if starts_entry && let Some(value) = after.strip_prefix(KEY_END_CHAR) {
+            let value = value.split(PAIR_END_CHAR).next().unwrap_or(value);
+            if !value.is_empty() {
+                found = Some(value);
+            }
+        }
+        if after.is_empty() || name.is_empty() {
+            break;
+        }
+        rest = after;
+    }
+    found
+}
+
+/// Adds an entry at the end without looking for an older one of that name.
+pub fn append(properties: &mut String, name: &str, value: &str) {
+    if !properties.is_empty() && !properties.ends_with(PAIR_END_CHAR) {
+        properties.push(PAIR_END_CHAR);
+    }
+    properties.push_str(name);
+    properties.push(KEY_END_CHAR);
+    properties.push_str(value);
+    properties.push(PAIR_END_CHAR);
+}
+
+/// The list with `name` set to `value`, older entries of that name gone.
+pub fn set(properties: &str, name: &str, value: &str) -> String {
+    let mut changed = remove(properties, name);
+    append(&mut changed, name, value);
+    changed
+}
+
+/// The list without `name`.
+pub fn remove(properties: &str, name: &str) -> String {
+    let mut kept = String::with_capacity(properties.len() + 1);
+    for (piece, _) in entries(properties) {
+        let is_named = piece.split_once(KEY_END_CHAR).is_some_and(|(key, _)| key == name);
+        if !is_named && !piece.is_empty() {
+            kept.push_str(piece);
+            kept.push(PAIR_END_CHAR);
+        }
+    }
+    kept
+}
+
+/// The list made of these pairs.
+pub fn from_pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    let mut list = String::new();
+    for (name, value) in pairs {
+        append(&mut list, name, value);
+    }
+    list
+}
+
+/// The single keys inside a KEYS value.
+pub fn split_keys(keys: &str) -> impl Iterator<Item = &str> {
+    keys.split(' ').filter(|key| !key.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const LIST: &str = "KEYS\u{1}k1 k2\u{2}UNIQ_KEY\u{1}FD00\u{2}TAGS\u{1}TagA";
+
+    #[test]
+    fn reads_with_and_without_the_last_terminator() {
+        for list in [LIST.to_owned(), format!("{LIST}\u{2}")] {
+            assert_eq!(get(&list, names::TAGS), Some("TagA"));
+            assert_eq!(get(&list, names::KEYS), Some("k1 k2"));
+            assert_eq!(get(&list, "KEY"), None);
+            assert_eq!(get(&list, ""), None);
+            assert_eq!(iter(&list).count(), 3);
+        }
+        assert_eq!(split_keys(" k1  k2 ").collect::<Vec<_>>(), ["k1", "k2"]);
+    }
+
+    #[test]
+    fn a_name_inside_a_value_or_another_name_is_not_an_entry() {
+        let list = "A\u{1}TAGS\u{2}XTAGS\u{1}x\u{2}TAGSX\u{1}y\u{2}";
+        assert_eq!(get(list, "TAGS"), None);
+        assert_eq!(get("TAGSTAGS\u{1}v\u{2}", "TAGS"), None);
+    }
+
+    #[test]
+    fn malformed_and_empty_entries_are_skipped() {
+        let list = "noseparator\u{2}\u{1}v\u{2}k\u{1}\u{2}ok\u{1}1\u{2}";
+        assert_eq!(iter(list).collect::<Vec<_>>(), [("ok", "1")]);
+        assert_eq!(get(list, "k"), None);
+    }
+
+    #[test]
+    fn editing_keeps_other_entries_verbatim() {
+        let changed = set(LIST, names::KEYS, "z");
+        assert_eq!(changed, "UNIQ_KEY\u{1}FD00\u{2}TAGS\u{1}TagA\u{2}KEYS\u{1}z\u{2}");
+        assert_eq!(remove(&changed, names::UNIQ_KEY), "TAGS\u{1}TagA\u{2}KEYS\u{1}z\u{2}");
+    }
+
+    proptest! {
+        #[test]
+        fn get_agrees_with_the_plain_walk(list in "[ab\u{1}\u{2}]{0,40}", name in "[ab]{1,2}") {
+            let walked = iter(&list).filter(|(key, _)| *key == name).last().map(|(_, value)| value);
+            prop_assert_eq!(get(&list, &name), walked);
+        }
+
+        #[test]
+        fn what_was_set_is_read_back(list in "[ab\u{1}\u{2}]{0,40}", name in "[ab]{1,2}", value in "[a-z]{1,5}") {
+            let changed = set(&list, &name, &value);
+            prop_assert_eq!(get(&changed, &name), Some(value.as_str()));
+            let removed = remove(&changed, &name);
+            prop_assert_eq!(get(&removed, &name), None);
+        }
+    }
+}
