@@ -1,0 +1,134 @@
+//! Bodies about message queues: locks, and statistics in maps keyed by queue.
+//!
+//! Java peers write such a map with whole objects as keys, `{{"brokerName":"b","queueId":0,"topic":"T"}:1}`, and 5.x
+//! clients read it in no other form, so these bodies are written by their own `to_json`.
+
+use std::collections::BTreeMap;
+
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::fastjson::BodyError;
+
+/// A queue of a topic on a broker.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MessageQueue {
+    pub broker_name: String,
+    pub queue_id: i32,
+    pub topic: String,
+}
+
+/// A map keyed by queue.
+pub type QueueMap<V> = BTreeMap<MessageQueue, V>;
+
+/// Body of 41 and 42: queues a client locks or unlocks.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LockBatchRequest {
+    pub client_id: String,
+    pub consumer_group: String,
+    pub mq_set: Vec<MessageQueue>,
+    pub only_this_broker: bool,
+}
+
+/// Answer to 41: the queues the client now holds.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LockBatchResponse {
+    #[serde(rename = "lockOKMQSet")]
+    pub lock_ok_mq_set: Vec<MessageQueue>,
+}
+
+/// State of one queue in [`TopicStatsTable`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TopicOffset {
+    /// Milliseconds since 1970, 0 for an empty queue.
+    pub last_update_timestamp: i64,
+    pub max_offset: i64,
+    pub min_offset: i64,
+}
+
+/// Answer to 202: the queues of a topic.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TopicStatsTable {
+    #[serde(deserialize_with = "read_map")]
+    pub offset_table: QueueMap<TopicOffset>,
+    /// Messages a second.
+    pub topic_put_tps: f64,
+}
+
+impl TopicStatsTable {
+    /// The body as Java peers read it.
+    pub fn to_json(&self) -> Result<Vec<u8>, BodyError> {
+        let mut out = b"{\"offsetTable\":".to_vec();
+        write_map(&mut out, &self.offset_table)?;
+        out.extend_from_slice(b",\"topicPutTps\":");
+        serde_json::to_writer(&mut out, &self.topic_put_tps)?;
+        out.push(b'}');
+        Ok(out)
+    }
+}
+
+/// A consumer group's progress in one queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct OffsetWrapper {
+    pub broker_offset: i64,
+    pub consumer_offset: i64,
+    pub pull_offset: i64,
+    /// Store time of the last consumed message, milliseconds since 1970.
+    pub last_timestamp: i64,
+}
+
+/// Answer to 208: a consumer group's progress.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ConsumeStats {
+    /// Messages a second.
+    pub consume_tps: f64,
+    #[serde(deserialize_with = "read_map")]
+    pub offset_table: QueueMap<OffsetWrapper>,
+}
+
+impl ConsumeStats {
+    /// The body as Java peers read it.
+    pub fn to_json(&self) -> Result<Vec<u8>, BodyError> {
+        let mut out = b"{\"consumeTps\":".to_vec();
+        serde_json::to_writer(&mut out, &self.consume_tps)?;
+        out.extend_from_slice(b",\"offsetTable\":");
+        write_map(&mut out, &self.offset_table)?;
+        out.push(b'}');
+        Ok(out)
+    }
+}
+
+/// Writes a map with its keys as bare objects.
+fn write_map<V: Serialize>(out: &mut Vec<u8>, map: &QueueMap<V>) -> Result<(), BodyError> {
+    out.push(b'{');
+    for (index, (queue, value)) in map.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        serde_json::to_writer(&mut *out, queue)?;
+        out.push(b':');
+        serde_json::to_writer(&mut *out, value)?;
+    }
+    out.push(b'}');
+    Ok(())
+}
+
+/// Reads a map whose keys the rewriting of [`crate::fastjson`] has made strings.
+fn read_map<'de, D: Deserializer<'de>, V: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<QueueMap<V>, D::Error> {
+    let by_text = BTreeMap::<String, V>::deserialize(deserializer)?;
+    let entries = by_text.into_iter().map(|(text, value)| {
+        let queue =
+            serde_json::from_str(&text).map_err(|e| D::Error::custom(format!("queue {text:?}: {e}")))?;
+        Ok((queue, value))
+    });
+    entries.collect()
+}
