@@ -1,0 +1,85 @@
+//! The data directory: whose it is, and that only one process has it open.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::disk::Disk;
+use crate::error::StoreError;
+
+/// What a directory was made with, and must be opened with again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The cluster's name.
+    pub cluster: String,
+    /// The group's name.
+    pub broker_name: String,
+    /// The member's node id.
+    pub node_id: u64,
+    /// The length of a log segment in bytes.
+    pub segment_bytes: u64,
+}
+
+/// The format of everything in a data directory. Raised by a change that an older build would misread.
+const FORMAT: u64 = 1;
+
+impl Identity {
+    fn settings(&self) -> [(&'static str, String); 5] {
+        [
+            ("format", FORMAT.to_string()),
+            ("cluster", self.cluster.clone()),
+            ("broker_name", self.broker_name.clone()),
+            ("node_id", self.node_id.to_string()),
+            ("segment_bytes", self.segment_bytes.to_string()),
+        ]
+    }
+
+    /// The chain value before the log's first frame: the same on every member, another in every group.
+    pub(crate) fn chain_seed(&self) -> u32 {
+        crc32c::crc32c(format!("{}/{}", self.cluster, self.broker_name).as_bytes())
+    }
+
+    /// Compares with what `dir` was made with, or records it in a new directory.
+    pub(crate) fn check_or_record(&self, disk: &dyn Disk, dir: &Path) -> Result<(), StoreError> {
+        let path = dir.join("identity");
+        let Some(content) = disk.read(&path).map_err(StoreError::io("read", &path))? else {
+            let text: String = self.settings().iter().map(|(key, value)| format!("{key}={value}\n")).collect();
+            return disk.replace(&path, text.as_bytes()).map_err(StoreError::io("write", &path));
+        };
+        let text = String::from_utf8_lossy(&content);
+        let found: BTreeMap<_, _> = text.lines().filter_map(|line| line.split_once('=')).collect();
+        for (what, wanted) in self.settings() {
+            let found = found.get(what).copied().unwrap_or("nothing");
+            if found != wanted {
+                return Err(StoreError::Contradiction { path, what, found: found.to_owned(), wanted });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The lock on a data directory; released when dropped or when the process ends.
+#[derive(Debug)]
+pub(crate) struct DirectoryLock {
+    _file: File,
+}
+
+impl DirectoryLock {
+    pub(crate) fn take(dir: &Path) -> Result<Self, StoreError> {
+        std::fs::create_dir_all(dir).map_err(StoreError::io("create", dir))?;
+        let path: PathBuf = dir.join("lock");
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(StoreError::io("open", &path))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::InUse { path }),
+            Err(e) => Err(StoreError::io("lock", &path)(e.into())),
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! What the store asks of a disk, as traits, so that tests can put a disk of their own in its place.
+//!
+//! Every file the store keeps has a fixed length, is written at positions (never through the mapping, so that a
+//! full disk is an error and not a signal) and is read as one slice of bytes. [`OsDisk`](crate::OsDisk) is the real one.
+
+use std::fmt::Debug;
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A file of fixed length.
+pub trait DiskFile: Send + Sync + Debug {
+    /// The path it was opened under, for error messages.
+    fn path(&self) -> &Path;
+
+    /// Its length in bytes; never changes.
+    fn len(&self) -> u64;
+
+    /// Whether the file has no bytes at all.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Writes `bytes` at `position`, all or an error. Past the end is [`io::ErrorKind::InvalidInput`].
+    fn write_at(&self, position: u64, bytes: &[u8]) -> io::Result<()>;
+
+    /// Writes the pieces one after the other from `position` on, all or an error.
+    fn write_vectored_at(&self, position: u64, pieces: &[IoSlice<'_>]) -> io::Result<()>;
+
+    /// The whole file. Bytes that were written are seen at once. The caller looks only at bytes that are not being
+    /// rewritten at the same time: each structure publishes how far it may be read.
+    fn bytes(&self) -> &[u8];
+
+    /// Returns when everything written before is durable.
+    fn sync(&self) -> io::Result<()>;
+
+    /// Writes zeros over a range that nothing else touches at the same time, past the page cache where the disk can
+    /// do that. Written blocks are cheaper to sync later than blocks that are only allocated. Not durable by itself.
+    fn write_zeros(&self, position: u64, len: u64) -> io::Result<()>;
+
+    /// The first position at or behind `position` that may hold a byte other than zero, or `None` where all the rest
+    /// is known never to have been written.
+    fn next_data(&self, position: u64) -> io::Result<Option<u64>>;
+}
+
+/// A disk: files by path.
+pub trait Disk: Send + Sync + Debug {
+    /// Opens an existing file; its length is what the disk has.
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Creates a file of `len` zero bytes with its space allocated, or fails with nothing left behind. The directory
+    /// is created too, and the file's entry is durable on return.
+    fn create(&self, path: &Path, len: u64) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Files and folders directly below `dir`, sorted by path; none where `dir` does not exist.
+    fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>>;
+
+    /// Removes a file; the removal is durable on return.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// The content of a small file, or `None` where there is none.
+    fn read(&self, path: &Path) -> io::Result<Option<Vec<u8>>>;
+
+    /// Replaces a small file's content in one step: after a crash it holds the old content or the new.
+    fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()>;
+}

@@ -1,0 +1,220 @@
+//! The IndexFiles of a broker: where the messages with a key are, newest first.
+//!
+//! Files in `index/` below the store's directory, each named by the physical offset of its first message (RocketMQ names
+//! them by the clock; the log knows nothing of a replica's clock). They are derived from the log; the reput thread is
+//! the one writer.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use raftmq_message::hash::index_key_hash;
+
+use crate::disk::{Disk, DiskFile};
+use crate::error::StoreError;
+use crate::index_file::{Header, IndexShape, Search, WritableIndex};
+use crate::mapped_file_queue::{list_by_offset, offset_name};
+
+/// The directory below that of the store.
+const DIRECTORY: &str = "index";
+
+/// All index files: full ones, which are opened when a query needs them, and the one being written.
+#[derive(Debug)]
+pub struct IndexFiles {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    shape: IndexShape,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// In the order of the log, all before `writable`.
+    full: Vec<FullFile>,
+    writable: Option<WritableIndex>,
+    /// Full files that were not synced since they were completed.
+    unsynced: Vec<Arc<dyn DiskFile>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct FullFile {
+    start: u64,
+    first_time_ms: i64,
+    last_time_ms: i64,
+}
+
+impl FullFile {
+    fn new(header: &Header) -> Self {
+        let Header { first_physical, first_time_ms, last_time_ms, .. } = *header;
+        Self { start: first_physical, first_time_ms, last_time_ms }
+    }
+}
+
+impl IndexFiles {
+    /// Opens the index below `store_dir` as it was at `physical_limit`: later entries are removed durably. Everything
+    /// below the limit has to have been flushed; what lies above may be torn.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] where entries below the limit are missing or a file is not one of an index: the
+    /// directory is to be removed and rebuilt from the log. [`StoreError::Contradiction`] where the files have another
+    /// shape, [`StoreError::Illegal`] for a shape without room; the disk refused.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        store_dir: &Path,
+        shape: IndexShape,
+        physical_limit: u64,
+    ) -> Result<Self, StoreError> {
+        let index =
+            Self { disk, dir: store_dir.join(DIRECTORY), shape: shape.check()?, state: Mutex::default() };
+        *index.state.lock() = index.recover(physical_limit)?;
+        Ok(index)
+    }
+
+    fn recover(&self, limit: u64) -> Result<State, StoreError> {
+        let mut files = list_by_offset(&*self.disk, &self.dir)?;
+        // The last one first: whatever a crash leaves is the start of the index.
+        while let Some((_, path)) = files.pop_if(|(start, _)| *start >= limit) {
+            self.disk.remove(&path).map_err(StoreError::io("remove", &path))?;
+        }
+        let Some((start, _)) = files.pop() else { return Ok(State::default()) };
+        let full = files.iter().map(|(start, _)| self.read_full(*start)).collect::<Result<_, _>>()?;
+        let writable = WritableIndex::recover(self.open_file(start)?, self.shape, start, limit)?;
+        Ok(State { full, writable: Some(writable), unsynced: Vec::new() })
+    }
+
+    fn read_full(&self, start: u64) -> Result<FullFile, StoreError> {
+        let file = self.open_file(start)?;
+        let header = Header::read(&*file, self.shape, start)?;
+        if header.is_full(self.shape) {
+            return Ok(FullFile::new(&header));
+        }
+        Err(StoreError::Corrupt {
+            path: file.path().to_owned(),
+            position: 0,
+            physical_offset: start,
+            what: format!(
+                "{header:?}: it is not full, though another file follows; remove the index to have it rebuilt"
+            ),
+        })
+    }
+
+    fn path_of(&self, start: u64) -> PathBuf {
+        self.dir.join(offset_name(start))
+    }
+
+    fn open_file(&self, start: u64) -> Result<Arc<dyn DiskFile>, StoreError> {
+        let path = self.path_of(start);
+        self.disk.open(&path).map_err(StoreError::io("open", &path))
+    }
+
+    /// Adds a key of the message at `physical_offset`, stored at `store_time_ms`. Queries find it at once. For the reput
+    /// thread only.
+    ///
+    /// # Errors
+    /// [`StoreError::Divergence`] where the message lies before the last one added; [`StoreError::TooLarge`] where the
+    /// message has more keys than a file has room for (this key is left out); the disk refused.
+    pub fn put(
+        &self,
+        topic: &str,
+        key: &str,
+        physical_offset: u64,
+        store_time_ms: i64,
+    ) -> Result<(), StoreError> {
+        let hash = index_key_hash(topic, key).unsigned_abs();
+        let mut state = self.state.lock();
+        let State { full, writable, unsynced } = &mut *state;
+        if let Some(current) = writable {
+            self.check_follows(current, physical_offset)?;
+        }
+        if let Some(complete) = writable.take_if(|current| current.is_full()) {
+            full.push(FullFile::new(complete.header()));
+            unsynced.push(complete.seal()?);
+        }
+        let current = match writable {
+            Some(current) => current,
+            None => writable.insert(self.create(physical_offset)?),
+        };
+        current.put(hash, physical_offset, store_time_ms)
+    }
+
+    /// Checks that a key of the message at `physical` can come after what `current` holds, in it or in a next file.
+    fn check_follows(&self, current: &WritableIndex, physical: u64) -> Result<(), StoreError> {
+        let Header { first_physical, last_physical, .. } = *current.header();
+        if physical < last_physical {
+            return Err(StoreError::Divergence(format!(
+                "{}: a key of the message at {physical}, after one of the message at {last_physical}",
+                self.dir.display()
+            )));
+        }
+        if current.is_full() && physical == first_physical {
+            let limit = u64::from(self.shape.entries) - 1;
+            return Err(StoreError::TooLarge { what: "number of keys of a message", size: limit + 1, limit });
+        }
+        Ok(())
+    }
+
+    fn create(&self, physical: u64) -> Result<WritableIndex, StoreError> {
+        let path = self.path_of(physical);
+        let file = self.disk.create(&path, self.shape.file_len()).map_err(StoreError::io("create", &path))?;
+        Ok(WritableIndex::new(file, self.shape, physical))
+    }
+
+    /// The physical offsets of messages with that key, newest first, at most `max`. Messages whose key has the same
+    /// hash, and messages stored less than a second outside of `[begin_ms, end_ms]`, may be among them: the record
+    /// itself decides. May read from the disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] where the index contradicts itself; the disk refused.
+    pub fn query(
+        &self,
+        topic: &str,
+        key: &str,
+        begin_ms: i64,
+        end_ms: i64,
+        max: usize,
+    ) -> Result<Vec<u64>, StoreError> {
+        if begin_ms > end_ms {
+            return Ok(Vec::new());
+        }
+        let hash = index_key_hash(topic, key).unsigned_abs();
+        let mut search = Search { hash, times_ms: begin_ms..=end_ms, max, found: Vec::new() };
+        // Only what is in memory is looked at with the lock held: a slot may be long, and the reput thread is waiting.
+        let (begun, full) = {
+            let state = self.state.lock();
+            let begun = state.writable.as_ref().map(|writable| writable.begin_search(&mut search));
+            let may_hold = |f: &&FullFile| search.may_hold(f.first_time_ms, f.last_time_ms);
+            (begun, state.full.iter().filter(may_hold).copied().collect::<Vec<_>>())
+        };
+        if let Some((file, number)) = begun {
+            search.walk(&*file, self.shape, number)?;
+        }
+        for FullFile { start, .. } in full.into_iter().rev() {
+            if search.is_done() {
+                break;
+            }
+            search.walk_full(&*self.open_file(start)?, self.shape)?;
+        }
+        Ok(search.found)
+    }
+
+    /// Returns when everything put before is durable; a checkpoint may be written then.
+    ///
+    /// # Errors
+    /// The disk refused.
+    pub fn flush(&self) -> Result<(), StoreError> {
+        let (current, full) = {
+            let mut state = self.state.lock();
+            let current = state.writable.as_mut().map(WritableIndex::write_out).transpose()?.flatten();
+            (current, state.unsynced.clone())
+        };
+        for file in full.iter().chain(current.iter().map(|current| &current.file)) {
+            file.sync().map_err(StoreError::io("sync", file.path()))?;
+        }
+        let mut state = self.state.lock();
+        state.unsynced.retain(|file| !full.iter().any(|synced| Arc::ptr_eq(file, synced)));
+        if let (Some(done), Some(writable)) = (current, &mut state.writable) {
+            writable.synced(&done);
+        }
+        Ok(())
+    }
+}

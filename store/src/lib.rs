@@ -1,0 +1,54 @@
+//! The files of a broker.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`CommitLog`] | every entry of the group as a frame, in segments of fixed length; `frame.rs` has the layout |
+//! | `recovery` | opens a log that may have been left at any moment |
+//! | `flush` | the flush thread: one sync for many appends |
+//! | `zero_ahead` | prepares the blocks ahead of the log's end |
+//! | `reput` | follows the committed log and fills what is derived from it |
+//! | [`ConsumeQueue`] | a queue of a topic: where its messages are in the log |
+//! | [`IndexFiles`] | messages by key and time |
+//! | [`Store`] | all of it together |
+//! | [`Disk`] | what all of it asks of a disk; [`OsDisk`] is the real one, and the only place with `unsafe` |
+//!
+//! *Invariant*: the store knows nothing of Raft's rules, of the network, of tokio, or of a clock.
+
+mod commit_log;
+mod consume_queue;
+mod consume_queues;
+mod directory;
+mod disk;
+mod error;
+mod flush;
+mod frame;
+mod frame_index;
+mod index_file;
+mod index_files;
+mod mapped_file;
+mod mapped_file_queue;
+mod marks;
+mod queue_offsets;
+mod recovery;
+mod reput;
+mod segment;
+mod store;
+mod zero_ahead;
+
+pub use commit_log::{Appended, CommitLog, FRAME_PAYLOAD_BYTES_MAX, LogFrame, NewEntry, Walk};
+pub use consume_queue::{Boundary, ConsumeQueue, DEFAULT_UNITS_PER_FILE, UNIT_SIZE, Unit};
+pub use consume_queues::{ConsumeQueues, TOPIC_BYTES_MAX, check_topic};
+pub use directory::Identity;
+pub use disk::{Disk, DiskFile};
+pub use error::StoreError;
+pub use flush::{ASYNC_INTERVAL, FlushCallback, FlushMode};
+pub use frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader, FrameKind, decode_frame};
+pub use index_file::IndexShape;
+pub use index_files::IndexFiles;
+pub use mapped_file::OsDisk;
+pub use mapped_file_queue::{FileAt, MappedFileQueue};
+pub use marks::EntryId;
+pub use queue_offsets::{Placed, QUEUE_ID_MAX};
+pub use reput::{Arrival, ArrivalListener};
+pub use segment::LogSlice;
+pub use store::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Store, StoreOptions};

@@ -1,0 +1,115 @@
+//! The table of ConsumeQueues: made, found, deleted and opened again by topic and queue id.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use raftmq_store::{ConsumeQueues, OsDisk, StoreError, Unit, check_topic};
+
+fn open(dir: &Path) -> Result<ConsumeQueues, StoreError> {
+    ConsumeQueues::open(Arc::new(OsDisk), dir, 8)
+}
+
+fn recovered(dir: &Path, limit: u64) -> ConsumeQueues {
+    let queues = open(dir).unwrap();
+    queues.recover_all(limit).unwrap();
+    queues
+}
+
+/// Adds `count` units, the next of the queue, whose physical offsets are `from`, `from + 10`, ...
+fn fill(queues: &ConsumeQueues, topic: &str, id: u32, from: u64, count: u64) {
+    let queue = queues.get_or_create(topic, id).unwrap();
+    let next = queue.max_offset();
+    for i in 0..count {
+        queue.append(next + i, Unit { physical_offset: from + i * 10, size: 9, tags_code: 1 }).unwrap();
+    }
+    queue.publish().unwrap();
+}
+
+fn offsets(queues: &ConsumeQueues) -> Vec<(String, u32, u64)> {
+    queues.max_offsets().map(|(topic, id, max)| (topic.to_string(), id, max)).collect()
+}
+
+fn expected(queues: &[(&str, u32, u64)]) -> Vec<(String, u32, u64)> {
+    queues.iter().map(|(topic, id, max)| ((*topic).to_owned(), *id, *max)).collect()
+}
+
+#[test]
+fn keeps_every_queue_across_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let queues = recovered(dir.path(), u64::MAX);
+    fill(&queues, "orders", 10, 64, 20);
+    fill(&queues, "orders", 2, 300, 3);
+    fill(&queues, "%RETRY%a|b-c_1", u32::MAX, 400, 1);
+    assert!(Arc::ptr_eq(&queues.get("orders", 2).unwrap(), &queues.get_or_create("orders", 2).unwrap()));
+    let all = expected(&[("%RETRY%a|b-c_1", u32::MAX, 1), ("orders", 2, 3), ("orders", 10, 20)]);
+    assert_eq!(offsets(&queues), all);
+    queues.flush_all().unwrap();
+    drop(queues);
+    let queues = recovered(dir.path(), u64::MAX);
+    assert_eq!(offsets(&queues), all);
+    assert_eq!(queues.topics(), [Arc::from("%RETRY%a|b-c_1"), Arc::from("orders")]);
+    assert_eq!(queues.max_offset("orders", 10), 20);
+    assert_eq!((queues.max_offset("orders", 3), queues.max_offset("none", 0)), (0, 0));
+    assert!(queues.get("orders", 3).is_none());
+    drop(queues);
+    // The limit holds for all of them.
+    let cut = expected(&[("%RETRY%a|b-c_1", u32::MAX, 0), ("orders", 2, 1), ("orders", 10, 20)]);
+    assert_eq!(offsets(&recovered(dir.path(), 310)), cut);
+}
+
+#[test]
+fn a_deleted_topic_is_gone_and_can_be_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let queues = recovered(dir.path(), u64::MAX);
+    fill(&queues, "a", 0, 64, 20);
+    fill(&queues, "a", 1, 300, 2);
+    fill(&queues, "b", 0, 400, 1);
+    let held = queues.get("a", 0).unwrap();
+    queues.delete_topic("a").unwrap();
+    queues.delete_topic("never there").unwrap();
+    assert_eq!(offsets(&queues), expected(&[("b", 0, 1)]));
+    // Whoever still holds a queue of it can neither read nor bring files back.
+    assert_eq!((held.max_offset(), held.get(0)), (0, None));
+    let unit = Unit { physical_offset: 500, size: 9, tags_code: 1 };
+    assert!(matches!(held.append(0, unit), Err(StoreError::Divergence(_))));
+    assert!(matches!(held.start_at(5), Err(StoreError::Divergence(_))));
+    held.flush().unwrap();
+    drop(queues);
+    let queues = recovered(dir.path(), u64::MAX);
+    assert_eq!(offsets(&queues), expected(&[("b", 0, 1)]));
+    fill(&queues, "a", 1, 600, 5);
+    assert_eq!(offsets(&queues), expected(&[("a", 1, 5), ("b", 0, 1)]));
+}
+
+#[test]
+fn no_name_leads_out_of_the_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let queues = recovered(&dir.path().join("store"), u64::MAX);
+    let long = "x".repeat(256);
+    for name in ["", ".", "..", "../x", "a/b", "/", "a\\b", "a\0", "a b", "ä", "a.b", &long] {
+        assert!(matches!(check_topic(name), Err(StoreError::Illegal(_))), "{name:?}");
+        assert!(matches!(queues.get_or_create(name, 0), Err(StoreError::Illegal(_))), "{name:?}");
+        queues.delete_topic(name).unwrap();
+    }
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    check_topic(&long[..255]).unwrap();
+}
+
+#[test]
+fn names_what_does_not_belong_there() {
+    for foreign in ["a.b/0", "topic/x", "topic/01", "topic/-1", "topic/4294967296", "topic/0/short"] {
+        let dir = tempfile::tempdir().unwrap();
+        fill(&recovered(dir.path(), u64::MAX), "good", 0, 64, 1);
+        fs::create_dir_all(dir.path().join("consumequeue").join(foreign)).unwrap();
+        let error = open(dir.path()).unwrap_err();
+        let part = foreign.split('/').find(|part| error.to_string().contains(part));
+        assert!(matches!(error, StoreError::Corrupt { .. }) && part.is_some(), "{error}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("consumequeue")).unwrap();
+    fs::write(dir.path().join("consumequeue/topic"), b"a file").unwrap();
+    assert!(matches!(open(dir.path()), Err(StoreError::Io { .. })));
+}
