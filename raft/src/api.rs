@@ -1,0 +1,231 @@
+//! What a member of a group is told and what it tells: configuration, errors, status, batches of messages.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use bytes::BytesMut;
+use raftmq_store::StoreError;
+use serde::Serialize;
+
+use crate::command::CommandError;
+
+/// How durable an entry is before a member counts it as stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FlushMode {
+    /// On the medium.
+    Sync,
+    /// In the page cache; written back soon after.
+    Async,
+}
+
+/// A voting member of the group, as configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its node id, from 1.
+    pub id: u64,
+    /// Where other members reach it.
+    pub raft: SocketAddr,
+}
+
+/// What a member needs to know to start.
+#[derive(Clone, Debug)]
+pub struct GroupConfig {
+    /// The cluster's name.
+    pub cluster: String,
+    /// The group's name; clients see it as the broker name.
+    pub broker_name: String,
+    /// This member.
+    pub node_id: u64,
+    /// The directory that holds everything this member stores.
+    pub dir: PathBuf,
+    /// Every member, this one included.
+    pub members: Vec<Member>,
+    /// Where this member is reached by clients and over HTTP; told to the others.
+    pub client: SocketAddr,
+    /// The admin API's address.
+    pub admin: SocketAddr,
+    /// What an acknowledgement waits for.
+    pub flush: FlushMode,
+    /// The length of a log segment in bytes; fixed when the group is created.
+    pub segment_bytes: u64,
+    /// The heartbeat interval in ms.
+    pub heartbeat_ms: u64,
+    /// The election timeout's range in ms.
+    pub election_timeout_ms: (u64, u64),
+}
+
+/// Why a member did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration makes no sense.
+    #[error("configuration: {0}")]
+    Config(String),
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A command in the log or in a checkpoint cannot be read.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    /// An address could not be bound.
+    #[error("listen on {addr}: {source}")]
+    Listen {
+        /// The address.
+        addr: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The Raft core refused.
+    #[error("raft: {0}")]
+    Raft(String),
+}
+
+/// What a member is to its group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Serves writes.
+    Leader,
+    /// Follows.
+    Follower,
+    /// Stands for election.
+    Candidate,
+    /// Receives the log without a vote.
+    Learner,
+    /// Has stopped.
+    Stopped,
+}
+
+/// A member's role at a moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoleState {
+    /// The role.
+    pub role: Role,
+    /// The term.
+    pub term: u64,
+    /// The leader it knows.
+    pub leader: Option<u64>,
+    /// Whether it is a leader that has applied and dispatched all that was committed before its term.
+    pub ready: bool,
+}
+
+/// A member's state, for people and tools.
+#[derive(Clone, Debug, Serialize)]
+pub struct GroupStatus {
+    /// This member.
+    pub node_id: u64,
+    /// Its role.
+    pub role: Role,
+    /// The term.
+    pub term: u64,
+    /// The leader it knows.
+    pub leader_id: Option<u64>,
+    /// Index of the last entry in its log.
+    pub last_index: Option<u64>,
+    /// Index up to which it knows entries to be committed.
+    pub commit_index: Option<u64>,
+    /// Index up to which entries are applied here.
+    pub applied_index: Option<u64>,
+    /// First byte of the log that is still there.
+    pub min_physical_offset: u64,
+    /// End of what is appended.
+    pub max_physical_offset: u64,
+    /// End of what is durable here.
+    pub flushed_physical_offset: u64,
+    /// End of what consumers can see here.
+    pub dispatched_physical_offset: u64,
+    /// Whether it serves: a leader that is ready, or a follower that knows a leader.
+    pub ready: bool,
+    /// Why it has stopped, where it has.
+    pub stopped: Option<String>,
+    /// Every member.
+    pub members: Vec<MemberStatus>,
+}
+
+/// What this member knows of a member.
+#[derive(Clone, Debug, Serialize)]
+pub struct MemberStatus {
+    /// Its node id.
+    pub id: u64,
+    /// Where members reach it.
+    pub raft: String,
+    /// Where clients reach it, once it has said so.
+    pub client: Option<String>,
+    /// Its admin API, once it has said so.
+    pub admin: Option<String>,
+    /// Whether it votes.
+    pub voter: bool,
+    /// Its role as seen from here: the leader is certain, the others are followers or learners.
+    pub role: Role,
+    /// Index up to which its log is known to equal the leader's; on the leader only.
+    pub matched_index: Option<u64>,
+    /// Entries it is behind the leader's log; on the leader only.
+    pub lag: Option<u64>,
+}
+
+/// Where a message was put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Its place in its queue.
+    pub queue_offset: u64,
+    /// The place of its record in the log.
+    pub physical_offset: u64,
+}
+
+/// Messages to be appended together.
+pub struct MessageBatch {
+    /// Encoded records back to back; queue offset, physical offset and store timestamp are still zero.
+    pub records: BytesMut,
+    /// How many records.
+    pub count: u32,
+    /// Told of the outcome.
+    pub completion: Box<dyn Completion>,
+}
+
+/// Told once what became of a batch. Runs on a runtime thread and must not block.
+pub trait Completion: Send + Sync {
+    /// `Ok`: committed; one position for each record, in order.
+    fn complete(self: Box<Self>, outcome: Result<&[Position], &ProposeError>);
+}
+
+/// Why a batch was not taken. Its completion is not called.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// Too much is on its way already.
+    #[error("{bytes} bytes are on their way, the limit is {limit}")]
+    Busy {
+        /// Bytes on their way.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// Not the leader, or a leader that is not ready yet.
+    #[error("not the leader (leader: {leader:?})")]
+    NotLeader {
+        /// The leader this member knows.
+        leader: Option<u64>,
+    },
+    /// This member has stopped.
+    #[error("stopped")]
+    Stopped,
+}
+
+/// Why a proposal was not committed, or is not known to be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// Not the leader: nothing was written.
+    #[error("not the leader (leader: {leader:?})")]
+    NotLeader {
+        /// The leader this member knows.
+        leader: Option<u64>,
+    },
+    /// The leader changed while the entry was on its way: it may be committed or not.
+    #[error("the leader changed: the outcome is unknown")]
+    Unknown,
+    /// Refused before anything was written.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// This member has stopped; what was on its way may be committed or not.
+    #[error("stopped: {0}")]
+    Stopped(String),
+}

@@ -1,0 +1,270 @@
+//! Commands: what goes through the log besides messages, and how it is written.
+//!
+//! A command frame's payload is one version byte followed by the bincode (standard configuration) of a [`Command`].
+//! Variants and fields are only ever added at the end; a change that cannot be that is a new version.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The version this build writes.
+pub(crate) const COMMAND_VERSION: u8 = 1;
+
+/// The largest encoded command, in bytes. Far under the smallest segment that a group may have.
+pub const COMMAND_BYTES_MAX: usize = 256 * 1024;
+
+/// A change of the replicated state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// Creates a topic or replaces its configuration.
+    PutTopic(Topic),
+    /// Removes a topic's configuration and every offset committed for it.
+    DeleteTopic {
+        /// The topic.
+        name: String,
+    },
+    /// Creates a subscription group or replaces its configuration.
+    PutGroup(SubscriptionGroup),
+    /// Removes a subscription group's configuration.
+    DeleteGroup {
+        /// The group.
+        name: String,
+        /// Whether the offsets it committed go too.
+        clean_offsets: bool,
+    },
+    /// Sets consumer offsets, later ones over earlier ones.
+    CommitOffsets(Vec<OffsetCommit>),
+    /// Records where clients reach a member, as that member says itself.
+    PutMember(MemberAddress),
+    /// Takes, renews or releases queue locks.
+    LockQueues(QueueLocks),
+}
+
+/// How a topic's messages may be tagged; carried for clients that ask.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FilterType {
+    /// One tag a message.
+    #[default]
+    SingleTag,
+    /// Several; obsolete.
+    MultiTag,
+}
+
+/// A topic's configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Topic {
+    /// Its name.
+    pub name: String,
+    /// Queues that consumers see.
+    pub read_queues: u32,
+    /// Queues that producers see.
+    pub write_queues: u32,
+    /// Permission bits: 4 read, 2 write, 1 inherit.
+    pub perm: u32,
+    /// System bits: 1 unit, 2 unit subscription.
+    pub sys_flag: u32,
+    /// Whether it is an ordered topic.
+    pub order: bool,
+    /// How it is tagged.
+    pub filter_type: FilterType,
+    /// 5.x attributes, by name without sign.
+    pub attributes: BTreeMap<String, String>,
+}
+
+impl Topic {
+    /// A plain topic with `queues` queues to read and to write.
+    pub fn new(name: impl Into<String>, queues: u32, perm: u32) -> Self {
+        Self {
+            name: name.into(),
+            read_queues: queues,
+            write_queues: queues,
+            perm,
+            sys_flag: 0,
+            order: false,
+            filter_type: FilterType::SingleTag,
+            attributes: BTreeMap::new(),
+        }
+    }
+}
+
+/// A subscription group's configuration, with the defaults that RocketMQ gives a group it creates by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubscriptionGroup {
+    /// Its name.
+    pub name: String,
+    /// Whether it may consume at all.
+    pub consume_enable: bool,
+    /// Whether it may start at the smallest offset.
+    pub consume_from_min_enable: bool,
+    /// Whether broadcasting is allowed.
+    pub consume_broadcast_enable: bool,
+    /// Queues of its retry topic.
+    pub retry_queues: u32,
+    /// Redeliveries before a message goes to the dead letter queue.
+    pub retry_max_times: i32,
+    /// The broker it prefers.
+    pub broker_id: u64,
+    /// The broker it is sent to when it lags.
+    pub which_broker_when_consume_slowly: u64,
+    /// Whether members are told when the membership changes.
+    pub notify_consumer_ids_changed: bool,
+    /// 5.x: whether it consumes in order.
+    pub consume_message_orderly: bool,
+    /// 5.x: system bits.
+    pub group_sys_flag: i32,
+    /// 5.x: minutes a message may take.
+    pub consume_timeout_minutes: i32,
+    /// 5.x attributes, by name without sign.
+    pub attributes: BTreeMap<String, String>,
+}
+
+impl SubscriptionGroup {
+    /// A group with RocketMQ's defaults.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            consume_enable: true,
+            consume_from_min_enable: true,
+            consume_broadcast_enable: true,
+            retry_queues: 1,
+            retry_max_times: 16,
+            broker_id: 0,
+            which_broker_when_consume_slowly: 1,
+            notify_consumer_ids_changed: true,
+            consume_message_orderly: false,
+            group_sys_flag: 0,
+            consume_timeout_minutes: 15,
+            attributes: BTreeMap::new(),
+        }
+    }
+}
+
+/// One consumer offset.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OffsetCommit {
+    /// The consumer group.
+    pub group: String,
+    /// The topic.
+    pub topic: String,
+    /// The queue.
+    pub queue_id: u32,
+    /// The next queue offset the group will consume.
+    pub offset: u64,
+}
+
+/// Where a member is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberAddress {
+    /// Its node id.
+    pub id: u64,
+    /// Its address for clients, as `ip:port`.
+    pub client: String,
+    /// Its admin API, as `ip:port`.
+    pub admin: String,
+}
+
+/// What is to happen to the locks of some queues.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueLocks {
+    /// The consumer group.
+    pub group: String,
+    /// The client that asks.
+    pub client_id: String,
+    /// The queues, as topic and queue id.
+    pub queues: Vec<(String, u32)>,
+    /// The leader's clock when it proposed this, in ms since the epoch; every member decides by it.
+    pub now_ms: i64,
+    /// How long a grant lasts, in ms; 0 releases.
+    pub lease_ms: i64,
+}
+
+/// What applying a command came to.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum CommandOutcome {
+    /// Done.
+    #[default]
+    Done,
+    /// The queues that the client now holds, of those it asked for.
+    Locked(Vec<(String, u32)>),
+}
+
+/// Why bytes are not a command.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// The payload is empty.
+    #[error("a command frame without a payload")]
+    Empty,
+    /// Written by a build that knows a later format.
+    #[error("command version {0}; this build reads up to {COMMAND_VERSION}")]
+    Version(u8),
+    /// Not what the version says.
+    #[error("undecodable command: {0}")]
+    Decode(#[from] bincode::error::DecodeError),
+    /// Bytes behind the command.
+    #[error("{0} bytes behind the end of a command")]
+    Trailing(usize),
+    /// Cannot be written.
+    #[error("unencodable command: {0}")]
+    Encode(#[from] bincode::error::EncodeError),
+    /// Larger than [`COMMAND_BYTES_MAX`].
+    #[error("a command of {0} bytes is over the limit of {COMMAND_BYTES_MAX}")]
+    TooLarge(usize),
+}
+
+impl Command {
+    /// The payload of a command frame.
+    pub fn encode(&self) -> Result<Vec<u8>, CommandError> {
+        let mut out = vec![COMMAND_VERSION];
+        bincode::serde::encode_into_std_write(self, &mut out, bincode::config::standard())?;
+        if out.len() > COMMAND_BYTES_MAX {
+            return Err(CommandError::TooLarge(out.len()));
+        }
+        Ok(out)
+    }
+
+    /// Reads a command frame's payload.
+    pub fn decode(payload: &[u8]) -> Result<Self, CommandError> {
+        let (&version, rest) = payload.split_first().ok_or(CommandError::Empty)?;
+        if version == 0 || version > COMMAND_VERSION {
+            return Err(CommandError::Version(version));
+        }
+        let config = bincode::config::standard().with_limit::<COMMAND_BYTES_MAX>();
+        let (command, read) = bincode::serde::decode_from_slice(rest, config)?;
+        match rest.len() - read {
+            0 => Ok(command),
+            left => Err(CommandError::Trailing(left)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_survives_its_encoding() {
+        let command = Command::CommitOffsets(vec![OffsetCommit {
+            group: "g".into(),
+            topic: "t".into(),
+            queue_id: 3,
+            offset: u64::MAX,
+        }]);
+        assert_eq!(Command::decode(&command.encode().unwrap()).unwrap(), command);
+        let command = Command::PutTopic(Topic::new("t", 8, 6));
+        assert_eq!(Command::decode(&command.encode().unwrap()).unwrap(), command);
+    }
+
+    #[test]
+    fn every_prefix_and_every_other_version_is_refused() {
+        let bytes = Command::PutGroup(SubscriptionGroup::new("group")).encode().unwrap();
+        for end in 0..bytes.len() {
+            assert!(Command::decode(&bytes[..end]).is_err(), "a prefix of {end} bytes");
+        }
+        let mut later = bytes.clone();
+        later[0] = COMMAND_VERSION + 1;
+        assert!(matches!(Command::decode(&later), Err(CommandError::Version(2))));
+        let mut longer = bytes;
+        longer.push(0);
+        assert!(matches!(Command::decode(&longer), Err(CommandError::Trailing(1))));
+    }
+}

@@ -1,0 +1,52 @@
+//! openraft's own storage suite, over the real CommitLog.
+
+use std::sync::Arc;
+
+use openraft::StorageError;
+use openraft::testing::log::{StoreBuilder, Suite};
+use raftmq_store::{FlushMode, Identity, OsDisk, Store, StoreError, StoreOptions};
+use tempfile::TempDir;
+
+use crate::clock::SystemClock;
+use crate::log_storage::LogStorage;
+use crate::state_machine::{Shared, StateMachine};
+use crate::types::TypeConfig;
+
+/// Closes the store before its directory goes.
+struct Guard {
+    store: Arc<Store>,
+    _dir: TempDir,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.store.close().expect("a clean close");
+    }
+}
+
+struct Builder;
+
+impl Builder {
+    fn open() -> Result<(Guard, LogStorage, StateMachine), StoreError> {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let identity =
+            Identity { cluster: "c".into(), broker_name: "b".into(), node_id: 1, segment_bytes: 64 * 1024 };
+        let options = StoreOptions { dir: dir.path().to_owned(), identity, flush: FlushMode::Sync };
+        let store = Store::open(options, Arc::new(OsDisk))?;
+        let log = LogStorage::open(store.clone(), 1, Arc::new(SystemClock))?;
+        let state = Shared::open(store.clone()).expect("a new state");
+        Ok((Guard { store, _dir: dir }, log, StateMachine::new(Arc::new(state))))
+    }
+}
+
+impl StoreBuilder<TypeConfig, LogStorage, StateMachine, Guard> for Builder {
+    async fn build(&self) -> Result<(Guard, LogStorage, StateMachine), StorageError<TypeConfig>> {
+        Self::open().map_err(|e| StorageError::from_io_error(openraft::ErrorSubject::Store, openraft::ErrorVerb::Read, e.into()))
+    }
+}
+
+#[test]
+fn openraft_storage_suite() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(Suite::test_all(Builder)).unwrap();
+}

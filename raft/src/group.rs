@@ -1,0 +1,547 @@
+//! A running member of a group: the handle the broker holds.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::{BasicNode, Config, Raft, ServerState, SnapshotPolicy};
+use parking_lot::Mutex;
+use raftmq_store::{Disk, FRAME_PAYLOAD_BYTES_MAX, Identity, OsDisk, Store, StoreError, StoreOptions};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::api::{
+    FlushMode, GroupConfig, GroupStatus, MemberStatus, MessageBatch, ProposeError, Role, RoleState, StartError, SubmitError,
+};
+use crate::clock::{Clock, SystemClock};
+use crate::command::{Command, CommandOutcome, MemberAddress};
+use crate::log_storage::LogStorage;
+use crate::metadata::Metadata;
+use crate::proposer::{Proposer, WriteResponder, propose_error};
+use crate::state_machine::{Shared, StateMachine};
+use crate::transport::{Peers, Transport};
+use crate::types::{TypeConfig, entry_id};
+use crate::wire::Hello;
+
+type Core = Raft<TypeConfig, StateMachine>;
+
+/// A leader checks this often whether the members' addresses it has learned are in the log.
+const ADDRESS_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a leader that hands over waits for its successor.
+const TRANSFER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a new leader's reput may take to reach what was committed before, between two looks at its role.
+const DISPATCH_WAIT: Duration = Duration::from_millis(200);
+/// The largest configured timeout, in ms: a typing error should not make a group that never elects.
+const TIMEOUT_MS_MAX: u64 = 60_000;
+
+/// What a member takes from its surroundings.
+pub struct Environment {
+    /// The disk.
+    pub disk: Arc<dyn Disk>,
+    /// The wall clock.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Default for Environment {
+    fn default() -> Self {
+        Self { disk: Arc::new(OsDisk), clock: Arc::new(SystemClock) }
+    }
+}
+
+/// A running member. Clones are handles to the same.
+#[derive(Clone)]
+pub struct Group {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: GroupConfig,
+    store: Arc<Store>,
+    state: Arc<Shared>,
+    raft: Core,
+    proposer: Arc<Proposer>,
+    peers: Peers,
+    clock: Arc<dyn Clock>,
+    role: watch::Sender<RoleState>,
+    stopped: watch::Sender<Option<String>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Group {
+    /// Opens the directory, recovers, and joins the group.
+    pub async fn start(config: GroupConfig) -> Result<Self, StartError> {
+        Self::start_in(config, Environment::default()).await
+    }
+
+    /// The same with a disk and a clock of the caller's.
+    pub async fn start_in(config: GroupConfig, environment: Environment) -> Result<Self, StartError> {
+        let raft_config = Arc::new(raft_config(&config)?);
+        let own = config.members.iter().find(|m| m.id == config.node_id).cloned();
+        let own = own.ok_or_else(|| StartError::Config(format!("node {} is not among the members", config.node_id)))?;
+        let options = StoreOptions { dir: config.dir.clone(), identity: identity(&config), flush: config.flush.into() };
+        let Environment { disk, clock } = environment;
+        let store = open_store(options, disk).await?;
+        let log = LogStorage::open(store.clone(), config.node_id, clock.clone())?;
+        let state = Arc::new(Shared::open(store.clone())?);
+        dispatch_known_commits(&store)?;
+
+        let listener = TcpListener::bind(own.raft).await.map_err(|source| StartError::Listen { addr: own.raft, source })?;
+        let hello = Arc::new(hello(&config));
+        let peers: Peers = Peers::default();
+        peers.write().insert(config.node_id, (*hello).clone());
+        let transport = Transport { hello: hello.clone(), peers: peers.clone() };
+        let machine = StateMachine::new(state.clone());
+        let raft: Core = Raft::new(config.node_id, raft_config, transport, log, machine)
+            .await
+            .map_err(|e| StartError::Raft(e.to_string()))?;
+        join(&raft, &config).await?;
+
+        let role = RoleState { role: Role::Follower, term: 0, leader: None, ready: false };
+        let inner = Arc::new(Inner {
+            config,
+            store,
+            state,
+            raft,
+            proposer: Arc::new(Proposer::new()),
+            peers,
+            clock,
+            role: watch::Sender::new(role),
+            stopped: watch::Sender::new(None),
+            tasks: Mutex::default(),
+        });
+        inner.spawn_tasks(listener, hello);
+        Ok(Self { inner })
+    }
+
+    /// Hands over messages to be appended. Returns at once.
+    pub fn submit(&self, batch: MessageBatch) -> Result<(), SubmitError> {
+        let inner = &self.inner;
+        {
+            let role = inner.role.borrow();
+            if role.role == Role::Stopped {
+                return Err(SubmitError::Stopped);
+            }
+            if !role.ready {
+                return Err(SubmitError::NotLeader { leader: role.leader });
+            }
+        }
+        inner.proposer.submit(batch)
+    }
+
+    /// Proposes a change of the replicated state; returns when it is applied here.
+    pub async fn propose(&self, command: Command) -> Result<CommandOutcome, ProposeError> {
+        self.inner.propose(command).await
+    }
+
+    /// The replicated state.
+    pub fn metadata(&self) -> &Metadata {
+        &self.inner.state.metadata
+    }
+
+    /// The store, for reading.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.inner.store
+    }
+
+    /// The clock this member was given.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.inner.clock
+    }
+
+    /// The configuration this member was started with.
+    pub fn config(&self) -> &GroupConfig {
+        &self.inner.config
+    }
+
+    /// This member's state.
+    pub fn status(&self) -> GroupStatus {
+        self.inner.status()
+    }
+
+    /// Follows the role.
+    pub fn watch_role(&self) -> watch::Receiver<RoleState> {
+        self.inner.role.subscribe()
+    }
+
+    /// Resolves with the reason when this member has stopped, by itself (an I/O error, a divergence) or because it was
+    /// told to.
+    pub async fn stopped(&self) -> String {
+        let mut stopped = self.inner.stopped.subscribe();
+        match stopped.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            Err(_) => "the member was dropped".into(),
+        }
+    }
+
+    /// Hands leadership to the member whose log is furthest, if this one leads. Returns when another leads, or after
+    /// two seconds.
+    pub async fn transfer_leadership(&self) {
+        let inner = &self.inner;
+        let metrics = inner.raft.metrics().borrow_watched().clone();
+        if metrics.state != ServerState::Leader {
+            return;
+        }
+        let voters: Vec<u64> = metrics.membership_config.membership().voter_ids().collect();
+        let others = metrics.replication.unwrap_or_default().into_iter().filter(|(id, _)| *id != inner.config.node_id);
+        let successor = others.filter(|(id, _)| voters.contains(id)).max_by_key(|(_, matched)| matched.as_ref().map(|m| m.index));
+        let Some((successor, _)) = successor else { return };
+        tracing::info!(successor, "handing leadership over");
+        if inner.raft.trigger().transfer_leader(successor).await.is_err() {
+            return;
+        }
+        let mut role = inner.role.subscribe();
+        let own = inner.config.node_id;
+        let moved = role.wait_for(|r| r.role != Role::Leader && r.leader.is_some_and(|leader| leader != own));
+        if tokio::time::timeout(TRANSFER_TIMEOUT, moved).await.is_err() {
+            tracing::warn!(successor, "leadership was not taken over in time");
+        }
+    }
+
+    /// Stops: flushes, writes the checkpoint, closes. Afterwards every call answers "stopped".
+    pub async fn shutdown(&self) {
+        self.inner.stop("shut down".into()).await;
+    }
+}
+
+impl Inner {
+    fn spawn_tasks(self: &Arc<Self>, listener: TcpListener, hello: Arc<Hello>) {
+        let failed = self.stopped.clone();
+        self.store.on_failure(Box::new(move |reason| note_stop(&failed, reason)));
+        let mut tasks = self.tasks.lock();
+        tasks.push(tokio::spawn(crate::server::serve(listener, hello, self.peers.clone(), self.raft.clone())));
+        tasks.push(tokio::spawn(self.proposer.clone().run(self.raft.clone())));
+        tasks.push(tokio::spawn(self.clone().follow_role()));
+        tasks.push(tokio::spawn(self.clone().record_addresses()));
+        drop(tasks);
+        // Not among the tasks: it is the one that stops them.
+        tokio::spawn(self.clone().stop_on_failure());
+    }
+
+    async fn propose(&self, command: Command) -> Result<CommandOutcome, ProposeError> {
+        let bytes = command.encode().map_err(|e| ProposeError::Refused(e.to_string()))?;
+        let (responder, outcome) = WriteResponder::oneshot();
+        let stopped = |what: &str| ProposeError::Stopped(what.to_owned());
+        let proposal = crate::types::Proposal::Command(bytes);
+        self.raft.client_write_ff(proposal, Some(responder)).await.map_err(|e| stopped(&e.to_string()))?;
+        match outcome.await {
+            Ok(Ok(response)) => Ok(response.data),
+            Ok(Err(e)) => Err(propose_error(&e)),
+            Err(_) => Err(stopped("the Raft core ended before the outcome was known")),
+        }
+    }
+
+    /// Keeps the role state up to date.
+    async fn follow_role(self: Arc<Self>) {
+        let mut server = self.raft.server_metrics();
+        let mut data = self.raft.data_metrics();
+        loop {
+            let (state, leader, term) = {
+                let metrics = server.borrow_and_update();
+                (metrics.state, metrics.current_leader, metrics.vote.leader_id.term)
+            };
+            let role = role_of(state);
+            let applied = data.borrow_and_update().last_applied;
+            // A leader's first entry of its own term is behind everything that was committed before.
+            let applied_own_term = applied.is_some_and(|id| entry_id(&id).term == term);
+            let was_ready = { let r = self.role.borrow(); r.ready && r.term == term && r.role == Role::Leader };
+            let ready = role == Role::Leader && applied_own_term && (was_ready || self.dispatched_all().await);
+            self.set_role(RoleState { role, term, leader, ready });
+            if role == Role::Stopped {
+                return;
+            }
+            let waits_for_data = role == Role::Leader && !ready;
+            let closed = tokio::select! {
+                changed = server.changed() => changed.is_err(),
+                changed = data.changed(), if waits_for_data => changed.is_err(),
+            };
+            if closed {
+                self.set_role(RoleState { role: Role::Stopped, term, leader: None, ready: false });
+                return;
+            }
+        }
+    }
+
+    /// Whether consumers see all that is committed here.
+    async fn dispatched_all(self: &Arc<Self>) -> bool {
+        let Some(committed) = self.store.committed() else { return true };
+        let Ok(Some(frame)) = self.store.log().frame(committed.index) else { return false };
+        let (store, end) = (self.store.clone(), frame.header.end());
+        if store.dispatched_physical_offset() >= end {
+            return true;
+        }
+        tokio::task::spawn_blocking(move || store.wait_dispatched(end, DISPATCH_WAIT)).await.unwrap_or(false)
+    }
+
+    fn set_role(&self, new: RoleState) {
+        self.role.send_if_modified(|old| {
+            if *old == new {
+                return false;
+            }
+            if (old.role, old.term, old.ready) != (new.role, new.term, new.ready) {
+                tracing::info!(role = ?new.role, term = new.term, leader = ?new.leader, ready = new.ready, "role");
+            }
+            *old = new;
+            true
+        });
+    }
+
+    /// As a leader, puts the addresses that members told into the log.
+    async fn record_addresses(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(ADDRESS_INTERVAL).await;
+            if !self.role.borrow().ready {
+                continue;
+            }
+            let known: BTreeMap<u64, MemberAddress> =
+                self.state.metadata.members().into_iter().map(|m| (m.id, m)).collect();
+            let told: Vec<MemberAddress> = self.peers.read().values().map(member_address).collect();
+            for address in told.into_iter().filter(|a| known.get(&a.id) != Some(a)) {
+                if let Err(e) = self.propose(Command::PutMember(address)).await {
+                    tracing::debug!("a member's address was not recorded: {e}");
+                }
+            }
+        }
+    }
+
+    /// Stops this member when the Raft core or a thread of the store has failed.
+    async fn stop_on_failure(self: Arc<Self>) {
+        let mut core = self.raft.metrics();
+        let mut stopped = self.stopped.subscribe();
+        let reason = loop {
+            if let Err(fatal) = &core.borrow_and_update().running_state {
+                break format!("the Raft core has stopped: {fatal}");
+            }
+            tokio::select! {
+                changed = core.changed() => if changed.is_err() { break "the Raft core has stopped".into() },
+                reason = stopped.wait_for(Option::is_some) => {
+                    break reason.ok().and_then(|r| r.clone()).unwrap_or_default();
+                }
+            }
+        };
+        self.stop(reason).await;
+    }
+
+    async fn stop(&self, reason: String) {
+        note_stop(&self.stopped, reason.clone());
+        let tasks = std::mem::take(&mut *self.tasks.lock());
+        if tasks.is_empty() {
+            return;
+        }
+        self.proposer.close(&reason);
+        if let Err(e) = self.raft.shutdown().await {
+            tracing::error!("the Raft core ended badly: {e}");
+        }
+        for task in tasks {
+            task.abort();
+        }
+        let term = self.role.borrow().term;
+        self.set_role(RoleState { role: Role::Stopped, term, leader: None, ready: false });
+        let (state, store) = (self.state.clone(), self.store.clone());
+        let closed = tokio::task::spawn_blocking(move || {
+            // Close the log in any case; a state that was not checkpointed is applied again.
+            let checkpointed = state.checkpoint();
+            store.close().and(checkpointed)
+        });
+        match closed.await {
+            Ok(Ok(())) => tracing::info!("stopped"),
+            Ok(Err(e)) => tracing::error!("stopped without a clean close: {e}"),
+            Err(e) => tracing::error!("closing the store: {e}"),
+        }
+    }
+
+    fn status(&self) -> GroupStatus {
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        let role = self.role.borrow().clone();
+        let last_index = metrics.last_log_index;
+        let stopped = self.stopped.borrow().clone();
+        let leads = role.role == Role::Leader;
+        let ready = stopped.is_none() && if leads { role.ready } else { role.leader.is_some() };
+        GroupStatus {
+            node_id: self.config.node_id,
+            role: role.role,
+            term: metrics.current_term,
+            leader_id: role.leader,
+            last_index,
+            commit_index: metrics.local_committed.map(|id| id.index),
+            applied_index: metrics.last_applied.map(|id| id.index),
+            min_physical_offset: self.store.min_physical_offset(),
+            max_physical_offset: self.store.max_physical_offset(),
+            flushed_physical_offset: self.store.flushed_physical_offset(),
+            dispatched_physical_offset: self.store.dispatched_physical_offset(),
+            ready,
+            stopped,
+            members: self.member_statuses(&metrics, &role),
+        }
+    }
+
+    fn member_statuses(&self, metrics: &openraft::RaftMetrics<TypeConfig>, role: &RoleState) -> Vec<MemberStatus> {
+        let membership = metrics.membership_config.membership();
+        let voters: Vec<u64> = membership.voter_ids().collect();
+        let recorded: BTreeMap<u64, MemberAddress> =
+            self.state.metadata.members().into_iter().map(|m| (m.id, m)).collect();
+        let told = self.peers.read();
+        let last = metrics.last_log_index;
+        membership
+            .nodes()
+            .map(|(id, node)| {
+                let address = told.get(id).map(member_address).or_else(|| recorded.get(id).cloned());
+                let matched = match (&metrics.replication, *id == self.config.node_id) {
+                    (Some(_), true) => last,
+                    (Some(replication), false) => replication.get(id).and_then(|m| m.as_ref().map(|m| m.index)),
+                    (None, _) => None,
+                };
+                MemberStatus {
+                    id: *id,
+                    raft: node.addr.clone(),
+                    client: address.as_ref().map(|a| a.client.clone()),
+                    admin: address.map(|a| a.admin),
+                    voter: voters.contains(id),
+                    role: match role.leader {
+                        Some(leader) if leader == *id => Role::Leader,
+                        _ if *id == self.config.node_id => role.role,
+                        _ if voters.contains(id) => Role::Follower,
+                        _ => Role::Learner,
+                    },
+                    matched_index: matched,
+                    lag: metrics.replication.as_ref().and(last).map(|l| l + 1 - matched.map_or(0, |m| m + 1).min(l + 1)),
+                }
+            })
+            .collect()
+    }
+}
+
+/// The first reason counts.
+fn note_stop(stopped: &watch::Sender<Option<String>>, reason: String) {
+    stopped.send_if_modified(|known| {
+        let first = known.is_none();
+        if first {
+            *known = Some(reason);
+        }
+        first
+    });
+}
+
+fn member_address(hello: &Hello) -> MemberAddress {
+    MemberAddress { id: hello.node_id, client: hello.client.clone(), admin: hello.admin.clone() }
+}
+
+fn role_of(state: ServerState) -> Role {
+    match state {
+        ServerState::Leader => Role::Leader,
+        ServerState::Follower => Role::Follower,
+        ServerState::Candidate => Role::Candidate,
+        ServerState::Learner => Role::Learner,
+        ServerState::Shutdown => Role::Stopped,
+    }
+}
+
+impl From<FlushMode> for raftmq_store::FlushMode {
+    fn from(mode: FlushMode) -> Self {
+        match mode {
+            FlushMode::Sync => Self::Sync,
+            FlushMode::Async => Self::Async,
+        }
+    }
+}
+
+fn identity(config: &GroupConfig) -> Identity {
+    Identity {
+        cluster: config.cluster.clone(),
+        broker_name: config.broker_name.clone(),
+        node_id: config.node_id,
+        segment_bytes: config.segment_bytes,
+    }
+}
+
+fn hello(config: &GroupConfig) -> Hello {
+    Hello {
+        cluster: config.cluster.clone(),
+        broker_name: config.broker_name.clone(),
+        segment_bytes: config.segment_bytes,
+        node_id: config.node_id,
+        client: config.client.to_string(),
+        admin: config.admin.to_string(),
+    }
+}
+
+async fn open_store(options: StoreOptions, disk: Arc<dyn Disk>) -> Result<Arc<Store>, StartError> {
+    match tokio::task::spawn_blocking(move || Store::open(options, disk)).await {
+        Ok(opened) => Ok(opened?),
+        Err(e) => Err(StartError::Raft(format!("opening the store: {e}"))),
+    }
+}
+
+/// What was known to be committed before the stop can be dispatched before a leader says so again.
+fn dispatch_known_commits(store: &Store) -> Result<(), StoreError> {
+    if let Some(committed) = store.committed()
+        && let Some(frame) = store.log().frame(committed.index)?
+    {
+        store.commit(frame.header.end());
+    }
+    Ok(())
+}
+
+/// Founds the group if this member's directory is new, or compares the configured members with the recorded ones.
+async fn join(raft: &Core, config: &GroupConfig) -> Result<(), StartError> {
+    let failed = |e: &dyn std::fmt::Display| StartError::Raft(e.to_string());
+    let configured: BTreeMap<u64, BasicNode> =
+        config.members.iter().map(|m| (m.id, BasicNode::new(m.raft.to_string()))).collect();
+    if !raft.is_initialized().await.map_err(|e| failed(&e))? {
+        // Every member does this for itself; all write the same founding entry.
+        return raft.initialize(configured).await.map_err(|e| failed(&e));
+    }
+    let recorded: BTreeMap<u64, BasicNode> = {
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.membership().nodes().map(|(id, node)| (*id, node.clone())).collect()
+    };
+    if !recorded.is_empty() && recorded != configured {
+        return Err(StartError::Config(format!(
+            "the members are configured as {}, and the group's log has {}",
+            list(&configured),
+            list(&recorded)
+        )));
+    }
+    Ok(())
+}
+
+fn list(members: &BTreeMap<u64, BasicNode>) -> String {
+    members.iter().map(|(id, node)| format!("{id}={}", node.addr)).collect::<Vec<_>>().join(",")
+}
+
+/// openraft's settings.
+fn raft_config(config: &GroupConfig) -> Result<Config, StartError> {
+    let (election_min, election_max) = config.election_timeout_ms;
+    if config.heartbeat_ms == 0 || election_max > TIMEOUT_MS_MAX || election_min < 2 * config.heartbeat_ms {
+        return Err(StartError::Config(format!(
+            "heartbeat of {} ms, election timeout of {election_min} to {election_max} ms: the timeout must be at least \
+             two heartbeats and at most {TIMEOUT_MS_MAX} ms",
+            config.heartbeat_ms
+        )));
+    }
+    Config {
+        cluster_name: format!("{}/{}", config.cluster, config.broker_name),
+        heartbeat_interval: config.heartbeat_ms,
+        election_timeout_min: election_min,
+        election_timeout_max: election_max,
+        enable_pre_vote: Some(true),
+        // A leader that was killed has to be elected again like any other.
+        enable_leader_restore: Some(false),
+        // An entry goes to the followers while the leader's own disk still works on it.
+        broadcast_submitted_on_append: Some(true),
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: 0,
+        purge_batch_size: 1,
+        // Nothing is purged, so a follower that lags gets entries however far back it is.
+        replication_lag_threshold: u64::MAX,
+        max_payload_entries: 256,
+        backoff: "50ms".into(),
+        ..Config::default()
+    }
+    .validate()
+    .map_err(|e| StartError::Config(e.to_string()))
+}
+
+const _: () = assert!(FRAME_PAYLOAD_BYTES_MAX + (1 << 20) < crate::wire::MESSAGE_BYTES_MAX);

@@ -1,0 +1,39 @@
+//! Replication: a Raft group whose log is the CommitLog.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`Group`] | a running member: the handle the broker holds |
+//! | `proposer` | the batcher: many messages, one entry, several entries on their way |
+//! | `log_storage` | openraft's log storage, directly on the CommitLog |
+//! | `state_machine`, [`Metadata`] | what committed commands change |
+//! | [`Command`] | the commands and how they are written |
+//! | `wire`, `transport`, `server` | what members say to each other |
+//!
+//! *Invariant*: nothing outside this crate names an openraft type.
+
+mod api;
+mod clock;
+mod command;
+#[cfg(test)]
+mod conformance;
+mod group;
+mod log_storage;
+mod metadata;
+mod proposer;
+mod server;
+mod state_machine;
+mod transport;
+mod types;
+mod wire;
+
+pub use api::{
+    Completion, FlushMode, GroupConfig, GroupStatus, Member, MemberStatus, MessageBatch, Position, ProposeError, Role,
+    RoleState, StartError, SubmitError,
+};
+pub use clock::{Clock, SystemClock};
+pub use command::{
+    COMMAND_BYTES_MAX, Command, CommandError, CommandOutcome, FilterType, MemberAddress, OffsetCommit, QueueLocks,
+    SubscriptionGroup, Topic,
+};
+pub use group::{Environment, Group};
+pub use metadata::Metadata;

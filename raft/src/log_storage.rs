@@ -1,0 +1,262 @@
+//! openraft's log storage, directly on the CommitLog.
+//!
+//! Appending lays a frame out in the page cache and returns; the store's flush thread reports when it is durable. The
+//! same frame is what replication reads and what consumers are served from: there is no second copy.
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use futures_util::Stream;
+use openraft::storage::{IOFlushed, RaftLogStorage};
+use openraft::{LogState, OptionalSend, RaftLogReader};
+use parking_lot::Mutex;
+use raftmq_store::{EntryId, FrameKind, NewEntry, Store, StoreError};
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Clock;
+use crate::types::{
+    Entry, Frame, LogId, Payload, Proposal, TypeConfig, Vote, decode_membership, encode_membership, entry_id, log_id,
+};
+
+/// Replication reads at most this many bytes at once, and at least one entry. Together with the window of requests on
+/// their way it bounds what a slow follower keeps in memory.
+const READ_BYTES_MAX: usize = 1 << 20;
+/// How many entries are looked up at once while applying.
+const APPLY_CHUNK: u64 = 256;
+
+const VOTE_FILE: &str = "vote";
+const PURGED_FILE: &str = "purged";
+
+/// The log of one member.
+#[derive(Clone)]
+pub(crate) struct LogStorage {
+    store: Arc<Store>,
+    node_id: u64,
+    clock: Arc<dyn Clock>,
+    small: Arc<Mutex<Small>>,
+}
+
+/// What is kept beside the log.
+#[derive(Default)]
+struct Small {
+    vote: Option<Vote>,
+    purged: Option<LogId>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct VoteRecord {
+    term: u64,
+    node_id: u64,
+    committed: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct PurgedRecord {
+    term: u64,
+    index: u64,
+}
+
+impl LogStorage {
+    /// Reads vote and purge position back.
+    pub(crate) fn open(store: Arc<Store>, node_id: u64, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        let vote = read_record::<VoteRecord>(&store, VOTE_FILE)?.map(|v| Vote {
+            leader_id: openraft::vote::RaftLeaderId::new(v.term, v.node_id),
+            committed: v.committed,
+        });
+        let purged = read_record::<PurgedRecord>(&store, PURGED_FILE)?
+            .map(|p| log_id(EntryId { term: p.term, index: p.index }));
+        Ok(Self { store, node_id, clock, small: Arc::new(Mutex::new(Small { vote, purged })) })
+    }
+
+    fn append_entry(&self, entry: Entry) -> Result<(), StoreError> {
+        let id = entry_id(&entry.log_id);
+        let (kind, mut pieces, places) = match entry.payload {
+            Payload::Frame(frame) => {
+                check_frame(&frame)?;
+                return self.store.append_frame(id, frame.bytes.as_ref()).map(drop);
+            }
+            Payload::Blank => (FrameKind::Blank, Vec::new(), None),
+            Payload::Membership(membership) => {
+                let bytes = encode_membership(&membership).map_err(|e| StoreError::Illegal(e.to_string()))?;
+                (FrameKind::Membership, vec![BytesMut::from(&bytes[..])], None)
+            }
+            Payload::Proposal(Proposal::Command(bytes)) => {
+                (FrameKind::Command, vec![BytesMut::from(&bytes[..])], None)
+            }
+            Payload::Proposal(Proposal::Messages(messages)) => {
+                (FrameKind::Messages, messages.pieces, Some(messages.places))
+            }
+        };
+        // Every member lays the founding entry out for itself, and all must come to the same bytes.
+        let leader = if id.term == 0 { 0 } else { self.node_id };
+        let entry = NewEntry { id, kind, leader, pieces: &mut pieces, now_ms: self.clock.now_ms() };
+        match places {
+            Some(places) => self.store.append(entry, &mut places.0.lock()).map(drop),
+            None => self.store.append(entry, &mut Vec::new()).map(drop),
+        }
+    }
+
+    fn read(&self, start: u64, end: u64, bytes_max: usize) -> Result<Vec<Entry>, StoreError> {
+        let purged = self.small.lock().purged;
+        let start = purged.map_or(start, |p| start.max(p.index + 1)).max(self.store.log().first_index().unwrap_or(0));
+        let mut entries = Vec::new();
+        if start >= end {
+            return Ok(entries);
+        }
+        let Some(first) = self.store.log().frame(start)? else { return Ok(entries) };
+        let mut bytes = 0;
+        let mut walk = self.store.log().walk(first.header.physical_offset);
+        while let Some(frame) = walk.next()? {
+            if frame.header.index >= end || (bytes > 0 && bytes + frame.bytes.len() > bytes_max) {
+                break;
+            }
+            bytes += frame.bytes.len();
+            entries.push(Entry::from(frame));
+        }
+        Ok(entries)
+    }
+}
+
+/// A membership that a leader sent is decoded before it is appended, so that reading it back cannot fail.
+fn check_frame(frame: &Frame) -> Result<(), StoreError> {
+    if frame.kind == FrameKind::Membership {
+        decode_membership(frame.payload()).map_err(StoreError::Illegal)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn read_record<T: for<'de> Deserialize<'de>>(store: &Store, name: &str) -> Result<Option<T>, StoreError> {
+    let Some(bytes) = store.read_file(name)? else { return Ok(None) };
+    let damaged = |what: &str| StoreError::Illegal(format!("the file {name} is damaged: {what}"));
+    let (checksum, content) = bytes.split_first_chunk::<4>().ok_or_else(|| damaged("too short"))?;
+    if crc32c::crc32c(content) != u32::from_le_bytes(*checksum) {
+        return Err(damaged("its checksum is another"));
+    }
+    let (record, _) = bincode::serde::decode_from_slice(content, bincode::config::standard())
+        .map_err(|e| damaged(&e.to_string()))?;
+    Ok(Some(record))
+}
+
+pub(crate) fn write_record<T: Serialize>(store: &Store, name: &str, record: &T) -> Result<(), StoreError> {
+    let content = bincode::serde::encode_to_vec(record, bincode::config::standard())
+        .map_err(|e| StoreError::Illegal(format!("{name}: {e}")))?;
+    let checksum = crc32c::crc32c(&content).to_le_bytes();
+    store.write_file(name, &[&checksum[..], &content].concat())
+}
+
+/// The half-open range of indexes that `range` means.
+fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
+    let start = match range.start_bound() {
+        Bound::Included(n) => *n,
+        Bound::Excluded(n) => n.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(n) => n.saturating_add(1),
+        Bound::Excluded(n) => *n,
+        Bound::Unbounded => u64::MAX,
+    };
+    (start, end)
+}
+
+impl RaftLogReader<TypeConfig> for LogStorage {
+    async fn try_get_log_entries<RB>(&mut self, range: RB) -> Result<Vec<Entry>, io::Error>
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        let (start, end) = bounds(&range);
+        Ok(self.read(start, end, usize::MAX)?)
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        Ok(self.small.lock().vote)
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
+        Ok(self.read(start, end, READ_BYTES_MAX)?)
+    }
+
+    /// Applies without holding more than a chunk of handles, however long the range is.
+    async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = Result<Entry, io::Error>> + OptionalSend
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        let (start, end) = bounds(&range);
+        let reader = self.clone();
+        let chunks = futures_util::stream::unfold((reader, start), move |(reader, next)| async move {
+            if next >= end {
+                return None;
+            }
+            match reader.read(next, end.min(next + APPLY_CHUNK), usize::MAX) {
+                Ok(entries) => {
+                    let read = entries.len() as u64;
+                    // An empty chunk ends the stream: the range was not in the log.
+                    (read > 0).then(|| (entries.into_iter().map(Ok).collect::<Vec<_>>(), (reader, next + read)))
+                }
+                Err(e) => Some((vec![Err(io::Error::from(e))], (reader, end))),
+            }
+        });
+        futures_util::StreamExt::flat_map(chunks, futures_util::stream::iter)
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStorage {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
+        let last_purged_log_id = self.small.lock().purged;
+        let last = self.store.log().last().map(log_id);
+        Ok(LogState { last_purged_log_id, last_log_id: last.max(last_purged_log_id) })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        // Writes are serialized: what was appended before the vote is durable before it.
+        self.store.flush()?;
+        let leader_id = vote.leader_id();
+        let record = VoteRecord { term: leader_id.term, node_id: leader_id.voted_for, committed: vote.committed };
+        write_record(&self.store, VOTE_FILE, &record)?;
+        self.small.lock().vote = Some(*vote);
+        Ok(())
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
+        if let Some(committed) = committed {
+            self.store.set_committed(entry_id(&committed));
+        }
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
+        Ok(self.store.committed().map(log_id))
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        for entry in entries {
+            self.append_entry(entry)?;
+        }
+        self.store.when_stored(Box::new(move |result| callback.io_completed(result)));
+        Ok(())
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
+        Ok(self.store.truncate_after(last.map(|id| id.index))?)
+    }
+
+    async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
+        let id = entry_id(&upto);
+        write_record(&self.store, PURGED_FILE, &PurgedRecord { term: id.term, index: id.index })?;
+        self.small.lock().purged = Some(upto);
+        Ok(())
+    }
+}

@@ -1,0 +1,287 @@
+//! The replicated state: topics, subscription groups, consumer offsets, member addresses, queue locks.
+//!
+//! It changes only by [`Metadata::apply`], in log order, so every member has the same state at the same index. Any
+//! thread may read it at any time. A command's effect depends on the command and the state alone, never on a clock.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::command::{Command, CommandOutcome, MemberAddress, OffsetCommit, QueueLocks, SubscriptionGroup, Topic};
+
+/// The replicated state of a group.
+#[derive(Debug)]
+pub struct Metadata {
+    topics: RwLock<HashMap<String, Arc<Topic>>>,
+    groups: RwLock<HashMap<String, Arc<SubscriptionGroup>>>,
+    offsets: RwLock<Offsets>,
+    members: RwLock<BTreeMap<u64, MemberAddress>>,
+    locks: RwLock<HashMap<String, GroupLocks>>,
+    /// Counts changes of topics and groups.
+    version: AtomicU64,
+    version_changed: watch::Sender<u64>,
+}
+
+/// Offsets by group, then topic, then queue.
+type Offsets = HashMap<String, HashMap<String, BTreeMap<u32, u64>>>;
+/// Locks of one consumer group by topic and queue.
+type GroupLocks = BTreeMap<(String, u32), Lock>;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Lock {
+    client_id: String,
+    until_ms: i64,
+}
+
+/// All of the state, as it is written into a checkpoint.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MetadataImage {
+    topics: Vec<Topic>,
+    groups: Vec<SubscriptionGroup>,
+    offsets: Vec<OffsetCommit>,
+    members: Vec<MemberAddress>,
+    locks: Vec<(String, String, u32, String, i64)>,
+    version: u64,
+}
+
+impl Default for Metadata {
+    fn default() -> Self {
+        Self {
+            topics: RwLock::default(),
+            groups: RwLock::default(),
+            offsets: RwLock::default(),
+            members: RwLock::default(),
+            locks: RwLock::default(),
+            version: AtomicU64::new(0),
+            version_changed: watch::Sender::new(0),
+        }
+    }
+}
+
+impl Metadata {
+    /// A topic's configuration.
+    pub fn topic(&self, name: &str) -> Option<Arc<Topic>> {
+        self.topics.read().get(name).cloned()
+    }
+
+    /// Every topic, by name.
+    pub fn topics(&self) -> Vec<Arc<Topic>> {
+        let mut topics: Vec<_> = self.topics.read().values().cloned().collect();
+        topics.sort_by(|a, b| a.name.cmp(&b.name));
+        topics
+    }
+
+    /// A subscription group's configuration.
+    pub fn group(&self, name: &str) -> Option<Arc<SubscriptionGroup>> {
+        self.groups.read().get(name).cloned()
+    }
+
+    /// Every subscription group, by name.
+    pub fn groups(&self) -> Vec<Arc<SubscriptionGroup>> {
+        let mut groups: Vec<_> = self.groups.read().values().cloned().collect();
+        groups.sort_by(|a, b| a.name.cmp(&b.name));
+        groups
+    }
+
+    /// What `group` has committed for a queue.
+    pub fn offset(&self, group: &str, topic: &str, queue_id: u32) -> Option<u64> {
+        self.offsets.read().get(group)?.get(topic)?.get(&queue_id).copied()
+    }
+
+    /// All that `group` has committed, by topic and queue.
+    pub fn offsets_of_group(&self, group: &str) -> Vec<OffsetCommit> {
+        let offsets = self.offsets.read();
+        offsets.get(group).into_iter().flat_map(|topics| flatten_offsets(group, topics)).collect()
+    }
+
+    /// Where clients reach the members, by id.
+    pub fn members(&self) -> Vec<MemberAddress> {
+        self.members.read().values().cloned().collect()
+    }
+
+    /// How often topics or groups have changed.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// Tells of every change of topics or groups; the value is the version.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.version_changed.subscribe()
+    }
+
+    /// Carries out a committed command.
+    pub fn apply(&self, command: &Command) -> CommandOutcome {
+        match command {
+            Command::PutTopic(topic) => {
+                self.topics.write().insert(topic.name.clone(), Arc::new(topic.clone()));
+                self.changed();
+            }
+            Command::DeleteTopic { name } => {
+                self.topics.write().remove(name);
+                for topics in self.offsets.write().values_mut() {
+                    topics.remove(name);
+                }
+                self.changed();
+            }
+            Command::PutGroup(group) => {
+                self.groups.write().insert(group.name.clone(), Arc::new(group.clone()));
+                self.changed();
+            }
+            Command::DeleteGroup { name, clean_offsets } => {
+                self.groups.write().remove(name);
+                if *clean_offsets {
+                    self.offsets.write().remove(name);
+                }
+                self.changed();
+            }
+            Command::CommitOffsets(commits) => self.commit_offsets(commits),
+            Command::PutMember(member) => {
+                self.members.write().insert(member.id, member.clone());
+                self.changed();
+            }
+            Command::LockQueues(request) => return CommandOutcome::Locked(self.lock_queues(request)),
+        }
+        CommandOutcome::Done
+    }
+
+    fn changed(&self) {
+        let version = self.version.fetch_add(1, Ordering::AcqRel) + 1;
+        self.version_changed.send_replace(version);
+    }
+
+    fn commit_offsets(&self, commits: &[OffsetCommit]) {
+        let mut offsets = self.offsets.write();
+        for commit in commits {
+            let queues = entry(entry(&mut offsets, &commit.group), &commit.topic);
+            queues.insert(commit.queue_id, commit.offset);
+        }
+    }
+
+    /// Grants each queue that is free, expired or already the client's; with a lease of 0 releases the client's own.
+    fn lock_queues(&self, request: &QueueLocks) -> Vec<(String, u32)> {
+        let mut locks = self.locks.write();
+        let held = entry(&mut locks, &request.group);
+        let mut granted = Vec::new();
+        for queue in &request.queues {
+            let own = held.get(queue).is_none_or(|l| l.client_id == request.client_id);
+            let expired = held.get(queue).is_some_and(|l| l.until_ms <= request.now_ms);
+            if request.lease_ms <= 0 {
+                if own {
+                    held.remove(queue);
+                }
+            } else if own || expired {
+                let until_ms = request.now_ms.saturating_add(request.lease_ms);
+                held.insert(queue.clone(), Lock { client_id: request.client_id.clone(), until_ms });
+                granted.push(queue.clone());
+            }
+        }
+        granted
+    }
+
+    pub(crate) fn image(&self) -> MetadataImage {
+        let offsets = self.offsets.read();
+        let mut all_offsets: Vec<_> = offsets.iter().flat_map(|(g, topics)| flatten_offsets(g, topics)).collect();
+        all_offsets.sort_by(|a, b| (&a.group, &a.topic, a.queue_id).cmp(&(&b.group, &b.topic, b.queue_id)));
+        let mut locks: Vec<_> = self.locks.read().iter().flat_map(|(g, held)| flatten_locks(g, held)).collect();
+        locks.sort();
+        MetadataImage {
+            topics: self.topics().iter().map(|t| (**t).clone()).collect(),
+            groups: self.groups().iter().map(|g| (**g).clone()).collect(),
+            offsets: all_offsets,
+            members: self.members(),
+            locks,
+            version: self.version(),
+        }
+    }
+
+    pub(crate) fn restore(&self, image: MetadataImage) {
+        *self.topics.write() = image.topics.into_iter().map(|t| (t.name.clone(), Arc::new(t))).collect();
+        *self.groups.write() = image.groups.into_iter().map(|g| (g.name.clone(), Arc::new(g))).collect();
+        self.offsets.write().clear();
+        self.commit_offsets(&image.offsets);
+        *self.members.write() = image.members.into_iter().map(|m| (m.id, m)).collect();
+        let mut locks = self.locks.write();
+        locks.clear();
+        for (group, topic, queue_id, client_id, until_ms) in image.locks {
+            locks.entry(group).or_default().insert((topic, queue_id), Lock { client_id, until_ms });
+        }
+        self.version.store(image.version, Ordering::Release);
+        self.version_changed.send_replace(image.version);
+    }
+}
+
+/// The value under `key`, made if it is missing; allocates a key only then.
+fn entry<'a, V: Default>(map: &'a mut HashMap<String, V>, key: &str) -> &'a mut V {
+    if !map.contains_key(key) {
+        map.insert(key.to_owned(), V::default());
+    }
+    map.get_mut(key).expect("inserted above")
+}
+
+fn flatten_offsets(group: &str, topics: &HashMap<String, BTreeMap<u32, u64>>) -> Vec<OffsetCommit> {
+    let mut flat = Vec::new();
+    for (topic, queues) in topics {
+        for (&queue_id, &offset) in queues {
+            flat.push(OffsetCommit { group: group.to_owned(), topic: topic.clone(), queue_id, offset });
+        }
+    }
+    flat
+}
+
+fn flatten_locks(group: &str, held: &GroupLocks) -> Vec<(String, String, u32, String, i64)> {
+    held.iter()
+        .map(|((topic, queue), lock)| (group.to_owned(), topic.clone(), *queue, lock.client_id.clone(), lock.until_ms))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lock(client: &str, now_ms: i64, lease_ms: i64) -> Command {
+        Command::LockQueues(QueueLocks {
+            group: "g".into(),
+            client_id: client.into(),
+            queues: vec![("t".into(), 0)],
+            now_ms,
+            lease_ms,
+        })
+    }
+
+    #[test]
+    fn a_lock_is_granted_once_until_it_expires_or_is_released() {
+        let metadata = Metadata::default();
+        let granted = CommandOutcome::Locked(vec![("t".into(), 0)]);
+        let refused = CommandOutcome::Locked(vec![]);
+        assert_eq!(metadata.apply(&lock("a", 0, 60)), granted);
+        assert_eq!(metadata.apply(&lock("b", 59, 60)), refused);
+        assert_eq!(metadata.apply(&lock("a", 59, 60)), granted);
+        assert_eq!(metadata.apply(&lock("b", 118, 60)), refused);
+        assert_eq!(metadata.apply(&lock("b", 119, 60)), granted);
+        assert_eq!(metadata.apply(&lock("a", 119, 0)), refused, "only the holder releases");
+        assert_eq!(metadata.apply(&lock("a", 120, 60)), refused);
+        metadata.apply(&lock("b", 121, 0));
+        assert_eq!(metadata.apply(&lock("a", 122, 60)), granted);
+    }
+
+    #[test]
+    fn an_image_restores_everything() {
+        let metadata = Metadata::default();
+        metadata.apply(&Command::PutTopic(Topic::new("t", 4, 6)));
+        metadata.apply(&Command::PutGroup(SubscriptionGroup::new("g")));
+        let commit = OffsetCommit { group: "g".into(), topic: "t".into(), queue_id: 1, offset: 9 };
+        metadata.apply(&Command::CommitOffsets(vec![commit.clone()]));
+        metadata.apply(&lock("a", 0, 60));
+        let restored = Metadata::default();
+        restored.restore(metadata.image());
+        assert_eq!(restored.image(), metadata.image());
+        assert_eq!(restored.offset("g", "t", 1), Some(9));
+        assert_eq!(restored.apply(&lock("b", 1, 60)), CommandOutcome::Locked(vec![]));
+        metadata.apply(&Command::DeleteTopic { name: "t".into() });
+        assert_eq!(metadata.offset("g", "t", 1), None);
+    }
+}

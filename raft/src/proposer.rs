@@ -1,0 +1,245 @@
+//! The batcher: takes whatever messages have gathered and proposes them as one entry.
+//!
+//! There is no timer. While fewer than [`PIPELINE_MAX`] entries are on their way a batch is proposed at once; while
+//! that many are, new messages gather, so batches grow with the load. Everything is bounded by
+//! [`Limits::bytes_on_their_way`].
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::BytesMut;
+use openraft::Raft;
+use openraft::errors::ClientWriteError;
+use openraft::raft::ClientWriteResult;
+use parking_lot::Mutex;
+use raftmq_store::Placed;
+use tokio::sync::Notify;
+
+use crate::api::{Completion, MessageBatch, Position, ProposeError, SubmitError};
+use crate::state_machine::StateMachine;
+use crate::types::{MessageProposal, Places, Proposal, TypeConfig};
+
+/// Entries of messages on their way at once. One would leave the disks idle while a batch travels; many would make
+/// batches small.
+pub(crate) const PIPELINE_MAX: usize = 4;
+/// Bytes of records in one entry, unless a single batch is larger. Follower and flush work in units of this.
+const ENTRY_BYTES_MAX: usize = 1 << 20;
+/// Bytes of records waiting or on their way in all; past it, submitters are told "busy".
+pub(crate) const BYTES_ON_THEIR_WAY_MAX: usize = 32 << 20;
+
+/// Gathers batches of messages and proposes them.
+pub(crate) struct Proposer {
+    state: Mutex<State>,
+    wake: Notify,
+    closed: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<MessageBatch>,
+    bytes: usize,
+    proposals: usize,
+}
+
+impl Proposer {
+    pub(crate) fn new() -> Self {
+        Self { state: Mutex::default(), wake: Notify::new(), closed: AtomicBool::new(false) }
+    }
+
+    /// Takes a batch, or says why not; then its completion is not called.
+    pub(crate) fn submit(&self, batch: MessageBatch) -> Result<(), SubmitError> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(SubmitError::Stopped);
+        }
+        let mut state = self.state.lock();
+        let bytes = state.bytes + batch.records.len();
+        // A batch of any size is taken when nothing else is on its way.
+        if bytes > BYTES_ON_THEIR_WAY_MAX && state.bytes > 0 {
+            return Err(SubmitError::Busy { bytes: state.bytes, limit: BYTES_ON_THEIR_WAY_MAX });
+        }
+        state.bytes = bytes;
+        state.waiting.push_back(batch);
+        if state.proposals < PIPELINE_MAX {
+            self.wake.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Proposes until the Raft core is gone.
+    pub(crate) async fn run(self: Arc<Self>, raft: Raft<TypeConfig, StateMachine>) {
+        loop {
+            let batches = self.take();
+            if batches.is_empty() {
+                self.wake.notified().await;
+                continue;
+            }
+            let (proposal, responder) = self.proposal(batches);
+            if raft.client_write_ff(proposal, Some(responder)).await.is_err() {
+                break;
+            }
+        }
+        self.close("the Raft core has stopped");
+    }
+
+    /// Refuses what waits and what comes.
+    pub(crate) fn close(&self, reason: &str) {
+        self.closed.store(true, Ordering::Release);
+        let waiting = std::mem::take(&mut self.state.lock().waiting);
+        let error = ProposeError::Stopped(reason.to_owned());
+        for batch in waiting {
+            batch.completion.complete(Err(&error));
+        }
+    }
+
+    /// The batches of the next entry; none while the pipeline is full.
+    fn take(&self) -> Vec<MessageBatch> {
+        let mut state = self.state.lock();
+        let mut batches = Vec::new();
+        let mut bytes = 0;
+        if state.proposals >= PIPELINE_MAX {
+            return batches;
+        }
+        while let Some(next) = state.waiting.front() {
+            if bytes > 0 && bytes + next.records.len() > ENTRY_BYTES_MAX {
+                break;
+            }
+            bytes += next.records.len();
+            batches.extend(state.waiting.pop_front());
+        }
+        state.proposals += usize::from(!batches.is_empty());
+        batches
+    }
+
+    fn proposal(self: &Arc<Self>, batches: Vec<MessageBatch>) -> (Proposal, WriteResponder<ClientWriteResult<TypeConfig>>) {
+        let mut pieces: Vec<BytesMut> = Vec::with_capacity(batches.len());
+        let mut completions = Vec::with_capacity(batches.len());
+        let mut bytes = 0;
+        for batch in batches {
+            bytes += batch.records.len();
+            pieces.push(batch.records);
+            completions.push((batch.count as usize, batch.completion));
+        }
+        let places = Arc::new(Places::default());
+        let proposal = Proposal::Messages(MessageProposal { pieces, places: places.clone() });
+        let waiting = MessagesWaiting { proposer: self.clone(), places, completions, bytes, answered: false };
+        (proposal, WriteResponder::messages(waiting))
+    }
+
+    fn done(&self, bytes: usize) {
+        let mut state = self.state.lock();
+        state.bytes -= bytes;
+        state.proposals -= 1;
+        if !state.waiting.is_empty() {
+            self.wake.notify_one();
+        }
+    }
+}
+
+/// Those who wait for an entry of messages. Dropped without an answer, it tells them that the core has ended.
+pub(crate) struct MessagesWaiting {
+    proposer: Arc<Proposer>,
+    places: Arc<Places>,
+    /// How many records, and whom to tell.
+    completions: Vec<(usize, Box<dyn Completion>)>,
+    bytes: usize,
+    answered: bool,
+}
+
+impl MessagesWaiting {
+    fn committed(mut self) {
+        self.answered = true;
+        let placed = std::mem::take(&mut *self.places.0.lock());
+        let positions: Vec<Position> = placed.iter().map(position).collect();
+        self.proposer.done(self.bytes);
+        let mut rest = &positions[..];
+        for (count, completion) in std::mem::take(&mut self.completions) {
+            let Some((own, others)) = rest.split_at_checked(count) else {
+                // Fewer records than announced: the submitter counted wrongly, and what is stored is not known to it.
+                completion.complete(Err(&ProposeError::Unknown));
+                continue;
+            };
+            rest = others;
+            completion.complete(Ok(own));
+        }
+    }
+
+    fn failed(&mut self, error: &ProposeError) {
+        self.answered = true;
+        self.proposer.done(self.bytes);
+        for (_, completion) in std::mem::take(&mut self.completions) {
+            completion.complete(Err(error));
+        }
+    }
+}
+
+impl Drop for MessagesWaiting {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.failed(&ProposeError::Stopped("the Raft core ended before the outcome was known".into()));
+        }
+    }
+}
+
+fn position(placed: &Placed) -> Position {
+    Position { queue_offset: placed.queue_offset, physical_offset: placed.physical_offset }
+}
+
+/// What openraft tells of a write. Messages are answered when their entry is committed, everything else when it is
+/// applied.
+pub(crate) struct WriteResponder<T> {
+    on_commit: Option<Box<dyn FnOnce() + Send>>,
+    on_complete: Box<dyn FnOnce(T) + Send>,
+}
+
+impl<T: Send + 'static> WriteResponder<T> {
+    /// Sends the outcome of applying.
+    pub(crate) fn oneshot() -> (Self, tokio::sync::oneshot::Receiver<T>) {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let on_complete = Box::new(move |result| {
+            // The receiver may have gone; the outcome is in the log all the same.
+            let _ = sender.send(result);
+        });
+        (Self { on_commit: None, on_complete }, receiver)
+    }
+}
+
+impl WriteResponder<ClientWriteResult<TypeConfig>> {
+    fn messages(waiting: MessagesWaiting) -> Self {
+        let waiting = Arc::new(Mutex::new(Some(waiting)));
+        let at_commit = waiting.clone();
+        let on_commit = Box::new(move || {
+            if let Some(waiting) = at_commit.lock().take() {
+                waiting.committed();
+            }
+        });
+        let on_complete = Box::new(move |result: ClientWriteResult<TypeConfig>| {
+            let Some(mut waiting) = waiting.lock().take() else { return };
+            match result {
+                Ok(_) => waiting.committed(),
+                Err(e) => waiting.failed(&propose_error(&e)),
+            }
+        });
+        Self { on_commit: Some(on_commit), on_complete }
+    }
+}
+
+impl<T: Send + 'static> openraft::raft::responder::Responder<TypeConfig, T> for WriteResponder<T> {
+    fn on_commit(&mut self, _log_id: crate::types::LogId) {
+        if let Some(on_commit) = self.on_commit.take() {
+            on_commit();
+        }
+    }
+
+    fn on_complete(self, result: T) {
+        (self.on_complete)(result);
+    }
+}
+
+pub(crate) fn propose_error(error: &ClientWriteError<TypeConfig>) -> ProposeError {
+    match error {
+        ClientWriteError::ForwardToLeader(forward) => ProposeError::NotLeader { leader: forward.leader_id },
+        ClientWriteError::LogEntryDiscarded(_) => ProposeError::Unknown,
+        other => ProposeError::Refused(other.to_string()),
+    }
+}

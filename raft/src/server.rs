@@ -1,0 +1,218 @@
+//! The receiving side of the members' transport.
+//!
+//! Requests of a connection are handed to the Raft core in the order they arrive, without waiting for the one before;
+//! replies go back in the same order.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesOrdered;
+use openraft::Raft;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+use crate::state_machine::StateMachine;
+use crate::transport::Peers;
+use crate::types::TypeConfig;
+use crate::wire::{self, Hello, Kind, Message};
+
+/// Connections at once. A member opens a handful; the rest is room for reconnects.
+const CONNECTIONS_MAX: usize = 128;
+/// Requests of a connection that wait for the core at once; no more is read meanwhile.
+const REQUESTS_MAX: usize = 128;
+/// Read at a time. Large: an append request of a megabyte should take few reads.
+const READ_BYTES: usize = 256 * 1024;
+/// A new connection says who it is within this time.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
+
+type Core = Raft<TypeConfig, StateMachine>;
+type Reply = Pin<Box<dyn Future<Output = Option<BytesMut>> + Send>>;
+
+/// Accepts members' connections until it is dropped.
+pub(crate) async fn serve(listener: TcpListener, hello: Arc<Hello>, peers: Peers, raft: Core) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let accepted = listener.accept().await;
+        let Ok(slot) = slots.clone().try_acquire_owned() else {
+            tracing::warn!("a member's connection was refused: {CONNECTIONS_MAX} are open");
+            continue;
+        };
+        match accepted {
+            Ok((stream, from)) => {
+                let (hello, peers, raft) = (hello.clone(), peers.clone(), raft.clone());
+                tokio::spawn(async move {
+                    if let Err(e) = Session::run(stream, hello, peers, raft).await {
+                        report(from, &e);
+                    }
+                    drop(slot);
+                });
+            }
+            Err(e) => {
+                tracing::warn!("accepting a member's connection: {e}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+fn report(from: SocketAddr, error: &io::Error) {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+            tracing::debug!("the connection from {from} ended: {error}");
+        }
+        _ => tracing::warn!("the connection from {from} was closed: {error}"),
+    }
+}
+
+/// One connection of a member.
+struct Session {
+    stream: TcpStream,
+    received: BytesMut,
+    replies: FuturesOrdered<Polled>,
+    raft: Core,
+}
+
+impl Session {
+    async fn run(stream: TcpStream, hello: Arc<Hello>, peers: Peers, raft: Core) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        let received = BytesMut::with_capacity(READ_BYTES);
+        let mut session = Self { stream, received, replies: FuturesOrdered::new(), raft };
+        let greeted = tokio::time::timeout(HELLO_TIMEOUT, session.greet(&hello, &peers)).await;
+        greeted.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no hello"))??;
+        session.exchange().await
+    }
+
+    /// Reads who is speaking, and says who this is.
+    async fn greet(&mut self, hello: &Hello, peers: &Peers) -> io::Result<()> {
+        let message = loop {
+            if let Some(message) = wire::take_message(&mut self.received).map_err(io::Error::other)? {
+                break message;
+            }
+            self.read().await?;
+        };
+        if message.kind != Kind::Hello {
+            return Err(io::Error::other(format!("a {:?} message before the hello", message.kind)));
+        }
+        let theirs = Hello::read(message).map_err(io::Error::other)?;
+        let mut out = BytesMut::new();
+        if let Some(reason) = hello.contradiction(&theirs) {
+            wire::put_refusal(&mut out, 0, &reason);
+            self.stream.write_all(&out).await?;
+            return Err(io::Error::other(reason));
+        }
+        peers.write().insert(theirs.node_id, theirs);
+        hello.put(&mut out);
+        self.stream.write_all(&out).await
+    }
+
+    async fn read(&mut self) -> io::Result<()> {
+        if self.received.capacity() - self.received.len() < READ_BYTES / 4 {
+            self.received.reserve(READ_BYTES);
+        }
+        match self.stream.read_buf(&mut self.received).await? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
+        }
+    }
+
+    async fn exchange(&mut self) -> io::Result<()> {
+        loop {
+            while self.replies.len() < REQUESTS_MAX {
+                let Some(message) = wire::take_message(&mut self.received).map_err(io::Error::other)? else { break };
+                let reply = handle(self.raft.clone(), message)?;
+                self.replies.push_back(Polled::start(reply).await);
+            }
+            let reading = self.replies.len() < REQUESTS_MAX;
+            let replying = !self.replies.is_empty();
+            if self.received.capacity() - self.received.len() < READ_BYTES / 4 {
+                self.received.reserve(READ_BYTES);
+            }
+            tokio::select! {
+                biased;
+                Some(reply) = self.replies.next(), if replying => self.reply(reply).await?,
+                read = self.stream.read_buf(&mut self.received), if reading => {
+                    if read? == 0 {
+                        return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes a reply, with those behind it that are ready too.
+    async fn reply(&mut self, first: Option<BytesMut>) -> io::Result<()> {
+        let ended = || io::Error::new(io::ErrorKind::UnexpectedEof, "the Raft core has stopped");
+        let mut out = first.ok_or_else(ended)?;
+        while let Some(Some(next)) = futures_util::FutureExt::now_or_never(self.replies.next()) {
+            out.extend_from_slice(&next.ok_or_else(ended)?);
+        }
+        self.stream.write_all(&out).await
+    }
+}
+
+/// A reply's future that has been polled once, so that its request is in the core's queue already.
+enum Polled {
+    Ready(Option<Option<BytesMut>>),
+    Pending(Reply),
+}
+
+impl Polled {
+    async fn start(mut reply: Reply) -> Self {
+        match futures_util::poll!(&mut reply) {
+            Poll::Ready(bytes) => Self::Ready(Some(bytes)),
+            Poll::Pending => Self::Pending(reply),
+        }
+    }
+}
+
+impl Future for Polled {
+    type Output = Option<BytesMut>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            Self::Ready(bytes) => Poll::Ready(bytes.take().flatten()),
+            Self::Pending(reply) => reply.as_mut().poll(context),
+        }
+    }
+}
+
+/// The future of the reply to a request; `None` when the core has stopped.
+fn handle(raft: Core, message: Message) -> io::Result<Reply> {
+    let id = message.id;
+    let mut out = BytesMut::new();
+    Ok(match message.kind {
+        Kind::Append => {
+            let request = wire::read_append(message).map_err(io::Error::other)?;
+            Box::pin(async move {
+                let response = raft.append_entries(request).await.ok()?;
+                wire::put_append_reply(&mut out, id, &response);
+                Some(out)
+            })
+        }
+        kind @ (Kind::Vote | Kind::PreVote) => {
+            let request = wire::read_vote_request(message).map_err(io::Error::other)?;
+            Box::pin(async move {
+                let response = if kind == Kind::Vote { raft.vote(request).await } else { raft.pre_vote(request).await };
+                wire::put_vote_reply(&mut out, id, &response.ok()?);
+                Some(out)
+            })
+        }
+        Kind::Transfer => {
+            let request = wire::read_transfer(message).map_err(io::Error::other)?;
+            Box::pin(async move {
+                let taken = raft.handle_transfer_leader(request).await.ok()?;
+                wire::put_transfer_reply(&mut out, id, taken.is_ok());
+                Some(out)
+            })
+        }
+        kind => return Err(io::Error::other(format!("an unexpected {kind:?} message"))),
+    })
+}

@@ -1,0 +1,244 @@
+//! The state machine: applies committed entries.
+//!
+//! A command changes the [`Metadata`]; a messages frame is let through to reput. The metadata as of some index is
+//! written to a checkpoint file now and then, so that a start applies only what came after.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::{Stream, TryStreamExt};
+use openraft::storage::{EntryResponder, RaftStateMachine};
+use openraft::entry::RaftPayload;
+use openraft::{OptionalSend, RaftSnapshotBuilder, Snapshot, SnapshotMeta};
+use parking_lot::Mutex;
+use raftmq_store::{EntryId, FrameKind, Store, StoreError};
+use serde::{Deserialize, Serialize};
+
+use crate::command::{Command, CommandOutcome};
+use crate::api::StartError;
+use crate::log_storage::{read_record, write_record};
+use crate::metadata::{Metadata, MetadataImage};
+use crate::types::{
+    CommittedLeaderId, Entry, FrameBytes, LogId, NodeId, Payload, StoredMembership, TypeConfig, decode_membership,
+    encode_membership, entry_id, log_id,
+};
+
+const CHECKPOINT_FILE: &str = "metadata";
+/// How often a changed state is written down.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Applies entries in log order.
+pub(crate) struct StateMachine {
+    shared: Arc<Shared>,
+    checkpointed: (Option<LogId>, Instant),
+}
+
+/// What others see of the state machine.
+pub(crate) struct Shared {
+    pub(crate) metadata: Arc<Metadata>,
+    store: Arc<Store>,
+    applied: Mutex<Applied>,
+    /// One checkpoint is written at a time.
+    writing: Mutex<()>,
+}
+
+#[derive(Clone, Default)]
+struct Applied {
+    last: Option<LogId>,
+    membership: StoredMembership,
+}
+
+/// The state as of an entry: the content of the checkpoint file, and of a snapshot.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct StateImage {
+    applied: Option<(u64, u64)>,
+    membership_at: Option<(u64, u64)>,
+    membership: Vec<u8>,
+    metadata: MetadataImage,
+}
+
+fn to_pair(id: LogId) -> (u64, u64) {
+    let id = entry_id(&id);
+    (id.term, id.index)
+}
+
+fn from_pair((term, index): (u64, u64)) -> LogId {
+    log_id(EntryId { term, index })
+}
+
+impl Shared {
+    /// Reads the checkpoint back, if there is one that this log goes on from.
+    pub(crate) fn open(store: Arc<Store>) -> Result<Self, StartError> {
+        let metadata = Arc::new(Metadata::default());
+        let mut applied = Applied::default();
+        if let Some(image) = read_record::<StateImage>(&store, CHECKPOINT_FILE)? {
+            let known = image.applied.map(|(_, index)| index);
+            let last = store.log().last().map(|l| l.index);
+            // It is written after the log was flushed up to there, so a log that ends before it has lost entries.
+            if known > last {
+                return Err(StoreError::Divergence(format!(
+                    "the state was checkpointed at entry {known:?} and the log ends at {last:?}"
+                ))
+                .into());
+            }
+            applied = image.applied()?;
+            metadata.restore(image.metadata);
+        }
+        Ok(Self { metadata, store, applied: Mutex::new(applied), writing: Mutex::new(()) })
+    }
+
+    fn image(&self) -> Result<StateImage, StoreError> {
+        let applied = self.applied.lock();
+        let membership =
+            encode_membership(applied.membership.membership()).map_err(|e| StoreError::Illegal(e.to_string()))?;
+        Ok(StateImage {
+            applied: applied.last.map(to_pair),
+            membership_at: applied.membership.log_id().as_ref().copied().map(to_pair),
+            membership,
+            metadata: self.metadata.image(),
+        })
+    }
+
+    /// Writes `image` down, the log behind it being durable first.
+    fn write(&self, image: &StateImage) -> Result<(), StoreError> {
+        let _one_at_a_time = self.writing.lock();
+        self.store.flush()?;
+        write_record(&self.store, CHECKPOINT_FILE, image)
+    }
+
+    /// Writes the state down, at a stop.
+    pub(crate) fn checkpoint(&self) -> Result<(), StoreError> {
+        self.write(&self.image()?)
+    }
+
+    fn apply(&self, entry: &Entry) -> Result<CommandOutcome, io::Error> {
+        let outcome = match &entry.payload {
+            Payload::Frame(frame) if frame.kind == FrameKind::Command => {
+                let command = Command::decode(frame.payload())
+                    .map_err(|e| io::Error::other(format!("command in entry {}: {e}", entry.log_id)))?;
+                self.metadata.apply(&command)
+            }
+            Payload::Proposal(_) => {
+                return Err(io::Error::other(format!("entry {} was not read from the log", entry.log_id)));
+            }
+            _ => CommandOutcome::Done,
+        };
+        let mut applied = self.applied.lock();
+        if let Some(membership) = entry.payload.get_membership() {
+            applied.membership = StoredMembership::new(Some(entry.log_id), membership);
+        }
+        applied.last = Some(entry.log_id);
+        Ok(outcome)
+    }
+}
+
+impl StateImage {
+    fn applied(&self) -> Result<Applied, StoreError> {
+        let membership = decode_membership(&self.membership).map_err(StoreError::Illegal)?;
+        Ok(Applied {
+            last: self.applied.map(from_pair),
+            membership: StoredMembership::new(self.membership_at.map(from_pair), membership),
+        })
+    }
+
+    fn into_snapshot(self) -> Result<StateSnapshot, io::Error> {
+        let applied = self.applied()?;
+        let meta = SnapshotMeta { last_log_id: applied.last, last_membership: applied.membership };
+        Ok(Snapshot { meta, snapshot: self })
+    }
+}
+
+type StateSnapshot = Snapshot<CommittedLeaderId, NodeId, openraft::BasicNode, StateImage>;
+
+impl StateMachine {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, checkpointed: (None, Instant::now()) }
+    }
+
+    /// Writes the state down in the background if it is time to.
+    fn checkpoint_if_due(&mut self) -> Result<(), io::Error> {
+        let last = self.shared.applied.lock().last;
+        if last == self.checkpointed.0 || self.checkpointed.1.elapsed() < CHECKPOINT_INTERVAL {
+            return Ok(());
+        }
+        self.checkpointed = (last, Instant::now());
+        let (shared, image) = (self.shared.clone(), self.shared.image()?);
+        tokio::task::spawn_blocking(move || {
+            if let Err(e) = shared.write(&image) {
+                tracing::error!("the state could not be checkpointed: {e}");
+            }
+        });
+        Ok(())
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = StateImage;
+    type SnapshotBuilder = SnapshotBuilder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        let applied = self.shared.applied.lock().clone();
+        Ok((applied.last, applied.membership))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        while let Some((entry, responder)) = entries.try_next().await? {
+            let outcome = self.shared.apply(&entry)?;
+            if let Payload::Frame(frame) = &entry.payload
+                && let FrameBytes::Log(slice) = &frame.bytes
+            {
+                self.shared.store.commit(slice.physical_offset() + slice.len() as u64);
+            }
+            if let Some(responder) = responder {
+                responder.send(outcome);
+            }
+        }
+        self.checkpoint_if_due()
+    }
+
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        SnapshotBuilder { image: self.shared.image(), shared: self.shared.clone() }
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta<CommittedLeaderId, NodeId, openraft::BasicNode>,
+        image: StateImage,
+    ) -> Result<(), io::Error> {
+        let applied = Applied { last: meta.last_log_id, membership: meta.last_membership.clone() };
+        write_record(&self.shared.store, CHECKPOINT_FILE, &image)?;
+        self.shared.metadata.restore(image.metadata);
+        *self.shared.applied.lock() = applied;
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<StateSnapshot>, io::Error> {
+        match read_record::<StateImage>(&self.shared.store, CHECKPOINT_FILE)? {
+            Some(image) if image.applied.is_some() => image.into_snapshot().map(Some),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Writes the state as it was when the builder was made.
+pub(crate) struct SnapshotBuilder {
+    image: Result<StateImage, StoreError>,
+    shared: Arc<Shared>,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
+    type SnapshotData = StateImage;
+
+    async fn build_snapshot(&mut self) -> Result<StateSnapshot, io::Error> {
+        let image = match &self.image {
+            Ok(image) => image.clone(),
+            Err(e) => return Err(io::Error::other(e.to_string())),
+        };
+        self.shared.write(&image)?;
+        image.into_snapshot()
+    }
+}

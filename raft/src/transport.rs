@@ -1,0 +1,386 @@
+//! The sending side of the members' transport: one connection for each replication stream, heartbeat and election.
+//!
+//! Append requests are pipelined: a bounded window of them is on its way at once, and replies come in order.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use futures_util::{Stream, StreamExt};
+use openraft::base::{BoxFuture, BoxStream};
+use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
+use openraft::network::RPCOption;
+use openraft::raft::{AppendEntriesRequest, SnapshotResponse, StreamAppendResult, TransferLeaderError, TransferLeaderResponse};
+use openraft::{BasicNode, OptionalSend, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
+use parking_lot::RwLock;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::state_machine::StateImage;
+use crate::types::{CommittedLeaderId, LogId, NodeId, TypeConfig, Vote};
+use crate::wire::{self, AppendRequest, AppendResponse, Hello, Kind, Message, VoteRequest, VoteResponse};
+
+/// Requests of one stream on their way at once.
+const WINDOW_REQUESTS_MAX: usize = 64;
+/// Bytes of entries of one stream on their way at once; one request is always let through.
+const WINDOW_BYTES_MAX: usize = 8 << 20;
+/// A stream whose oldest request has waited this long is given up. Longer than a slow sync of the follower, which
+/// replies only then.
+const STREAM_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long connecting may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+const READ_BUFFER_BYTES: usize = 16 * 1024;
+
+/// What members know of each other from their hellos.
+pub(crate) type Peers = Arc<RwLock<std::collections::BTreeMap<u64, Hello>>>;
+
+/// Makes connections to members.
+#[derive(Clone)]
+pub(crate) struct Transport {
+    pub(crate) hello: Arc<Hello>,
+    pub(crate) peers: Peers,
+}
+
+/// A way to one member; connected when it is first used.
+pub(crate) struct Link {
+    transport: Transport,
+    target: NodeId,
+    address: String,
+    connection: Option<Connection>,
+}
+
+impl RaftNetworkFactory<TypeConfig> for Transport {
+    type Network = Link;
+
+    async fn new_client(&mut self, target: NodeId, node: &BasicNode) -> Link {
+        Link { transport: self.clone(), target, address: node.addr.clone(), connection: None }
+    }
+}
+
+/// An open connection. After an error, or when a write was cut short, it is not used again.
+struct Connection {
+    stream: TcpStream,
+    received: BytesMut,
+    next_id: u64,
+    /// A write has begun and not ended.
+    writing: bool,
+    hello_read: bool,
+}
+
+impl Connection {
+    async fn open(transport: &Transport, address: &str) -> io::Result<Self> {
+        let address: SocketAddr =
+            address.parse().map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, format!("{address}: {e}")))?;
+        let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(address))
+            .await
+            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, format!("connecting to {address}")))??;
+        stream.set_nodelay(true)?;
+        let received = BytesMut::with_capacity(READ_BUFFER_BYTES);
+        let mut connection = Self { stream, received, next_id: 1, writing: false, hello_read: false };
+        let mut out = BytesMut::new();
+        transport.hello.put(&mut out);
+        connection.send(&out, &[]).await?;
+        Ok(connection)
+    }
+
+    fn take_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id - 1
+    }
+
+    /// Sends `head`, then `frames`, with as few system calls as the socket takes.
+    async fn send(&mut self, head: &[u8], frames: &[&[u8]]) -> io::Result<()> {
+        self.writing = true;
+        if frames.is_empty() {
+            self.stream.write_all(head).await?;
+        } else {
+            let mut slices: Vec<IoSlice<'_>> = Vec::with_capacity(1 + frames.len());
+            slices.push(IoSlice::new(head));
+            slices.extend(frames.iter().map(|f| IoSlice::new(f)));
+            let mut rest = &mut slices[..];
+            while !rest.is_empty() {
+                let written = self.stream.write_vectored(rest).await?;
+                if written == 0 {
+                    return Err(io::ErrorKind::WriteZero.into());
+                }
+                IoSlice::advance_slices(&mut rest, written);
+            }
+        }
+        self.writing = false;
+        Ok(())
+    }
+
+    /// The next message that is not a hello. Nothing is lost if this is dropped before it ends.
+    async fn receive(&mut self, peers: &Peers) -> io::Result<Message> {
+        loop {
+            if let Some(message) = wire::take_message(&mut self.received).map_err(io::Error::other)? {
+                match message.kind {
+                    Kind::Hello if !self.hello_read => {
+                        self.hello_read = true;
+                        let hello = Hello::read(message).map_err(io::Error::other)?;
+                        peers.write().insert(hello.node_id, hello);
+                    }
+                    Kind::Refusal => {
+                        return Err(io::Error::new(io::ErrorKind::PermissionDenied, message.refusal()));
+                    }
+                    _ => return Ok(message),
+                }
+                continue;
+            }
+            if self.stream.read_buf(&mut self.received).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+}
+
+type Rpc<T> = Result<T, RPCError<TypeConfig>>;
+
+fn unreachable(error: &io::Error) -> RPCError<TypeConfig> {
+    RPCError::Unreachable(Unreachable::new(error))
+}
+
+impl Link {
+    /// The open connection, or a new one.
+    async fn connection(&mut self) -> io::Result<&mut Connection> {
+        if self.connection.as_ref().is_some_and(|c| c.writing) {
+            self.connection = None;
+        }
+        if self.connection.is_none() {
+            self.connection = Some(Connection::open(&self.transport, &self.address).await?);
+        }
+        Ok(self.connection.as_mut().expect("set above"))
+    }
+
+    /// Sends a request and waits for its reply. A reply that does not come in time ends the connection.
+    async fn call(&mut self, option: &RPCOption, write: impl FnOnce(&mut BytesMut, u64)) -> Rpc<Message> {
+        let deadline = Instant::now() + option.hard_ttl();
+        let peers = self.transport.peers.clone();
+        let exchange = async {
+            let connection = self.connection().await?;
+            let id = connection.take_id();
+            let mut out = BytesMut::new();
+            write(&mut out, id);
+            connection.send(&out, &[]).await?;
+            loop {
+                let message = connection.receive(&peers).await?;
+                // Replies to what was given up before are passed over.
+                if message.id == id {
+                    return Ok(message);
+                }
+            }
+        };
+        let outcome = timeout_at(deadline, exchange).await;
+        match outcome {
+            Ok(Ok(message)) => Ok(message),
+            Ok(Err(e)) => {
+                self.connection = None;
+                Err(unreachable(&e))
+            }
+            Err(_) => {
+                self.connection = None;
+                Err(self.timed_out(RPCTypes::Vote, option.hard_ttl()))
+            }
+        }
+    }
+
+    fn timed_out(&self, action: RPCTypes, timeout: Duration) -> RPCError<TypeConfig> {
+        RPCError::Timeout(Timeout { action, id: self.transport.hello.node_id, target: self.target, timeout })
+    }
+
+    async fn call_vote(&mut self, kind: Kind, request: VoteRequest, option: &RPCOption) -> Rpc<VoteResponse> {
+        let reply = self.call(option, |out, id| wire::put_vote_request(out, kind, id, &request)).await?;
+        wire::read_vote_reply(reply).map_err(|e| unreachable(&io::Error::other(e)))
+    }
+}
+
+/// A request that waits for its reply.
+struct OnItsWay {
+    id: u64,
+    prev: Option<LogId>,
+    last: Option<LogId>,
+    bytes: usize,
+    since: Instant,
+}
+
+/// A stream of append requests over a link, and the replies to them.
+struct AppendStream<'a, S> {
+    link: &'a mut Link,
+    /// `None` once it has ended.
+    requests: Option<S>,
+    on_their_way: VecDeque<OnItsWay>,
+    bytes: usize,
+    ended: bool,
+}
+
+/// What a stream does next.
+enum Step {
+    Reply(io::Result<Message>),
+    Request(Option<AppendRequest>),
+    TimedOut,
+}
+
+impl<S> AppendStream<'_, S>
+where
+    S: Stream<Item = AppendRequest> + OptionalSend + Unpin,
+{
+    /// The outcome of the oldest request on its way; `None` when all are answered and no more come.
+    async fn next(&mut self) -> Option<Rpc<StreamAppendResult<TypeConfig>>> {
+        while !self.ended {
+            if self.requests.is_none() && self.on_their_way.is_empty() {
+                return None;
+            }
+            let outcome = match self.step().await {
+                Step::Reply(Ok(message)) => self.on_reply(message).transpose(),
+                Step::Reply(Err(e)) => Some(Err(unreachable(&e))),
+                Step::Request(Some(request)) => self.send(request).await.err().map(|e| Err(unreachable(&e))),
+                Step::Request(None) => {
+                    self.requests = None;
+                    None
+                }
+                Step::TimedOut => Some(Err(self.link.timed_out(RPCTypes::AppendEntries, STREAM_TIMEOUT))),
+            };
+            if let Some(outcome) = outcome {
+                if !matches!(outcome, Ok(Ok(_))) {
+                    self.ended = true;
+                }
+                if outcome.is_err() {
+                    self.link.connection = None;
+                }
+                return Some(outcome);
+            }
+        }
+        None
+    }
+
+    async fn step(&mut self) -> Step {
+        let room = self.on_their_way.len() < WINDOW_REQUESTS_MAX && self.bytes < WINDOW_BYTES_MAX;
+        let peers = self.link.transport.peers.clone();
+        let Some(connection) = self.link.connection.as_mut() else {
+            return Step::Reply(Err(io::ErrorKind::NotConnected.into()));
+        };
+        let deadline = self.on_their_way.front().map(|oldest| oldest.since + STREAM_TIMEOUT);
+        let waiting = deadline.is_some();
+        let requests = &mut self.requests;
+        let next_request = async {
+            match requests {
+                Some(requests) => requests.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            reply = connection.receive(&peers), if waiting => Step::Reply(reply),
+            request = next_request, if room => Step::Request(request),
+            () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if waiting => Step::TimedOut,
+        }
+    }
+
+    async fn send(&mut self, request: AppendRequest) -> io::Result<()> {
+        let peers_connection = self.link.connection.as_mut().ok_or(io::ErrorKind::NotConnected)?;
+        let id = peers_connection.take_id();
+        let mut head = BytesMut::with_capacity(128);
+        let frames = wire::put_append_head(&mut head, id, &request);
+        let bytes = frames.iter().map(|f| f.len()).sum();
+        timeout(STREAM_TIMEOUT, peers_connection.send(&head, &frames))
+            .await
+            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the member does not read"))??;
+        let last = request.entries.last().map(|e| e.log_id).or(request.prev_log_id);
+        self.bytes += bytes;
+        self.on_their_way.push_back(OnItsWay { id, prev: request.prev_log_id, last, bytes, since: Instant::now() });
+        Ok(())
+    }
+
+    /// `Ok(None)` for a reply to an earlier stream over the same connection.
+    fn on_reply(&mut self, message: Message) -> Rpc<Option<StreamAppendResult<TypeConfig>>> {
+        let Some(oldest) = self.on_their_way.front() else { return Ok(None) };
+        if message.kind == Kind::AppendReply && message.id < oldest.id {
+            return Ok(None);
+        }
+        if message.kind != Kind::AppendReply || message.id != oldest.id {
+            let what = format!("a {:?} message {} where the reply to {} was due", message.kind, message.id, oldest.id);
+            return Err(unreachable(&io::Error::other(what)));
+        }
+        let response = wire::read_append_reply(message).map_err(|e| unreachable(&io::Error::other(e)))?;
+        let oldest = self.on_their_way.pop_front().expect("looked at above");
+        self.bytes -= oldest.bytes;
+        if oldest.prev.is_none() && response == AppendResponse::Conflict {
+            return Err(unreachable(&io::Error::other("a conflict with nothing to conflict with")));
+        }
+        Ok(Some(response.into_stream_result(oldest.prev, oldest.last)))
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for Link {
+    type SnapshotData = StateImage;
+
+    async fn append_entries(&mut self, request: AppendRequest, option: RPCOption) -> Rpc<AppendResponse> {
+        let requests = futures_util::stream::once(std::future::ready(request));
+        let mut replies = self.stream_append(Box::pin(requests), option).await?;
+        match replies.next().await {
+            Some(Ok(result)) => Ok(result.into()),
+            Some(Err(e)) => Err(e),
+            None => Err(unreachable(&io::ErrorKind::UnexpectedEof.into())),
+        }
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        requests: S,
+        _option: RPCOption,
+    ) -> BoxFuture<'s, Rpc<BoxStream<'s, Rpc<StreamAppendResult<TypeConfig>>>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        Box::pin(async move {
+            self.connection().await.map_err(|e| unreachable(&e))?;
+            let stream = AppendStream {
+                link: self,
+                requests: Some(requests),
+                on_their_way: VecDeque::new(),
+                bytes: 0,
+                ended: false,
+            };
+            let replies = futures_util::stream::unfold(stream, |mut stream| async move {
+                stream.next().await.map(|outcome| (outcome, stream))
+            });
+            let replies: BoxStream<'s, _> = Box::pin(replies);
+            Ok(replies)
+        })
+    }
+
+    async fn vote(&mut self, request: VoteRequest, option: RPCOption) -> Rpc<VoteResponse> {
+        self.call_vote(Kind::Vote, request, &option).await
+    }
+
+    async fn pre_vote(&mut self, request: VoteRequest, option: RPCOption) -> Rpc<VoteResponse> {
+        self.call_vote(Kind::PreVote, request, &option).await
+    }
+
+    /// Nothing is ever purged from the log, so no member needs one.
+    async fn full_snapshot(
+        &mut self,
+        _vote: Vote,
+        _snapshot: openraft::Snapshot<CommittedLeaderId, NodeId, BasicNode, StateImage>,
+        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let error = io::Error::new(io::ErrorKind::Unsupported, "snapshots are not sent: the log holds every entry");
+        Err(StreamingError::Unreachable(Unreachable::new(&error)))
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: wire::TransferRequest,
+        option: RPCOption,
+    ) -> Rpc<TransferLeaderResponse<TypeConfig>> {
+        let reply = self.call(&option, |out, id| wire::put_transfer(out, id, &request)).await?;
+        let taken = wire::read_transfer_reply(reply).map_err(|e| unreachable(&io::Error::other(e)))?;
+        let expected = *request.from_leader();
+        Ok(if taken { Ok(()) } else { Err(TransferLeaderError::VoteChanged { expected, actual: expected }) })
+    }
+}

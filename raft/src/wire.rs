@@ -1,0 +1,511 @@
+//! What members say to each other: messages over TCP, one length-prefixed frame each.
+//!
+//! | at | size | field (little-endian) |
+//! |---|---|---|
+//! | 0 | 4 | length of what follows |
+//! | 4 | 1 | kind |
+//! | 5 | 8 | id; a reply carries its request's |
+//! | 13 | | content, by kind |
+//!
+//! The first message each way is a hello: who is speaking, of which group. Log entries travel as the very bytes of
+//! their frames, so a follower writes what it was sent.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use raftmq_store::{EntryId, FrameHeader, FrameKind};
+
+use crate::types::{Entry, Frame, FrameBytes, LogId, Payload, TypeConfig, Vote, entry_id, log_id};
+
+pub(crate) type AppendRequest = openraft::raft::AppendEntriesRequest<TypeConfig>;
+pub(crate) type AppendResponse = openraft::raft::AppendEntriesResponse<TypeConfig>;
+pub(crate) type VoteRequest = openraft::raft::VoteRequest<TypeConfig>;
+pub(crate) type VoteResponse = openraft::raft::VoteResponse<TypeConfig>;
+
+/// The largest message: the largest frame of the log, or several within replication's read limit, and some more.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 12 << 20;
+/// Length, kind and id.
+pub(crate) const HEAD_BYTES: usize = 13;
+/// The version of this protocol. Members of different versions do not talk.
+const PROTOCOL_VERSION: u32 = 1;
+const HELLO_TEXT_MAX: usize = 1024;
+
+/// What a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    Hello = 1,
+    /// The other side refuses to talk; the content says why.
+    Refusal = 2,
+    Append = 3,
+    AppendReply = 4,
+    Vote = 5,
+    PreVote = 6,
+    VoteReply = 7,
+    Transfer = 8,
+    TransferReply = 9,
+}
+
+impl Kind {
+    fn from_byte(byte: u8) -> Option<Self> {
+        Some(match byte {
+            1 => Self::Hello,
+            2 => Self::Refusal,
+            3 => Self::Append,
+            4 => Self::AppendReply,
+            5 => Self::Vote,
+            6 => Self::PreVote,
+            7 => Self::VoteReply,
+            8 => Self::Transfer,
+            9 => Self::TransferReply,
+            _ => return None,
+        })
+    }
+}
+
+/// Why bytes are not a message.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WireError {
+    #[error("a message of {0} bytes; the limit is {MESSAGE_BYTES_MAX}")]
+    TooLong(usize),
+    #[error("unknown message kind {0}")]
+    Kind(u8),
+    #[error("a {kind:?} message ends early, at {what}")]
+    Short { kind: Kind, what: &'static str },
+    #[error("a {kind:?} message has {left} bytes too many")]
+    Trailing { kind: Kind, left: usize },
+    #[error("a {kind:?} message with a bad {what}")]
+    Bad { kind: Kind, what: &'static str },
+}
+
+/// A message taken off a connection.
+#[derive(Debug)]
+pub(crate) struct Message {
+    pub(crate) kind: Kind,
+    pub(crate) id: u64,
+    content: Bytes,
+}
+
+/// Takes the next whole message off `buffer`; `None` while it is not all there.
+pub(crate) fn take_message(buffer: &mut BytesMut) -> Result<Option<Message>, WireError> {
+    let Some(length) = buffer.first_chunk::<4>() else { return Ok(None) };
+    let length = u32::from_le_bytes(*length) as usize;
+    if !(HEAD_BYTES - 4..=MESSAGE_BYTES_MAX).contains(&length) {
+        return Err(WireError::TooLong(length));
+    }
+    if buffer.len() < 4 + length {
+        // Room for the rest of it: large messages arrive in few reads then.
+        buffer.reserve(4 + length - buffer.len());
+        return Ok(None);
+    }
+    let mut bytes = buffer.split_to(4 + length).freeze();
+    bytes.advance(4);
+    let kind = bytes.get_u8();
+    let kind = Kind::from_byte(kind).ok_or(WireError::Kind(kind))?;
+    let id = bytes.get_u64_le();
+    Ok(Some(Message { kind, id, content: bytes }))
+}
+
+/// Appends a message whose content `write` produces.
+pub(crate) fn put_message(out: &mut BytesMut, kind: Kind, id: u64, write: impl FnOnce(&mut BytesMut)) {
+    let start = put_head(out, kind, id);
+    write(out);
+    set_length(out, start, 0);
+}
+
+fn put_head(out: &mut BytesMut, kind: Kind, id: u64) -> usize {
+    let start = out.len();
+    out.put_u32_le(0);
+    out.put_u8(kind as u8);
+    out.put_u64_le(id);
+    start
+}
+
+/// Fills the length in; `outside` bytes of the message are not in `out`.
+fn set_length(out: &mut BytesMut, start: usize, outside: usize) {
+    let length = (out.len() - start - 4 + outside) as u32;
+    out[start..start + 4].copy_from_slice(&length.to_le_bytes());
+}
+
+fn put_log_id(out: &mut BytesMut, id: Option<LogId>) {
+    let id = id.map(|id| entry_id(&id));
+    out.put_u64_le(id.map_or(0, |id| id.index + 1));
+    out.put_u64_le(id.map_or(0, |id| id.term));
+}
+
+fn put_vote(out: &mut BytesMut, vote: &Vote) {
+    out.put_u64_le(vote.leader_id.term);
+    out.put_u64_le(vote.leader_id.voted_for);
+    out.put_u8(u8::from(vote.committed));
+}
+
+/// Reads a message's content field by field.
+struct Reader {
+    kind: Kind,
+    content: Bytes,
+}
+
+impl Reader {
+    fn need(&self, len: usize, what: &'static str) -> Result<(), WireError> {
+        if self.content.len() < len { Err(WireError::Short { kind: self.kind, what }) } else { Ok(()) }
+    }
+
+    fn u8(&mut self, what: &'static str) -> Result<u8, WireError> {
+        self.need(1, what)?;
+        Ok(self.content.get_u8())
+    }
+
+    fn u32(&mut self, what: &'static str) -> Result<u32, WireError> {
+        self.need(4, what)?;
+        Ok(self.content.get_u32_le())
+    }
+
+    fn u64(&mut self, what: &'static str) -> Result<u64, WireError> {
+        self.need(8, what)?;
+        Ok(self.content.get_u64_le())
+    }
+
+    fn flag(&mut self, what: &'static str) -> Result<bool, WireError> {
+        match self.u8(what)? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(WireError::Bad { kind: self.kind, what }),
+        }
+    }
+
+    fn bytes(&mut self, len: usize, what: &'static str) -> Result<Bytes, WireError> {
+        self.need(len, what)?;
+        Ok(self.content.split_to(len))
+    }
+
+    fn text(&mut self, what: &'static str) -> Result<String, WireError> {
+        let len = self.u32(what)? as usize;
+        if len > HELLO_TEXT_MAX {
+            return Err(WireError::Bad { kind: self.kind, what });
+        }
+        let bytes = self.bytes(len, what)?;
+        String::from_utf8(bytes.to_vec()).map_err(|_| WireError::Bad { kind: self.kind, what })
+    }
+
+    fn log_id(&mut self, what: &'static str) -> Result<Option<LogId>, WireError> {
+        let (next, term) = (self.u64(what)?, self.u64(what)?);
+        Ok(next.checked_sub(1).map(|index| log_id(EntryId { term, index })))
+    }
+
+    fn vote(&mut self) -> Result<Vote, WireError> {
+        let (term, node_id) = (self.u64("vote")?, self.u64("vote")?);
+        let committed = self.flag("vote")?;
+        Ok(Vote { leader_id: openraft::vote::RaftLeaderId::new(term, node_id), committed })
+    }
+
+    fn end(self) -> Result<(), WireError> {
+        match self.content.len() {
+            0 => Ok(()),
+            left => Err(WireError::Trailing { kind: self.kind, left }),
+        }
+    }
+}
+
+impl Message {
+    fn reader(self) -> Reader {
+        Reader { kind: self.kind, content: self.content }
+    }
+
+    /// The text of a refusal.
+    pub(crate) fn refusal(self) -> String {
+        self.reader().text("reason").unwrap_or_else(|e| e.to_string())
+    }
+}
+
+/// Who speaks: the same for every member of a group but for the last three.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Hello {
+    pub(crate) cluster: String,
+    pub(crate) broker_name: String,
+    pub(crate) segment_bytes: u64,
+    pub(crate) node_id: u64,
+    pub(crate) client: String,
+    pub(crate) admin: String,
+}
+
+impl Hello {
+    pub(crate) fn put(&self, out: &mut BytesMut) {
+        put_message(out, Kind::Hello, 0, |out| {
+            out.put_u32_le(PROTOCOL_VERSION);
+            for text in [&self.cluster, &self.broker_name, &self.client, &self.admin] {
+                out.put_u32_le(text.len() as u32);
+                out.put_slice(text.as_bytes());
+            }
+            out.put_u64_le(self.segment_bytes);
+            out.put_u64_le(self.node_id);
+        });
+    }
+
+    pub(crate) fn read(message: Message) -> Result<Self, WireError> {
+        let mut reader = message.reader();
+        if reader.u32("version")? != PROTOCOL_VERSION {
+            return Err(WireError::Bad { kind: Kind::Hello, what: "version" });
+        }
+        let cluster = reader.text("cluster")?;
+        let broker_name = reader.text("broker name")?;
+        let client = reader.text("client address")?;
+        let admin = reader.text("admin address")?;
+        let (segment_bytes, node_id) = (reader.u64("segment length")?, reader.u64("node id")?);
+        reader.end()?;
+        Ok(Self { cluster, broker_name, segment_bytes, node_id, client, admin })
+    }
+
+    /// Why the other side is not of this group, if it is not.
+    pub(crate) fn contradiction(&self, other: &Self) -> Option<String> {
+        let ours = (&self.cluster, &self.broker_name, self.segment_bytes);
+        let theirs = (&other.cluster, &other.broker_name, other.segment_bytes);
+        (ours != theirs).then(|| {
+            format!(
+                "node {} is of cluster {}, group {}, with segments of {} bytes; this is node {} of cluster {}, group {}, with segments of {} bytes",
+                other.node_id, theirs.0, theirs.1, theirs.2, self.node_id, ours.0, ours.1, ours.2
+            )
+        })
+    }
+}
+
+pub(crate) fn put_refusal(out: &mut BytesMut, id: u64, reason: &str) {
+    let reason: String = reason.chars().take(HELLO_TEXT_MAX / 4).collect();
+    put_message(out, Kind::Refusal, id, |out| {
+        out.put_u32_le(reason.len() as u32);
+        out.put_slice(reason.as_bytes());
+    });
+}
+
+/// Writes everything of an append request but the entries' frames: `frames` are to follow it on the connection. Each
+/// entry is announced with its length.
+pub(crate) fn put_append_head<'a>(out: &mut BytesMut, id: u64, request: &'a AppendRequest) -> Vec<&'a [u8]> {
+    let start = put_head(out, Kind::Append, id);
+    put_vote(out, &request.vote);
+    put_log_id(out, request.prev_log_id);
+    put_log_id(out, request.leader_commit);
+    let frames: Vec<&[u8]> = request.entries.iter().map(frame_of).collect();
+    out.put_u32_le(frames.len() as u32);
+    for frame in &frames {
+        out.put_u32_le(frame.len() as u32);
+    }
+    set_length(out, start, frames.iter().map(|f| f.len()).sum());
+    frames
+}
+
+/// The frame of an entry that was read from the log. Replication reads nothing else.
+fn frame_of(entry: &Entry) -> &[u8] {
+    match &entry.payload {
+        Payload::Frame(frame) => frame.bytes.as_ref(),
+        other => unreachable!("entry {} is replicated before it was laid out: {other}", entry.log_id),
+    }
+}
+
+pub(crate) fn read_append(message: Message) -> Result<AppendRequest, WireError> {
+    let mut reader = message.reader();
+    let vote = reader.vote()?;
+    let prev_log_id = reader.log_id("previous entry")?;
+    let leader_commit = reader.log_id("commit index")?;
+    let count = reader.u32("entry count")? as usize;
+    reader.need(count.saturating_mul(4), "entry lengths")?;
+    let lengths: Vec<usize> = (0..count).map(|_| reader.u32("entry length").map(|n| n as usize)).collect::<Result<_, _>>()?;
+    let mut entries = Vec::with_capacity(count);
+    for length in lengths {
+        entries.push(entry_of(reader.bytes(length, "entry")?)?);
+    }
+    reader.end()?;
+    Ok(AppendRequest { vote, prev_log_id, entries, leader_commit })
+}
+
+/// An entry from its frame. Only the header is looked at; the rest is checked when it is appended.
+fn entry_of(bytes: Bytes) -> Result<Entry, WireError> {
+    let bad = WireError::Bad { kind: Kind::Append, what: "frame header" };
+    match FrameHeader::decode(&bytes) {
+        Ok((header, _)) if header.kind != FrameKind::Filler && header.index < u64::MAX / 2 => Ok(Entry {
+            log_id: log_id(EntryId { term: header.term, index: header.index }),
+            payload: Payload::Frame(Frame { kind: header.kind, bytes: FrameBytes::Wire(bytes) }),
+        }),
+        _ => Err(bad),
+    }
+}
+
+pub(crate) fn put_append_reply(out: &mut BytesMut, id: u64, response: &AppendResponse) {
+    put_message(out, Kind::AppendReply, id, |out| match response {
+        AppendResponse::Success => out.put_u8(0),
+        AppendResponse::PartialSuccess(matching) => {
+            out.put_u8(1);
+            put_log_id(out, *matching);
+        }
+        AppendResponse::Conflict => out.put_u8(2),
+        AppendResponse::HigherVote(vote) => {
+            out.put_u8(3);
+            put_vote(out, vote);
+        }
+    });
+}
+
+pub(crate) fn read_append_reply(message: Message) -> Result<AppendResponse, WireError> {
+    let mut reader = message.reader();
+    let response = match reader.u8("outcome")? {
+        0 => AppendResponse::Success,
+        1 => AppendResponse::PartialSuccess(reader.log_id("matching entry")?),
+        2 => AppendResponse::Conflict,
+        3 => AppendResponse::HigherVote(reader.vote()?),
+        _ => return Err(WireError::Bad { kind: Kind::AppendReply, what: "outcome" }),
+    };
+    reader.end()?;
+    Ok(response)
+}
+
+pub(crate) fn put_vote_request(out: &mut BytesMut, kind: Kind, id: u64, request: &VoteRequest) {
+    put_message(out, kind, id, |out| {
+        put_vote(out, &request.vote);
+        put_log_id(out, request.last_log_id);
+        out.put_u8(u8::from(request.leadership_transfer));
+    });
+}
+
+pub(crate) fn read_vote_request(message: Message) -> Result<VoteRequest, WireError> {
+    let mut reader = message.reader();
+    let mut request = VoteRequest::new(reader.vote()?, reader.log_id("last entry")?);
+    request.leadership_transfer = reader.flag("transfer flag")?;
+    reader.end()?;
+    Ok(request)
+}
+
+pub(crate) fn put_vote_reply(out: &mut BytesMut, id: u64, response: &VoteResponse) {
+    put_message(out, Kind::VoteReply, id, |out| {
+        put_vote(out, &response.vote);
+        put_log_id(out, response.last_log_id);
+        out.put_u8(u8::from(response.vote_granted));
+    });
+}
+
+pub(crate) fn read_vote_reply(message: Message) -> Result<VoteResponse, WireError> {
+    let mut reader = message.reader();
+    let (vote, last) = (reader.vote()?, reader.log_id("last entry")?);
+    let granted = reader.flag("granted")?;
+    reader.end()?;
+    Ok(VoteResponse::new(vote, last, granted))
+}
+
+pub(crate) type TransferRequest = openraft::raft::TransferLeaderRequest<TypeConfig>;
+
+pub(crate) fn put_transfer(out: &mut BytesMut, id: u64, request: &TransferRequest) {
+    put_message(out, Kind::Transfer, id, |out| {
+        put_vote(out, request.from_leader());
+        out.put_u64_le(*request.to_node_id());
+        put_log_id(out, request.last_log_id().copied());
+    });
+}
+
+pub(crate) fn read_transfer(message: Message) -> Result<TransferRequest, WireError> {
+    let mut reader = message.reader();
+    let (from, to) = (reader.vote()?, reader.u64("target")?);
+    let last = reader.log_id("last entry")?;
+    reader.end()?;
+    Ok(TransferRequest::new(from, to, last))
+}
+
+/// A transfer is taken or it is not; why not is only for the log.
+pub(crate) fn put_transfer_reply(out: &mut BytesMut, id: u64, taken: bool) {
+    put_message(out, Kind::TransferReply, id, |out| out.put_u8(u8::from(taken)));
+}
+
+pub(crate) fn read_transfer_reply(message: Message) -> Result<bool, WireError> {
+    let mut reader = message.reader();
+    let taken = reader.flag("taken")?;
+    reader.end()?;
+    Ok(taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vote() -> Vote {
+        Vote { leader_id: openraft::vote::RaftLeaderId::new(7, 2), committed: true }
+    }
+
+    fn id(term: u64, index: u64) -> Option<LogId> {
+        Some(log_id(EntryId { term, index }))
+    }
+
+    fn only_message(out: &mut BytesMut) -> Message {
+        let message = take_message(out).unwrap().unwrap();
+        assert!(out.is_empty());
+        message
+    }
+
+    fn blank_frame(term: u64, index: u64) -> Vec<u8> {
+        let header = FrameHeader {
+            kind: FrameKind::Blank,
+            payload_len: 0,
+            records: 0,
+            term,
+            index,
+            physical_offset: 0,
+            leader: 1,
+            chain: 0,
+            payload_checksum: 0,
+        };
+        header.encode().0.to_vec()
+    }
+
+    #[test]
+    fn an_append_request_reads_back_with_its_frames() {
+        let frames = [blank_frame(3, 10), blank_frame(3, 11)];
+        let entries = frames.iter().map(|f| entry_of(Bytes::from(f.clone())).unwrap()).collect();
+        let request = AppendRequest { vote: vote(), prev_log_id: id(3, 9), entries, leader_commit: id(2, 4) };
+        let mut out = BytesMut::new();
+        let to_follow: Vec<u8> = put_append_head(&mut out, 5, &request).concat();
+        out.extend_from_slice(&to_follow);
+        for end in 0..out.len() {
+            assert!(take_message(&mut BytesMut::from(&out[..end])).unwrap().is_none(), "prefix of {end}");
+        }
+        let message = only_message(&mut out);
+        assert_eq!((message.kind, message.id), (Kind::Append, 5));
+        let read = read_append(message).unwrap();
+        assert_eq!((read.vote, read.prev_log_id, read.leader_commit), (vote(), id(3, 9), id(2, 4)));
+        let read_frames: Vec<Vec<u8>> = read.entries.iter().map(|e| frame_of(e).to_vec()).collect();
+        assert_eq!(read_frames, frames);
+    }
+
+    #[test]
+    fn replies_and_votes_read_back() {
+        let mut out = BytesMut::new();
+        for response in [
+            AppendResponse::Success,
+            AppendResponse::PartialSuccess(id(1, 2)),
+            AppendResponse::PartialSuccess(None),
+            AppendResponse::Conflict,
+            AppendResponse::HigherVote(vote()),
+        ] {
+            put_append_reply(&mut out, 1, &response);
+            assert_eq!(read_append_reply(only_message(&mut out)).unwrap(), response);
+        }
+        let mut request = VoteRequest::new(vote(), id(4, 4));
+        request.leadership_transfer = true;
+        put_vote_request(&mut out, Kind::PreVote, 2, &request);
+        assert_eq!(read_vote_request(only_message(&mut out)).unwrap(), request);
+        let response = VoteResponse::new(vote(), None, true);
+        put_vote_reply(&mut out, 3, &response);
+        assert_eq!(read_vote_reply(only_message(&mut out)).unwrap(), response);
+        let transfer = TransferRequest::new(vote(), 3, id(1, 1));
+        put_transfer(&mut out, 4, &transfer);
+        assert_eq!(read_transfer(only_message(&mut out)).unwrap(), transfer);
+    }
+
+    #[test]
+    fn lying_lengths_and_counts_are_refused() {
+        let mut long = BytesMut::from(&u32::MAX.to_le_bytes()[..]);
+        assert!(matches!(take_message(&mut long), Err(WireError::TooLong(_))));
+        let mut out = BytesMut::new();
+        put_message(&mut out, Kind::Append, 1, |out| {
+            put_vote(out, &vote());
+            put_log_id(out, None);
+            put_log_id(out, None);
+            out.put_u32_le(u32::MAX);
+        });
+        assert!(matches!(read_append(only_message(&mut out)), Err(WireError::Short { .. })));
+        put_message(&mut out, Kind::TransferReply, 1, |out| out.put_slice(&[1, 1]));
+        assert!(matches!(read_transfer_reply(only_message(&mut out)), Err(WireError::Trailing { left: 1, .. })));
+    }
+}

@@ -1,0 +1,226 @@
+//! Three members in one process: elect, append, fail over, restart.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use raftmq_message::builder::RecordParts;
+use raftmq_raft::{
+    Command, Completion, FlushMode, Group, GroupConfig, Member, MessageBatch, Position, ProposeError, Role, StartError, Topic,
+};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+fn members() -> Vec<Member> {
+    (1..=3).map(|id| Member { id, raft: free_address() }).collect()
+}
+
+fn config(id: u64, members: &[Member], dir: &Path) -> GroupConfig {
+    GroupConfig {
+        cluster: "DefaultCluster".into(),
+        broker_name: "broker-a".into(),
+        node_id: id,
+        dir: dir.join(format!("n{id}")),
+        members: members.to_vec(),
+        client: free_address(),
+        admin: free_address(),
+        flush: FlushMode::Sync,
+        segment_bytes: 1 << 20,
+        heartbeat_ms: 50,
+        election_timeout_ms: (200, 300),
+    }
+}
+
+async fn start(id: u64, members: &[Member], dir: &Path) -> Group {
+    Group::start(config(id, members, dir)).await.unwrap()
+}
+
+async fn leader(groups: &[Group]) -> Group {
+    let mut roles: Vec<_> = groups.iter().map(Group::watch_role).collect();
+    timeout(PATIENCE, async {
+        loop {
+            if let Some(at) = roles.iter().position(|r| r.borrow().ready) {
+                return groups[at].clone();
+            }
+            let changes = roles.iter_mut().map(|r| Box::pin(r.changed()));
+            let _ = futures_util::future::select_all(changes).await;
+        }
+    })
+    .await
+    .expect("a leader is elected")
+}
+
+struct Tell(oneshot::Sender<Result<Vec<Position>, ProposeError>>);
+
+impl Completion for Tell {
+    fn complete(self: Box<Self>, outcome: Result<&[Position], &ProposeError>) {
+        let _ = self.0.send(outcome.map(<[_]>::to_vec).map_err(Clone::clone));
+    }
+}
+
+fn batch(queue_id: i32, bodies: &[String]) -> (MessageBatch, oneshot::Receiver<Result<Vec<Position>, ProposeError>>) {
+    let mut records = BytesMut::new();
+    for body in bodies {
+        let parts = RecordParts {
+            topic: "topic",
+            queue_id,
+            flag: 0,
+            sys_flag: 0,
+            born_timestamp_ms: 1,
+            born_host: "127.0.0.1:1".parse().unwrap(),
+            store_host: "127.0.0.1:2".parse().unwrap(),
+            reconsume_times: 0,
+            prepared_transaction_offset: 0,
+            body: body.as_bytes(),
+            properties: &["TAGS\u{1}a\u{2}KEYS\u{1}k\u{2}"],
+        };
+        parts.encode_into(&mut records).unwrap();
+    }
+    let (sender, outcome) = oneshot::channel();
+    (MessageBatch { records, count: bodies.len() as u32, completion: Box::new(Tell(sender)) }, outcome)
+}
+
+async fn send(leader: &Group, queue_id: i32, bodies: &[String]) -> Vec<Position> {
+    let (batch, outcome) = batch(queue_id, bodies);
+    leader.submit(batch).unwrap();
+    timeout(PATIENCE, outcome).await.unwrap().unwrap().unwrap()
+}
+
+async fn eventually(what: &str, mut check: impl FnMut() -> bool) {
+    let waited = timeout(PATIENCE, async {
+        while !check() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    waited.await.unwrap_or_else(|_| panic!("{what} did not come about"));
+}
+
+fn bodies(prefix: &str, count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("{prefix}-{n}-{}", "x".repeat(n % 1000))).collect()
+}
+
+/// Every body in a queue, read through the ConsumeQueue.
+fn read_all(group: &Group, queue_id: u32) -> Vec<String> {
+    let Some(queue) = group.store().queue("topic", queue_id) else { return Vec::new() };
+    let units = queue.read(0, usize::MAX);
+    units
+        .iter()
+        .map(|unit| {
+            let bytes = group.store().record(unit.physical_offset, unit.size).unwrap();
+            let record = raftmq_message::RecordView::parse(&bytes).unwrap();
+            String::from_utf8(record.body().to_vec()).unwrap()
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_survive_a_change_of_leader_and_a_restart_of_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let members = members();
+    let mut groups = Vec::new();
+    for id in 1..=3 {
+        groups.push(start(id, &members, dir.path()).await);
+    }
+    let first = leader(&groups).await;
+    first.propose(Command::PutTopic(Topic::new("topic", 4, 6))).await.unwrap();
+    let mut expected = Vec::new();
+    for round in 0..20 {
+        let bodies = bodies(&format!("first{round}"), 100);
+        let positions = send(&first, 0, &bodies).await;
+        assert_eq!(positions.len(), 100);
+        assert_eq!(positions[0].queue_offset, expected.len() as u64);
+        expected.extend(bodies);
+    }
+
+    // The leader goes; the others elect one of them and go on.
+    let gone = first.status().node_id;
+    first.shutdown().await;
+    let (late, outcome) = batch(0, &bodies("late", 1));
+    assert!(first.submit(late).is_err());
+    drop(outcome);
+    groups.retain(|g| g.status().node_id != gone);
+    let second = leader(&groups).await;
+    assert_ne!(second.status().node_id, gone);
+    let more = bodies("second", 50);
+    send(&second, 0, &more).await;
+    expected.extend(more);
+
+    // It comes back and catches up.
+    groups.push(start(gone, &members, dir.path()).await);
+    for group in &groups {
+        eventually("a member with every message", || read_all(group, 0).len() == expected.len()).await;
+        assert_eq!(read_all(group, 0), expected);
+        assert_eq!(group.metadata().topic("topic").map(|t| t.read_queues), Some(4));
+    }
+
+    // All stop and start again.
+    for group in &groups {
+        group.shutdown().await;
+    }
+    let mut again = Vec::new();
+    for id in 1..=3 {
+        again.push(start(id, &members, dir.path()).await);
+    }
+    let third = leader(&again).await;
+    let positions = send(&third, 0, &bodies("third", 1)).await;
+    assert_eq!(positions[0].queue_offset, expected.len() as u64);
+    expected.extend(bodies("third", 1));
+    eventually("the last message", || read_all(&third, 0).len() == expected.len()).await;
+    assert_eq!(read_all(&third, 0), expected);
+    assert_eq!(third.metadata().topic("topic").map(|t| t.read_queues), Some(4));
+    for group in &again {
+        group.shutdown().await;
+        assert_eq!(group.status().role, Role::Stopped);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_is_handed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let members = members();
+    let mut groups = Vec::new();
+    for id in 1..=3 {
+        groups.push(start(id, &members, dir.path()).await);
+    }
+    let first = leader(&groups).await;
+    send(&first, 0, &bodies("a", 10)).await;
+    let own = first.status().node_id;
+    first.transfer_leadership().await;
+    let others: Vec<Group> = groups.iter().filter(|g| g.status().node_id != own).cloned().collect();
+    let second = leader(&others).await;
+    let positions = send(&second, 0, &bodies("b", 1)).await;
+    assert_eq!(positions[0].queue_offset, 10);
+    for group in &groups {
+        group.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn a_configuration_that_contradicts_the_group_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let members = vec![Member { id: 1, raft: free_address() }];
+    let group = start(1, &members, dir.path()).await;
+    leader(std::slice::from_ref(&group)).await;
+    assert!(matches!(Group::start(config(1, &members, dir.path())).await, Err(StartError::Store(_))), "the directory is in use");
+    group.shutdown().await;
+    drop(group);
+
+    let mut other = config(1, &members, dir.path());
+    other.segment_bytes *= 2;
+    assert!(matches!(Group::start(other).await, Err(StartError::Store(_))));
+    let mut other = config(1, &members, dir.path());
+    other.cluster = "another".into();
+    assert!(matches!(Group::start(other).await, Err(StartError::Store(_))));
+    let more = vec![members[0].clone(), Member { id: 2, raft: free_address() }];
+    let refused = Group::start(config(1, &more, dir.path())).await;
+    assert!(matches!(refused, Err(StartError::Config(_))), "other members");
+    let absent = Group::start(config(2, &members, dir.path())).await;
+    assert!(matches!(absent, Err(StartError::Config(_))), "not a member");
+}
