@@ -1,0 +1,284 @@
+//! What producers, consumers and administrative calls share: connections, routes, and trying again.
+
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use raftmq_remoting::Command;
+use raftmq_remoting::body::MessageQueue;
+use raftmq_remoting::codes::response;
+use tokio::time::Instant;
+
+use crate::connection::Connection;
+use crate::error::{CallError, ClientError};
+use crate::name_servers::{NameServers, parse_name_servers};
+use crate::pool::ConnectionPool;
+use crate::route::{REFRESH_EVERY, RouteTable, Routed};
+
+/// Tries of a request that is refused for a reason that waiting seldom removes: the Java producer's three.
+const STUBBORN_TRIES_MAX: u32 = 3;
+/// The first pause between tries; each further one is twice as long.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+/// The longest pause between tries.
+const PAUSE_MAX: Duration = Duration::from_millis(50);
+
+/// How long a request may wait for its answer before the route is looked at again, and again.
+const LOOK_EVERY: Duration = Duration::from_millis(150);
+
+/// Settings of a [`Client`].
+#[derive(Debug, Clone)]
+pub struct ClientConfig {
+    /// Name servers as `host:port`.
+    pub name_servers: Vec<String>,
+    /// For a TCP connection to stand.
+    pub connect_timeout: Duration,
+    /// For one try of a request. Short, so that a broker that hangs is noticed and left.
+    pub try_timeout: Duration,
+    /// For a request with all its tries.
+    pub request_timeout: Duration,
+    /// Requests on one connection that wait for answers at a time; more callers queue up.
+    pub in_flight_max: usize,
+    /// Queues that a topic created by sending to it gets at most.
+    pub default_topic_queues: u32,
+}
+
+impl ClientConfig {
+    /// The defaults. `name_servers` is a list as `host:port;host:port`.
+    pub fn new(name_servers: &str) -> Self {
+        Self {
+            name_servers: parse_name_servers(name_servers),
+            connect_timeout: Duration::from_millis(500),
+            try_timeout: Duration::from_millis(500),
+            request_timeout: Duration::from_secs(3),
+            in_flight_max: 4096,
+            default_topic_queues: 4,
+        }
+    }
+}
+
+/// Connections and routes. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    config: ClientConfig,
+    pool: Arc<ConnectionPool>,
+    routes: RouteTable,
+}
+
+impl Client {
+    /// A client that connects when it is first used. Call it inside a tokio runtime: it refreshes routes in the
+    /// background for as long as a clone of it lives.
+    pub fn new(config: ClientConfig) -> Self {
+        let pool = Arc::new(ConnectionPool::new(config.connect_timeout, config.in_flight_max));
+        let name_servers = NameServers::new(config.name_servers.clone(), pool.clone(), config.try_timeout);
+        let routes = RouteTable::new(name_servers, config.default_topic_queues);
+        let shared = Arc::new(Shared { config, pool, routes });
+        tokio::spawn(refresh_routes(Arc::downgrade(&shared)));
+        Self { shared }
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &ClientConfig {
+        &self.shared.config
+    }
+
+    /// The routes.
+    pub fn routes(&self) -> &RouteTable {
+        &self.shared.routes
+    }
+
+    /// The connection to an address.
+    pub async fn connection(&self, addr: &str) -> Result<Arc<Connection>, CallError> {
+        self.shared.pool.get(addr).await
+    }
+
+    /// The queues of a topic that consumers see.
+    pub async fn fetch_queues(&self, topic: &str) -> Result<Vec<MessageQueue>, ClientError> {
+        let routed = self.routes().get(topic).await?;
+        let queues = routed.route.readable().map(|(broker_name, queue_id)| MessageQueue {
+            broker_name: broker_name.to_owned(),
+            // A route holds at most 2^16 queues for each broker name.
+            queue_id: queue_id as i32,
+            topic: topic.to_owned(),
+        });
+        Ok(queues.collect())
+    }
+
+    /// Sends a request to the leader behind a queue's broker name and returns the answer, whatever its code, unless
+    /// the code says to try elsewhere or later. Only for requests that may be carried out twice.
+    pub(crate) async fn call_queue(
+        &self,
+        queue: &MessageQueue,
+        request: &Command,
+        try_timeout: Duration,
+        timeout: Duration,
+    ) -> Result<(String, Command), ClientError> {
+        let mut tries = Tries::new(timeout);
+        let mut routed = None;
+        loop {
+            let attempt = self.try_queue(queue, request, try_timeout, &tries, &mut routed).await;
+            match attempt {
+                Ok(answer) => return Ok(answer),
+                Err(error) => tries.failed(error).await?,
+            }
+            let after = routed.as_ref().map_or(0, |routed: &Routed| routed.lookup);
+            routed = self.refreshed(&queue.topic, after, false, &tries).await?;
+        }
+    }
+
+    async fn try_queue(
+        &self,
+        queue: &MessageQueue,
+        request: &Command,
+        try_timeout: Duration,
+        tries: &Tries,
+        routed: &mut Option<Routed>,
+    ) -> Result<(String, Command), ClientError> {
+        let Routed { route, lookup } = match routed {
+            Some(routed) => routed.clone(),
+            None => routed.insert(self.routes().get(&queue.topic).await?).clone(),
+        };
+        let addr = route.leader(&queue.broker_name).ok_or_else(|| ClientError::Unroutable {
+            topic: queue.topic.clone(),
+            what: format!("leader for broker {}", queue.broker_name),
+        })?;
+        let answer = tokio::select! {
+            answer = self.call(addr, request.clone(), tries.bound(try_timeout)) => answer?,
+            moved = self.leader_moved(&queue.topic, &queue.broker_name, addr, lookup, false) => return Err(moved),
+        };
+        match answer.code {
+            response::SERVICE_NOT_AVAILABLE | response::SYSTEM_BUSY | response::GO_AWAY => {
+                Err(refused(addr, answer))
+            }
+            _ => Ok((addr.to_owned(), answer)),
+        }
+    }
+
+    /// One request to one address; connecting counts towards the timeout.
+    pub(crate) async fn call(
+        &self,
+        addr: &str,
+        request: Command,
+        timeout: Duration,
+    ) -> Result<Command, ClientError> {
+        let deadline = Instant::now() + timeout;
+        let connection = tokio::time::timeout(timeout, self.connection(addr)).await;
+        let connection = connection.map_err(|_| CallError::Timeout {
+            addr: addr.to_owned(),
+            waited: timeout,
+            sent: false,
+        })??;
+        Ok(connection.call(request, deadline.saturating_duration_since(Instant::now())).await?)
+    }
+
+    /// Resolves when a name server says that another than `addr` leads now. A leader that hangs keeps its connections,
+    /// so that nothing else tells before the try's time is over. However many requests wait, one at a time asks.
+    pub(crate) async fn leader_moved(
+        &self,
+        topic: &str,
+        broker_name: &str,
+        addr: &str,
+        mut lookup: u64,
+        for_sending: bool,
+    ) -> ClientError {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let Ok(routed) = self.routes().refresh(topic, lookup, for_sending).await else { continue };
+            if routed.route.leader(broker_name).is_some_and(|leader| leader != addr) {
+                let reason = "another member leads now".to_owned();
+                return CallError::Lost { addr: addr.to_owned(), reason }.into();
+            }
+            lookup = routed.lookup;
+        }
+    }
+
+    /// The route after a failure: asked for anew, or nothing where that fails too, but then without an end to the
+    /// tries that are left.
+    pub(crate) async fn refreshed(
+        &self,
+        topic: &str,
+        after: u64,
+        for_sending: bool,
+        tries: &Tries,
+    ) -> Result<Option<Routed>, ClientError> {
+        let refresh = self.routes().refresh(topic, after, for_sending);
+        match tokio::time::timeout(tries.left(), refresh).await {
+            Ok(Ok(routed)) => Ok(Some(routed)),
+            Ok(Err(error)) if !error.is_retryable() => Err(error),
+            Ok(Err(_)) | Err(_) => Ok(None),
+        }
+    }
+}
+
+pub(crate) fn refused(addr: &str, answer: Command) -> ClientError {
+    ClientError::Refused {
+        addr: addr.to_owned(),
+        code: answer.code,
+        remark: answer.remark.unwrap_or_else(|| "no remark".to_owned()),
+    }
+}
+
+/// Counts the tries of a request and says when to give up.
+#[derive(Debug)]
+pub(crate) struct Tries {
+    deadline: Instant,
+    pause: Duration,
+    stubborn: u32,
+    /// Tries that failed.
+    pub(crate) failed: u32,
+    /// Whether one of them may have been carried out.
+    pub(crate) may_have_been_executed: bool,
+}
+
+impl Tries {
+    pub(crate) fn new(timeout: Duration) -> Self {
+        let deadline = Instant::now() + timeout;
+        Self { deadline, pause: PAUSE_MIN, stubborn: 0, failed: 0, may_have_been_executed: false }
+    }
+
+    pub(crate) fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// How long a try may take that would take `wanted` at most.
+    pub(crate) fn bound(&self, wanted: Duration) -> Duration {
+        wanted.min(self.left())
+    }
+
+    /// Notes a failure and pauses before the next try. Gives the error back if there should be none.
+    pub(crate) async fn failed(&mut self, error: ClientError) -> Result<(), ClientError> {
+        self.failed += 1;
+        self.may_have_been_executed |= error.may_have_been_executed();
+        self.stubborn += u32::from(error.is_stubborn());
+        if !error.is_retryable() || self.stubborn >= STUBBORN_TRIES_MAX || self.left() <= self.pause {
+            return Err(error);
+        }
+        tracing::debug!(%error, tries = self.failed, "trying again");
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        Ok(())
+    }
+}
+
+async fn refresh_routes(shared: Weak<Shared>) {
+    loop {
+        tokio::time::sleep(REFRESH_EVERY).await;
+        let Some(shared) = shared.upgrade() else { return };
+        shared.routes.refresh_all().await;
+    }
+}
+
+/// The address of this machine that a name server sees, for message ids. Nothing is sent: connecting a datagram socket
+/// only chooses a route.
+pub(crate) fn local_ip(towards: Option<&String>) -> IpAddr {
+    let chosen = || {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+        socket.connect(towards?).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    };
+    chosen().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+}

@@ -1,0 +1,181 @@
+//! What can go wrong, and whether a request may have been carried out all the same.
+
+use std::time::Duration;
+
+use raftmq_remoting::codes::response;
+use raftmq_remoting::{EncodeError, HeaderError};
+
+/// A request that got no answer.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CallError {
+    /// There is no connection.
+    #[error("connect to {addr}: {reason}")]
+    Connect {
+        /// The peer.
+        addr: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// The connection ended before the whole request had left.
+    #[error("not sent to {addr}: {reason}")]
+    NotSent {
+        /// The peer.
+        addr: String,
+        /// How the connection ended, or what was full.
+        reason: String,
+    },
+    /// The connection ended after the request had left.
+    #[error("no answer from {addr}: {reason}")]
+    Lost {
+        /// The peer.
+        addr: String,
+        /// How the connection ended.
+        reason: String,
+    },
+    /// No answer in time.
+    #[error("no answer from {addr} within {} ms", waited.as_millis())]
+    Timeout {
+        /// The peer.
+        addr: String,
+        /// How long the caller was willing to wait.
+        waited: Duration,
+        /// Whether the request was handed to the connection.
+        sent: bool,
+    },
+    /// The request does not fit into a frame.
+    #[error("request for {addr}: {source}")]
+    Encode {
+        /// The peer.
+        addr: String,
+        /// What does not fit.
+        source: EncodeError,
+    },
+}
+
+impl CallError {
+    /// Whether the peer may have carried the request out.
+    pub fn may_have_been_executed(&self) -> bool {
+        matches!(self, Self::Lost { .. } | Self::Timeout { sent: true, .. })
+    }
+}
+
+/// An operation that failed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ClientError {
+    /// No answer.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// The peer answered with a code other than success.
+    #[error("{addr} answered code {code}: {remark}")]
+    Refused {
+        /// The peer.
+        addr: String,
+        /// See [`raftmq_remoting::codes::response`].
+        code: i32,
+        /// What it said.
+        remark: String,
+    },
+    /// The name servers could not be asked.
+    #[error("name server: {reason}")]
+    NameServer {
+        /// What the last one said or did.
+        reason: String,
+    },
+    /// No name server knows the topic.
+    #[error("no route to topic {topic}: {reason}")]
+    NoRoute {
+        /// The topic.
+        topic: String,
+        /// What the name server said.
+        reason: String,
+    },
+    /// The route has no leader for the broker name, or no queue to send to.
+    #[error("the route of topic {topic} has no {what}")]
+    Unroutable {
+        /// The topic.
+        topic: String,
+        /// What is missing.
+        what: String,
+    },
+    /// The answer cannot be read.
+    #[error("unreadable answer of {addr}: {reason}")]
+    Malformed {
+        /// The peer.
+        addr: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The caller asked for something impossible.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+impl ClientError {
+    pub(crate) fn header(addr: &str, error: &HeaderError) -> Self {
+        Self::Malformed { addr: addr.to_owned(), reason: error.to_string() }
+    }
+
+    /// Whether the broker may have carried the request out. Codes 1 and 14 do not tell: brokers answer them too when
+    /// they lose their leadership or their quorum after the message was appended.
+    pub fn may_have_been_executed(&self) -> bool {
+        match self {
+            Self::Call(error) => error.may_have_been_executed(),
+            Self::Refused { code, .. } => {
+                matches!(*code, response::SYSTEM_ERROR | response::SERVICE_NOT_AVAILABLE)
+            }
+            Self::Malformed { .. } => true,
+            Self::NameServer { .. } | Self::NoRoute { .. } | Self::Unroutable { .. } | Self::Invalid(_) => {
+                false
+            }
+        }
+    }
+
+    /// Whether it is worth trying again, perhaps at another broker.
+    pub(crate) fn is_retryable(&self) -> bool {
+        match self {
+            Self::Call(CallError::Encode { .. }) | Self::Invalid(_) | Self::Malformed { .. } => false,
+            Self::Call(_) | Self::NameServer { .. } | Self::NoRoute { .. } | Self::Unroutable { .. } => true,
+            Self::Refused { code, .. } => RETRIED_CODES.contains(code),
+        }
+    }
+
+    /// Whether the peer gave a reason that time alone seldom removes; such are retried a few times only.
+    pub(crate) fn is_stubborn(&self) -> bool {
+        const PASSING: [i32; 3] = [response::SERVICE_NOT_AVAILABLE, response::SYSTEM_BUSY, response::GO_AWAY];
+        matches!(self, Self::Refused { code, .. } if !PASSING.contains(code))
+    }
+}
+
+/// The codes on which the Java client's synchronous producer (5.x) tries again.
+const RETRIED_CODES: [i32; 8] = [
+    response::SYSTEM_ERROR,
+    response::SYSTEM_BUSY,
+    response::SERVICE_NOT_AVAILABLE,
+    response::NO_PERMISSION,
+    response::TOPIC_NOT_EXIST,
+    response::NO_BUYER_ID,
+    response::NOT_IN_CURRENT_UNIT,
+    response::GO_AWAY,
+];
+
+/// What is known of a message whose send failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SendOutcome {
+    /// No try can have stored it.
+    NotStored,
+    /// At least one try may have stored it.
+    Unknown,
+}
+
+/// A send that failed for good.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("send failed after {tries} tries ({outcome:?}): {source}")]
+pub struct SendError {
+    /// Whether the message may have been stored.
+    pub outcome: SendOutcome,
+    /// How often it was tried.
+    pub tries: u32,
+    /// The last failure.
+    #[source]
+    pub source: ClientError,
+}

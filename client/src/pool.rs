@@ -1,0 +1,54 @@
+//! Connections by address: one each, made when first needed and again after it ended.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::connection::Connection;
+use crate::error::CallError;
+
+/// Addresses beyond this make the pool forget those without a connection. Routes hold far fewer.
+const ADDRESSES_MAX: usize = 1024;
+
+/// One connection for each address.
+#[derive(Debug)]
+pub struct ConnectionPool {
+    slots: Mutex<HashMap<String, Slot>>,
+    connect_timeout: Duration,
+    in_flight_max: usize,
+}
+
+/// Held while connecting, so that one caller connects and the others wait for it.
+type Slot = Arc<tokio::sync::Mutex<Option<Arc<Connection>>>>;
+
+impl ConnectionPool {
+    /// An empty pool. `in_flight_max` holds for each connection.
+    pub fn new(connect_timeout: Duration, in_flight_max: usize) -> Self {
+        Self { slots: Mutex::default(), connect_timeout, in_flight_max }
+    }
+
+    /// The connection to `addr`, as `host:port`; connects if there is none that lives.
+    pub async fn get(&self, addr: &str) -> Result<Arc<Connection>, CallError> {
+        let slot = self.slot(addr);
+        let mut slot = slot.lock().await;
+        if let Some(connection) = slot.as_ref().filter(|connection| !connection.is_closed()) {
+            return Ok(connection.clone());
+        }
+        *slot = None;
+        let made = Connection::connect(addr, self.connect_timeout, self.in_flight_max).await?;
+        Ok(slot.insert(Arc::new(made)).clone())
+    }
+
+    fn slot(&self, addr: &str) -> Slot {
+        let mut slots = self.slots.lock();
+        if let Some(slot) = slots.get(addr) {
+            return slot.clone();
+        }
+        if slots.len() >= ADDRESSES_MAX {
+            slots.retain(|_, slot| slot.try_lock().map_or(true, |slot| slot.is_some()));
+        }
+        slots.entry(addr.to_owned()).or_default().clone()
+    }
+}

@@ -1,0 +1,161 @@
+//! A server that speaks frames and does what a test tells it to, as a name server or a broker.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::BytesMut;
+use parking_lot::Mutex;
+use raftmq_client::{Client, ClientConfig};
+use raftmq_remoting::body::{BrokerData, QueueData, TopicRouteData};
+use raftmq_remoting::codes::{request, response};
+use raftmq_remoting::encode::{encode_command, write_send_response};
+use raftmq_remoting::frame::{self, FRAME_LEN_MAX};
+use raftmq_remoting::header::{SendHeader, SendResponse};
+use raftmq_remoting::{Command, Serialization, fastjson};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// What becomes of a request.
+pub(crate) enum Reply {
+    Answer(Command),
+    /// Bytes as they are.
+    Raw(Vec<u8>),
+    Silence,
+    Close,
+}
+
+type Handler = dyn Fn(Command) -> Reply + Send + Sync;
+
+/// Listens on loopback until it is dropped.
+pub(crate) struct FakeServer {
+    pub(crate) addr: SocketAddr,
+    pub(crate) requests: Arc<AtomicUsize>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl FakeServer {
+    pub(crate) async fn start(handler: impl Fn(Command) -> Reply + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let requests = Arc::new(AtomicUsize::new(0));
+        let counter = requests.clone();
+        let handler: Arc<Handler> = Arc::new(handler);
+        let task = tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                connections.spawn(serve(stream, handler.clone(), counter.clone()));
+            }
+        });
+        Self { addr, requests, task }
+    }
+
+    pub(crate) fn requests(&self) -> usize {
+        self.requests.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for FakeServer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(mut stream: TcpStream, handler: Arc<Handler>, counter: Arc<AtomicUsize>) {
+    let mut input = BytesMut::new();
+    while stream.read_buf(&mut input).await.is_ok_and(|read| read > 0) {
+        while let Some(frame) = frame::decode(&mut input, FRAME_LEN_MAX).unwrap() {
+            counter.fetch_add(1, Ordering::Relaxed);
+            match handler(Command::decode(frame).unwrap()) {
+                Reply::Answer(command) => {
+                    let mut out = BytesMut::new();
+                    encode_command(&command, &mut out).unwrap();
+                    stream.write_all(&out).await.unwrap();
+                }
+                Reply::Raw(bytes) => stream.write_all(&bytes).await.unwrap(),
+                Reply::Silence => {}
+                Reply::Close => return,
+            }
+        }
+    }
+}
+
+/// A name server whose routes a test changes: leaders by topic, each with two queues of `broker-a`.
+#[derive(Clone, Default)]
+pub(crate) struct Routes {
+    leaders: Arc<Mutex<HashMap<String, SocketAddr>>>,
+}
+
+impl Routes {
+    pub(crate) fn set(&self, topic: &str, leader: SocketAddr) {
+        self.leaders.lock().insert(topic.to_owned(), leader);
+    }
+
+    pub(crate) async fn serve(&self) -> FakeServer {
+        let routes = self.clone();
+        FakeServer::start(move |request| routes.answer(&request)).await
+    }
+
+    fn answer(&self, request: &Command) -> Reply {
+        assert_eq!(request.code, request::GET_ROUTEINFO_BY_TOPIC);
+        let topic = request.ext.get("topic").unwrap();
+        let Some(leader) = self.leaders.lock().get(&*topic).copied() else {
+            let unknown = Command::response_to(request, response::TOPIC_NOT_EXIST);
+            return Reply::Answer(unknown.with_remark(format!("no route to {topic}")));
+        };
+        let route = TopicRouteData {
+            broker_datas: vec![BrokerData {
+                broker_addrs: [(0, leader.to_string())].into(),
+                broker_name: "broker-a".into(),
+                ..BrokerData::default()
+            }],
+            queue_datas: vec![QueueData {
+                broker_name: "broker-a".into(),
+                perm: 6,
+                read_queue_nums: 2,
+                write_queue_nums: 2,
+                topic_sys_flag: 0,
+            }],
+            ..TopicRouteData::default()
+        };
+        let body = fastjson::to_vec(&route).unwrap();
+        Reply::Answer(Command::response_to(request, response::SUCCESS).with_body(body))
+    }
+}
+
+/// Stores a message at offset 7 of the queue it was sent to.
+pub(crate) fn stored(request: &Command) -> Reply {
+    let header = SendHeader::decode(request).unwrap();
+    let fields = SendResponse {
+        msg_id: "OFFSET-ID".into(),
+        queue_id: header.queue_id,
+        queue_offset: 7,
+        transaction_id: None,
+        region: None,
+        trace_on: true,
+    };
+    let mut out = BytesMut::new();
+    let json = Serialization::Json;
+    write_send_response(&mut out, json, request.opaque, response::SUCCESS, None, &fields).unwrap();
+    Reply::Raw(out.to_vec())
+}
+
+pub(crate) fn refused(request: &Command, code: i32) -> Reply {
+    Reply::Answer(Command::response_to(request, code).with_remark("refused by the test"))
+}
+
+/// A client with short timeouts.
+pub(crate) fn client(name_servers: &[&FakeServer]) -> Client {
+    let list: Vec<_> = name_servers.iter().map(|server| server.addr.to_string()).collect();
+    Client::new(ClientConfig {
+        try_timeout: std::time::Duration::from_millis(150),
+        request_timeout: std::time::Duration::from_millis(1500),
+        ..ClientConfig::new(&list.join(";"))
+    })
+}
+
+/// An address nobody listens on.
+pub(crate) async fn nobody() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+}

@@ -1,0 +1,9 @@
+//! The client against servers that do what a test tells them to.
+
+// Outside of #[test] functions too, which is where clippy allows it by itself.
+#![allow(clippy::unwrap_used)]
+
+mod connection;
+mod consumer;
+mod fake;
+mod producer;
