@@ -1,0 +1,101 @@
+//! `raftmq admin`: asks a member's admin API. The few lines of HTTP it needs, without a library.
+
+use std::io::{Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use clap::{Args, ValueEnum};
+
+/// For each step: connecting, writing, and each read.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest answer that is read. Pages are far shorter.
+const ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// Whom to ask for what.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct AdminArgs {
+    /// A member's admin API
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8081")]
+    addr: String,
+    /// What to ask for; `ready` and `health` end with status 1 if the answer is no
+    #[arg(value_enum)]
+    question: Question,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum Question {
+    Cluster,
+    Members,
+    Topics,
+    Groups,
+    Stats,
+    Ready,
+    Health,
+}
+
+impl Question {
+    fn path(self) -> &'static str {
+        match self {
+            Self::Cluster => "/cluster",
+            Self::Members => "/members",
+            Self::Topics => "/topics",
+            Self::Groups => "/groups",
+            Self::Stats => "/stats",
+            Self::Ready => "/health/ready",
+            Self::Health => "/health",
+        }
+    }
+}
+
+/// Asks, prints the answer, and fails unless it is a 200.
+pub(crate) fn run(args: &AdminArgs) -> anyhow::Result<()> {
+    let (status, body) = get(&args.addr, args.question.path())?;
+    if status != 200 {
+        bail!("{} answered {status}: {}", args.addr, body.trim());
+    }
+    println!("{body}");
+    Ok(())
+}
+
+/// Status and body of a GET.
+pub(super) fn get(addr: &str, path: &str) -> anyhow::Result<(u16, String)> {
+    let found = addr.to_socket_addrs().with_context(|| format!("{addr} is no address"))?.next();
+    let found = found.with_context(|| format!("{addr} has no address"))?;
+    let mut stream =
+        TcpStream::connect_timeout(&found, TIMEOUT).with_context(|| format!("connect to {addr}"))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).with_context(|| format!("ask {addr}"))?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).with_context(|| format!("answer of {addr}"))?;
+    parse(&answer).ok_or_else(|| anyhow!("{addr} does not answer as an admin API does"))
+}
+
+fn parse(answer: &[u8]) -> Option<(u16, String)> {
+    let answer = std::str::from_utf8(answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
+    let length = head.lines().filter_map(|line| line.split_once(':')).find_map(|(name, value)| {
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok()).flatten()
+    });
+    // A body that is shorter than it says was cut off.
+    (length.is_none_or(|length| length == body.len())).then(|| (status, body.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_split_and_broken_ones_refused() {
+        let whole = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\n\r\n{}";
+        assert_eq!(parse(whole), Some((503, "{}".into())));
+        for end in 0..whole.len() {
+            assert_eq!(parse(&whole[..end]), None, "{end} bytes");
+        }
+        assert_eq!(parse(b"SSH-2.0\r\n\r\n"), None);
+        assert_eq!(parse(&[0xFF; 9]), None);
+    }
+}

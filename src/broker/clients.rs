@@ -1,0 +1,482 @@
+//! Producers and consumers as their heartbeats describe them: who is in which group, over which connection, and what
+//! consumer groups subscribe to.
+//!
+//! It decides nothing about groups' settings and sends nothing; its methods say whom a change concerns.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use raftmq_remoting::body::{
+    Connection, ConsumeFromWhere, ConsumeType, ConsumerConnection, ConsumerData, MessageModel,
+    SubscriptionData,
+};
+use raftmq_remoting::command::language;
+
+use super::channel::{Channel, Sink};
+use super::filter::Filter;
+use super::limits::{CLIENT_EXPIRY, Limits};
+use super::reply::Refusal;
+
+/// Who sends a heartbeat.
+pub(crate) struct Client<S: Sink> {
+    pub(crate) id: Arc<str>,
+    pub(crate) channel: Arc<Channel<S>>,
+    /// Number of its language.
+    pub(crate) language: u8,
+    pub(crate) version: i32,
+}
+
+impl<S: Sink> Clone for Client<S> {
+    fn clone(&self) -> Self {
+        Self { id: self.id.clone(), channel: self.channel.clone(), ..*self }
+    }
+}
+
+/// Members of a consumer group that have to be told that the membership has changed.
+pub(crate) struct Changed<S: Sink> {
+    pub(crate) group: String,
+    pub(crate) members: Vec<Arc<Channel<S>>>,
+}
+
+/// What is known about a consumer group's subscription to a topic.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Subscription {
+    pub(crate) broadcasting: bool,
+    /// `None` where the group, the topic or so new a subscription is not known.
+    pub(crate) filter: Option<Filter>,
+}
+
+pub(crate) struct Clients<S: Sink> {
+    tables: Mutex<Tables<S>>,
+    groups_max: usize,
+    clients_per_group_max: usize,
+}
+
+struct Tables<S: Sink> {
+    producers: HashMap<String, Members<S>>,
+    consumers: HashMap<String, ConsumerGroup<S>>,
+    /// The memberships of each connection.
+    by_connection: HashMap<u64, HashSet<Membership>>,
+}
+
+/// By client id.
+type Members<S> = BTreeMap<Arc<str>, Member<S>>;
+
+struct Member<S: Sink> {
+    client: Client<S>,
+    heard_ms: u64,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Membership {
+    is_consumer: bool,
+    group: String,
+    client: Arc<str>,
+}
+
+struct ConsumerGroup<S: Sink> {
+    consume_from_where: ConsumeFromWhere,
+    consume_type: ConsumeType,
+    message_model: MessageModel,
+    subscriptions: HashMap<String, (SubscriptionData, Filter)>,
+    members: Members<S>,
+}
+
+impl<S: Sink> Default for ConsumerGroup<S> {
+    fn default() -> Self {
+        Self {
+            consume_from_where: ConsumeFromWhere::default(),
+            consume_type: ConsumeType::default(),
+            message_model: MessageModel::default(),
+            subscriptions: HashMap::new(),
+            members: BTreeMap::new(),
+        }
+    }
+}
+
+impl<S: Sink> Default for Tables<S> {
+    fn default() -> Self {
+        Self { producers: HashMap::new(), consumers: HashMap::new(), by_connection: HashMap::new() }
+    }
+}
+
+impl<S: Sink> Clients<S> {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self {
+            tables: Mutex::default(),
+            groups_max: limits.groups,
+            clients_per_group_max: limits.clients_per_group,
+        }
+    }
+
+    /// A client is a producer of a group.
+    pub(crate) fn producer(&self, group: &str, client: &Client<S>, now_ms: u64) -> Result<(), Refusal> {
+        let mut tables = self.tables.lock();
+        if !tables.producers.contains_key(group) && tables.producers.len() >= self.groups_max {
+            return Err(Refusal::busy(format!("there are {} producer groups", self.groups_max)));
+        }
+        let members = tables.producers.entry(group.to_owned()).or_default();
+        let before = join(members, client, now_ms, self.clients_per_group_max)?;
+        tables.follow(false, group, client, before);
+        Ok(())
+    }
+
+    /// A client is a member of a consumer group. Returns whom to tell if that changes the group. A heartbeat without
+    /// subscriptions leaves them as they are.
+    pub(crate) fn consumer(
+        &self,
+        data: &ConsumerData,
+        without_subscriptions: bool,
+        client: &Client<S>,
+        now_ms: u64,
+    ) -> Result<Option<Changed<S>>, Refusal> {
+        let group_name = &data.group_name;
+        let mut tables = self.tables.lock();
+        if !tables.consumers.contains_key(group_name) && tables.consumers.len() >= self.groups_max {
+            return Err(Refusal::busy(format!("there are {} consumer groups", self.groups_max)));
+        }
+        let group = tables.consumers.entry(group_name.clone()).or_default();
+        let before = join(&mut group.members, client, now_ms, self.clients_per_group_max)?;
+        group.consume_from_where = data.consume_from_where;
+        group.consume_type = data.consume_type;
+        group.message_model = data.message_model;
+        let subscriptions_changed = !without_subscriptions && group.subscribe(&data.subscription_data_set);
+        let is_new = before != Some(client.channel.id);
+        let changed = (is_new || subscriptions_changed)
+            .then(|| Changed { group: group_name.clone(), members: group.channels() });
+        tables.follow(true, group_name, client, before);
+        Ok(changed)
+    }
+
+    /// A client leaves a producer group, a consumer group, or both.
+    pub(crate) fn leave(
+        &self,
+        client: &str,
+        producer: Option<&str>,
+        consumer: Option<&str>,
+    ) -> Option<Changed<S>> {
+        let mut tables = self.tables.lock();
+        if let Some(group) = producer {
+            tables.remove(&Membership { is_consumer: false, group: group.to_owned(), client: client.into() });
+        }
+        consumer.and_then(|group| {
+            tables.remove(&Membership { is_consumer: true, group: group.to_owned(), client: client.into() })
+        })
+    }
+
+    /// A connection has ended.
+    pub(crate) fn connection_closed(&self, connection: u64) -> Vec<Changed<S>> {
+        let mut tables = self.tables.lock();
+        let memberships = tables.by_connection.remove(&connection).unwrap_or_default();
+        memberships.iter().filter_map(|membership| tables.remove(membership)).collect()
+    }
+
+    /// Removes who has not been heard of for too long.
+    pub(crate) fn expire(&self, now_ms: u64) -> Vec<Changed<S>> {
+        let mut tables = self.tables.lock();
+        let silent = tables.silent_since(now_ms.saturating_sub(CLIENT_EXPIRY.as_millis() as u64));
+        silent.iter().filter_map(|membership| tables.remove(membership)).collect()
+    }
+
+    /// Client ids of a consumer group.
+    pub(crate) fn consumer_ids(&self, group: &str) -> Vec<String> {
+        let tables = self.tables.lock();
+        let members = tables.consumers.get(group).map(|group| group.members.keys());
+        members.into_iter().flatten().map(ToString::to_string).collect()
+    }
+
+    /// What a consumer group wants of a topic, if its subscription is at least of this version.
+    pub(crate) fn subscription(&self, group: &str, topic: &str, version: i64) -> Subscription {
+        let tables = self.tables.lock();
+        let Some(group) = tables.consumers.get(group) else { return Subscription::default() };
+        let known = group.subscriptions.get(topic).filter(|(data, _)| data.sub_version >= version);
+        Subscription {
+            broadcasting: group.message_model == MessageModel::Broadcasting,
+            filter: known.map(|(_, filter)| filter.clone()),
+        }
+    }
+
+    /// Names of consumer groups with members.
+    pub(crate) fn consumer_groups(&self) -> Vec<String> {
+        self.tables.lock().consumers.keys().cloned().collect()
+    }
+
+    /// How many groups of producers and of consumers have members.
+    pub(crate) fn group_counts(&self) -> (usize, usize) {
+        let tables = self.tables.lock();
+        (tables.producers.len(), tables.consumers.len())
+    }
+
+    /// Topics that a consumer group subscribes to.
+    pub(crate) fn subscribed_topics(&self, group: &str) -> Vec<String> {
+        let tables = self.tables.lock();
+        tables
+            .consumers
+            .get(group)
+            .map(|group| group.subscriptions.keys().cloned().collect())
+            .unwrap_or_default()
+    }
+
+    /// The connections of a producer group, `None` where it has no members.
+    pub(crate) fn producer_connections(&self, group: &str) -> Option<Vec<Connection>> {
+        self.tables.lock().producers.get(group).map(connections)
+    }
+
+    /// The connections of a consumer group and what it subscribes to, `None` where it has no members.
+    pub(crate) fn consumer_connection(&self, group: &str) -> Option<ConsumerConnection> {
+        let tables = self.tables.lock();
+        let group = tables.consumers.get(group)?;
+        Some(ConsumerConnection {
+            connection_set: connections(&group.members),
+            consume_from_where: group.consume_from_where,
+            consume_type: group.consume_type,
+            message_model: group.message_model,
+            subscription_table: group
+                .subscriptions
+                .iter()
+                .map(|(t, (data, _))| (t.clone(), data.clone()))
+                .collect(),
+        })
+    }
+}
+
+/// Adds or renews a member; returns the connection it had.
+fn join<S: Sink>(
+    members: &mut Members<S>,
+    client: &Client<S>,
+    now_ms: u64,
+    max: usize,
+) -> Result<Option<u64>, Refusal> {
+    if !members.contains_key(&client.id) && members.len() >= max {
+        return Err(Refusal::busy(format!("the group has {max} clients")));
+    }
+    let before = members.insert(client.id.clone(), Member { client: client.clone(), heard_ms: now_ms });
+    Ok(before.map(|member| member.client.channel.id))
+}
+
+fn connections<S: Sink>(members: &Members<S>) -> Vec<Connection> {
+    let connection = |member: &Member<S>| Connection {
+        client_addr: member.client.channel.peer.to_string(),
+        client_id: member.client.id.to_string(),
+        language: language::name(member.client.language).to_owned(),
+        version: member.client.version,
+    };
+    members.values().map(connection).collect()
+}
+
+impl<S: Sink> ConsumerGroup<S> {
+    fn channels(&self) -> Vec<Arc<Channel<S>>> {
+        self.members.values().map(|member| member.client.channel.clone()).collect()
+    }
+
+    /// Takes over newer subscriptions and drops those that are gone. Returns whether that changed anything.
+    fn subscribe(&mut self, subscriptions: &[SubscriptionData]) -> bool {
+        let mut changed = false;
+        for data in subscriptions {
+            let newer =
+                self.subscriptions.get(&data.topic).is_none_or(|(old, _)| old.sub_version < data.sub_version);
+            if newer {
+                let is_new = !self.subscriptions.contains_key(&data.topic);
+                changed |= is_new;
+                self.subscriptions.insert(data.topic.clone(), (data.clone(), filter(data)));
+            }
+        }
+        let before = self.subscriptions.len();
+        self.subscriptions.retain(|topic, _| subscriptions.iter().any(|data| data.topic == *topic));
+        changed || self.subscriptions.len() != before
+    }
+}
+
+/// The filter of a subscription. One that filters by something else than tags gets everything; it is refused when it
+/// pulls.
+fn filter(data: &SubscriptionData) -> Filter {
+    if data.class_filter_mode || data.tags_set.is_empty() && data.code_set.is_empty() {
+        return Filter::parse(&data.sub_string, Some(&data.expression_type)).unwrap_or(Filter::All);
+    }
+    let codes = data.code_set.iter().map(|code| i64::from(*code));
+    Filter::codes(codes.chain(data.tags_set.iter().map(|tag| raftmq_message::hash::tags_code(tag))))
+}
+
+impl<S: Sink> Tables<S> {
+    /// Notes a membership with its connection, and that the connection it had before has it no more.
+    fn follow(&mut self, is_consumer: bool, group: &str, client: &Client<S>, before: Option<u64>) {
+        let membership = Membership { is_consumer, group: group.to_owned(), client: client.id.clone() };
+        if let Some(before) = before.filter(|before| *before != client.channel.id) {
+            self.forget(before, &membership);
+        }
+        // An ended connection's memberships are not taken out a second time.
+        if client.channel.is_closed() {
+            self.remove(&membership);
+            return;
+        }
+        self.by_connection.entry(client.channel.id).or_default().insert(membership);
+    }
+
+    fn forget(&mut self, connection: u64, membership: &Membership) {
+        if let Some(memberships) = self.by_connection.get_mut(&connection) {
+            memberships.remove(membership);
+            if memberships.is_empty() {
+                self.by_connection.remove(&connection);
+            }
+        }
+    }
+
+    /// Ends a membership; returns whom to tell.
+    fn remove(&mut self, membership: &Membership) -> Option<Changed<S>> {
+        let Membership { is_consumer, group: name, client } = membership;
+        if !is_consumer {
+            let members = self.producers.get_mut(name)?;
+            let removed = members.remove(client)?;
+            if members.is_empty() {
+                self.producers.remove(name);
+            }
+            self.forget(removed.client.channel.id, membership);
+            return None;
+        }
+        let group = self.consumers.get_mut(name)?;
+        let removed = group.members.remove(client)?;
+        let changed = Changed { group: name.clone(), members: group.channels() };
+        if group.members.is_empty() {
+            self.consumers.remove(name);
+        }
+        self.forget(removed.client.channel.id, membership);
+        Some(changed)
+    }
+
+    fn silent_since(&self, before_ms: u64) -> Vec<Membership> {
+        let of = |is_consumer: bool, group: &String, members: &Members<S>| {
+            let silent = members.values().filter(|member| member.heard_ms < before_ms);
+            silent
+                .map(|member| Membership {
+                    is_consumer,
+                    group: group.clone(),
+                    client: member.client.id.clone(),
+                })
+                .collect::<Vec<_>>()
+        };
+        let producers = self.producers.iter().flat_map(|(name, members)| of(false, name, members));
+        let consumers = self.consumers.iter().flat_map(|(name, group)| of(true, name, &group.members));
+        producers.chain(consumers).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::gauge::Gauge;
+
+    struct Nowhere;
+
+    impl Sink for Nowhere {
+        fn try_write(&self, bytes: &[u8]) -> std::io::Result<usize> {
+            Ok(bytes.len())
+        }
+        fn shut(&self) {}
+    }
+
+    fn client(id: &str, connection: u64) -> Client<Nowhere> {
+        let peer = ([127, 0, 0, 1], 1).into();
+        let channel = Channel::new(connection, peer, Nowhere, &Limits::default(), Arc::<Gauge>::default());
+        Client { id: id.into(), channel: Arc::new(channel), language: 0, version: 493 }
+    }
+
+    fn data(group: &str, subscriptions: &[(&str, i64, &str)]) -> ConsumerData {
+        let subscription = |(topic, version, tag): &(&str, i64, &str)| SubscriptionData {
+            topic: (*topic).to_owned(),
+            sub_version: *version,
+            sub_string: (*tag).to_owned(),
+            ..SubscriptionData::default()
+        };
+        ConsumerData {
+            group_name: group.to_owned(),
+            subscription_data_set: subscriptions.iter().map(subscription).collect(),
+            ..ConsumerData::default()
+        }
+    }
+
+    fn clients() -> Clients<Nowhere> {
+        Clients::new(&Limits { groups: 2, clients_per_group: 2, ..Limits::default() })
+    }
+
+    fn told(changed: Option<Changed<Nowhere>>) -> Option<Vec<u64>> {
+        changed.map(|changed| changed.members.iter().map(|channel| channel.id).collect())
+    }
+
+    #[test]
+    fn members_are_told_of_every_change_and_of_nothing_else() {
+        let clients = clients();
+        let data = data("g", &[("t", 1, "*")]);
+        let beat = |client: &Client<Nowhere>, at| told(clients.consumer(&data, false, client, at).unwrap());
+        let (a, b) = (client("a", 1), client("b", 2));
+        assert_eq!(beat(&a, 0), Some(vec![1]));
+        assert_eq!(beat(&a, 1), None);
+        assert_eq!(beat(&b, 1), Some(vec![1, 2]));
+        assert_eq!(clients.consumer_ids("g"), ["a", "b"]);
+        let reconnected = client("a", 3);
+        assert_eq!(beat(&reconnected, 2), Some(vec![3, 2]));
+        assert!(clients.connection_closed(1).is_empty(), "the old connection has no say any more");
+        assert_eq!(told(clients.leave("b", None, Some("g"))), Some(vec![3]));
+        let changed = clients.connection_closed(3);
+        assert!(changed.len() == 1 && changed[0].members.is_empty());
+        assert!(clients.consumer_ids("g").is_empty());
+        assert!(clients.tables.lock().by_connection.is_empty());
+    }
+
+    #[test]
+    fn silent_clients_expire() {
+        let clients = clients();
+        let (a, b) = (client("a", 1), client("b", 2));
+        let expiry = CLIENT_EXPIRY.as_millis() as u64;
+        clients.consumer(&data("g", &[]), false, &a, 1000).unwrap();
+        clients.consumer(&data("g", &[]), false, &b, 2000).unwrap();
+        clients.producer("p", &a, 1000).unwrap();
+        assert!(clients.expire(1000 + expiry).is_empty());
+        let changed = clients.expire(1001 + expiry);
+        assert_eq!(told(changed.into_iter().next()), Some(vec![2]));
+        assert_eq!(clients.group_counts(), (0, 1));
+    }
+
+    #[test]
+    fn newer_subscriptions_replace_older_ones_and_missing_ones_go() {
+        let clients = clients();
+        let a = client("a", 1);
+        let beat =
+            |subs: &[(&str, i64, &str)]| told(clients.consumer(&data("g", subs), false, &a, 0).unwrap());
+        beat(&[("t", 5, "A"), ("u", 1, "*")]);
+        let known = |topic: &str, version| clients.subscription("g", topic, version).filter;
+        let tag = |tag: &str| Some(Filter::parse(tag, None).unwrap());
+        assert_eq!((known("t", 5), known("t", 6), known("u", 0)), (tag("A"), None, Some(Filter::All)));
+        assert_eq!(beat(&[("t", 4, "B"), ("u", 1, "*")]), None);
+        assert_eq!(known("t", 5), tag("A"));
+        assert_eq!(beat(&[("t", 6, "B")]), Some(vec![1]));
+        assert_eq!((known("t", 6), known("u", 0)), (tag("B"), None));
+        clients.consumer(&data("g", &[]), true, &a, 0).unwrap();
+        assert_eq!(known("t", 6), tag("B"), "a heartbeat without subscriptions changes none");
+    }
+
+    #[test]
+    fn groups_and_their_clients_are_bounded() {
+        let clients = clients();
+        for id in ["a", "b"] {
+            clients.producer("p", &client(id, 1), 0).unwrap();
+        }
+        assert!(clients.producer("p", &client("c", 1), 0).is_err());
+        clients.producer("p", &client("a", 2), 0).unwrap();
+        clients.producer("q", &client("a", 1), 0).unwrap();
+        assert!(clients.producer("r", &client("a", 1), 0).is_err());
+        for group in ["g", "h"] {
+            clients.consumer(&data(group, &[]), false, &client("a", 1), 0).unwrap();
+        }
+        assert!(clients.consumer(&data("i", &[]), false, &client("a", 1), 0).is_err());
+    }
+
+    #[test]
+    fn a_heartbeat_that_comes_after_its_connection_has_ended_leaves_nothing() {
+        let clients = clients();
+        let a = client("a", 1);
+        a.channel.close();
+        clients.consumer(&data("g", &[]), false, &a, 0).unwrap();
+        assert_eq!(clients.group_counts(), (0, 0));
+    }
+}

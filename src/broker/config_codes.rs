@@ -1,0 +1,292 @@
+//! Requests that read and change the settings of topics and groups.
+
+use std::collections::BTreeMap;
+
+use raftmq_message::topic::{is_system_topic, validate_topic};
+use raftmq_raft::{Command as LogCommand, FilterType, SubscriptionGroup, Topic};
+use raftmq_remoting::body::{
+    DataVersion, SubscriptionGroupConfig, SubscriptionGroupWrapper, TopicConfig, TopicConfigSerializeWrapper,
+    TopicFilterType,
+};
+use raftmq_remoting::codes::response;
+use raftmq_remoting::header::{CreateTopicHeader, DeleteGroupHeader, GroupConfigHeader, TopicHeader};
+use raftmq_remoting::{Command, fastjson};
+use serde::Serialize;
+
+use super::node::Node;
+use super::pull::existing_topic;
+use super::reply::{Handled, Refusal, Reply};
+use super::topics;
+
+/// Bits that a topic's permission can have: priority, read, write, inherit.
+const PERM_MAX: i32 = 15;
+/// Characters of all attributes of a topic.
+const ATTRIBUTES_LEN_MAX: usize = 4096;
+
+pub(crate) fn json(body: &impl Serialize) -> Handled {
+    Reply::body(fastjson::to_vec(body).map_err(|error| Refusal::error(error.to_string()))?)
+}
+
+/// 17: creates a topic or changes its settings.
+pub(crate) async fn put_topic(node: &Node, command: &Command) -> Handled {
+    node.leading()?;
+    let header = CreateTopicHeader::decode(command)?;
+    let before = node.group.metadata().topic(&header.topic);
+    let topic = topic_from(&header, before.as_deref())?;
+    tracing::info!(topic = topic.name, read = topic.read_queues, write = topic.write_queues, "topic put");
+    topics::put(node, topic).await?;
+    Reply::done()
+}
+
+/// The topic that a request asks for.
+fn topic_from(header: &CreateTopicHeader, before: Option<&Topic>) -> Result<Topic, Refusal> {
+    validate_topic(&header.topic).map_err(|error| Refusal::illegal(error.to_string()))?;
+    if is_system_topic(&header.topic) {
+        return Err(Refusal::illegal(format!("The topic[{}] is conflict with system topic.", header.topic)));
+    }
+    let count = |what: &str, count: i32| {
+        u32::try_from(count).ok().filter(|count| *count > 0).ok_or_else(|| {
+            Refusal::illegal(format!("{what} of topic[{}] is {count}, must be above 0", header.topic))
+        })
+    };
+    if !(0..=PERM_MAX).contains(&header.perm) {
+        return Err(Refusal::illegal(format!("perm {} is not a permission", header.perm)));
+    }
+    Ok(Topic {
+        name: header.topic.clone(),
+        read_queues: count("readQueueNums", header.read_queue_nums)?,
+        write_queues: count("writeQueueNums", header.write_queue_nums)?,
+        perm: header.perm as u32,
+        sys_flag: header.topic_sys_flag.unwrap_or(0).cast_unsigned(),
+        order: header.order,
+        filter_type: match header.topic_filter_type.as_str() {
+            "MULTI_TAG" => FilterType::MultiTag,
+            _ => FilterType::SingleTag,
+        },
+        attributes: attributes(header.attributes.as_deref().unwrap_or_default(), before)?,
+    })
+}
+
+/// Applies `+key=value,-key` to a topic's attributes. A new topic can only get some.
+fn attributes(changes: &str, before: Option<&Topic>) -> Result<BTreeMap<String, String>, Refusal> {
+    if changes.len() > ATTRIBUTES_LEN_MAX {
+        return Err(Refusal::illegal(format!("attributes of {} characters", changes.len())));
+    }
+    let mut attributes = before.map(|topic| topic.attributes.clone()).unwrap_or_default();
+    for change in changes.split(',').map(str::trim).filter(|change| !change.is_empty()) {
+        let refused = || Refusal::illegal(format!("attribute {change:?} is neither +key=value nor -key"));
+        if let Some(added) = change.strip_prefix('+') {
+            let (key, value) = added.split_once('=').ok_or_else(refused)?;
+            attributes.insert(key.to_owned(), value.to_owned());
+        } else {
+            let key = change.strip_prefix('-').filter(|_| before.is_some()).ok_or_else(refused)?;
+            attributes.remove(key);
+        }
+    }
+    Ok(attributes)
+}
+
+/// 215: removes a topic. One that does not exist is a success.
+pub(crate) async fn delete_topic(node: &Node, command: &Command) -> Handled {
+    node.leading()?;
+    let topic = TopicHeader::decode(command)?.topic;
+    validate_topic(&topic).map_err(|error| Refusal::illegal(error.to_string()))?;
+    if is_system_topic(&topic) {
+        return Err(Refusal::illegal(format!("The topic[{topic}] is conflict with system topic.")));
+    }
+    tracing::info!(topic, "topic deleted");
+    topics::delete(node, &topic).await?;
+    Reply::done()
+}
+
+/// A topic's settings as clients read them.
+pub(crate) fn topic_config(topic: &Topic) -> TopicConfig {
+    TopicConfig {
+        attributes: topic.attributes.clone(),
+        order: topic.order,
+        // Permissions have four bits, and the numbers of queues are bounded far below 31.
+        perm: topic.perm as i32,
+        read_queue_nums: topic.read_queues as i32,
+        topic_filter_type: match topic.filter_type {
+            FilterType::SingleTag => TopicFilterType::SingleTag,
+            FilterType::MultiTag => TopicFilterType::MultiTag,
+        },
+        topic_name: topic.name.clone(),
+        topic_sys_flag: topic.sys_flag.cast_signed(),
+        write_queue_nums: topic.write_queues as i32,
+    }
+}
+
+/// Every topic's settings, as registrations and 21 carry them.
+pub(crate) fn all_topics(node: &Node, data_version: DataVersion) -> TopicConfigSerializeWrapper {
+    let topics = node.group.metadata().topics();
+    TopicConfigSerializeWrapper {
+        data_version,
+        topic_config_table: topics.iter().map(|topic| (topic.name.clone(), topic_config(topic))).collect(),
+    }
+}
+
+/// 21: every topic's settings.
+pub(crate) fn get_all_topics(node: &Node) -> Handled {
+    json(&all_topics(node, node.registration.data_version()))
+}
+
+/// 351: a topic's settings.
+pub(crate) fn get_topic(node: &Node, command: &Command) -> Handled {
+    let name = TopicHeader::decode(command)?.topic;
+    let topic = existing_topic(node, &name)
+        .map_err(|refusal| Refusal::new(refusal.code, format!("No topic in this broker. topic: {name}")))?;
+    json(&topic_config(&topic))
+}
+
+/// 200: creates a group or changes its settings.
+pub(crate) async fn put_group(node: &Node, command: &Command) -> Handled {
+    node.leading()?;
+    let config: SubscriptionGroupConfig =
+        fastjson::parse(&command.body).map_err(|error| Refusal::error(format!("group settings: {error}")))?;
+    topics::check_group_name(&config.group_name)?;
+    let group = group_from(&config)?;
+    let name = group.name.clone();
+    tracing::info!(group = name, "subscription group put");
+    topics::put_group(node, group, false).await?;
+    Reply::done()
+}
+
+fn group_from(config: &SubscriptionGroupConfig) -> Result<SubscriptionGroup, Refusal> {
+    let negative =
+        |what: &str| Refusal::illegal(format!("{what} of group[{}] is below 0", config.group_name));
+    Ok(SubscriptionGroup {
+        name: config.group_name.clone(),
+        consume_enable: config.consume_enable,
+        consume_from_min_enable: config.consume_from_min_enable,
+        consume_broadcast_enable: config.consume_broadcast_enable,
+        retry_queues: u32::try_from(config.retry_queue_nums).map_err(|_| negative("retryQueueNums"))?,
+        retry_max_times: config.retry_max_times,
+        broker_id: u64::try_from(config.broker_id).map_err(|_| negative("brokerId"))?,
+        which_broker_when_consume_slowly: u64::try_from(config.which_broker_when_consume_slowly)
+            .map_err(|_| negative("whichBrokerWhenConsumeSlowly"))?,
+        notify_consumer_ids_changed: config.notify_consumer_ids_changed_enable,
+        consume_message_orderly: config.consume_message_orderly,
+        group_sys_flag: config.group_sys_flag,
+        consume_timeout_minutes: config.consume_timeout_minute,
+        attributes: config.attributes.clone(),
+    })
+}
+
+fn group_config(group: &SubscriptionGroup) -> SubscriptionGroupConfig {
+    SubscriptionGroupConfig {
+        group_name: group.name.clone(),
+        consume_enable: group.consume_enable,
+        consume_from_min_enable: group.consume_from_min_enable,
+        consume_broadcast_enable: group.consume_broadcast_enable,
+        consume_message_orderly: group.consume_message_orderly,
+        // All three came from signed numbers.
+        retry_queue_nums: group.retry_queues as i32,
+        retry_max_times: group.retry_max_times,
+        broker_id: group.broker_id as i64,
+        which_broker_when_consume_slowly: group.which_broker_when_consume_slowly as i64,
+        notify_consumer_ids_changed_enable: group.notify_consumer_ids_changed,
+        group_sys_flag: group.group_sys_flag,
+        consume_timeout_minute: group.consume_timeout_minutes,
+        attributes: group.attributes.clone(),
+        ..SubscriptionGroupConfig::default()
+    }
+}
+
+/// 201: every group's settings.
+pub(crate) fn get_all_groups(node: &Node) -> Handled {
+    let groups = node.group.metadata().groups();
+    json(&SubscriptionGroupWrapper {
+        data_version: node.registration.data_version(),
+        forbidden_table: BTreeMap::new(),
+        subscription_group_table: groups
+            .iter()
+            .map(|group| (group.name.clone(), group_config(group)))
+            .collect(),
+    })
+}
+
+/// 352: a group's settings.
+pub(crate) fn get_group(node: &Node, command: &Command) -> Handled {
+    let name = GroupConfigHeader::decode(command)?.group;
+    match node.group.metadata().group(&name) {
+        Some(group) => json(&group_config(&group)),
+        None => {
+            let remark = format!("No group in this broker. group: {name}");
+            Err(Refusal::new(response::SUBSCRIPTION_GROUP_NOT_EXIST, remark))
+        }
+    }
+}
+
+/// 207: removes a group.
+pub(crate) async fn delete_group(node: &Node, command: &Command) -> Handled {
+    node.leading()?;
+    let header = DeleteGroupHeader::decode(command)?;
+    if node.group.metadata().group(&header.group_name).is_some() {
+        let clean_offsets = header.clean_offset || header.remove_offset;
+        tracing::info!(group = header.group_name, clean_offsets, "subscription group deleted");
+        node.propose(LogCommand::DeleteGroup { name: header.group_name, clean_offsets }).await?;
+    }
+    Reply::done()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(topic: &str) -> CreateTopicHeader {
+        CreateTopicHeader {
+            topic: topic.into(),
+            default_topic: None,
+            read_queue_nums: 4,
+            write_queue_nums: 8,
+            perm: 6,
+            topic_filter_type: "MULTI_TAG".into(),
+            topic_sys_flag: Some(1),
+            order: true,
+            attributes: Some("+message.type=NORMAL".into()),
+        }
+    }
+
+    #[test]
+    fn a_topic_survives_the_way_in_and_out() {
+        let topic = topic_from(&header("t"), None).unwrap();
+        let config = topic_config(&topic);
+        assert_eq!((config.read_queue_nums, config.write_queue_nums, config.perm), (4, 8, 6));
+        assert_eq!((config.topic_sys_flag, config.order), (1, true));
+        assert_eq!(config.topic_filter_type, TopicFilterType::MultiTag);
+        assert_eq!(config.attributes["message.type"], "NORMAL");
+        let change = CreateTopicHeader { attributes: Some("-message.type".into()), ..header("t") };
+        assert!(topic_from(&change, None).is_err());
+        assert!(topic_from(&change, Some(&topic)).unwrap().attributes.is_empty());
+    }
+
+    #[test]
+    fn bad_topics_are_refused() {
+        for bad in [
+            header("a b"),
+            header("TBW102"),
+            CreateTopicHeader { read_queue_nums: 0, ..header("t") },
+            CreateTopicHeader { write_queue_nums: -1, ..header("t") },
+            CreateTopicHeader { perm: 16, ..header("t") },
+            CreateTopicHeader { attributes: Some("x=y".into()), ..header("t") },
+        ] {
+            let refusal = topic_from(&bad, None).unwrap_err();
+            assert_eq!(refusal.code, response::INVALID_PARAMETER, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_group_survives_the_way_in_and_out() {
+        let config = SubscriptionGroupConfig {
+            group_name: "g".into(),
+            consume_enable: false,
+            retry_queue_nums: 3,
+            retry_max_times: -1,
+            group_sys_flag: 2,
+            ..SubscriptionGroupConfig::default()
+        };
+        assert_eq!(group_config(&group_from(&config).unwrap()), config);
+        assert!(group_from(&SubscriptionGroupConfig { broker_id: -1, ..config }).is_err());
+    }
+}

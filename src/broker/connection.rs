@@ -1,0 +1,193 @@
+//! One client connection: a task reads, cuts the bytes into requests and handles all of one read together.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use raftmq_remoting::codes::request;
+use raftmq_remoting::header::SendHeader;
+use raftmq_remoting::{Command, CommandError, FrameError, frame};
+use tokio::io::AsyncReadExt;
+use tokio::net::tcp::OwnedReadHalf;
+
+use super::channel::Channel;
+use super::limits::READ_BYTES;
+use super::node::Node;
+use super::reply::{Refusal, write_handled};
+use super::send::{SendProblem, TopicCache, encode_send};
+use super::send_batch::SendBatch;
+use super::{buffers, dispatch, pull, topics};
+
+/// Why a connection is closed from this side.
+#[derive(Debug, thiserror::Error)]
+enum ConnectionError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    #[error("{bytes} bytes of unfinished requests are buffered, the limit is {limit}")]
+    Input { bytes: usize, limit: usize },
+}
+
+/// Serves a connection until it ends.
+pub(crate) async fn serve(node: Arc<Node>, channel: Arc<Channel>, reader: OwnedReadHalf) {
+    let writing = tokio::spawn({
+        let channel = channel.clone();
+        async move { channel.write_loop().await }
+    });
+    let mut connection = Connection {
+        node: node.clone(),
+        channel: channel.clone(),
+        topic: TopicCache::default(),
+        buffered: 0,
+    };
+    if let Err(error) = connection.read_loop(reader).await {
+        tracing::debug!(peer = %channel.peer, %error, "closing a connection");
+    }
+    connection.count_buffered(0);
+    node.close_channel(&channel);
+    if let Err(error) = writing.await {
+        tracing::debug!(peer = %channel.peer, %error, "the writing task failed");
+    }
+}
+
+struct Connection {
+    node: Arc<Node>,
+    channel: Arc<Channel>,
+    topic: TopicCache,
+    /// Bytes of an incomplete frame that the node has counted.
+    buffered: usize,
+}
+
+impl Connection {
+    async fn read_loop(&mut self, mut reader: OwnedReadHalf) -> Result<(), ConnectionError> {
+        let mut input = BytesMut::new();
+        loop {
+            self.channel.may_read().await;
+            if self.channel.is_closed() {
+                return Ok(());
+            }
+            // Idle connections hold no buffer.
+            reader.readable().await?;
+            if input.is_empty() {
+                input = buffers::take();
+            }
+            input.reserve(READ_BYTES);
+            if reader.read_buf(&mut input).await? == 0 {
+                return Ok(());
+            }
+            self.channel.touch(self.node.now_ms());
+            self.handle_all(&mut input).await?;
+            if input.is_empty() {
+                buffers::give(std::mem::take(&mut input));
+            }
+            self.count_buffered(input.len());
+            let (bytes, limit) = (self.node.buffered_input.get(), self.node.config.limits.input_bytes);
+            if bytes > limit && !input.is_empty() {
+                return Err(ConnectionError::Input { bytes, limit });
+            }
+        }
+    }
+
+    fn count_buffered(&mut self, bytes: usize) {
+        if bytes != self.buffered {
+            self.node.buffered_input.add(bytes);
+            self.node.buffered_input.sub(self.buffered);
+            self.buffered = bytes;
+        }
+    }
+
+    /// Handles every complete request in `input`.
+    async fn handle_all(&mut self, input: &mut BytesMut) -> Result<(), ConnectionError> {
+        // Records take about as much as the requests they come in.
+        let mut sends = SendBatch::with_room(input.len());
+        while let Some(frame) = frame::decode(input, self.node.config.limits.frame_bytes)? {
+            let command = Command::decode(frame)?;
+            if command.is_response() {
+                // Nothing that is asked of clients waits for an answer.
+                continue;
+            }
+            self.handle(&command, &mut sends).await;
+        }
+        self.finish(&mut sends);
+        Ok(())
+    }
+
+    /// Submits what has gathered and sends what was answered.
+    fn finish(&self, sends: &mut SendBatch) {
+        sends.submit(&self.node, &self.channel);
+        self.channel.flush();
+    }
+
+    async fn handle(&mut self, command: &Command, sends: &mut SendBatch) {
+        match command.code {
+            request::SEND_MESSAGE | request::SEND_MESSAGE_V2 | request::SEND_BATCH_MESSAGE => {
+                self.send(command, sends).await;
+            }
+            request::PULL_MESSAGE | request::LITE_PULL_MESSAGE => {
+                if let Err(refusal) = pull::handle(&self.node, &self.channel, command).await {
+                    self.refuse(command, &refusal);
+                }
+            }
+            _ => {
+                // It may take a while: what came before it does not wait for it.
+                self.finish(sends);
+                let handled = Box::pin(dispatch::handle(&self.node, &self.channel, command)).await;
+                if !command.is_oneway() {
+                    self.channel.put(|out| write_handled(out, command, handled));
+                }
+            }
+        }
+    }
+
+    async fn send(&mut self, command: &Command, sends: &mut SendBatch) {
+        let outcome = match self.encode(command, sends) {
+            Err(SendProblem::UnknownTopic) => {
+                self.finish(sends);
+                Box::pin(self.send_to_new_topic(command, sends)).await
+            }
+            Err(SendProblem::Refused(refusal)) => Err(refusal),
+            Ok(()) => Ok(()),
+        };
+        if let Err(refusal) = outcome {
+            self.node.stats.put_failed(1);
+            self.refuse(command, &refusal);
+        }
+    }
+
+    async fn send_to_new_topic(&mut self, command: &Command, sends: &mut SendBatch) -> Result<(), Refusal> {
+        topics::create_for_send(&self.node, &SendHeader::decode(command)?).await?;
+        match self.encode(command, sends) {
+            Ok(()) => Ok(()),
+            Err(SendProblem::Refused(refusal)) => Err(refusal),
+            Err(SendProblem::UnknownTopic) => Err(Refusal::unavailable("the topic has been deleted again")),
+        }
+    }
+
+    /// Checks a send and adds its records to the batch.
+    fn encode(&mut self, command: &Command, sends: &mut SendBatch) -> Result<(), SendProblem> {
+        self.node.leading()?;
+        let header = SendHeader::decode(command).map_err(Refusal::from)?;
+        let records = sends.records();
+        let start = records.end();
+        let encoded = encode_send(
+            &self.node.send,
+            self.node.group.metadata(),
+            &mut self.topic,
+            &header,
+            &command.body,
+            self.channel.peer,
+            records,
+        )?;
+        sends.add(&self.node, &self.channel, command, &encoded, start);
+        Ok(())
+    }
+
+    fn refuse(&self, command: &Command, refusal: &Refusal) {
+        if !command.is_oneway() {
+            self.channel.put(|out| refusal.write(out, command.serialization, command.opaque));
+        }
+    }
+}

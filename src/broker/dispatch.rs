@@ -1,0 +1,58 @@
+//! From request codes to handlers: every request that is answered once and at once. Sends and pulls are the connection's.
+
+use std::sync::Arc;
+
+use raftmq_remoting::Command;
+use raftmq_remoting::codes::request::*;
+
+use super::channel::Channel;
+use super::node::Node;
+use super::reply::{Handled, Refusal};
+use super::{config_codes, heartbeat, locks, queue_codes, stats_codes};
+
+/// Handles a request.
+pub(crate) async fn handle(node: &Arc<Node>, channel: &Arc<Channel>, command: &Command) -> Handled {
+    match command.code {
+        QUERY_CONSUMER_OFFSET => queue_codes::query_consumer_offset(node, command),
+        UPDATE_CONSUMER_OFFSET => queue_codes::update_consumer_offset(node, command),
+        SEARCH_OFFSET_BY_TIMESTAMP => queue_codes::search_offset(node, command),
+        GET_MAX_OFFSET => queue_codes::max_offset(node, command).await,
+        GET_MIN_OFFSET => queue_codes::min_offset(node, command),
+        GET_EARLIEST_MSG_STORETIME => queue_codes::earliest_store_time(node, command),
+        VIEW_MESSAGE_BY_ID => queue_codes::view_message(node, command).await,
+
+        HEART_BEAT => heartbeat::heartbeat(node, channel, command).await,
+        UNREGISTER_CLIENT => heartbeat::unregister(node, command),
+        GET_CONSUMER_LIST_BY_GROUP => heartbeat::consumer_list(node, command),
+        CHECK_CLIENT_CONFIG => heartbeat::check_client(command),
+
+        LOCK_BATCH_MQ => locks::lock(node, command).await,
+        UNLOCK_BATCH_MQ => locks::unlock(node, command).await,
+
+        UPDATE_AND_CREATE_TOPIC => config_codes::put_topic(node, command).await,
+        DELETE_TOPIC_IN_BROKER => config_codes::delete_topic(node, command).await,
+        GET_ALL_TOPIC_CONFIG => config_codes::get_all_topics(node),
+        GET_TOPIC_CONFIG => config_codes::get_topic(node, command),
+        UPDATE_AND_CREATE_SUBSCRIPTIONGROUP => config_codes::put_group(node, command).await,
+        GET_ALL_SUBSCRIPTIONGROUP_CONFIG => config_codes::get_all_groups(node),
+        GET_SUBSCRIPTIONGROUP_CONFIG => config_codes::get_group(node, command),
+        DELETE_SUBSCRIPTIONGROUP => config_codes::delete_group(node, command).await,
+
+        GET_BROKER_RUNTIME_INFO => stats_codes::runtime_info(node),
+        GET_TOPIC_STATS_INFO => stats_codes::topic_stats(node, command),
+        GET_CONSUMER_CONNECTION_LIST => stats_codes::consumer_connection(node, command),
+        GET_PRODUCER_CONNECTION_LIST => stats_codes::producer_connection(node, command),
+        GET_CONSUME_STATS => stats_codes::consume_stats(node, command),
+        GET_BROKER_CONFIG => stats_codes::broker_config(node),
+        UPDATE_BROKER_CONFIG => {
+            Err(Refusal::unsupported("the configuration cannot be changed while the broker runs"))
+        }
+
+        CONSUMER_SEND_MSG_BACK => Err(Refusal::unsupported("sending a message back is not supported")),
+        END_TRANSACTION => Err(Refusal::unsupported("transactional messages are not supported")),
+        SEND_REPLY_MESSAGE | SEND_REPLY_MESSAGE_V2 => {
+            Err(Refusal::unsupported("replies to requests are not supported"))
+        }
+        code => Err(Refusal::unsupported(format!(" request type {code} not supported"))),
+    }
+}

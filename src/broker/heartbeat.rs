@@ -1,0 +1,203 @@
+//! Requests about clients: heartbeats, leaving, membership of groups, checking a subscription.
+//!
+//! Any member answers them from what it has heard itself; clients with consumers send heartbeats to every member.
+
+use std::sync::Arc;
+
+use raftmq_message::topic::is_system_group;
+use raftmq_remoting::body::{CheckClientRequest, ConsumerData, ConsumerIdList, HeartbeatData};
+use raftmq_remoting::codes::request;
+use raftmq_remoting::encode::encode_command;
+use raftmq_remoting::header::{ConsumerGroupHeader, HeartbeatResponse, UnregisterClientHeader};
+use raftmq_remoting::{Command, fastjson};
+
+use super::channel::Channel;
+use super::clients::Client;
+use super::filter::Filter;
+use super::limits::{
+    CLIENT_ID_LEN_MAX, EXPRESSION_BYTES_MAX, HEARTBEAT_BYTES_MAX, HEARTBEAT_GROUPS_MAX,
+    SUBSCRIPTIONS_PER_GROUP_MAX,
+};
+use super::node::{Changed, Node};
+use super::pull::filter_refusal;
+use super::reply::{Handled, Refusal, Reply};
+use super::topics;
+
+/// 34: a client is there, with these groups.
+pub(crate) async fn heartbeat(node: &Arc<Node>, channel: &Arc<Channel>, command: &Command) -> Handled {
+    let heartbeat = read(command)?;
+    let client = Client {
+        id: heartbeat.client_id.as_str().into(),
+        channel: channel.clone(),
+        language: command.language,
+        version: command.version,
+    };
+    let now_ms = node.now_ms();
+    for producer in &heartbeat.producer_data_set {
+        node.clients.producer(&producer.group_name, &client, now_ms)?;
+    }
+    for consumer in &heartbeat.consumer_data_set {
+        // Known first, so that the client finds itself in the group whatever becomes of the rest.
+        let changed = node.clients.consumer(consumer, heartbeat.without_sub, &client, now_ms)?;
+        notify(changed);
+        if node.leading().is_ok() && !is_system_group(&consumer.group_name) {
+            topics::create_group(node, &consumer.group_name).await?;
+        }
+    }
+    let answer = HeartbeatResponse { supports_v2: true, subscription_changed: true };
+    Reply::fields(answer.to_ext())
+}
+
+fn read(command: &Command) -> Result<HeartbeatData, Refusal> {
+    if command.body.len() > HEARTBEAT_BYTES_MAX {
+        let len = command.body.len();
+        return Err(Refusal::illegal(format!("heartbeat of {len} bytes, at most {HEARTBEAT_BYTES_MAX}")));
+    }
+    let heartbeat: HeartbeatData =
+        fastjson::parse(&command.body).map_err(|error| Refusal::error(format!("heartbeat: {error}")))?;
+    check(&heartbeat)?;
+    Ok(heartbeat)
+}
+
+fn check(heartbeat: &HeartbeatData) -> Result<(), Refusal> {
+    let id_len = heartbeat.client_id.len();
+    if id_len == 0 || id_len > CLIENT_ID_LEN_MAX {
+        return Err(Refusal::illegal(format!("a client id of {id_len} bytes")));
+    }
+    let groups = heartbeat.producer_data_set.len() + heartbeat.consumer_data_set.len();
+    if groups > HEARTBEAT_GROUPS_MAX {
+        return Err(Refusal::illegal(format!(
+            "{groups} groups in a heartbeat, at most {HEARTBEAT_GROUPS_MAX}"
+        )));
+    }
+    heartbeat
+        .producer_data_set
+        .iter()
+        .try_for_each(|producer| topics::check_group_name(&producer.group_name))?;
+    heartbeat.consumer_data_set.iter().try_for_each(check_consumer)
+}
+
+fn check_consumer(consumer: &ConsumerData) -> Result<(), Refusal> {
+    topics::check_group_name(&consumer.group_name)?;
+    let subscriptions = &consumer.subscription_data_set;
+    if subscriptions.len() > SUBSCRIPTIONS_PER_GROUP_MAX {
+        let count = subscriptions.len();
+        return Err(Refusal::illegal(format!(
+            "{count} subscriptions, at most {SUBSCRIPTIONS_PER_GROUP_MAX}"
+        )));
+    }
+    match subscriptions.iter().find(|subscription| subscription.sub_string.len() > EXPRESSION_BYTES_MAX) {
+        Some(subscription) => Err(Refusal::illegal(format!(
+            "the expression for {} is longer than {EXPRESSION_BYTES_MAX} bytes",
+            subscription.topic
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// 35: a client leaves a producer group, a consumer group, or both.
+pub(crate) fn unregister(node: &Node, command: &Command) -> Handled {
+    let header = UnregisterClientHeader::decode(command)?;
+    let (producer, consumer) = (header.producer_group.as_deref(), header.consumer_group.as_deref());
+    notify(node.clients.leave(&header.client_id, producer, consumer));
+    Reply::done()
+}
+
+/// 38: the members of a consumer group.
+pub(crate) fn consumer_list(node: &Node, command: &Command) -> Handled {
+    let group = ConsumerGroupHeader::decode(command)?.consumer_group;
+    let consumer_id_list = node.clients.consumer_ids(&group);
+    if consumer_id_list.is_empty() {
+        return Err(Refusal::error(format!("no consumer for this group, {group}")));
+    }
+    Reply::body(
+        fastjson::to_vec(&ConsumerIdList { consumer_id_list })
+            .map_err(|error| Refusal::error(error.to_string()))?,
+    )
+}
+
+/// 46: whether a subscription's expression can be used.
+pub(crate) fn check_client(command: &Command) -> Handled {
+    let request: CheckClientRequest =
+        fastjson::parse(&command.body).map_err(|error| Refusal::error(format!("client check: {error}")))?;
+    let subscription = &request.subscription_data;
+    Filter::parse(&subscription.sub_string, Some(&subscription.expression_type)).map_err(filter_refusal)?;
+    Reply::done()
+}
+
+/// Tells every member of a consumer group that the membership has changed, so that they share the queues anew.
+pub(crate) fn notify(changed: impl IntoIterator<Item = Changed>) {
+    for Changed { group, members, .. } in changed {
+        let ext = ConsumerGroupHeader { consumer_group: group }.to_ext();
+        let mut notification = Command::request(request::NOTIFY_CONSUMER_IDS_CHANGED, ext).oneway();
+        notification.language = raftmq_remoting::command::language::JAVA;
+        for channel in members {
+            notification.opaque = channel.next_opaque();
+            channel.write(|out| {
+                if let Err(error) = encode_command(&notification, out) {
+                    tracing::warn!(%error, "a notification cannot be written");
+                }
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use raftmq_remoting::body::{ProducerData, SubscriptionData};
+
+    use super::*;
+
+    fn heartbeat() -> HeartbeatData {
+        let consumer = ConsumerData {
+            group_name: "g".into(),
+            subscription_data_set: vec![SubscriptionData::default()],
+            ..ConsumerData::default()
+        };
+        HeartbeatData {
+            client_id: "c".into(),
+            consumer_data_set: vec![consumer],
+            producer_data_set: vec![ProducerData { group_name: "p".into() }],
+            ..HeartbeatData::default()
+        }
+    }
+
+    #[test]
+    fn hostile_heartbeats_are_refused() {
+        assert_eq!(check(&heartbeat()), Ok(()));
+        type Spoil = fn(&mut HeartbeatData);
+        let spoils: [Spoil; 6] = [
+            |h| h.client_id.clear(),
+            |h| h.client_id = "c".repeat(CLIENT_ID_LEN_MAX + 1),
+            |h| h.producer_data_set = vec![ProducerData { group_name: "p".into() }; HEARTBEAT_GROUPS_MAX],
+            |h| h.producer_data_set[0].group_name = "a b".into(),
+            |h| h.consumer_data_set[0].subscription_data_set = vec![SubscriptionData::default(); 1025],
+            |h| {
+                h.consumer_data_set[0].subscription_data_set[0].sub_string =
+                    "x".repeat(EXPRESSION_BYTES_MAX + 1)
+            },
+        ];
+        for (index, spoil) in spoils.iter().enumerate() {
+            let mut heartbeat = heartbeat();
+            spoil(&mut heartbeat);
+            assert!(check(&heartbeat).is_err(), "{index}");
+        }
+    }
+
+    #[test]
+    fn only_tag_expressions_pass_the_check() {
+        let check = |expression_type: &str| {
+            let subscription_data = SubscriptionData {
+                expression_type: expression_type.into(),
+                sub_string: "a > 1".into(),
+                ..SubscriptionData::default()
+            };
+            let body =
+                fastjson::to_vec(&CheckClientRequest { subscription_data, ..CheckClientRequest::default() });
+            check_client(&Command::request(46, raftmq_remoting::Ext::new()).with_body(body.unwrap()))
+        };
+        assert!(check("TAG").is_ok());
+        let refusal = check("SQL92").unwrap_err();
+        assert_eq!((refusal.code, refusal.remark.contains("SQL92")), (1, true));
+    }
+}

@@ -1,0 +1,132 @@
+//! Every bound the broker keeps, with its reason. A client that goes past one is slowed down, told so by name, or closed.
+
+use std::time::Duration;
+
+/// Bounds that depend on the machine; the rest are constants of this module.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    /// Client connections at a time. Each costs some 2 KiB when idle.
+    pub(crate) connections: usize,
+    /// Largest frame, its length prefix included. What RocketMQ's own peers take.
+    pub(crate) frame_bytes: usize,
+    /// Largest message body and largest batch body, in bytes. RocketMQ's default, which clients check too.
+    pub(crate) message_bytes: usize,
+    /// Requests of one connection whose outcome is open. At this many the connection is not read until some are done.
+    pub(crate) requests_per_connection: usize,
+    /// Record bytes of one connection whose outcome is open, likewise. One largest message and as much again.
+    pub(crate) bytes_per_connection: usize,
+    /// Record bytes of all connections whose outcome is open. Past it sends are answered "busy".
+    pub(crate) bytes_in_flight: usize,
+    /// Bytes that wait to be sent to one client. At this many its requests are not read any more.
+    pub(crate) output_bytes_pause: usize,
+    /// Bytes that wait to be sent to one client that does not read. Past it the connection is closed. Leaves room over
+    /// `output_bytes_pause` for the answers of all open requests and for one largest pull.
+    pub(crate) output_bytes_close: usize,
+    /// Bytes that wait to be sent to all clients. Past it pulls are answered without messages.
+    pub(crate) output_bytes: usize,
+    /// Incomplete frames of all connections, in bytes. A connection whose frame would go past it is closed.
+    pub(crate) input_bytes: usize,
+    /// Pulls that are held, over all connections. Past it a pull that finds nothing is answered at once.
+    pub(crate) held_pulls: usize,
+    /// Pulls that are held for one connection: one for each queue of a large consumer.
+    pub(crate) held_pulls_per_connection: usize,
+    /// Topics, the system's and the retry topics included. Each is part of every registration.
+    pub(crate) topics: usize,
+    /// Queues of one topic.
+    pub(crate) queues_per_topic: u32,
+    /// Subscription groups, and groups of producers.
+    pub(crate) groups: usize,
+    /// Clients of one group.
+    pub(crate) clients_per_group: usize,
+    /// Consumer offsets that wait to be proposed. Past it committing an offset is answered "busy".
+    pub(crate) pending_offsets: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        const KIB: usize = 1024;
+        const MIB: usize = 1024 * KIB;
+        Self {
+            connections: 20_000,
+            frame_bytes: raftmq_remoting::frame::FRAME_LEN_MAX,
+            message_bytes: 4 * MIB,
+            requests_per_connection: 8192,
+            bytes_per_connection: 8 * MIB,
+            bytes_in_flight: 64 * MIB,
+            output_bytes_pause: MIB,
+            output_bytes_close: 16 * MIB,
+            output_bytes: 64 * MIB,
+            input_bytes: 128 * MIB,
+            held_pulls: 100_000,
+            held_pulls_per_connection: 4096,
+            topics: 20_000,
+            queues_per_topic: 1024,
+            groups: 20_000,
+            clients_per_group: 10_000,
+            pending_offsets: 100_000,
+        }
+    }
+}
+
+/// Bytes asked for in one read of a socket: hundreds of small requests in one system call.
+pub(crate) const READ_BYTES: usize = 256 * 1024;
+/// Buffers that a thread keeps for its next reads and writes.
+pub(crate) const BUFFERS_KEPT: usize = 4;
+/// Buffers larger than this are given back to the allocator.
+pub(crate) const BUFFER_BYTES_KEPT: usize = 1024 * 1024;
+/// Record bytes that are submitted together, unless one request has more. What the log makes one entry of.
+pub(crate) const SUBMIT_BYTES: usize = 1024 * 1024;
+/// Messages of one batch request.
+pub(crate) const BATCH_MESSAGES_MAX: usize = 64 * 1024;
+/// Message ids that the answer to a batch lists: 57 bytes each, and a header must stay below 256 KiB.
+pub(crate) const JOINED_IDS_MAX: usize = 4096;
+
+/// Messages that one pull brings; more are not asked for by default (32) and a client cannot ask for more than this.
+pub(crate) const PULL_MESSAGES_MAX: usize = 1024;
+/// Bytes of messages that one pull brings, unless its first message alone is larger. What RocketMQ brings.
+pub(crate) const PULL_BYTES_MAX: usize = 256 * 1024;
+/// ConsumeQueue units that one pull looks at where its filter lets few through.
+pub(crate) const PULL_SCAN_UNITS: usize = 4096;
+/// How long a request waits at most to see what was acknowledged just before it.
+pub(crate) const SETTLE_MAX: Duration = Duration::from_millis(100);
+/// Longest time a pull is held. Clients give up after some 30 s.
+pub(crate) const HOLD_MAX: Duration = Duration::from_secs(25);
+/// How exactly the end of a hold is met.
+pub(crate) const HOLD_TICK: Duration = Duration::from_millis(100);
+
+/// Bytes of a heartbeat's body.
+pub(crate) const HEARTBEAT_BYTES_MAX: usize = 1024 * 1024;
+/// Groups of producers and consumers in one heartbeat.
+pub(crate) const HEARTBEAT_GROUPS_MAX: usize = 1024;
+/// Topics that one consumer group subscribes to.
+pub(crate) const SUBSCRIPTIONS_PER_GROUP_MAX: usize = 1024;
+/// Characters of a client id.
+pub(crate) const CLIENT_ID_LEN_MAX: usize = 255;
+/// Bytes of a subscription expression.
+pub(crate) const EXPRESSION_BYTES_MAX: usize = 16 * 1024;
+/// A client that has not sent a heartbeat for this long is gone. Clients send one every 30 s.
+pub(crate) const CLIENT_EXPIRY: Duration = Duration::from_secs(120);
+/// A connection without a read or a write for this long is closed, as RocketMQ's peers do.
+pub(crate) const CONNECTION_IDLE: Duration = Duration::from_secs(120);
+/// How often expiry is looked at.
+pub(crate) const EXPIRY_SCAN: Duration = Duration::from_secs(10);
+
+/// How long a queue lock lasts without renewal. Clients renew every 20 s.
+pub(crate) const LOCK_LEASE: Duration = Duration::from_secs(60);
+/// Queues in one lock request; a command has to stay under its size limit.
+pub(crate) const LOCK_QUEUES_MAX: usize = 1024;
+
+/// How long offsets gather before they are proposed. Clients commit every 5 s.
+pub(crate) const OFFSETS_GATHER: Duration = Duration::from_millis(100);
+/// Encoded bytes of one command of offsets, with room below the largest command.
+pub(crate) const OFFSETS_COMMAND_BYTES: usize = raftmq_raft::COMMAND_BYTES_MAX / 2;
+
+/// How often a broker registers without a cause. Name servers of this project forget a silent broker within seconds.
+pub(crate) const REGISTRATION_PERIOD: Duration = Duration::from_secs(10);
+/// How long a name server has to connect and to answer.
+pub(crate) const NAME_SERVER_TIMEOUT: Duration = Duration::from_secs(1);
+/// Bytes of a name server's answer.
+pub(crate) const NAME_SERVER_ANSWER_BYTES_MAX: usize = 1024 * 1024;
+
+/// How long a stop waits for open sends.
+pub(crate) const DRAIN: Duration = Duration::from_secs(2);

@@ -1,0 +1,247 @@
+//! The broker role: what RocketMQ's producers, consumers and tools ask of a broker, over the group's log.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `server`, `connection` | accepting, reading, one task per connection |
+//! | `channel` | the way back to a client: one bounded buffer, one system call |
+//! | `dispatch` | from request codes to handlers |
+//! | `send`, `send_batch` | checking and encoding messages; submitting and answering a read's sends together |
+//! | `pull`, `long_poll`, `holds`, `filter` | finding messages, and holding pulls until there are some |
+//! | `clients`, `heartbeat` | who is connected in which group |
+//! | `offsets`, `queue_codes` | consumer offsets, the ends of queues, offsets by time |
+//! | `locks` | queue locks |
+//! | `topics`, `config_codes` | making topics and groups |
+//! | `stats`, `stats_codes` | counters and what tools print |
+//! | `registration`, `name_server` | telling the name servers |
+//! | `node` | what all of it shares, and the decision whether this member serves |
+//! | `reply`, `buffers`, `gauge`, `limits` | answers, shared buffers, counts, bounds |
+//!
+//! A message's way: a read of the socket is cut into frames in place, each send is checked and encoded straight into one
+//! buffer, the buffer is submitted at the end of the read, and when its entry is committed all answers are written into
+//! the connection's output at once. There is no task, no channel and no lock per message.
+
+mod buffers;
+mod channel;
+mod clients;
+mod config_codes;
+mod connection;
+mod dispatch;
+mod filter;
+mod gauge;
+mod heartbeat;
+mod holds;
+pub(crate) mod limits;
+mod locks;
+mod long_poll;
+mod name_server;
+mod node;
+mod offsets;
+mod pull;
+mod queue_codes;
+mod registration;
+mod reply;
+mod send;
+mod send_batch;
+mod server;
+mod stats;
+mod stats_codes;
+#[cfg(test)]
+mod tests;
+mod topics;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use parking_lot::Mutex;
+use raftmq_raft::{Group, Role};
+use tokio::task::JoinHandle;
+
+pub(crate) use limits::Limits;
+use node::Node;
+use reply::Refusal;
+pub(crate) use stats::BrokerStats;
+
+/// What a broker needs to know to start.
+#[derive(Clone, Debug)]
+pub(crate) struct BrokerConfig {
+    /// The cluster's name.
+    pub(crate) cluster: String,
+    /// The group's name as clients see it.
+    pub(crate) broker_name: String,
+    /// This member's id in the group, from 1; also its broker id while it follows.
+    pub(crate) node_id: u64,
+    /// Where to listen for clients.
+    pub(crate) listen: SocketAddr,
+    /// Where clients reach this member; in routes, message ids and records.
+    pub(crate) advertise: SocketAddr,
+    /// The name servers, as `host:port`.
+    pub(crate) namesrv: Vec<String>,
+    /// Whether a send may make its topic.
+    pub(crate) auto_create_topic: bool,
+    /// Whether a consumer may make its group.
+    pub(crate) auto_create_group: bool,
+    /// Bounds.
+    pub(crate) limits: Limits,
+}
+
+/// A running broker. Clones are handles to the same.
+#[derive(Clone)]
+pub(crate) struct Broker {
+    node: Arc<Node>,
+    address: SocketAddr,
+    tasks: Arc<Mutex<Tasks>>,
+}
+
+/// The tasks that run as long as the broker.
+#[derive(Default)]
+struct Tasks {
+    accepting: Option<JoinHandle<()>>,
+    others: Vec<JoinHandle<()>>,
+}
+
+/// Starts to serve clients with a running member of a group.
+///
+/// # Errors
+/// The address cannot be listened on, or the node id is 0, which stands for the leader.
+pub(crate) async fn start(config: BrokerConfig, group: Group) -> anyhow::Result<Broker> {
+    anyhow::ensure!(config.node_id > 0, "node id 0 is what clients know the leader by; members count from 1");
+    let listener =
+        server::listen(config.listen).with_context(|| format!("listen for clients on {}", config.listen))?;
+    let address = listener.local_addr().context("the listening address")?;
+    let name_servers = config.namesrv.len();
+    let node = Arc::new(Node::new(config, group));
+    node.group.store().set_arrival_listener(Box::new({
+        // The store outlives the broker, and must not keep it alive.
+        let node = Arc::downgrade(&node);
+        move |arrivals| {
+            if let Some(node) = node.upgrade() {
+                node.long_poll.arrived(arrivals);
+            }
+        }
+    }));
+    let mut tasks = Tasks::default();
+    for index in 0..name_servers {
+        let node = node.clone();
+        tasks.others.push(tokio::spawn(async move { node.registration.run(&node, index).await }));
+    }
+    tasks.others.push(spawn(&node, |node| async move { node.long_poll.run(&node).await }));
+    tasks.others.push(spawn(&node, |node| async move { node.offsets.run(&node).await }));
+    tasks.others.push(spawn(&node, follow_role));
+    tasks.others.push(spawn(&node, |node| every(limits::EXPIRY_SCAN, move || node.expire())));
+    let sample = Duration::from_secs(stats::SAMPLE_SECONDS as u64);
+    tasks.others.push(spawn(&node, move |node| every(sample, move || node.stats.sample())));
+    tasks.accepting = Some(tokio::spawn(server::run(node.clone(), listener)));
+    tracing::info!(%address, broker = node.config.broker_name, node_id = node.config.node_id, "serving clients");
+    Ok(Broker { node, address, tasks: Arc::new(Mutex::new(tasks)) })
+}
+
+fn spawn<F: Future<Output = ()> + Send + 'static>(
+    node: &Arc<Node>,
+    run: impl FnOnce(Arc<Node>) -> F,
+) -> JoinHandle<()> {
+    tokio::spawn(run(node.clone()))
+}
+
+/// Ends a task, and returns when what it holds is let go.
+async fn end(task: JoinHandle<()>) {
+    task.abort();
+    // It was cancelled, or had ended before.
+    let _ = task.await;
+}
+
+async fn every(period: Duration, act: impl Fn()) {
+    let mut tick = tokio::time::interval(period);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        act();
+    }
+}
+
+/// Does what a change of the role asks for: a leader makes what is missing, and who leads no more lets go of what only a
+/// leader holds.
+async fn follow_role(node: Arc<Node>) {
+    /// How soon a leader tries again to make what is missing.
+    const RETRY: Duration = Duration::from_millis(200);
+    let mut role = node.role.clone();
+    loop {
+        let now = role.borrow_and_update().clone();
+        tracing::info!(role = ?now.role, term = now.term, leader = ?now.leader, ready = now.ready, "role");
+        let leads = now.role == Role::Leader;
+        if !leads {
+            node.offsets.clear();
+            if let Err(refusal) = node.leading() {
+                node.long_poll.refuse_all(&refusal);
+            }
+        }
+        let mut complete = !(leads && now.ready);
+        while !complete {
+            complete = tokio::select! {
+                // Taken up by the next turn.
+                changed = role.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    role.mark_changed();
+                    true
+                }
+                completed = topics::complete(&node) => match completed {
+                    Ok(()) => true,
+                    Err(Refusal { remark, .. }) => {
+                        tracing::warn!(%remark, "the system topics are not complete yet");
+                        tokio::time::sleep(RETRY).await;
+                        false
+                    }
+                },
+            };
+        }
+        if role.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+impl Broker {
+    /// Counters.
+    pub(crate) fn stats(&self) -> BrokerStats {
+        self.node.stats()
+    }
+
+    /// Stops: refuses new work, waits a little for what is on its way, tells the name servers, and closes every
+    /// connection. Stop it before the group.
+    pub(crate) async fn shutdown(&self) {
+        /// How often it is looked whether all is done.
+        const LOOK: Duration = Duration::from_millis(5);
+        let Tasks { accepting, others } = std::mem::take(&mut *self.tasks.lock());
+        if let Some(accepting) = accepting {
+            end(accepting).await;
+        }
+        if self.node.is_stopping() {
+            return;
+        }
+        if tokio::time::timeout(limits::DRAIN, self.node.offsets.flush(&self.node)).await.is_err() {
+            tracing::warn!("stopping with consumer offsets on their way");
+        }
+        self.node.stop();
+        for task in others {
+            end(task).await;
+        }
+        self.node.long_poll.refuse_all(&Refusal::unavailable("this broker is stopping"));
+        let drained = async {
+            while self.node.bytes_in_flight.get() > 0 || self.node.channels().iter().any(|c| c.waiting() > 0)
+            {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        if tokio::time::timeout(limits::DRAIN, drained).await.is_err() {
+            tracing::warn!(bytes = self.node.bytes_in_flight.get(), "stopping with sends on their way");
+        }
+        registration::unregister(&self.node).await;
+        for channel in self.node.channels() {
+            channel.close();
+        }
+        tracing::info!(address = %self.address, "no longer serving clients");
+    }
+}

@@ -1,0 +1,264 @@
+//! What all connections and tasks of a broker share, and the decision whether it serves.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use raftmq_raft::{Command, CommandOutcome, Group, ProposeError, Role, RoleState, SubmitError};
+use raftmq_store::{FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX};
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::sync::watch;
+
+use super::BrokerConfig;
+use super::channel::Channel;
+use super::clients::{self, Clients};
+use super::gauge::Gauge;
+use super::heartbeat::notify;
+use super::limits::{CONNECTION_IDLE, SETTLE_MAX, SUBMIT_BYTES};
+use super::long_poll::LongPoll;
+use super::offsets::PendingOffsets;
+use super::registration::{Registration, broker_id};
+use super::reply::Refusal;
+use super::send::SendSettings;
+use super::stats::{BrokerStats, Stats};
+
+/// Members of a consumer group that have to be told.
+pub(crate) type Changed = clients::Changed<OwnedWriteHalf>;
+
+/// How long a proposal may take before its outcome is called unknown: no longer than clients wait for an answer.
+const PROPOSE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Memory to assume where the system does not tell.
+const MEMORY_BYTES_ASSUMED: u64 = 4 << 30;
+
+pub(crate) struct Node {
+    pub(crate) config: BrokerConfig,
+    pub(crate) group: Group,
+    pub(crate) role: watch::Receiver<RoleState>,
+    pub(crate) send: SendSettings,
+    pub(crate) clients: Clients<OwnedWriteHalf>,
+    pub(crate) long_poll: LongPoll,
+    pub(crate) offsets: PendingOffsets,
+    pub(crate) registration: Registration,
+    pub(crate) stats: Stats,
+    /// Held while a topic or a group is looked for and then made.
+    pub(crate) topic_changes: tokio::sync::Mutex<()>,
+    /// Record bytes that are submitted together, unless one request has more.
+    pub(crate) submit_bytes: usize,
+    /// Record bytes whose outcome is open.
+    pub(crate) bytes_in_flight: Gauge,
+    /// Bytes that wait to be sent, over all connections.
+    pub(crate) buffered_output: Arc<Gauge>,
+    /// Bytes of incomplete frames, over all connections.
+    pub(crate) buffered_input: Gauge,
+    /// The machine's memory.
+    pub(crate) memory_bytes: u64,
+    /// When the broker started, in ms since the epoch.
+    pub(crate) boot_timestamp_ms: u128,
+    channels: Mutex<HashMap<u64, Arc<Channel>>>,
+    next_channel: AtomicU64,
+    started: Instant,
+    stopping: AtomicBool,
+}
+
+impl Node {
+    pub(crate) fn new(config: BrokerConfig, group: Group) -> Self {
+        let limits = &config.limits;
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let salt = since_epoch.subsec_nanos() ^ std::process::id().rotate_left(16);
+        // What a frame of the log can hold at most.
+        let entry_bytes =
+            FRAME_PAYLOAD_BYTES_MAX.min(group.config().segment_bytes as usize - FRAME_HEADER_BYTES);
+        Self {
+            role: group.watch_role(),
+            send: SendSettings::new(
+                &config.cluster,
+                config.advertise,
+                limits.message_bytes,
+                entry_bytes,
+                salt,
+            ),
+            clients: Clients::new(limits),
+            long_poll: LongPoll::new(limits),
+            offsets: PendingOffsets::new(limits),
+            registration: Registration::new(config.namesrv.len()),
+            stats: Stats::default(),
+            topic_changes: tokio::sync::Mutex::default(),
+            submit_bytes: SUBMIT_BYTES.min(entry_bytes),
+            bytes_in_flight: Gauge::default(),
+            buffered_output: Arc::default(),
+            buffered_input: Gauge::default(),
+            memory_bytes: memory_bytes(),
+            boot_timestamp_ms: since_epoch.as_millis(),
+            channels: Mutex::default(),
+            next_channel: AtomicU64::new(0),
+            started: Instant::now(),
+            stopping: AtomicBool::new(false),
+            config,
+            group,
+        }
+    }
+
+    /// The node's clock: ms since it started.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    /// Whether this member serves what only a leader serves; otherwise the answer to whoever asks. The one place that
+    /// decides it.
+    pub(crate) fn leading(&self) -> Result<(), Refusal> {
+        if self.stopping.load(Ordering::Relaxed) {
+            return Err(Refusal::unavailable("this broker is stopping"));
+        }
+        let role = self.role.borrow();
+        if role.role == Role::Leader && role.ready {
+            return Ok(());
+        }
+        if role.role == Role::Leader {
+            return Err(Refusal::unavailable("this broker has just become the leader and is not ready yet"));
+        }
+        let leader = role.leader;
+        drop(role);
+        Err(self.not_leader(leader))
+    }
+
+    /// The answer that names the leader.
+    fn not_leader(&self, leader: Option<u64>) -> Refusal {
+        let Some(id) = leader.filter(|id| *id != self.config.node_id) else {
+            return Refusal::unavailable("there is no leader at the moment");
+        };
+        let member = self.group.metadata().members().into_iter().find(|member| member.id == id);
+        let address = member.map(|member| format!(" at {}", member.client)).unwrap_or_default();
+        Refusal::unavailable(format!("not the leader, the leader is node {id}{address}"))
+    }
+
+    /// The answer to messages that were not taken.
+    pub(crate) fn submit_refusal(&self, error: &SubmitError) -> Refusal {
+        match error {
+            SubmitError::NotLeader { leader } => self.not_leader(*leader),
+            SubmitError::Busy { .. } | SubmitError::Stopped => error.into(),
+        }
+    }
+
+    /// The answer to what was not committed.
+    pub(crate) fn propose_refusal(&self, error: &ProposeError) -> Refusal {
+        match error {
+            ProposeError::NotLeader { leader } => self.not_leader(*leader),
+            ProposeError::Unknown | ProposeError::Refused(_) | ProposeError::Stopped(_) => error.into(),
+        }
+    }
+
+    /// Changes the replicated state; returns when the change is applied here.
+    pub(crate) async fn propose(&self, command: Command) -> Result<CommandOutcome, Refusal> {
+        self.leading()?;
+        match tokio::time::timeout(PROPOSE_TIMEOUT, self.group.propose(command)).await {
+            Ok(outcome) => outcome.map_err(|error| self.propose_refusal(&error)),
+            Err(_) => Err(Refusal::unavailable(format!(
+                "the outcome is unknown: not committed in {PROPOSE_TIMEOUT:?}"
+            ))),
+        }
+    }
+
+    /// Waits a moment until queues show all that has been acknowledged by now: a message is acknowledged when its entry
+    /// is committed, and seen by consumers when it is dispatched, shortly after.
+    pub(crate) async fn settle(&self) {
+        const LOOK: Duration = Duration::from_millis(1);
+        let store = self.group.store();
+        let appended = store.max_physical_offset();
+        let dispatched = async {
+            while store.dispatched_physical_offset() < appended {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        // What is appended and not committed may take longer, or be gone again.
+        let _ = tokio::time::timeout(SETTLE_MAX, dispatched).await;
+    }
+
+    /// The id this member is registered as, if it is.
+    pub(crate) fn broker_id(&self) -> Option<u64> {
+        broker_id(&self.role.borrow(), self.config.node_id)
+    }
+
+    /// Where the group's members reach this one; empty where it is not known.
+    pub(crate) fn raft_address(&self) -> String {
+        let members = self.group.status().members;
+        members
+            .into_iter()
+            .find(|member| member.id == self.config.node_id)
+            .map(|member| member.raft)
+            .unwrap_or_default()
+    }
+
+    /// From now on nothing is served that takes new work.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// A channel for a new connection; `None` where there are too many.
+    pub(crate) fn open_channel(
+        &self,
+        peer: std::net::SocketAddr,
+        sink: OwnedWriteHalf,
+    ) -> Option<Arc<Channel>> {
+        let mut channels = self.channels.lock();
+        if channels.len() >= self.config.limits.connections {
+            return None;
+        }
+        let id = self.next_channel.fetch_add(1, Ordering::Relaxed);
+        let channel =
+            Arc::new(Channel::new(id, peer, sink, &self.config.limits, self.buffered_output.clone()));
+        channel.touch(self.now_ms());
+        channels.insert(id, channel.clone());
+        Some(channel)
+    }
+
+    /// Forgets a connection and everything that hangs on it.
+    pub(crate) fn close_channel(&self, channel: &Channel) {
+        channel.close();
+        self.channels.lock().remove(&channel.id);
+        self.long_poll.connection_closed(channel.id);
+        notify(self.clients.connection_closed(channel.id));
+    }
+
+    pub(crate) fn channels(&self) -> Vec<Arc<Channel>> {
+        self.channels.lock().values().cloned().collect()
+    }
+
+    /// Removes clients that are silent and closes connections that are idle.
+    pub(crate) fn expire(&self) {
+        let now_ms = self.now_ms();
+        notify(self.clients.expire(now_ms));
+        let idle_since = now_ms.saturating_sub(CONNECTION_IDLE.as_millis() as u64);
+        for channel in self.channels().iter().filter(|channel| channel.active_ms() < idle_since) {
+            tracing::debug!(peer = %channel.peer, "closing an idle connection");
+            channel.close();
+        }
+    }
+
+    pub(crate) fn stats(&self) -> BrokerStats {
+        let (producer_groups, consumer_groups) = self.clients.group_counts();
+        BrokerStats {
+            totals: self.stats.totals(),
+            put_tps: self.stats.rates(|totals| totals.put_messages),
+            get_tps: self.stats.rates(|totals| totals.get_messages),
+            connections: self.channels.lock().len(),
+            held_pulls: self.long_poll.len(),
+            bytes_in_flight: self.bytes_in_flight.get(),
+            consumer_groups,
+            producer_groups,
+        }
+    }
+}
+
+/// The machine's memory, as Linux tells it.
+fn memory_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = total.and_then(|total| total.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
+    kib.map_or(MEMORY_BYTES_ASSUMED, |kib| kib * 1024)
+}

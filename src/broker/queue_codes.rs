@@ -1,0 +1,132 @@
+//! Requests about queues and offsets: a group's offset, the ends of a queue, offsets by time, single messages.
+
+use raftmq_message::RecordView;
+use raftmq_message::topic::is_system_group;
+use raftmq_remoting::Command;
+use raftmq_remoting::codes::response;
+use raftmq_remoting::header::{
+    EarliestStoreTimeResponse, OffsetResponse, QueryConsumerOffsetHeader, QueueHeader, SearchOffsetHeader,
+    UpdateConsumerOffsetHeader, ViewMessageHeader,
+};
+use raftmq_store::{Boundary, ConsumeQueue, Store, Unit};
+
+use super::node::Node;
+use super::offsets::{YoungQueue, first_offset};
+use super::pull::{existing_queue, existing_topic};
+use super::reply::{Handled, Refusal, Reply};
+
+/// Answers with an offset. Offsets stay within 63 bits.
+fn offset(offset: u64) -> Handled {
+    Reply::fields(OffsetResponse { offset: offset as i64 }.to_ext())
+}
+
+/// 14: what a group has committed for a queue.
+pub(crate) fn query_consumer_offset(node: &Node, command: &Command) -> Handled {
+    node.leading()?;
+    let header = QueryConsumerOffsetHeader::decode(command)?;
+    let (group, topic) = (&header.consumer_group, &header.topic);
+    let queue_id = u32::try_from(header.queue_id)
+        .map_err(|_| Refusal::error(format!("queueId[{}] is illegal", header.queue_id)))?;
+    if let Some(committed) = node.offsets.get(node.group.metadata(), group, topic, queue_id) {
+        return offset(committed);
+    }
+    let store = node.group.store();
+    let first = if header.set_zero_if_not_found == Some(false) {
+        None
+    } else {
+        let queue = store.queue(topic, queue_id).map(|queue| young_queue(store, &queue));
+        first_offset(queue, node.memory_bytes)
+    };
+    first.map_or_else(
+        || {
+            let remark = "Not found, maybe this group consumer boot first";
+            Err(Refusal::new(response::QUERY_NOT_FOUND, remark))
+        },
+        offset,
+    )
+}
+
+fn young_queue(store: &Store, queue: &ConsumeQueue) -> YoungQueue {
+    let end = store.dispatched_physical_offset();
+    let first = queue.get(0);
+    YoungQueue {
+        min_offset: queue.min_offset(),
+        max_offset: queue.max_offset(),
+        bytes_behind: first.map_or(u64::MAX, |unit| end.saturating_sub(unit.physical_offset)),
+    }
+}
+
+/// 15: a group has consumed a queue up to an offset.
+pub(crate) fn update_consumer_offset(node: &Node, command: &Command) -> Handled {
+    node.leading()?;
+    let header = UpdateConsumerOffsetHeader::decode(command)?;
+    let (group, topic) = (&header.consumer_group, &header.topic);
+    if node.group.metadata().group(group).is_none() && !is_system_group(group) {
+        return Err(Refusal::new(
+            response::SUBSCRIPTION_GROUP_NOT_EXIST,
+            format!("Group {group} not exist!"),
+        ));
+    }
+    let queue_id = existing_queue(&*existing_topic(node, topic)?, header.queue_id)?;
+    let committed = u64::try_from(header.commit_offset)
+        .map_err(|_| Refusal::error(format!("commitOffset[{}] is below 0", header.commit_offset)))?;
+    node.offsets.commit(node.group.metadata(), group, topic, queue_id, committed)?;
+    Reply::done()
+}
+
+/// The queue a request names; `None` while it holds nothing.
+fn queue(node: &Node, command: &Command) -> Result<Option<std::sync::Arc<ConsumeQueue>>, Refusal> {
+    node.leading()?;
+    let header = QueueHeader::decode(command)?;
+    let topic = existing_topic(node, &header.topic)?;
+    Ok(node.group.store().queue(&header.topic, existing_queue(&topic, header.queue_id)?))
+}
+
+/// 30: the offset behind a queue's last committed message.
+pub(crate) async fn max_offset(node: &Node, command: &Command) -> Handled {
+    node.settle().await;
+    offset(queue(node, command)?.map_or(0, |queue| queue.max_offset()))
+}
+
+/// 31: the offset of a queue's first message.
+pub(crate) fn min_offset(node: &Node, command: &Command) -> Handled {
+    offset(queue(node, command)?.map_or(0, |queue| queue.min_offset()))
+}
+
+/// 32: when a queue's first message was stored; -1 where there is none.
+pub(crate) fn earliest_store_time(node: &Node, command: &Command) -> Handled {
+    let first = queue(node, command)?.and_then(|queue| queue.get(queue.min_offset()));
+    let timestamp = first.and_then(|unit| store_time(node.group.store(), unit)).unwrap_or(-1);
+    Reply::fields(EarliestStoreTimeResponse { timestamp }.to_ext())
+}
+
+/// When the message of a unit was stored, in ms since the epoch.
+pub(crate) fn store_time(store: &Store, unit: Unit) -> Option<i64> {
+    let slice = store.record(unit.physical_offset, unit.size)?;
+    RecordView::parse(&slice).ok().map(|record| record.store_timestamp_ms())
+}
+
+/// 29: the offset that belongs to a time.
+pub(crate) fn search_offset(node: &Node, command: &Command) -> Handled {
+    node.leading()?;
+    let header = SearchOffsetHeader::decode(command)?;
+    let topic = existing_topic(node, &header.topic)?;
+    let queue_id = existing_queue(&topic, header.queue_id)?;
+    let is_upper = header.boundary_type.is_some_and(|boundary| boundary.eq_ignore_ascii_case("UPPER"));
+    let boundary = if is_upper { Boundary::Upper } else { Boundary::Lower };
+    let store = node.group.store();
+    let Some(queue) = store.queue(&header.topic, queue_id) else { return offset(0) };
+    let found = queue.offset_by_time(header.timestamp, boundary, |unit| store_time(store, unit));
+    offset(found.map_err(|error| Refusal::error(error.to_string()))?)
+}
+
+/// 33: a message by its physical offset.
+pub(crate) async fn view_message(node: &Node, command: &Command) -> Handled {
+    let header = ViewMessageHeader::decode(command)?;
+    node.settle().await;
+    let found = u64::try_from(header.offset).ok().and_then(|offset| node.group.store().record_at(offset));
+    match found {
+        Some(record) => Reply::body(record),
+        None => Err(Refusal::error(format!("can not find message by the offset, {}", header.offset))),
+    }
+}

@@ -1,0 +1,504 @@
+//! Send requests: what is checked, and how a request becomes records.
+//!
+//! Everything here is synchronous and works on borrowed bytes. Submitting and answering is [`super::send_batch`]'s.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use bytes::BytesMut;
+use raftmq_message::batch::BatchIter;
+use raftmq_message::id::UniqueKeys;
+use raftmq_message::properties::{self, names};
+use raftmq_message::record::sys_flag;
+use raftmq_message::topic::{RETRY_PREFIX, is_forbidden_to_send, validate_topic};
+use raftmq_message::{BuildError, RecordParts};
+use raftmq_raft::{Metadata, Topic};
+use raftmq_remoting::codes::response;
+use raftmq_remoting::header::SendHeader;
+
+use super::limits::BATCH_MESSAGES_MAX;
+use super::reply::Refusal;
+
+/// The region that answers and records name; RocketMQ's default.
+pub(crate) const REGION: &str = "DefaultRegion";
+/// Flags of a send that are stored; transactions are refused and the hosts' flags follow from the hosts.
+const STORED_FLAGS: i32 = sys_flag::COMPRESSED | sys_flag::MULTI_TAGS | COMPRESSION_TYPE_MASK;
+/// Bits 8 to 10: how a body is compressed.
+const COMPRESSION_TYPE_MASK: i32 = 0x700;
+
+/// What all sends of a broker have in common.
+pub(crate) struct SendSettings {
+    pub(crate) store_host: SocketAddr,
+    /// Largest body, in bytes.
+    pub(crate) message_bytes: usize,
+    /// Most record bytes of one request: they go into one entry.
+    entry_bytes: usize,
+    /// Properties that every single message gets, as a 5.x broker adds them.
+    added: String,
+    unique_keys: UniqueKeys,
+    next_queue: AtomicU32,
+}
+
+impl SendSettings {
+    pub(crate) fn new(
+        cluster: &str,
+        store_host: SocketAddr,
+        message_bytes: usize,
+        entry_bytes: usize,
+        salt: u32,
+    ) -> Self {
+        Self {
+            store_host,
+            message_bytes,
+            entry_bytes,
+            added: properties::from_pairs([
+                (names::MSG_REGION, REGION),
+                (names::TRACE_ON, "true"),
+                (names::CLUSTER, cluster),
+            ]),
+            unique_keys: UniqueKeys::new(store_host.ip(), std::process::id(), salt),
+            next_queue: AtomicU32::new(salt),
+        }
+    }
+}
+
+/// Why a send is not stored.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum SendProblem {
+    /// It is answered so.
+    Refused(Refusal),
+    /// Its topic does not exist; it may be made and the send tried again.
+    UnknownTopic,
+}
+
+impl From<Refusal> for SendProblem {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// The topic a connection sent to last, so that its next send need not look it up.
+#[derive(Default)]
+pub(crate) struct TopicCache {
+    version: u64,
+    topic: Option<Arc<Topic>>,
+}
+
+impl TopicCache {
+    fn get(&mut self, metadata: &Metadata, name: &str) -> Option<&Arc<Topic>> {
+        // Read before the topic, so that a change in between is noticed the next time.
+        let version = metadata.version();
+        let is_current =
+            version == self.version && self.topic.as_ref().is_some_and(|topic| topic.name == name);
+        if !is_current {
+            self.topic = metadata.topic(name);
+            self.version = version;
+        }
+        self.topic.as_ref()
+    }
+}
+
+/// Where sends are encoded to.
+#[derive(Debug, Default)]
+pub(crate) struct Records {
+    /// Records back to back.
+    pub(crate) bytes: BytesMut,
+    /// The unique keys of single messages, one after the other.
+    pub(crate) keys: String,
+}
+
+/// A place in [`Records`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RecordsEnd {
+    pub(crate) bytes: usize,
+    pub(crate) keys: usize,
+}
+
+impl Records {
+    pub(crate) fn end(&self) -> RecordsEnd {
+        RecordsEnd { bytes: self.bytes.len(), keys: self.keys.len() }
+    }
+
+    fn truncate(&mut self, to: RecordsEnd) {
+        self.bytes.truncate(to.bytes);
+        self.keys.truncate(to.keys);
+    }
+
+    /// Takes off what lies behind a place.
+    pub(crate) fn split_off(&mut self, at: RecordsEnd) -> Self {
+        Self { bytes: self.bytes.split_off(at.bytes), keys: self.keys.split_off(at.keys) }
+    }
+}
+
+/// What a send became.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Encoded {
+    pub(crate) queue_id: i32,
+    pub(crate) records: u32,
+}
+
+/// Checks a send and appends its records to `out`, with a single message's unique key. Writes nothing where it fails.
+pub(crate) fn encode_send(
+    settings: &SendSettings,
+    metadata: &Metadata,
+    cache: &mut TopicCache,
+    header: &SendHeader<'_>,
+    body: &[u8],
+    born_host: SocketAddr,
+    out: &mut Records,
+) -> Result<Encoded, SendProblem> {
+    let name = header.topic.as_ref();
+    let topic = match cache.get(metadata, name) {
+        Some(topic) if !is_forbidden_to_send(name) => topic,
+        _ => return Err(missing_topic(name)),
+    };
+    check_body(settings, body)?;
+    let queue_id = choose_queue(settings, topic, header.queue_id)?;
+    if header.sys_flag & sys_flag::TRANSACTION_MASK != 0 {
+        return Err(no_transactions().into());
+    }
+    let message = Message { settings, header, queue_id, born_host };
+    let start = out.end();
+    let encoded = if header.batch {
+        message.encode_batch(body, &mut out.bytes)
+    } else {
+        message.encode_single(body, out).map(|()| 1)
+    };
+    let bytes = out.bytes.len() - start.bytes;
+    let checked = encoded.and_then(|records| {
+        if bytes > settings.entry_bytes {
+            return Err(illegal_message(
+                settings,
+                &format!("its records have {bytes} bytes, the log takes {}", settings.entry_bytes),
+            ));
+        }
+        Ok(Encoded { queue_id, records })
+    });
+    if checked.is_err() {
+        out.truncate(start);
+    }
+    Ok(checked?)
+}
+
+fn missing_topic(name: &str) -> SendProblem {
+    if let Err(error) = validate_topic(name) {
+        return Refusal::illegal(error.to_string()).into();
+    }
+    if is_forbidden_to_send(name) {
+        let remark = format!("Sending message to topic[{name}] is forbidden.");
+        return Refusal::new(response::NO_PERMISSION, remark).into();
+    }
+    SendProblem::UnknownTopic
+}
+
+fn check_body(settings: &SendSettings, body: &[u8]) -> Result<(), Refusal> {
+    if body.is_empty() || body.len() > settings.message_bytes {
+        return Err(illegal_message(settings, &format!("the body has {} bytes", body.len())));
+    }
+    Ok(())
+}
+
+fn illegal_message(settings: &SendSettings, detail: &str) -> Refusal {
+    Refusal::new(
+        response::MESSAGE_ILLEGAL,
+        format!(
+            "the message is illegal, maybe msg body or properties length not matched. msg body length limit {}B, \
+             msg properties length limit 32KB. {detail}",
+            settings.message_bytes
+        ),
+    )
+}
+
+/// The queue asked for, or the next in turn where none is.
+fn choose_queue(settings: &SendSettings, topic: &Topic, wanted: i32) -> Result<i32, Refusal> {
+    let queues = topic.read_queues.max(topic.write_queues);
+    let queue_id = match u32::try_from(wanted) {
+        Ok(queue_id) => queue_id,
+        Err(_) => settings.next_queue.fetch_add(1, Ordering::Relaxed) % topic.write_queues.max(1),
+    };
+    if queue_id >= queues {
+        return Err(Refusal::error(format!(
+            "request queueId[{wanted}] is illegal, topic[{}] has {queues} queues",
+            topic.name
+        )));
+    }
+    // Topics have far fewer queues.
+    Ok(queue_id as i32)
+}
+
+fn no_transactions() -> Refusal {
+    Refusal::unsupported("transactional messages are not supported")
+}
+
+/// What the properties of a message say about how it has to be stored.
+#[derive(Default)]
+struct Scanned<'a> {
+    unique_key: Option<&'a str>,
+    /// They hold a property that the broker sets itself.
+    has_added: bool,
+}
+
+/// Goes through the properties once, refusing what cannot be stored as an ordinary message.
+fn scan(list: &str) -> Result<Scanned<'_>, Refusal> {
+    let mut scanned = Scanned::default();
+    for (key, value) in properties::iter(list) {
+        match key {
+            names::UNIQ_KEY => scanned.unique_key = Some(value),
+            names::MSG_REGION | names::TRACE_ON | names::CLUSTER => scanned.has_added = true,
+            names::DELAY if value.parse::<i64>().is_ok_and(|level| level > 0) => {
+                return Err(Refusal::unsupported("delayed messages are not supported"));
+            }
+            "TIMER_DELAY_SEC" | "TIMER_DELAY_MS" | "TIMER_DELIVER_MS" => {
+                return Err(Refusal::unsupported("timed messages are not supported"));
+            }
+            names::TRAN_MSG if value.eq_ignore_ascii_case("true") => return Err(no_transactions()),
+            _ => {}
+        }
+    }
+    Ok(scanned)
+}
+
+/// One send request on its way to records.
+struct Message<'a> {
+    settings: &'a SendSettings,
+    header: &'a SendHeader<'a>,
+    queue_id: i32,
+    born_host: SocketAddr,
+}
+
+impl Message<'_> {
+    /// What is written when it fails is for the caller to take back.
+    fn encode_single(&self, body: &[u8], out: &mut Records) -> Result<(), Refusal> {
+        let list = self.header.properties.as_ref();
+        let scanned = scan(list)?;
+        let stripped = scanned.has_added.then(|| without_added(list));
+        let list = stripped.as_deref().unwrap_or(list);
+        let added = &self.settings.added;
+        if let Some(key) = scanned.unique_key {
+            out.keys.push_str(key);
+            return self.encode(self.header.flag, body, &[list, added], &mut out.bytes);
+        }
+        let key = self.settings.unique_keys.next(self.header.born_timestamp_ms);
+        out.keys.push_str(&key);
+        let own = properties::from_pairs([(names::UNIQ_KEY, key.as_str())]);
+        self.encode(self.header.flag, body, &[list, &own, added], &mut out.bytes)
+    }
+
+    /// One record for each message of the batch; returns how many. What is written when it fails is for the caller to
+    /// take back.
+    fn encode_batch(&self, body: &[u8], out: &mut BytesMut) -> Result<u32, Refusal> {
+        if self.header.topic.starts_with(RETRY_PREFIX) {
+            return Err(illegal_message(self.settings, "a batch cannot be sent to a retry topic"));
+        }
+        let shared = self.header.properties.as_ref();
+        scan(shared)?;
+        // Of the batch as a whole; each message brings its own.
+        let shared = properties::remove(&without_added(shared), names::UNIQ_KEY);
+        let start = out.len();
+        let mut count = 0;
+        for message in BatchIter::new(body) {
+            let message = message.map_err(|error| illegal_message(self.settings, &error.to_string()))?;
+            let scanned = scan(message.properties)?;
+            let stripped = scanned.has_added.then(|| without_added(message.properties));
+            let own = stripped.as_deref().unwrap_or(message.properties);
+            self.encode(message.flag, message.body, &[own, &shared, &self.settings.added], out)?;
+            count += 1;
+            if count as usize > BATCH_MESSAGES_MAX || out.len() - start > self.settings.entry_bytes {
+                return Err(illegal_message(self.settings, "the batch has too many messages"));
+            }
+        }
+        Ok(count)
+    }
+
+    fn encode(&self, flag: i32, body: &[u8], properties: &[&str], out: &mut BytesMut) -> Result<(), Refusal> {
+        let parts = RecordParts {
+            topic: &self.header.topic,
+            queue_id: self.queue_id,
+            flag,
+            sys_flag: self.header.sys_flag & STORED_FLAGS,
+            born_timestamp_ms: self.header.born_timestamp_ms,
+            born_host: self.born_host,
+            store_host: self.settings.store_host,
+            reconsume_times: self.header.reconsume_times,
+            prepared_transaction_offset: 0,
+            body,
+            properties,
+        };
+        match parts.encode_into(out) {
+            Ok(_) => Ok(()),
+            Err(error @ (BuildError::PropertiesTooLong { .. } | BuildError::RecordTooLong { .. })) => {
+                Err(illegal_message(self.settings, &error.to_string()))
+            }
+            Err(error @ BuildError::TopicTooLong { .. }) => Err(Refusal::illegal(error.to_string())),
+        }
+    }
+}
+
+/// The list without what the broker sets itself, for messages that have been through a broker before.
+fn without_added(list: &str) -> String {
+    [names::MSG_REGION, names::TRACE_ON, names::CLUSTER]
+        .iter()
+        .fold(list.to_owned(), |list, name| properties::remove(&list, name))
+}
+
+#[cfg(test)]
+mod tests {
+    use raftmq_message::RecordIter;
+    use raftmq_message::batch::BatchMessage;
+    use raftmq_raft::Command;
+
+    use super::*;
+
+    const LIST: &str = "KEYS\u{1}k\u{2}UNIQ_KEY\u{1}FD00\u{2}WAIT\u{1}true\u{2}TAGS\u{1}TagA";
+
+    fn header(topic: &str) -> SendHeader<'_> {
+        SendHeader {
+            producer_group: "P".into(),
+            topic: topic.into(),
+            default_topic: "TBW102".into(),
+            default_topic_queue_nums: 4,
+            queue_id: 1,
+            sys_flag: 0,
+            born_timestamp_ms: 1_795_248_168_603,
+            flag: 9,
+            properties: LIST.into(),
+            reconsume_times: 2,
+            unit_mode: false,
+            max_reconsume_times: None,
+            batch: false,
+            broker_name: None,
+        }
+    }
+
+    struct Fixture {
+        settings: SendSettings,
+        metadata: Metadata,
+        cache: TopicCache,
+        out: Records,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let metadata = Metadata::default();
+            for name in ["T", "%RETRY%G", "SELF_TEST_TOPIC"] {
+                metadata.apply(&Command::PutTopic(Topic::new(name, 2, 6)));
+            }
+            let settings = SendSettings::new("C1", "127.0.0.1:10911".parse().unwrap(), 100, 1000, 7);
+            Self { settings, metadata, cache: TopicCache::default(), out: Records::default() }
+        }
+
+        fn send(&mut self, header: &SendHeader<'_>, body: &[u8]) -> Result<Encoded, SendProblem> {
+            let peer = "127.0.0.2:4000".parse().unwrap();
+            let Self { settings, metadata, cache, out } = self;
+            encode_send(settings, metadata, cache, header, body, peer, out)
+        }
+
+        fn code(&mut self, header: &SendHeader<'_>, body: &[u8]) -> i32 {
+            let before = (self.out.bytes.len(), self.out.keys.len());
+            let problem = self.send(header, body).unwrap_err();
+            let after = (self.out.bytes.len(), self.out.keys.len());
+            assert_eq!(after, before, "a refused send left something behind");
+            match problem {
+                SendProblem::Refused(refusal) => refusal.code,
+                SendProblem::UnknownTopic => panic!("unknown topic"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_is_stored_as_a_broker_of_5_x_stores_it() {
+        let mut f = Fixture::new();
+        assert_eq!(f.send(&header("T"), b"hello"), Ok(Encoded { queue_id: 1, records: 1 }));
+        let record = RecordIter::new(&f.out.bytes).next().unwrap().unwrap();
+        let expected =
+            format!("{LIST}\u{2}MSG_REGION\u{1}DefaultRegion\u{2}TRACE_ON\u{1}true\u{2}CLUSTER\u{1}C1\u{2}");
+        assert_eq!(record.properties(), expected);
+        assert_eq!((record.topic(), record.body(), record.queue_id()), ("T", b"hello".as_slice(), 1));
+        assert_eq!((record.flag(), record.reconsume_times(), record.sys_flag()), (9, 2, 0));
+        assert_eq!(record.born_host(), "127.0.0.2:4000".parse().unwrap());
+        assert_eq!(record.store_host(), "127.0.0.1:10911".parse().unwrap());
+        assert_eq!((record.queue_offset(), record.physical_offset(), record.store_timestamp_ms()), (0, 0, 0));
+        assert_eq!(f.out.keys, "FD00");
+    }
+
+    #[test]
+    fn a_message_that_was_stored_before_does_not_collect_properties() {
+        let mut f = Fixture::new();
+        let list = "CLUSTER\u{1}old\u{2}TAGS\u{1}a\u{2}TRACE_ON\u{1}false\u{2}";
+        f.send(&SendHeader { properties: list.into(), ..header("T") }, b"x").unwrap();
+        let record = RecordIter::new(&f.out.bytes).next().unwrap().unwrap();
+        let names: Vec<_> = properties::iter(record.properties()).map(|(name, _)| name).collect();
+        assert_eq!(names, ["TAGS", "UNIQ_KEY", "MSG_REGION", "TRACE_ON", "CLUSTER"]);
+        assert_eq!(record.property("CLUSTER"), Some("C1"));
+        assert_eq!(record.property("UNIQ_KEY"), Some(f.out.keys.as_str()));
+    }
+
+    #[test]
+    fn what_cannot_be_stored_is_refused_by_code() {
+        let mut f = Fixture::new();
+        fn with(list: &str) -> SendHeader<'_> {
+            SendHeader { properties: list.into(), ..header("T") }
+        }
+        let long = "x".repeat(33_000);
+        let almost = format!("K\u{1}{}", "x".repeat(990));
+        let cases = [
+            (header("a b"), "x", response::INVALID_PARAMETER),
+            (header("SELF_TEST_TOPIC"), "x", response::NO_PERMISSION),
+            (header("SCHEDULE_TOPIC_XXXX"), "x", response::NO_PERMISSION),
+            (header("T"), "", response::MESSAGE_ILLEGAL),
+            (header("T"), &long, response::MESSAGE_ILLEGAL),
+            (SendHeader { queue_id: 2, ..header("T") }, "x", response::SYSTEM_ERROR),
+            (SendHeader { sys_flag: 4, ..header("T") }, "x", response::REQUEST_CODE_NOT_SUPPORTED),
+            (with("TRAN_MSG\u{1}true\u{2}"), "x", response::REQUEST_CODE_NOT_SUPPORTED),
+            (with("DELAY\u{1}3\u{2}"), "x", response::REQUEST_CODE_NOT_SUPPORTED),
+            (with("TIMER_DELAY_MS\u{1}3\u{2}"), "x", response::REQUEST_CODE_NOT_SUPPORTED),
+            (SendHeader { properties: long.clone().into(), ..header("T") }, "x", response::MESSAGE_ILLEGAL),
+            (with(&almost), "x", response::MESSAGE_ILLEGAL),
+            (SendHeader { batch: true, ..header("T") }, "x", response::MESSAGE_ILLEGAL),
+            (SendHeader { batch: true, ..header("%RETRY%G") }, "x", response::MESSAGE_ILLEGAL),
+        ];
+        for (header, body, code) in cases {
+            assert_eq!(f.code(&header, body.as_bytes()), code, "{header:?}");
+        }
+        assert_eq!(f.send(&header("U"), b"x"), Err(SendProblem::UnknownTopic));
+        assert!(f.send(&with("DELAY\u{1}0\u{2}"), b"x").is_ok());
+    }
+
+    #[test]
+    fn a_batch_becomes_consecutive_records() {
+        let mut f = Fixture::new();
+        let mut body = BytesMut::new();
+        for (flag, properties) in [(1, "UNIQ_KEY\u{1}A\u{2}"), (2, "UNIQ_KEY\u{1}B")] {
+            BatchMessage { flag, body: b"m", properties }.encode_into(&mut body).unwrap();
+        }
+        let list = "WAIT\u{1}true\u{2}UNIQ_KEY\u{1}whole\u{2}";
+        let header = SendHeader { batch: true, properties: list.into(), ..header("T") };
+        assert_eq!(f.send(&header, &body), Ok(Encoded { queue_id: 1, records: 2 }));
+        let records: Vec<_> = RecordIter::new(&f.out.bytes).map(Result::unwrap).collect();
+        let seen: Vec<_> =
+            records.iter().map(|r| (r.flag(), r.property("UNIQ_KEY"), r.property("WAIT"))).collect();
+        assert_eq!(seen, [(1, Some("A"), Some("true")), (2, Some("B"), Some("true"))]);
+        body.truncate(body.len() - 1);
+        assert_eq!(f.code(&header, &body), response::MESSAGE_ILLEGAL);
+    }
+
+    #[test]
+    fn without_a_queue_the_broker_takes_them_in_turn() {
+        let mut f = Fixture::new();
+        let header = SendHeader { queue_id: -1, ..header("T") };
+        let queues: Vec<_> = (0..4).map(|_| f.send(&header, b"x").unwrap().queue_id).collect();
+        assert!(queues == [0, 1, 0, 1] || queues == [1, 0, 1, 0], "{queues:?}");
+    }
+
+    #[test]
+    fn a_changed_topic_is_noticed() {
+        let mut f = Fixture::new();
+        let header = SendHeader { queue_id: 3, ..header("T") };
+        assert_eq!(f.code(&header, b"x"), response::SYSTEM_ERROR);
+        f.metadata.apply(&Command::PutTopic(Topic::new("T", 4, 6)));
+        assert!(f.send(&header, b"x").is_ok());
+        f.metadata.apply(&Command::DeleteTopic { name: "T".into() });
+        assert_eq!(f.send(&header, b"x"), Err(SendProblem::UnknownTopic));
+    }
+}

@@ -1,0 +1,261 @@
+//! Requests that tools make to look into a broker: runtime information, statistics of topics and groups, connections,
+//! the configuration.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+
+use raftmq_remoting::Command;
+use raftmq_remoting::body::{
+    ConsumeStats, KvTable, MessageQueue, OffsetWrapper, ProducerConnection, QueueMap, TopicOffset,
+    TopicStatsTable,
+};
+use raftmq_remoting::codes::response;
+use raftmq_remoting::fastjson::BodyError;
+use raftmq_remoting::header::{ConsumeStatsHeader, ConsumerGroupHeader, ProducerGroupHeader, TopicHeader};
+
+use super::config_codes::json;
+use super::node::Node;
+use super::pull::existing_topic;
+use super::queue_codes::store_time;
+use super::reply::{Handled, Refusal, Reply};
+
+/// The version that tools print: that of the protocol spoken.
+const VERSION_NAME: &str = "V5_4_0";
+
+fn body(written: Result<Vec<u8>, BodyError>) -> Handled {
+    Reply::body(written.map_err(|error| Refusal::error(error.to_string()))?)
+}
+
+fn message_queue(node: &Node, topic: &str, queue_id: u32) -> MessageQueue {
+    MessageQueue {
+        broker_name: node.config.broker_name.clone(),
+        // Topics have far fewer queues.
+        queue_id: queue_id as i32,
+        topic: topic.to_owned(),
+    }
+}
+
+/// 202: the queues of a topic.
+pub(crate) fn topic_stats(node: &Node, command: &Command) -> Handled {
+    let name = TopicHeader::decode(command)?.topic;
+    let topic = existing_topic(node, &name)
+        .map_err(|refusal| Refusal::new(refusal.code, format!("topic[{name}] not exist")))?;
+    let mut offset_table = QueueMap::new();
+    for queue_id in 0..topic.read_queues.max(topic.write_queues) {
+        offset_table.insert(message_queue(node, &name, queue_id), topic_offset(node, &name, queue_id));
+    }
+    // Rates are measured for the broker as a whole.
+    body(TopicStatsTable { offset_table, topic_put_tps: 0.0 }.to_json())
+}
+
+fn topic_offset(node: &Node, topic: &str, queue_id: u32) -> TopicOffset {
+    let store = node.group.store();
+    let Some(queue) = store.queue(topic, queue_id) else { return TopicOffset::default() };
+    let (min, max) = (queue.min_offset(), queue.max_offset());
+    let last = max.checked_sub(1).and_then(|last| queue.get(last));
+    TopicOffset {
+        last_update_timestamp: last.and_then(|unit| store_time(store, unit)).unwrap_or(0),
+        max_offset: max as i64,
+        min_offset: min as i64,
+    }
+}
+
+/// 203: the members of a consumer group and what they subscribe to.
+pub(crate) fn consumer_connection(node: &Node, command: &Command) -> Handled {
+    let group = ConsumerGroupHeader::decode(command)?.consumer_group;
+    match node.clients.consumer_connection(&group) {
+        Some(connection) => json(&connection),
+        None => {
+            let remark = format!("the consumer group[{group}] not online");
+            Err(Refusal::new(response::CONSUMER_NOT_ONLINE, remark))
+        }
+    }
+}
+
+/// 204: the members of a producer group.
+pub(crate) fn producer_connection(node: &Node, command: &Command) -> Handled {
+    let group = ProducerGroupHeader::decode(command)?.producer_group;
+    match node.clients.producer_connections(&group) {
+        Some(connection_set) => json(&ProducerConnection { connection_set }),
+        None => Err(Refusal::error(format!("the producer group[{group}] not exist"))),
+    }
+}
+
+/// 208: how far a consumer group is.
+pub(crate) fn consume_stats(node: &Node, command: &Command) -> Handled {
+    node.leading()?;
+    let header = ConsumeStatsHeader::decode(command)?;
+    let group = &header.consumer_group;
+    let mut topics: BTreeSet<String> = node.clients.subscribed_topics(group).into_iter().collect();
+    topics.extend(node.group.metadata().offsets_of_group(group).into_iter().map(|commit| commit.topic));
+    let wanted = wanted_topics(&header);
+    let mut offset_table = QueueMap::new();
+    for name in topics.iter().filter(|name| wanted.is_empty() || wanted.contains(name.as_str())) {
+        let Some(topic) = node.group.metadata().topic(name) else { continue };
+        for queue_id in 0..topic.read_queues {
+            offset_table.insert(message_queue(node, name, queue_id), progress(node, group, name, queue_id));
+        }
+    }
+    // Rates are measured for the broker as a whole.
+    body(ConsumeStats { consume_tps: 0.0, offset_table }.to_json())
+}
+
+/// The topics a request is limited to; none means all.
+fn wanted_topics(header: &ConsumeStatsHeader) -> BTreeSet<&str> {
+    let list = header.topic_list.as_deref().unwrap_or_default().split(';');
+    header.topic.as_deref().into_iter().chain(list).filter(|topic| !topic.is_empty()).collect()
+}
+
+fn progress(node: &Node, group: &str, topic: &str, queue_id: u32) -> OffsetWrapper {
+    let store = node.group.store();
+    let queue = store.queue(topic, queue_id);
+    let committed = node.offsets.get(node.group.metadata(), group, topic, queue_id).unwrap_or(0);
+    let last = queue.as_ref().zip(committed.checked_sub(1)).and_then(|(queue, last)| queue.get(last));
+    OffsetWrapper {
+        broker_offset: queue.map_or(0, |queue| queue.max_offset()) as i64,
+        consumer_offset: committed as i64,
+        pull_offset: committed as i64,
+        last_timestamp: last.and_then(|unit| store_time(store, unit)).unwrap_or(0),
+    }
+}
+
+/// 28: names and values that tools print.
+pub(crate) fn runtime_info(node: &Node) -> Handled {
+    json(&KvTable { table: runtime_table(node) })
+}
+
+fn runtime_table(node: &Node) -> BTreeMap<String, String> {
+    let stats = node.stats();
+    let status = node.group.status();
+    let tps = |rates: [f64; 3]| format!("{:.2} {:.2} {:.2}", rates[0], rates[1], rates[2]);
+    let (put, get) = (tps(stats.put_tps), tps(stats.get_tps));
+    let totals = stats.totals;
+    let behind = status.max_physical_offset.saturating_sub(status.dispatched_physical_offset);
+    let flush_behind = status.max_physical_offset.saturating_sub(status.flushed_physical_offset);
+    let average = totals.put_bytes.checked_div(totals.put_messages).unwrap_or(0);
+    let mut table: BTreeMap<String, String> = [
+        ("brokerVersionDesc", VERSION_NAME.to_owned()),
+        ("brokerVersion", raftmq_remoting::command::VERSION.to_string()),
+        ("brokerActive", status.ready.to_string()),
+        ("bootTimestamp", node.boot_timestamp_ms.to_string()),
+        ("runtime", runtime(node.now_ms() / 1000)),
+        ("putTps", put),
+        ("getTransferedTps", get.clone()),
+        ("getTransferredTps", get.clone()),
+        ("getTotalTps", get.clone()),
+        ("getFoundTps", get),
+        ("putMessageTimesTotal", totals.put_messages.to_string()),
+        ("putMessageSizeTotal", totals.put_bytes.to_string()),
+        ("putMessageFailedTimes", totals.put_failed.to_string()),
+        ("putMessageAverageSize", average.to_string()),
+        ("commitLogMinOffset", status.min_physical_offset.to_string()),
+        ("commitLogMaxOffset", status.max_physical_offset.to_string()),
+        ("dispatchBehindBytes", behind.to_string()),
+        ("remainHowManyDataToFlush", format!("{flush_behind} B")),
+        ("raftRole", format!("{:?}", status.role)),
+        ("raftTerm", status.term.to_string()),
+        ("connections", stats.connections.to_string()),
+        ("heldPulls", stats.held_pulls.to_string()),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value))
+    .collect();
+    // Totals count from the start of the process, as nothing older is kept.
+    for (name, total) in [("msgPutTotal", totals.put_messages), ("msgGetTotal", totals.get_messages)] {
+        table.insert(format!("{name}TodayNow"), total.to_string());
+        table.insert(format!("{name}TodayMorning"), "0".to_owned());
+        table.insert(format!("{name}YesterdayMorning"), "0".to_owned());
+    }
+    // Tools read these without asking whether they are there. Nothing here has such queues, or a timer.
+    for name in ["send", "pull", "query", "ack", "litePull"] {
+        table.insert(format!("{name}ThreadPoolQueueSize"), "0".to_owned());
+        table.insert(format!("{name}ThreadPoolQueueHeadWaitTimeMills"), "0".to_owned());
+    }
+    for name in ["pageCacheLockTimeMills", "timerReadBehind", "timerOffsetBehind", "timerCongestNum"] {
+        table.insert(name.to_owned(), "0".to_owned());
+    }
+    for name in ["timerEnqueueTps", "timerDequeueTps"] {
+        table.insert(name.to_owned(), "0.0".to_owned());
+    }
+    table.insert("earliestMessageTimeStamp".to_owned(), earliest_store_time(node).to_string());
+    table
+}
+
+/// Store time of the oldest message that some queue still has; -1 where there is none.
+fn earliest_store_time(node: &Node) -> i64 {
+    let store = node.group.store();
+    let mut earliest = None;
+    for topic in node.group.metadata().topics() {
+        for queue_id in 0..topic.read_queues.max(topic.write_queues) {
+            let Some(queue) = store.queue(&topic.name, queue_id) else { continue };
+            let first = queue.get(queue.min_offset());
+            earliest = earliest.into_iter().chain(first.map(|unit| (unit.physical_offset, unit.size))).min();
+        }
+    }
+    let Some((physical_offset, size)) = earliest else { return -1 };
+    let unit = raftmq_store::Unit { physical_offset, size, tags_code: 0 };
+    store_time(store, unit).unwrap_or(-1)
+}
+
+/// The time since the start as RocketMQ prints it.
+fn runtime(seconds: u64) -> String {
+    let (minutes, hours) = (seconds / 60, seconds / 3600);
+    format!(
+        "[ {} days, {} hours, {} minutes, {} seconds ]",
+        hours / 24,
+        hours % 24,
+        minutes % 60,
+        seconds % 60
+    )
+}
+
+/// 26: the configuration as Java properties.
+pub(crate) fn broker_config(node: &Node) -> Handled {
+    let config = &node.config;
+    let limits = &config.limits;
+    let name_servers = config.namesrv.join(";");
+    let entries = BTreeMap::from([
+        ("autoCreateSubscriptionGroup", config.auto_create_group.to_string()),
+        ("autoCreateTopicEnable", config.auto_create_topic.to_string()),
+        ("brokerClusterName", config.cluster.clone()),
+        ("brokerIP1", config.advertise.ip().to_string()),
+        ("brokerId", node.broker_id().map_or_else(String::new, |id| id.to_string())),
+        ("brokerName", config.broker_name.clone()),
+        ("listenPort", config.advertise.port().to_string()),
+        ("longPollingEnable", "true".to_owned()),
+        ("maxMessageSize", limits.message_bytes.to_string()),
+        ("namesrvAddr", name_servers),
+    ]);
+    let mut text = String::new();
+    for (key, value) in entries {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{key}={value}");
+    }
+    let version = serde_json::to_string(&node.registration.data_version()).unwrap_or_default();
+    let mut ext = raftmq_remoting::Ext::new();
+    ext.set("version", &version);
+    Ok(Reply { ext, body: text.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_since_the_start_is_split_into_units() {
+        assert_eq!(runtime(0), "[ 0 days, 0 hours, 0 minutes, 0 seconds ]");
+        assert_eq!(runtime(2 * 86_400 + 3 * 3600 + 4 * 60 + 5), "[ 2 days, 3 hours, 4 minutes, 5 seconds ]");
+    }
+
+    #[test]
+    fn wanted_topics_are_the_one_and_the_list() {
+        let header = |topic: Option<&str>, list: Option<&str>| ConsumeStatsHeader {
+            consumer_group: "g".into(),
+            topic: topic.map(Into::into),
+            topic_list: list.map(Into::into),
+        };
+        assert!(wanted_topics(&header(None, Some(""))).is_empty());
+        let header = header(Some("a"), Some("b;c;"));
+        assert_eq!(wanted_topics(&header).into_iter().collect::<Vec<_>>(), ["a", "b", "c"]);
+    }
+}

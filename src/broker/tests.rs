@@ -1,0 +1,558 @@
+//! The broker over a real group of one member, spoken to over real sockets, with a name server that only listens.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use parking_lot::Mutex;
+use raftmq_message::RecordIter;
+use raftmq_message::batch::BatchMessage;
+use raftmq_message::id::OffsetMessageId;
+use raftmq_raft::{FlushMode, GroupConfig, Member};
+use raftmq_remoting::body::{
+    ConsumerData, ConsumerIdList, HeartbeatData, LockBatchRequest, LockBatchResponse, MessageQueue,
+    RegisterBrokerBody, SubscriptionData, TopicStatsTable,
+};
+use raftmq_remoting::codes::{request, response};
+use raftmq_remoting::encode::encode_command;
+use raftmq_remoting::frame::{self, FRAME_LEN_MAX};
+use raftmq_remoting::header::{PullHeader, PullResponse, RegisterBrokerHeader, SendHeader, SendResponse};
+use raftmq_remoting::{Command, Ext, Serialization, fastjson};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+
+use super::*;
+
+/// What a test waits for at most.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A client connection.
+struct Client {
+    stream: TcpStream,
+    input: BytesMut,
+    opaque: i32,
+}
+
+impl Client {
+    async fn connect(address: SocketAddr) -> Self {
+        Self { stream: TcpStream::connect(address).await.unwrap(), input: BytesMut::new(), opaque: 0 }
+    }
+
+    async fn write(&mut self, requests: impl IntoIterator<Item = Command>) {
+        let mut out = BytesMut::new();
+        for mut request in requests {
+            self.opaque += 1;
+            request.opaque = self.opaque;
+            encode_command(&request, &mut out).unwrap();
+        }
+        self.stream.write_all(&out).await.unwrap();
+    }
+
+    /// The next command from the broker, `None` where it has closed the connection.
+    async fn read(&mut self) -> Option<Command> {
+        let reading = async {
+            loop {
+                if let Some(frame) = frame::decode(&mut self.input, FRAME_LEN_MAX).unwrap() {
+                    return Some(Command::decode(frame).unwrap());
+                }
+                if self.stream.read_buf(&mut self.input).await.unwrap_or(0) == 0 {
+                    return None;
+                }
+            }
+        };
+        timeout(PATIENCE, reading).await.expect("no answer in time")
+    }
+
+    async fn call(&mut self, request: Command) -> Command {
+        self.write([request]).await;
+        let answer = self.read().await.expect("the broker has closed the connection");
+        assert_eq!((answer.opaque, answer.is_response(), answer.version), (self.opaque, true, 493));
+        answer
+    }
+
+    async fn ok(&mut self, request: Command) -> Command {
+        let code = request.code;
+        let answer = self.call(request).await;
+        assert_eq!(answer.code, response::SUCCESS, "code {code}: {:?}", answer.remark);
+        answer
+    }
+
+    /// A field of the answer to a request about a queue.
+    async fn queue_number(&mut self, code: i32, topic: &str, field: &'static str) -> i64 {
+        let ext = [("topic", topic), ("queueId", "0")].into_iter().collect();
+        self.ok(Command::request(code, ext)).await.ext.get_i64(field).unwrap().unwrap()
+    }
+}
+
+/// Registrations as they came in.
+type Registrations = Arc<Mutex<Vec<(i32, Command)>>>;
+
+async fn name_server() -> (String, Registrations) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let seen = Registrations::default();
+    let registrations = seen.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let registrations = registrations.clone();
+            tokio::spawn(async move {
+                let mut client = Client { stream, input: BytesMut::new(), opaque: 0 };
+                while let Some(request) = client.read_forever().await {
+                    let mut out = BytesMut::new();
+                    encode_command(&Command::response_to(&request, 0), &mut out).unwrap();
+                    registrations.lock().push((request.code, request));
+                    client.stream.write_all(&out).await.unwrap();
+                }
+            });
+        }
+    });
+    (address, seen)
+}
+
+impl Client {
+    async fn read_forever(&mut self) -> Option<Command> {
+        loop {
+            if let Some(frame) = frame::decode(&mut self.input, FRAME_LEN_MAX).unwrap() {
+                return Some(Command::decode(frame).unwrap());
+            }
+            if self.stream.read_buf(&mut self.input).await.unwrap_or(0) == 0 {
+                return None;
+            }
+        }
+    }
+}
+
+struct Fixture {
+    broker: Broker,
+    group: Group,
+    registrations: Registrations,
+    _dir: tempfile::TempDir,
+}
+
+fn free_address() -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
+}
+
+impl Fixture {
+    async fn start() -> Self {
+        Self::start_with(Limits::default()).await
+    }
+
+    /// A group of one member that leads, and a broker that has told its name servers so. One name server is down.
+    async fn start_with(limits: Limits) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let advertise = free_address();
+        let group = Group::start(GroupConfig {
+            cluster: "C1".into(),
+            broker_name: "broker-a".into(),
+            node_id: 1,
+            dir: dir.path().to_owned(),
+            members: vec![Member { id: 1, raft: free_address() }],
+            client: advertise,
+            admin: free_address(),
+            flush: FlushMode::Async,
+            segment_bytes: 1 << 20,
+            heartbeat_ms: 50,
+            election_timeout_ms: (150, 300),
+        })
+        .await
+        .unwrap();
+        let (name_server, registrations) = name_server().await;
+        let config = BrokerConfig {
+            cluster: "C1".into(),
+            broker_name: "broker-a".into(),
+            node_id: 1,
+            listen: advertise,
+            advertise,
+            namesrv: vec![free_address().to_string(), name_server],
+            auto_create_topic: true,
+            auto_create_group: true,
+            limits,
+        };
+        let broker = super::start(config, group.clone()).await.unwrap();
+        let fixture = Self { broker, group, registrations, _dir: dir };
+        fixture.until(|f| f.registered_topics().contains(&"C1_REPLY_TOPIC".to_owned())).await;
+        fixture
+    }
+
+    async fn until(&self, is_so: impl Fn(&Self) -> bool) {
+        let start = Instant::now();
+        while !is_so(self) {
+            assert!(start.elapsed() < PATIENCE, "it does not come to be");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn client(&self) -> Client {
+        Client::connect(self.broker.address).await
+    }
+
+    /// The topics of the newest registration as leader.
+    fn registered_topics(&self) -> Vec<String> {
+        let registrations = self.registrations.lock();
+        let leader = registrations.iter().rev().filter(|(code, _)| *code == request::REGISTER_BROKER).find(
+            |(_, r)| {
+                let header = RegisterBrokerHeader::decode(r).unwrap();
+                assert_eq!((header.broker_name.as_str(), header.cluster_name.as_str()), ("broker-a", "C1"));
+                assert_eq!(header.broker_addr, self.broker.address.to_string());
+                header.broker_id == 0
+            },
+        );
+        let Some((_, leader)) = leader else { return Vec::new() };
+        let body: RegisterBrokerBody = fastjson::parse(&leader.body).unwrap();
+        assert!(body.topic_config_serialize_wrapper.data_version.state_version > 0);
+        body.topic_config_serialize_wrapper.topic_config_table.into_keys().collect()
+    }
+
+    async fn stop(self) {
+        self.broker.shutdown().await;
+        self.group.shutdown().await;
+    }
+}
+
+fn send_header(topic: &str) -> SendHeader<'_> {
+    SendHeader {
+        producer_group: "P".into(),
+        topic: topic.into(),
+        default_topic: "TBW102".into(),
+        default_topic_queue_nums: 4,
+        queue_id: 0,
+        sys_flag: 0,
+        born_timestamp_ms: 1,
+        flag: 0,
+        properties: "TAGS\u{1}TagA\u{2}UNIQ_KEY\u{1}KEY\u{2}".into(),
+        reconsume_times: 0,
+        unit_mode: false,
+        max_reconsume_times: None,
+        batch: false,
+        broker_name: None,
+    }
+}
+
+fn send(topic: &str, body: impl Into<bytes::Bytes>) -> Command {
+    Command::request(request::SEND_MESSAGE_V2, send_header(topic).to_ext()).with_body(body)
+}
+
+/// A pull of queue 0 that may be held for so many ms.
+fn pull(topic: &str, offset: i64, hold_ms: i64, subscription: &str) -> Command {
+    let header = PullHeader {
+        consumer_group: "G".into(),
+        topic: topic.into(),
+        queue_id: 0,
+        queue_offset: offset,
+        max_msg_nums: 32,
+        sys_flag: if hold_ms > 0 { 6 } else { 4 },
+        commit_offset: 0,
+        suspend_timeout_ms: hold_ms,
+        subscription: Some(subscription.into()),
+        sub_version: 0,
+        expression_type: Some("TAG".into()),
+        max_msg_bytes: None,
+    };
+    Command::request(request::PULL_MESSAGE, header.to_ext())
+}
+
+fn bodies(records: &[u8]) -> Vec<Vec<u8>> {
+    RecordIter::new(records).map(|record| record.unwrap().body().to_vec()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_goes_in_and_comes_out() {
+    let f = Fixture::start().await;
+    let mut client = f.client().await;
+    let answer = client.ok(send("T", "hello")).await;
+    assert!(f.registered_topics().contains(&"T".to_owned()), "the route is there before the answer");
+    let fields = SendResponse::decode(&answer).unwrap();
+    assert_eq!((fields.queue_id, fields.queue_offset, fields.transaction_id.as_deref()), (0, 0, Some("KEY")));
+    assert_eq!((fields.region.as_deref(), fields.trace_on), (Some("DefaultRegion"), true));
+    let id = OffsetMessageId::parse(&fields.msg_id).unwrap();
+    assert_eq!(id.store_host, f.broker.address);
+
+    // The binary header, the long names, and a batch.
+    let mut binary = send("T", "two");
+    binary.serialization = Serialization::RocketMq;
+    assert_eq!(client.ok(binary).await.serialization, Serialization::RocketMq);
+    let long = Command::request(request::SEND_MESSAGE, send_header("T").to_ext_v1()).with_body("three");
+    assert_eq!(client.ok(long).await.ext.get_i64("queueOffset"), Ok(Some(2)));
+    let batch = SendHeader { batch: true, ..send_header("T") }.to_ext();
+    let mut body = BytesMut::new();
+    for text in [b"four", b"five"] {
+        BatchMessage { flag: 0, body: text, properties: "" }.encode_into(&mut body).unwrap();
+    }
+    let answer =
+        client.ok(Command::request(request::SEND_BATCH_MESSAGE, batch).with_body(body.freeze())).await;
+    let fields = SendResponse::decode(&answer).unwrap();
+    assert_eq!((fields.queue_offset, fields.msg_id.split(',').count()), (3, 2));
+
+    assert_eq!(
+        client.queue_number(request::GET_MAX_OFFSET, "T", "offset").await,
+        5,
+        "what was acknowledged counts"
+    );
+    let mut found = Vec::new();
+    while found.len() < 5 {
+        let answer = client.ok(pull("T", found.len() as i64, 5000, "*")).await;
+        found.extend(bodies(&answer.body));
+        let fields = PullResponse::decode(&answer).unwrap();
+        assert_eq!((fields.next_begin_offset, fields.min_offset), (found.len() as i64, 0));
+    }
+    assert_eq!(
+        found,
+        [b"hello".to_vec(), b"two".to_vec(), b"three".to_vec(), b"four".to_vec(), b"five".to_vec()]
+    );
+
+    let ext: Ext = [("offset", id.physical_offset.to_string().as_str())].into_iter().collect();
+    let record = client.ok(Command::request(request::VIEW_MESSAGE_BY_ID, ext)).await;
+    let record = raftmq_message::RecordView::parse(&record.body).unwrap();
+    assert_eq!(
+        (record.body(), record.queue_offset(), record.property("CLUSTER")),
+        (&b"hello"[..], 0, Some("C1"))
+    );
+    assert_eq!(record.store_host(), f.broker.address);
+
+    assert_eq!(client.queue_number(request::GET_MAX_OFFSET, "T", "offset").await, 5);
+    assert_eq!(client.queue_number(request::GET_MIN_OFFSET, "T", "offset").await, 0);
+    let stored = client.queue_number(request::GET_EARLIEST_MSG_STORETIME, "T", "timestamp").await;
+    assert_eq!(stored, record.store_timestamp_ms());
+    let ext = [("topic", "T"), ("queueId", "0"), ("timestamp", "0")].into_iter().collect();
+    let answer = client.ok(Command::request(request::SEARCH_OFFSET_BY_TIMESTAMP, ext)).await;
+    assert_eq!(answer.ext.get_i64("offset"), Ok(Some(0)));
+
+    let ext = [("topic", "T")].into_iter().collect();
+    let answer = client.ok(Command::request(request::GET_TOPIC_STATS_INFO, ext)).await;
+    let stats: TopicStatsTable = fastjson::parse(&answer.body).unwrap();
+    assert_eq!(stats.offset_table.len(), 4);
+    assert_eq!(stats.offset_table.values().map(|queue| queue.max_offset).sum::<i64>(), 5);
+    let totals = f.broker.stats().totals;
+    assert_eq!((totals.put_messages, totals.get_messages, totals.put_failed), (5, 5, 0));
+    f.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_sends_in_one_write_are_answered_in_order_and_one_way_ones_not() {
+    const COUNT: usize = 2000;
+    let f = Fixture::start().await;
+    let mut client = f.client().await;
+    client.ok(send("T", "first")).await;
+    let sends = (0..COUNT).map(|n| {
+        // One that nearly fills an entry of the log, so that those behind it have to go into another.
+        let len = if n == 5 { 1_040_000 } else { 1000 };
+        let send = send("T", format!("body {n} {}", "x".repeat(len)));
+        if n % 10 == 0 { send.oneway() } else { send }
+    });
+    let first = client.opaque + 1;
+    client.write(sends).await;
+    let mut offsets = vec![None; COUNT];
+    for _ in 0..COUNT - COUNT / 10 {
+        let answer = client.read().await.unwrap();
+        assert_eq!(answer.code, 0, "{:?}", answer.remark);
+        let at = (answer.opaque - first) as usize;
+        offsets[at] = answer.ext.get_i64("queueOffset").unwrap();
+    }
+    for (n, offset) in offsets.iter().enumerate() {
+        assert_eq!(*offset, (n % 10 != 0).then_some(n as i64 + 1));
+    }
+    let mut found = Vec::new();
+    while found.len() < COUNT + 1 {
+        let answer = client.ok(pull("T", found.len() as i64, 5000, "*")).await;
+        found.extend(bodies(&answer.body));
+    }
+    assert!(found[1..].iter().enumerate().all(|(n, body)| body.starts_with(format!("body {n} ").as_bytes())));
+    assert_eq!(f.broker.stats().bytes_in_flight, 0);
+    f.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pull_is_held_until_something_it_wants_arrives_or_its_time_is_over() {
+    let f = Fixture::start().await;
+    let (mut producer, mut consumer) = (f.client().await, f.client().await);
+    producer.ok(send("T", "zero")).await;
+    consumer.ok(pull("T", 0, 5000, "*")).await;
+
+    let start = Instant::now();
+    let nothing = consumer.call(pull("T", 1, 300, "*")).await;
+    assert_eq!((nothing.code, nothing.remark.as_deref()), (19, Some("OFFSET_OVERFLOW_ONE")));
+    assert!(start.elapsed() >= Duration::from_millis(300));
+    assert_eq!(PullResponse::decode(&nothing).unwrap().next_begin_offset, 1);
+
+    let start = Instant::now();
+    consumer.write([pull("T", 1, 20_000, "TagB"), pull("T", 1, 20_000, "TagA")]).await;
+    f.until(|f| f.broker.stats().held_pulls == 2).await;
+    producer.ok(send("T", "one")).await;
+    let found = consumer.read().await.unwrap();
+    assert_eq!((found.code, bodies(&found.body)), (0, vec![b"one".to_vec()]));
+    assert!(start.elapsed() < Duration::from_secs(5));
+    assert_eq!(f.broker.stats().held_pulls, 1, "who wants another tag goes on waiting");
+    drop(consumer);
+    f.until(|f| f.broker.stats().held_pulls == 0).await;
+
+    // An empty queue that was never written is held as well, and so is one of a tag that does not come.
+    let mut consumer = f.client().await;
+    let mut other = pull("T", 0, 200, "*");
+    other.ext.set("queueId", "3");
+    assert_eq!(consumer.call(other).await.code, 19);
+    f.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn consumers_find_each_other_and_their_offsets() {
+    let f = Fixture::start().await;
+    let (mut a, mut b) = (f.client().await, f.client().await);
+    a.ok(send("T", "zero")).await;
+    a.ok(pull("T", 0, 5000, "*")).await;
+    let beat = |id: &str| {
+        let subscription =
+            SubscriptionData { topic: "T".into(), sub_string: "*".into(), ..Default::default() };
+        let consumer = ConsumerData {
+            group_name: "G".into(),
+            subscription_data_set: vec![subscription],
+            ..Default::default()
+        };
+        let body =
+            HeartbeatData { client_id: id.into(), consumer_data_set: vec![consumer], ..Default::default() };
+        Command::request(request::HEART_BEAT, Ext::new()).with_body(fastjson::to_vec(&body).unwrap())
+    };
+    let members = || {
+        let ext = [("consumerGroup", "G")].into_iter().collect();
+        Command::request(request::GET_CONSUMER_LIST_BY_GROUP, ext)
+    };
+    let ids = |answer: &Command| fastjson::parse::<ConsumerIdList>(&answer.body).unwrap().consumer_id_list;
+
+    // A member is told of itself too, as it is then sure to share out the queues anew.
+    a.write([beat("a")]).await;
+    let mut codes = [a.read().await.unwrap(), a.read().await.unwrap()].map(|c| (c.is_response(), c.code));
+    codes.sort_unstable();
+    assert_eq!(codes, [(false, request::NOTIFY_CONSUMER_IDS_CHANGED), (true, 0)]);
+    assert!(f.registered_topics().contains(&"%RETRY%G".to_owned()));
+    assert_eq!(ids(&a.ok(members()).await), ["a"]);
+    b.write([beat("b")]).await;
+    let told = a.read().await.unwrap();
+    assert_eq!((told.code, told.ext.get("consumerGroup").as_deref()), (40, Some("G")));
+    for _ in 0..2 {
+        b.read().await.unwrap();
+    }
+    assert_eq!(ids(&b.ok(members()).await), ["a", "b"]);
+
+    let offset_ext = |offset: Option<&str>| {
+        let mut ext: Ext = [("consumerGroup", "G"), ("topic", "T"), ("queueId", "0")].into_iter().collect();
+        if let Some(offset) = offset {
+            ext.set("commitOffset", offset);
+        }
+        ext
+    };
+    let query = || Command::request(request::QUERY_CONSUMER_OFFSET, offset_ext(None));
+    let answer = a.ok(query()).await;
+    assert_eq!(
+        answer.ext.get_i64("offset"),
+        Ok(Some(0)),
+        "a new group starts at the first message of a young queue"
+    );
+    let mut strict = query();
+    strict.ext.set("setZeroIfNotFound", "false");
+    assert_eq!(a.call(strict).await.code, response::QUERY_NOT_FOUND);
+    a.ok(Command::request(request::UPDATE_CONSUMER_OFFSET, offset_ext(Some("1")))).await;
+    assert_eq!(b.ok(query()).await.ext.get_i64("offset"), Ok(Some(1)), "seen before it is in the log");
+    f.until(|f| f.group.metadata().offset("G", "T", 0) == Some(1)).await;
+
+    let lock = |id: &str| {
+        let queue = MessageQueue { broker_name: "broker-a".into(), queue_id: 0, topic: "T".into() };
+        let body = LockBatchRequest {
+            client_id: id.into(),
+            consumer_group: "G".into(),
+            mq_set: vec![queue],
+            only_this_broker: false,
+        };
+        Command::request(request::LOCK_BATCH_MQ, Ext::new()).with_body(fastjson::to_vec(&body).unwrap())
+    };
+    let held =
+        |answer: &Command| fastjson::parse::<LockBatchResponse>(&answer.body).unwrap().lock_ok_mq_set.len();
+    assert_eq!(held(&a.ok(lock("a")).await), 1);
+    assert_eq!(held(&b.ok(lock("b")).await), 0);
+    let unlock = Command { code: request::UNLOCK_BATCH_MQ, ..lock("a") };
+    a.ok(unlock).await;
+    assert_eq!(held(&b.ok(lock("b")).await), 1);
+
+    drop(a);
+    let told = b.read().await.unwrap();
+    assert_eq!(told.code, request::NOTIFY_CONSUMER_IDS_CHANGED);
+    assert_eq!(ids(&b.ok(members()).await), ["b"]);
+    f.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bad_input_is_answered_or_closes_its_own_connection_only() {
+    let f = Fixture::start().await;
+    let mut client = f.client().await;
+    let answer = client.call(Command::request(9999, Ext::new())).await;
+    assert_eq!((answer.code, answer.remark.as_deref()), (3, Some(" request type 9999 not supported")));
+    for code in
+        [10, 310, 320, 11, 14, 15, 29, 30, 31, 32, 33, 35, 38, 17, 215, 351, 352, 207, 202, 203, 204, 208]
+    {
+        let answer = client.call(Command::request(code, Ext::new())).await;
+        assert_eq!(answer.code, response::SYSTEM_ERROR, "{code}");
+        assert!(answer.remark.unwrap().contains("missing"), "{code}");
+    }
+    for code in [34, 41, 42, 46, 200] {
+        let answer = client.call(Command::request(code, Ext::new()).with_body("{\"x\":")).await;
+        assert_ne!(answer.code, response::SUCCESS, "{code}");
+    }
+    for code in [21, 201, 26, 28] {
+        client.ok(Command::request(code, Ext::new())).await;
+    }
+    let large = client.call(send("T", vec![0; (1 << 20) + 1])).await;
+    assert_eq!(large.code, response::MESSAGE_ILLEGAL, "larger than a segment of the log");
+    for garbage in
+        [&[0xFF; 64][..], &[0, 0, 0, 1, 0, 0, 0, 0], &[0, 0, 0, 8, 0, 0, 0, 4, b'{', b'}', b'x', b'y']]
+    {
+        let mut hostile = f.client().await;
+        hostile.stream.write_all(garbage).await.unwrap();
+        assert!(hostile.read().await.is_none(), "{garbage:?}");
+    }
+    client.ok(send("T", "still here")).await;
+    f.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_does_not_read_costs_no_more_than_its_limit() {
+    let limits = Limits { output_bytes_pause: 64 * 1024, output_bytes_close: 1 << 20, ..Limits::default() };
+    let f = Fixture::start_with(limits).await;
+    let mut client = f.client().await;
+    for _ in 0..8 {
+        client.ok(send("T", vec![b'x'; 30_000])).await;
+    }
+    client.ok(pull("T", 7, 5000, "*")).await;
+    assert_eq!(client.call(pull("T", 9, 5000, "*")).await.code, response::PULL_OFFSET_MOVED);
+    // 1,000 answers of 240,000 bytes, none of which is read.
+    let mut greedy = f.client().await;
+    greedy.write((0..1000).map(|_| pull("T", 0, 0, "*"))).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let waiting = f.broker.node.buffered_output.get();
+    assert!(waiting <= 1 << 20, "{waiting} bytes wait");
+    client.ok(send("T", "others go on")).await;
+    let mut answers = 0;
+    while answers < 1000 {
+        let answer = greedy.read().await.expect("a client that reads again is served on");
+        assert!(matches!(answer.code, response::SUCCESS | response::PULL_RETRY_IMMEDIATELY));
+        answers += 1;
+    }
+    f.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_tells_everybody() {
+    let f = Fixture::start().await;
+    let (mut producer, mut consumer) = (f.client().await, f.client().await);
+    producer.ok(send("T", "x")).await;
+    producer.ok(pull("T", 0, 5000, "*")).await;
+    consumer.write([pull("T", 1, 20_000, "*")]).await;
+    f.until(|f| f.broker.stats().held_pulls == 1).await;
+    f.broker.shutdown().await;
+    assert_eq!(consumer.read().await.unwrap().code, response::SERVICE_NOT_AVAILABLE);
+    assert!(consumer.read().await.is_none() && producer.read().await.is_none());
+    assert!(f.registrations.lock().iter().any(|(code, _)| *code == request::UNREGISTER_BROKER));
+    assert!(TcpStream::connect(f.broker.address).await.is_err());
+    f.stop().await;
+}

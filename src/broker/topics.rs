@@ -1,0 +1,217 @@
+//! Making topics and groups: the system's own, those that sends and consumers need, and those that people ask for.
+//!
+//! A change goes through the log and is then registered at the name servers before anybody is told of it, so that a
+//! route that a client asks for next is there.
+
+use std::sync::Arc;
+
+use raftmq_message::topic::{self, GROUP_NAME_LEN_MAX, group_of_retry_topic, retry_topic, validate_group};
+use raftmq_raft::{Command, SubscriptionGroup, Topic};
+use raftmq_remoting::body::perm;
+use raftmq_remoting::codes::response;
+use raftmq_remoting::header::SendHeader;
+
+use super::node::Node;
+use super::reply::Refusal;
+
+const READ_WRITE: u32 = (perm::READ | perm::WRITE) as u32;
+const INHERIT: u32 = perm::INHERIT as u32;
+/// Queues of the topic that automatically made topics copy; RocketMQ's default.
+const AUTO_CREATE_QUEUES: u32 = 8;
+
+/// The topics that every broker has, as RocketMQ 4.9 makes them.
+fn system_topics(cluster: &str, broker_name: &str) -> Vec<Topic> {
+    let plain = [
+        (topic::SELF_TEST_TOPIC, 1),
+        (topic::BENCHMARK_TOPIC, 16),
+        (topic::OFFSET_MOVED_TOPIC, 1),
+        (topic::SCHEDULE_TOPIC, 18),
+        (topic::TRACE_TOPIC, 1),
+        (topic::TRANS_HALF_TOPIC, 1),
+        (topic::TRANS_OP_HALF_TOPIC, 1),
+        (topic::TRANS_CHECK_MAX_TIME_TOPIC, 1),
+    ];
+    let mut topics: Vec<_> =
+        plain.into_iter().map(|(name, queues)| Topic::new(name, queues, READ_WRITE)).collect();
+    topics.push(Topic::new(topic::AUTO_CREATE_TOPIC, AUTO_CREATE_QUEUES, READ_WRITE | INHERIT));
+    topics.push(Topic::new(cluster, 16, READ_WRITE | INHERIT));
+    topics.push(Topic::new(broker_name, 1, READ_WRITE | INHERIT));
+    topics.push(Topic::new(format!("{cluster}_REPLY_TOPIC"), 1, READ_WRITE));
+    topics
+}
+
+/// Makes what a new leader finds missing: the system's topics, and the groups of consumers that it heard of before.
+pub(crate) async fn complete(node: &Node) -> Result<(), Refusal> {
+    let changes = node.topic_changes.lock().await;
+    for topic in system_topics(&node.config.cluster, &node.config.broker_name) {
+        if node.group.metadata().topic(&topic.name).is_none() {
+            node.propose(Command::PutTopic(topic)).await?;
+        }
+    }
+    drop(changes);
+    for group in node.clients.consumer_groups() {
+        if let Err(refusal) = create_group(node, &group).await {
+            tracing::debug!(group, remark = %refusal.remark, "consumer group not made");
+        }
+    }
+    Ok(())
+}
+
+/// Makes the topic that a send needs, if it may.
+pub(crate) async fn create_for_send(node: &Node, header: &SendHeader<'_>) -> Result<(), Refusal> {
+    let name = header.topic.as_ref();
+    if let Some(group) = group_of_retry_topic(name) {
+        if node.group.metadata().group(group).is_none() {
+            let remark = format!("subscription group not exist, {group}");
+            return Err(Refusal::new(response::SUBSCRIPTION_GROUP_NOT_EXIST, remark));
+        }
+        return create_group(node, group).await.map(drop);
+    }
+    let missing =
+        || Refusal::new(response::TOPIC_NOT_EXIST, format!("topic[{name}] not exist, apply first please!"));
+    if !node.config.auto_create_topic {
+        return Err(missing());
+    }
+    let default_topic = node.group.metadata().topic(&header.default_topic).ok_or_else(missing)?;
+    let topic = inherited(name, &default_topic, header.default_topic_queue_nums).ok_or_else(missing)?;
+    tracing::info!(topic = name, queues = topic.write_queues, peer_group = %header.producer_group, "making a topic");
+    put_if_missing(node, topic).await
+}
+
+/// The topic that is made in another's image, with no more queues than that.
+fn inherited(name: &str, default_topic: &Topic, wanted_queues: i32) -> Option<Topic> {
+    let queues = u32::try_from(wanted_queues).unwrap_or(0).clamp(1, default_topic.write_queues.max(1));
+    (default_topic.perm & INHERIT != 0).then(|| Topic::new(name, queues, default_topic.perm & !INHERIT))
+}
+
+/// A group's settings, the group and its retry topic made if they are missing and may be.
+pub(crate) async fn create_group(node: &Node, name: &str) -> Result<Arc<SubscriptionGroup>, Refusal> {
+    let metadata = node.group.metadata();
+    let group = match metadata.group(name) {
+        Some(group) => group,
+        None => {
+            let absent = Refusal::new(
+                response::SUBSCRIPTION_GROUP_NOT_EXIST,
+                format!("subscription group [{name}] does not exist"),
+            );
+            if !node.config.auto_create_group {
+                return Err(absent);
+            }
+            check_group_name(name)?;
+            let group = SubscriptionGroup::new(name);
+            put_group(node, group, true).await?;
+            metadata.group(name).ok_or(absent)?
+        }
+    };
+    let topic = retry_topic(name);
+    if metadata.topic(&topic).is_none() && group.retry_queues > 0 {
+        put_if_missing(node, Topic::new(topic, group.retry_queues, READ_WRITE)).await?;
+    }
+    Ok(group)
+}
+
+/// Checks a group's name, room for the prefix of its retry topic included.
+pub(crate) fn check_group_name(name: &str) -> Result<(), Refusal> {
+    validate_group(name).map_err(|error| Refusal::illegal(error.to_string()))?;
+    if retry_topic(name).len() > GROUP_NAME_LEN_MAX {
+        return Err(Refusal::illegal(format!(
+            "the group name of {} bytes is too long for its retry topic",
+            name.len()
+        )));
+    }
+    Ok(())
+}
+
+/// Creates or changes a group; with `only_new` one that exists is left as it is.
+pub(crate) async fn put_group(node: &Node, group: SubscriptionGroup, only_new: bool) -> Result<(), Refusal> {
+    let _changes = node.topic_changes.lock().await;
+    let metadata = node.group.metadata();
+    let exists = metadata.group(&group.name).is_some();
+    if exists && only_new {
+        return Ok(());
+    }
+    if !exists && metadata.groups().len() >= node.config.limits.groups {
+        return Err(Refusal::busy(format!("there are {} subscription groups", node.config.limits.groups)));
+    }
+    node.propose(Command::PutGroup(group)).await.map(drop)
+}
+
+/// Creates a topic unless it exists.
+async fn put_if_missing(node: &Node, topic: Topic) -> Result<(), Refusal> {
+    change(node, topic, true).await
+}
+
+/// Creates a topic or changes it.
+pub(crate) async fn put(node: &Node, topic: Topic) -> Result<(), Refusal> {
+    change(node, topic, false).await
+}
+
+async fn change(node: &Node, topic: Topic, only_new: bool) -> Result<(), Refusal> {
+    {
+        let _changes = node.topic_changes.lock().await;
+        let metadata = node.group.metadata();
+        let exists = metadata.topic(&topic.name).is_some();
+        if !(exists && only_new) {
+            check_limits(node, &topic, exists)?;
+            node.propose(Command::PutTopic(topic)).await?;
+        }
+    }
+    node.registration.wait_for(node.group.metadata().version()).await;
+    Ok(())
+}
+
+fn check_limits(node: &Node, topic: &Topic, exists: bool) -> Result<(), Refusal> {
+    let limits = &node.config.limits;
+    let queues = topic.read_queues.max(topic.write_queues);
+    if queues > limits.queues_per_topic {
+        let max = limits.queues_per_topic;
+        return Err(Refusal::illegal(format!("a topic has at most {max} queues, not {queues}")));
+    }
+    if !exists && node.group.metadata().topics().len() >= limits.topics {
+        return Err(Refusal::busy(format!("there are {} topics", limits.topics)));
+    }
+    Ok(())
+}
+
+/// Removes a topic; it need not exist.
+pub(crate) async fn delete(node: &Node, name: &str) -> Result<(), Refusal> {
+    if node.group.metadata().topic(name).is_some() {
+        node.propose(Command::DeleteTopic { name: name.to_owned() }).await?;
+        node.registration.wait_for(node.group.metadata().version()).await;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_inherits_permission_and_at_most_as_many_queues() {
+        let system = system_topics("C", "b");
+        let default_topic = system.iter().find(|topic| topic.name == "TBW102").unwrap();
+        for (wanted, queues) in [(4, 4), (16, 8), (0, 1), (-3, 1)] {
+            let topic = inherited("t", default_topic, wanted).unwrap();
+            assert_eq!((topic.write_queues, topic.read_queues, topic.perm), (queues, queues, READ_WRITE));
+        }
+        assert_eq!(inherited("t", &Topic::new("plain", 4, READ_WRITE), 4), None);
+    }
+
+    #[test]
+    fn system_topics_are_valid_and_there_once() {
+        let topics = system_topics("DefaultCluster", "broker-a");
+        let names: std::collections::BTreeSet<_> = topics.iter().map(|topic| topic.name.as_str()).collect();
+        assert_eq!(names.len(), topics.len());
+        for name in ["DefaultCluster", "broker-a", "DefaultCluster_REPLY_TOPIC", "SCHEDULE_TOPIC_XXXX"] {
+            assert!(names.contains(name), "{name}");
+        }
+        assert!(names.iter().all(|name| topic::validate_topic(name).is_ok()));
+    }
+
+    #[test]
+    fn a_group_has_to_leave_room_for_its_retry_topic() {
+        assert!(check_group_name(&"g".repeat(248)).is_ok());
+        assert!(check_group_name(&"g".repeat(249)).is_err());
+        assert!(check_group_name("a b").is_err());
+    }
+}

@@ -1,0 +1,63 @@
+//! RaftMQ: a broker for Apache RocketMQ clients whose commit log is a Raft log. One binary, its roles as subcommands.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `cli` | the command line |
+//! | `roles` | starting and stopping what a process runs |
+//! | `broker` | serving producers and consumers |
+//! | `namesrv` | telling clients where topics live |
+//! | `admin` | the HTTP API, and asking it |
+//! | `bench` | a load generator |
+
+mod admin;
+mod bench;
+mod broker;
+mod cli;
+mod namesrv;
+mod roles;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use cli::{Cli, RoleArgs};
+
+fn main() -> ExitCode {
+    match log_to_stderr().and_then(|()| run(&Cli::parse().role)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("raftmq: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(role: &RoleArgs) -> anyhow::Result<()> {
+    match role {
+        RoleArgs::Broker(args) => roles::broker(args),
+        RoleArgs::Namesrv(args) => roles::namesrv(args),
+        RoleArgs::Admin(args) => admin::client::run(args),
+        RoleArgs::Bench(args) => bench::run(args),
+        RoleArgs::NullServer(args) => bench::null_server::run(args.listen),
+    }
+}
+
+/// What is logged is set by RAFTMQ_LOG, such as `debug` or `info,raftmq_raft=debug`.
+fn log_to_stderr() -> anyhow::Result<()> {
+    const VARIABLE: &str = "RAFTMQ_LOG";
+    const DEFAULT: &str = "info,openraft=error";
+    let filter = match std::env::var(VARIABLE) {
+        Ok(filter) => EnvFilter::try_new(&filter).with_context(|| format!("{VARIABLE}={filter}"))?,
+        Err(_) => EnvFilter::new(DEFAULT),
+    };
+    let stderr = std::io::stderr;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(stderr)
+        .with_ansi(stderr().is_terminal())
+        .init();
+    Ok(())
+}

@@ -1,0 +1,245 @@
+//! The roles a process can have, from start to stop: what is started in which order, and what a signal does.
+
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use raftmq_client::parse_name_servers;
+use raftmq_raft::{Group, GroupConfig};
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::admin::{self, Admin};
+use crate::broker::{self, Broker, BrokerConfig, Limits};
+use crate::cli::{BrokerArgs, NamesrvArgs};
+use crate::namesrv::{self, Namesrv, NamesrvConfig};
+
+/// A stop that takes longer is cut off.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// For blocking work that is still running when the process ends.
+const RUNTIME_STOP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Runs a member of a group until a signal or a failure ends it.
+pub(crate) fn broker(args: &BrokerArgs) -> anyhow::Result<()> {
+    raise_file_limit();
+    let runtime = runtime(args.threads)?;
+    let ended = runtime.block_on(Box::pin(run_broker(args)));
+    runtime.shutdown_timeout(RUNTIME_STOP_TIMEOUT);
+    ended
+}
+
+/// Runs a name server until a signal ends it.
+pub(crate) fn namesrv(args: &NamesrvArgs) -> anyhow::Result<()> {
+    raise_file_limit();
+    let runtime = runtime(Some(1))?;
+    runtime.block_on(async {
+        let mut signals = Signals::new()?;
+        let mut namesrv = namesrv::start(NamesrvConfig::new(args.listen)).await?;
+        let name = signals.next().await;
+        tracing::info!(signal = name, "stopping");
+        namesrv.shutdown().await;
+        Ok(())
+    })
+}
+
+async fn run_broker(args: &BrokerArgs) -> anyhow::Result<()> {
+    let mut signals = Signals::new()?;
+    let mut running = tokio::select! {
+        started = Box::pin(Running::start(args)) => started?,
+        name = signals.next() => bail!("{name} while starting"),
+    };
+    let failure = tokio::select! {
+        reason = running.group.stopped() => Some(reason),
+        name = signals.next() => {
+            tracing::info!(signal = name, "stopping");
+            None
+        }
+    };
+    let stopping = tokio::time::timeout(STOP_TIMEOUT, Box::pin(running.stop(failure.is_none())));
+    let stopped = tokio::select! {
+        stopped = stopping => stopped,
+        name = signals.next() => bail!("{name} while stopping"),
+    };
+    match (failure, stopped) {
+        (Some(reason), _) => Err(anyhow!("stopped: {reason}")),
+        (None, Err(_)) => bail!("not stopped within {} s", STOP_TIMEOUT.as_secs()),
+        (None, Ok(())) => Ok(()),
+    }
+}
+
+/// All that runs in a broker's process.
+struct Running {
+    namesrv: Option<Namesrv>,
+    group: Group,
+    broker: Broker,
+    admin: Option<Admin>,
+}
+
+impl Running {
+    /// Addresses first, so that a port in use is found out before the log is opened.
+    async fn start(args: &BrokerArgs) -> anyhow::Result<Self> {
+        let group_config = group_config(args)?;
+        let mut broker_config = broker_config(args)?;
+        let namesrv = match args.namesrv_listen {
+            Some(listen) => Some(namesrv::start(NamesrvConfig::new(listen)).await?),
+            None => None,
+        };
+        if let (None, Some(own)) = (&args.namesrv, &namesrv) {
+            broker_config.namesrv = vec![own.local_addr().to_string()];
+        }
+        if broker_config.namesrv.is_empty() {
+            bail!("no name server: give --namesrv, or --namesrv-listen to run one inside");
+        }
+        let bound = admin::bind(args.admin).await?;
+        let group = Group::start(group_config).await?;
+        let broker = match broker::start(broker_config, group.clone()).await {
+            Ok(broker) => broker,
+            Err(error) => {
+                group.shutdown().await;
+                return Err(error);
+            }
+        };
+        let admin_addr = bound.local_addr();
+        let admin =
+            bound.serve(args.cluster.clone(), args.broker_name.clone(), group.clone(), broker.clone());
+        tracing::info!(
+            node_id = args.id,
+            clients = %args.listen,
+            members = %args.raft,
+            admin = %admin_addr,
+            "started"
+        );
+        Ok(Self { namesrv, group, broker, admin: Some(admin) })
+    }
+
+    /// Hands leadership over where that is possible, then stops from the outside in; the name server last, so that
+    /// clients can ask it where to go.
+    async fn stop(&mut self, in_order: bool) {
+        if in_order {
+            self.group.transfer_leadership().await;
+        }
+        self.broker.shutdown().await;
+        self.group.shutdown().await;
+        self.admin = None;
+        if let Some(namesrv) = &mut self.namesrv {
+            namesrv.shutdown().await;
+        }
+    }
+}
+
+fn group_config(args: &BrokerArgs) -> anyhow::Result<GroupConfig> {
+    let own = args.peers.0.iter().find(|member| member.id == args.id);
+    let own = own.with_context(|| format!("--peers has no member {}, which --id says this is", args.id))?;
+    if own.raft != args.raft {
+        bail!("--peers says member {} is at {}, --raft says {}", args.id, own.raft, args.raft);
+    }
+    Ok(GroupConfig {
+        cluster: args.cluster.clone(),
+        broker_name: args.broker_name.clone(),
+        node_id: args.id,
+        dir: args.dir.clone(),
+        members: args.peers.0.clone(),
+        client: advertised(args)?,
+        admin: args.admin,
+        flush: args.flush.into(),
+        segment_bytes: args.segment_size,
+        heartbeat_ms: args.heartbeat_ms,
+        election_timeout_ms: (args.election_ms.0, args.election_ms.1),
+    })
+}
+
+fn broker_config(args: &BrokerArgs) -> anyhow::Result<BrokerConfig> {
+    Ok(BrokerConfig {
+        cluster: args.cluster.clone(),
+        broker_name: args.broker_name.clone(),
+        node_id: args.id,
+        listen: args.listen,
+        advertise: advertised(args)?,
+        namesrv: args.namesrv.as_deref().map(parse_name_servers).unwrap_or_default(),
+        auto_create_topic: true,
+        auto_create_group: true,
+        limits: Limits::default(),
+    })
+}
+
+/// The address in routes, which clients must be able to connect to.
+fn advertised(args: &BrokerArgs) -> anyhow::Result<std::net::SocketAddr> {
+    let addr = args.advertise.unwrap_or(args.listen);
+    if addr.ip().is_unspecified() || addr.port() == 0 {
+        bail!("clients cannot connect to {addr}: give --advertise an address they can");
+    }
+    Ok(addr)
+}
+
+/// On one or two cores a single thread serves the network best: nothing is handed from thread to thread.
+fn runtime(threads: Option<u16>) -> anyhow::Result<Runtime> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = threads.map_or(if cores <= 2 { 1 } else { cores }, usize::from);
+    let mut builder = if threads == 1 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
+    if threads > 1 {
+        builder.worker_threads(threads);
+    }
+    builder.enable_all().build().context("start the runtime")
+}
+
+/// Segments, queues and connections each take a file descriptor; the usual soft limit of 1024 is soon reached.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files stays as it was");
+    }
+}
+
+/// The signals that end a process.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("listen for signals");
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, RoleArgs};
+    use clap::Parser;
+
+    fn args(line: &str) -> BrokerArgs {
+        let line = format!("raftmq broker --dir nowhere {line}");
+        match Cli::try_parse_from(line.split_whitespace()).unwrap().role {
+            RoleArgs::Broker(args) => *args,
+            role => panic!("{role:?} is no broker"),
+        }
+    }
+
+    #[test]
+    fn a_configuration_that_contradicts_itself_is_refused() {
+        let peers = "--peers 1=127.0.0.1:10912,2=127.0.0.1:2";
+        let config = group_config(&args(&format!("--id 1 {peers}"))).unwrap();
+        assert_eq!((config.members.len(), config.client), (2, "127.0.0.1:10911".parse().unwrap()));
+        for (line, why) in [
+            ("--id 3", "no member 3"),
+            ("--id 2", "is at 127.0.0.1:2"),
+            ("--id 1 --listen 0.0.0.0:10911", "--advertise"),
+            ("--id 1 --advertise 0.0.0.0:10911", "--advertise"),
+        ] {
+            let error = group_config(&args(&format!("{line} {peers}"))).unwrap_err().to_string();
+            assert!(error.contains(why), "{line}: {error}");
+        }
+        let args = args(&format!("--id 1 {peers} --namesrv a:1;b:2"));
+        assert_eq!(broker_config(&args).unwrap().namesrv, ["a:1", "b:2"]);
+    }
+}
