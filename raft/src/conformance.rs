@@ -41,7 +41,9 @@ impl Builder {
 
 impl StoreBuilder<TypeConfig, LogStorage, StateMachine, Guard> for Builder {
     async fn build(&self) -> Result<(Guard, LogStorage, StateMachine), StorageError<TypeConfig>> {
-        Self::open().map_err(|e| StorageError::from_io_error(openraft::ErrorSubject::Store, openraft::ErrorVerb::Read, e.into()))
+        Self::open().map_err(|e| {
+            StorageError::from_io_error(openraft::ErrorSubject::Store, openraft::ErrorVerb::Read, e.into())
+        })
     }
 }
 

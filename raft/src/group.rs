@@ -13,7 +13,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::api::{
-    FlushMode, GroupConfig, GroupStatus, MemberStatus, MessageBatch, ProposeError, Role, RoleState, StartError, SubmitError,
+    FlushMode, GroupConfig, GroupStatus, MemberStatus, MessageBatch, ProposeError, Role, RoleState,
+    StartError, SubmitError,
 };
 use crate::clock::{Clock, SystemClock};
 use crate::command::{Command, CommandOutcome, MemberAddress};
@@ -79,19 +80,24 @@ impl Group {
     pub async fn start_in(config: GroupConfig, environment: Environment) -> Result<Self, StartError> {
         let raft_config = Arc::new(raft_config(&config)?);
         let own = config.members.iter().find(|m| m.id == config.node_id).cloned();
-        let own = own.ok_or_else(|| StartError::Config(format!("node {} is not among the members", config.node_id)))?;
-        let options = StoreOptions { dir: config.dir.clone(), identity: identity(&config), flush: config.flush.into() };
+        let own = own
+            .ok_or_else(|| StartError::Config(format!("node {} is not among the members", config.node_id)))?;
+        let options =
+            StoreOptions { dir: config.dir.clone(), identity: identity(&config), flush: config.flush.into() };
         let Environment { disk, clock } = environment;
         let store = open_store(options, disk).await?;
         let log = LogStorage::open(store.clone(), config.node_id, clock.clone())?;
         let state = Arc::new(Shared::open(store.clone())?);
         dispatch_known_commits(&store)?;
 
-        let listener = TcpListener::bind(own.raft).await.map_err(|source| StartError::Listen { addr: own.raft, source })?;
+        let listener = TcpListener::bind(own.raft)
+            .await
+            .map_err(|source| StartError::Listen { addr: own.raft, source })?;
         let hello = Arc::new(hello(&config));
         let peers: Peers = Peers::default();
         peers.write().insert(config.node_id, (*hello).clone());
-        let transport = Transport { hello: hello.clone(), peers: peers.clone() };
+        let transport =
+            Transport { hello: hello.clone(), peers: peers.clone(), out_of_reach: Arc::default() };
         let machine = StateMachine::new(state.clone());
         let raft: Core = Raft::new(config.node_id, raft_config, transport, log, machine)
             .await
@@ -100,11 +106,11 @@ impl Group {
 
         let role = RoleState { role: Role::Follower, term: 0, leader: None, ready: false };
         let inner = Arc::new(Inner {
+            proposer: Arc::new(Proposer::new(config.segment_bytes)),
             config,
             store,
             state,
             raft,
-            proposer: Arc::new(Proposer::new()),
             peers,
             clock,
             role: watch::Sender::new(role),
@@ -184,8 +190,11 @@ impl Group {
             return;
         }
         let voters: Vec<u64> = metrics.membership_config.membership().voter_ids().collect();
-        let others = metrics.replication.unwrap_or_default().into_iter().filter(|(id, _)| *id != inner.config.node_id);
-        let successor = others.filter(|(id, _)| voters.contains(id)).max_by_key(|(_, matched)| matched.as_ref().map(|m| m.index));
+        let others =
+            metrics.replication.unwrap_or_default().into_iter().filter(|(id, _)| *id != inner.config.node_id);
+        let successor = others
+            .filter(|(id, _)| voters.contains(id))
+            .max_by_key(|(_, matched)| matched.as_ref().map(|m| m.index));
         let Some((successor, _)) = successor else { return };
         tracing::info!(successor, "handing leadership over");
         if inner.raft.trigger().transfer_leader(successor).await.is_err() {
@@ -210,7 +219,12 @@ impl Inner {
         let failed = self.stopped.clone();
         self.store.on_failure(Box::new(move |reason| note_stop(&failed, reason)));
         let mut tasks = self.tasks.lock();
-        tasks.push(tokio::spawn(crate::server::serve(listener, hello, self.peers.clone(), self.raft.clone())));
+        tasks.push(tokio::spawn(crate::server::serve(
+            listener,
+            hello,
+            self.peers.clone(),
+            self.raft.clone(),
+        )));
         tasks.push(tokio::spawn(self.proposer.clone().run(self.raft.clone())));
         tasks.push(tokio::spawn(self.clone().follow_role()));
         tasks.push(tokio::spawn(self.clone().record_addresses()));
@@ -245,8 +259,12 @@ impl Inner {
             let applied = data.borrow_and_update().last_applied;
             // A leader's first entry of its own term is behind everything that was committed before.
             let applied_own_term = applied.is_some_and(|id| entry_id(&id).term == term);
-            let was_ready = { let r = self.role.borrow(); r.ready && r.term == term && r.role == Role::Leader };
-            let ready = role == Role::Leader && applied_own_term && (was_ready || self.dispatched_all().await);
+            let was_ready = {
+                let r = self.role.borrow();
+                r.ready && r.term == term && r.role == Role::Leader
+            };
+            let ready =
+                role == Role::Leader && applied_own_term && (was_ready || self.dispatched_all().await);
             self.set_role(RoleState { role, term, leader, ready });
             if role == Role::Stopped {
                 return;
@@ -376,7 +394,11 @@ impl Inner {
         }
     }
 
-    fn member_statuses(&self, metrics: &openraft::RaftMetrics<TypeConfig>, role: &RoleState) -> Vec<MemberStatus> {
+    fn member_statuses(
+        &self,
+        metrics: &openraft::RaftMetrics<TypeConfig>,
+        role: &RoleState,
+    ) -> Vec<MemberStatus> {
         let membership = metrics.membership_config.membership();
         let voters: Vec<u64> = membership.voter_ids().collect();
         let recorded: BTreeMap<u64, MemberAddress> =
@@ -389,7 +411,9 @@ impl Inner {
                 let address = told.get(id).map(member_address).or_else(|| recorded.get(id).cloned());
                 let matched = match (&metrics.replication, *id == self.config.node_id) {
                     (Some(_), true) => last,
-                    (Some(replication), false) => replication.get(id).and_then(|m| m.as_ref().map(|m| m.index)),
+                    (Some(replication), false) => {
+                        replication.get(id).and_then(|m| m.as_ref().map(|m| m.index))
+                    }
                     (None, _) => None,
                 };
                 MemberStatus {
@@ -405,7 +429,11 @@ impl Inner {
                         _ => Role::Learner,
                     },
                     matched_index: matched,
-                    lag: metrics.replication.as_ref().and(last).map(|l| l + 1 - matched.map_or(0, |m| m + 1).min(l + 1)),
+                    lag: metrics
+                        .replication
+                        .as_ref()
+                        .and(last)
+                        .map(|l| l + 1 - matched.map_or(0, |m| m + 1).min(l + 1)),
                 }
             })
             .collect()

@@ -27,13 +27,13 @@ mod types;
 mod wire;
 
 pub use api::{
-    Completion, FlushMode, GroupConfig, GroupStatus, Member, MemberStatus, MessageBatch, Position, ProposeError, Role,
-    RoleState, StartError, SubmitError,
+    Completion, FlushMode, GroupConfig, GroupStatus, Member, MemberStatus, MessageBatch, Position,
+    ProposeError, Role, RoleState, StartError, SubmitError,
 };
 pub use clock::{Clock, SystemClock};
 pub use command::{
-    COMMAND_BYTES_MAX, Command, CommandError, CommandOutcome, FilterType, MemberAddress, OffsetCommit, QueueLocks,
-    SubscriptionGroup, Topic,
+    COMMAND_BYTES_MAX, Command, CommandError, CommandOutcome, FilterType, MemberAddress, OffsetCommit,
+    QueueLocks, SubscriptionGroup, Topic,
 };
 pub use group::{Environment, Group};
 pub use metadata::Metadata;

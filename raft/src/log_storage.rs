@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
 use crate::types::{
-    Entry, Frame, LogId, Payload, Proposal, TypeConfig, Vote, decode_membership, encode_membership, entry_id, log_id,
+    Entry, Frame, LogId, Payload, Proposal, TypeConfig, Vote, decode_membership, encode_membership, entry_id,
+    log_id,
 };
 
 /// Replication reads at most this many bytes at once, and at least one entry. Together with the window of requests on
@@ -101,7 +102,8 @@ impl LogStorage {
 
     fn read(&self, start: u64, end: u64, bytes_max: usize) -> Result<Vec<Entry>, StoreError> {
         let purged = self.small.lock().purged;
-        let start = purged.map_or(start, |p| start.max(p.index + 1)).max(self.store.log().first_index().unwrap_or(0));
+        let start =
+            purged.map_or(start, |p| start.max(p.index + 1)).max(self.store.log().first_index().unwrap_or(0));
         let mut entries = Vec::new();
         if start >= end {
             return Ok(entries);
@@ -128,7 +130,10 @@ fn check_frame(frame: &Frame) -> Result<(), StoreError> {
     Ok(())
 }
 
-pub(crate) fn read_record<T: for<'de> Deserialize<'de>>(store: &Store, name: &str) -> Result<Option<T>, StoreError> {
+pub(crate) fn read_record<T: for<'de> Deserialize<'de>>(
+    store: &Store,
+    name: &str,
+) -> Result<Option<T>, StoreError> {
     let Some(bytes) = store.read_file(name)? else { return Ok(None) };
     let damaged = |what: &str| StoreError::Illegal(format!("the file {name} is damaged: {what}"));
     let (checksum, content) = bytes.split_first_chunk::<4>().ok_or_else(|| damaged("too short"))?;
@@ -180,7 +185,10 @@ impl RaftLogReader<TypeConfig> for LogStorage {
     }
 
     /// Applies without holding more than a chunk of handles, however long the range is.
-    async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = Result<Entry, io::Error>> + OptionalSend
+    async fn entries_stream<RB>(
+        &mut self,
+        range: RB,
+    ) -> impl Stream<Item = Result<Entry, io::Error>> + OptionalSend
     where
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
@@ -194,7 +202,8 @@ impl RaftLogReader<TypeConfig> for LogStorage {
                 Ok(entries) => {
                     let read = entries.len() as u64;
                     // An empty chunk ends the stream: the range was not in the log.
-                    (read > 0).then(|| (entries.into_iter().map(Ok).collect::<Vec<_>>(), (reader, next + read)))
+                    (read > 0)
+                        .then(|| (entries.into_iter().map(Ok).collect::<Vec<_>>(), (reader, next + read)))
                 }
                 Err(e) => Some((vec![Err(io::Error::from(e))], (reader, end))),
             }
@@ -220,7 +229,8 @@ impl RaftLogStorage<TypeConfig> for LogStorage {
         // Writes are serialized: what was appended before the vote is durable before it.
         self.store.flush()?;
         let leader_id = vote.leader_id();
-        let record = VoteRecord { term: leader_id.term, node_id: leader_id.voted_for, committed: vote.committed };
+        let record =
+            VoteRecord { term: leader_id.term, node_id: leader_id.voted_for, committed: vote.committed };
         write_record(&self.store, VOTE_FILE, &record)?;
         self.small.lock().vote = Some(*vote);
         Ok(())

@@ -11,7 +11,9 @@ use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::command::{Command, CommandOutcome, MemberAddress, OffsetCommit, QueueLocks, SubscriptionGroup, Topic};
+use crate::command::{
+    Command, CommandOutcome, MemberAddress, OffsetCommit, QueueLocks, SubscriptionGroup, Topic,
+};
 
 /// The replicated state of a group.
 #[derive(Debug)]
@@ -184,9 +186,11 @@ impl Metadata {
 
     pub(crate) fn image(&self) -> MetadataImage {
         let offsets = self.offsets.read();
-        let mut all_offsets: Vec<_> = offsets.iter().flat_map(|(g, topics)| flatten_offsets(g, topics)).collect();
+        let mut all_offsets: Vec<_> =
+            offsets.iter().flat_map(|(g, topics)| flatten_offsets(g, topics)).collect();
         all_offsets.sort_by(|a, b| (&a.group, &a.topic, a.queue_id).cmp(&(&b.group, &b.topic, b.queue_id)));
-        let mut locks: Vec<_> = self.locks.read().iter().flat_map(|(g, held)| flatten_locks(g, held)).collect();
+        let mut locks: Vec<_> =
+            self.locks.read().iter().flat_map(|(g, held)| flatten_locks(g, held)).collect();
         locks.sort();
         MetadataImage {
             topics: self.topics().iter().map(|t| (**t).clone()).collect(),
@@ -234,7 +238,9 @@ fn flatten_offsets(group: &str, topics: &HashMap<String, BTreeMap<u32, u64>>) ->
 
 fn flatten_locks(group: &str, held: &GroupLocks) -> Vec<(String, String, u32, String, i64)> {
     held.iter()
-        .map(|((topic, queue), lock)| (group.to_owned(), topic.clone(), *queue, lock.client_id.clone(), lock.until_ms))
+        .map(|((topic, queue), lock)| {
+            (group.to_owned(), topic.clone(), *queue, lock.client_id.clone(), lock.until_ms)
+        })
         .collect()
 }
 

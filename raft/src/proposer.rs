@@ -23,7 +23,8 @@ use crate::types::{MessageProposal, Places, Proposal, TypeConfig};
 /// Entries of messages on their way at once. One would leave the disks idle while a batch travels; many would make
 /// batches small.
 pub(crate) const PIPELINE_MAX: usize = 4;
-/// Bytes of records in one entry, unless a single batch is larger. Follower and flush work in units of this.
+/// Bytes of records in one entry, unless a single batch is larger or segments are small. Follower and flush work in
+/// units of this.
 const ENTRY_BYTES_MAX: usize = 1 << 20;
 /// Bytes of records waiting or on their way in all; past it, submitters are told "busy".
 pub(crate) const BYTES_ON_THEIR_WAY_MAX: usize = 32 << 20;
@@ -33,6 +34,8 @@ pub(crate) struct Proposer {
     state: Mutex<State>,
     wake: Notify,
     closed: AtomicBool,
+    /// How far batches are joined, in bytes of records.
+    entry_bytes: usize,
 }
 
 #[derive(Default)]
@@ -43,8 +46,15 @@ struct State {
 }
 
 impl Proposer {
-    pub(crate) fn new() -> Self {
-        Self { state: Mutex::default(), wake: Notify::new(), closed: AtomicBool::new(false) }
+    /// Segments of `segment_bytes` hold a few entries each, however small they are.
+    pub(crate) fn new(segment_bytes: u64) -> Self {
+        let quarter = usize::try_from(segment_bytes / 4).unwrap_or(ENTRY_BYTES_MAX);
+        Self {
+            state: Mutex::default(),
+            wake: Notify::new(),
+            closed: AtomicBool::new(false),
+            entry_bytes: ENTRY_BYTES_MAX.min(quarter),
+        }
     }
 
     /// Takes a batch, or says why not; then its completion is not called.
@@ -101,7 +111,7 @@ impl Proposer {
             return batches;
         }
         while let Some(next) = state.waiting.front() {
-            if bytes > 0 && bytes + next.records.len() > ENTRY_BYTES_MAX {
+            if bytes > 0 && bytes + next.records.len() > self.entry_bytes {
                 break;
             }
             bytes += next.records.len();
@@ -111,7 +121,10 @@ impl Proposer {
         batches
     }
 
-    fn proposal(self: &Arc<Self>, batches: Vec<MessageBatch>) -> (Proposal, WriteResponder<ClientWriteResult<TypeConfig>>) {
+    fn proposal(
+        self: &Arc<Self>,
+        batches: Vec<MessageBatch>,
+    ) -> (Proposal, WriteResponder<ClientWriteResult<TypeConfig>>) {
         let mut pieces: Vec<BytesMut> = Vec::with_capacity(batches.len());
         let mut completions = Vec::with_capacity(batches.len());
         let mut bytes = 0;

@@ -126,7 +126,9 @@ impl Session {
     async fn exchange(&mut self) -> io::Result<()> {
         loop {
             while self.replies.len() < REQUESTS_MAX {
-                let Some(message) = wire::take_message(&mut self.received).map_err(io::Error::other)? else { break };
+                let Some(message) = wire::take_message(&mut self.received).map_err(io::Error::other)? else {
+                    break;
+                };
                 let reply = handle(self.raft.clone(), message)?;
                 self.replies.push_back(Polled::start(reply).await);
             }
@@ -200,7 +202,8 @@ fn handle(raft: Core, message: Message) -> io::Result<Reply> {
         kind @ (Kind::Vote | Kind::PreVote) => {
             let request = wire::read_vote_request(message).map_err(io::Error::other)?;
             Box::pin(async move {
-                let response = if kind == Kind::Vote { raft.vote(request).await } else { raft.pre_vote(request).await };
+                let response =
+                    if kind == Kind::Vote { raft.vote(request).await } else { raft.pre_vote(request).await };
                 wire::put_vote_reply(&mut out, id, &response.ok()?);
                 Some(out)
             })

@@ -8,20 +8,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::{Stream, TryStreamExt};
-use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::entry::RaftPayload;
+use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{OptionalSend, RaftSnapshotBuilder, Snapshot, SnapshotMeta};
 use parking_lot::Mutex;
 use raftmq_store::{EntryId, FrameKind, Store, StoreError};
 use serde::{Deserialize, Serialize};
 
-use crate::command::{Command, CommandOutcome};
 use crate::api::StartError;
+use crate::command::{Command, CommandOutcome};
 use crate::log_storage::{read_record, write_record};
 use crate::metadata::{Metadata, MetadataImage};
 use crate::types::{
-    CommittedLeaderId, Entry, FrameBytes, LogId, NodeId, Payload, StoredMembership, TypeConfig, decode_membership,
-    encode_membership, entry_id, log_id,
+    CommittedLeaderId, Entry, FrameBytes, LogId, NodeId, Payload, StoredMembership, TypeConfig,
+    decode_membership, encode_membership, entry_id, log_id,
 };
 
 const CHECKPOINT_FILE: &str = "metadata";
@@ -90,8 +90,8 @@ impl Shared {
 
     fn image(&self) -> Result<StateImage, StoreError> {
         let applied = self.applied.lock();
-        let membership =
-            encode_membership(applied.membership.membership()).map_err(|e| StoreError::Illegal(e.to_string()))?;
+        let membership = encode_membership(applied.membership.membership())
+            .map_err(|e| StoreError::Illegal(e.to_string()))?;
         Ok(StateImage {
             applied: applied.last.map(to_pair),
             membership_at: applied.membership.log_id().as_ref().copied().map(to_pair),

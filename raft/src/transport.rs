@@ -2,7 +2,7 @@
 //!
 //! Append requests are pipelined: a bounded window of them is on its way at once, and replies come in order.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,9 +13,11 @@ use futures_util::{Stream, StreamExt};
 use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
 use openraft::network::RPCOption;
-use openraft::raft::{AppendEntriesRequest, SnapshotResponse, StreamAppendResult, TransferLeaderError, TransferLeaderResponse};
+use openraft::raft::{
+    AppendEntriesRequest, SnapshotResponse, StreamAppendResult, TransferLeaderError, TransferLeaderResponse,
+};
 use openraft::{BasicNode, OptionalSend, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -36,13 +38,31 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 const READ_BUFFER_BYTES: usize = 16 * 1024;
 
 /// What members know of each other from their hellos.
-pub(crate) type Peers = Arc<RwLock<std::collections::BTreeMap<u64, Hello>>>;
+pub(crate) type Peers = Arc<RwLock<BTreeMap<u64, Hello>>>;
 
 /// Makes connections to members.
 #[derive(Clone)]
 pub(crate) struct Transport {
     pub(crate) hello: Arc<Hello>,
     pub(crate) peers: Peers,
+    /// Members that could not be connected to the last time.
+    pub(crate) out_of_reach: Arc<Mutex<BTreeSet<NodeId>>>,
+}
+
+impl Transport {
+    /// Logs when a member goes out of reach and when it is back, not every attempt in between.
+    fn note_reach(&self, target: NodeId, address: &str, error: Option<&io::Error>) {
+        let mut out_of_reach = self.out_of_reach.lock();
+        match error {
+            Some(error) if out_of_reach.insert(target) => {
+                tracing::warn!(node = target, address, "a member is out of reach: {error}");
+            }
+            None if out_of_reach.remove(&target) => {
+                tracing::info!(node = target, address, "a member is back in reach")
+            }
+            _ => {}
+        }
+    }
 }
 
 /// A way to one member; connected when it is first used.
@@ -73,8 +93,9 @@ struct Connection {
 
 impl Connection {
     async fn open(transport: &Transport, address: &str) -> io::Result<Self> {
-        let address: SocketAddr =
-            address.parse().map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, format!("{address}: {e}")))?;
+        let address: SocketAddr = address
+            .parse()
+            .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, format!("{address}: {e}")))?;
         let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(address))
             .await
             .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, format!("connecting to {address}")))??;
@@ -145,13 +166,20 @@ fn unreachable(error: &io::Error) -> RPCError<TypeConfig> {
 }
 
 impl Link {
-    /// The open connection, or a new one.
-    async fn connection(&mut self) -> io::Result<&mut Connection> {
+    /// Forgets a connection on which a write was cut short.
+    fn drop_broken(&mut self) {
         if self.connection.as_ref().is_some_and(|c| c.writing) {
             self.connection = None;
         }
+    }
+
+    /// The open connection, or a new one.
+    async fn connection(&mut self) -> io::Result<&mut Connection> {
+        self.drop_broken();
         if self.connection.is_none() {
-            self.connection = Some(Connection::open(&self.transport, &self.address).await?);
+            let opened = Connection::open(&self.transport, &self.address).await;
+            self.transport.note_reach(self.target, &self.address, opened.as_ref().err());
+            self.connection = Some(opened?);
         }
         Ok(self.connection.as_mut().expect("set above"))
     }
@@ -260,8 +288,12 @@ where
     async fn step(&mut self) -> Step {
         let room = self.on_their_way.len() < WINDOW_REQUESTS_MAX && self.bytes < WINDOW_BYTES_MAX;
         let peers = self.link.transport.peers.clone();
+        // Connected when there is something to send: the pause after a failure lies in the stream of requests.
         let Some(connection) = self.link.connection.as_mut() else {
-            return Step::Reply(Err(io::ErrorKind::NotConnected.into()));
+            return match (&mut self.requests, self.on_their_way.is_empty()) {
+                (Some(requests), true) => Step::Request(requests.next().await),
+                _ => Step::Reply(Err(io::ErrorKind::NotConnected.into())),
+            };
         };
         let deadline = self.on_their_way.front().map(|oldest| oldest.since + STREAM_TIMEOUT);
         let waiting = deadline.is_some();
@@ -281,17 +313,23 @@ where
     }
 
     async fn send(&mut self, request: AppendRequest) -> io::Result<()> {
-        let peers_connection = self.link.connection.as_mut().ok_or(io::ErrorKind::NotConnected)?;
-        let id = peers_connection.take_id();
+        let connection = self.link.connection().await?;
+        let id = connection.take_id();
         let mut head = BytesMut::with_capacity(128);
         let frames = wire::put_append_head(&mut head, id, &request);
         let bytes = frames.iter().map(|f| f.len()).sum();
-        timeout(STREAM_TIMEOUT, peers_connection.send(&head, &frames))
+        timeout(STREAM_TIMEOUT, connection.send(&head, &frames))
             .await
             .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the member does not read"))??;
         let last = request.entries.last().map(|e| e.log_id).or(request.prev_log_id);
         self.bytes += bytes;
-        self.on_their_way.push_back(OnItsWay { id, prev: request.prev_log_id, last, bytes, since: Instant::now() });
+        self.on_their_way.push_back(OnItsWay {
+            id,
+            prev: request.prev_log_id,
+            last,
+            bytes,
+            since: Instant::now(),
+        });
         Ok(())
     }
 
@@ -302,7 +340,10 @@ where
             return Ok(None);
         }
         if message.kind != Kind::AppendReply || message.id != oldest.id {
-            let what = format!("a {:?} message {} where the reply to {} was due", message.kind, message.id, oldest.id);
+            let what = format!(
+                "a {:?} message {} where the reply to {} was due",
+                message.kind, message.id, oldest.id
+            );
             return Err(unreachable(&io::Error::other(what)));
         }
         let response = wire::read_append_reply(message).map_err(|e| unreachable(&io::Error::other(e)))?;
@@ -337,7 +378,7 @@ impl RaftNetworkV2<TypeConfig> for Link {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
-            self.connection().await.map_err(|e| unreachable(&e))?;
+            self.drop_broken();
             let stream = AppendStream {
                 link: self,
                 requests: Some(requests),
@@ -369,7 +410,8 @@ impl RaftNetworkV2<TypeConfig> for Link {
         _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        let error = io::Error::new(io::ErrorKind::Unsupported, "snapshots are not sent: the log holds every entry");
+        let error =
+            io::Error::new(io::ErrorKind::Unsupported, "snapshots are not sent: the log holds every entry");
         Err(StreamingError::Unreachable(Unreachable::new(&error)))
     }
 

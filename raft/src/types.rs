@@ -78,7 +78,9 @@ pub(crate) struct Places(pub(crate) Mutex<Vec<Placed>>);
 impl fmt::Display for Proposal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Messages(m) => write!(f, "messages({} bytes)", m.pieces.iter().map(|p| p.len()).sum::<usize>()),
+            Self::Messages(m) => {
+                write!(f, "messages({} bytes)", m.pieces.iter().map(|p| p.len()).sum::<usize>())
+            }
             Self::Command(bytes) => write!(f, "command({} bytes)", bytes.len()),
         }
     }
@@ -158,7 +160,9 @@ impl RaftPayload for Payload {
         match self {
             Self::Membership(m) => Some(m.clone()),
             // What cannot be decoded was refused when it was appended; see `LogStorage`.
-            Self::Frame(frame) if frame.kind == FrameKind::Membership => decode_membership(frame.payload()).ok(),
+            Self::Frame(frame) if frame.kind == FrameKind::Membership => {
+                decode_membership(frame.payload()).ok()
+            }
             _ => None,
         }
     }
@@ -232,12 +236,13 @@ pub(crate) fn encode_membership(membership: &Membership) -> Result<Vec<u8>, binc
 pub(crate) fn decode_membership(bytes: &[u8]) -> Result<Membership, String> {
     const MEMBERSHIP_BYTES_MAX: usize = 64 * 1024;
     let config = bincode::config::standard().with_limit::<MEMBERSHIP_BYTES_MAX>();
-    let (stored, read): (StoredMembers, usize) =
-        bincode::serde::decode_from_slice(bytes, config).map_err(|e| format!("undecodable membership: {e}"))?;
+    let (stored, read): (StoredMembers, usize) = bincode::serde::decode_from_slice(bytes, config)
+        .map_err(|e| format!("undecodable membership: {e}"))?;
     if read != bytes.len() {
         return Err(format!("{} bytes behind a membership", bytes.len() - read));
     }
-    let nodes: BTreeMap<_, _> = stored.nodes.into_iter().map(|(id, addr)| (id, BasicNode::new(addr))).collect();
+    let nodes: BTreeMap<_, _> =
+        stored.nodes.into_iter().map(|(id, addr)| (id, BasicNode::new(addr))).collect();
     Membership::new(stored.voters, nodes).map_err(|e| format!("impossible membership: {e}"))
 }
 
@@ -247,7 +252,8 @@ mod tests {
 
     #[test]
     fn a_membership_survives_its_encoding_and_lies_are_refused() {
-        let nodes: BTreeMap<_, _> = [1, 2, 3, 4].map(|id| (id, BasicNode::new(format!("127.0.0.1:{id}")))).into();
+        let nodes: BTreeMap<_, _> =
+            [1, 2, 3, 4].map(|id| (id, BasicNode::new(format!("127.0.0.1:{id}")))).into();
         let voters = vec![BTreeSet::from([1, 2, 3]), BTreeSet::from([2, 3])];
         let membership = Membership::new(voters, nodes).unwrap();
         let bytes = encode_membership(&membership).unwrap();

@@ -305,7 +305,8 @@ pub(crate) fn read_append(message: Message) -> Result<AppendRequest, WireError> 
     let leader_commit = reader.log_id("commit index")?;
     let count = reader.u32("entry count")? as usize;
     reader.need(count.saturating_mul(4), "entry lengths")?;
-    let lengths: Vec<usize> = (0..count).map(|_| reader.u32("entry length").map(|n| n as usize)).collect::<Result<_, _>>()?;
+    let lengths: Vec<usize> =
+        (0..count).map(|_| reader.u32("entry length").map(|n| n as usize)).collect::<Result<_, _>>()?;
     let mut entries = Vec::with_capacity(count);
     for length in lengths {
         entries.push(entry_of(reader.bytes(length, "entry")?)?);
@@ -506,6 +507,9 @@ mod tests {
         });
         assert!(matches!(read_append(only_message(&mut out)), Err(WireError::Short { .. })));
         put_message(&mut out, Kind::TransferReply, 1, |out| out.put_slice(&[1, 1]));
-        assert!(matches!(read_transfer_reply(only_message(&mut out)), Err(WireError::Trailing { left: 1, .. })));
+        assert!(matches!(
+            read_transfer_reply(only_message(&mut out)),
+            Err(WireError::Trailing { left: 1, .. })
+        ));
     }
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use raftmq_message::builder::RecordParts;
 use raftmq_raft::{
-    Command, Completion, FlushMode, Group, GroupConfig, Member, MessageBatch, Position, ProposeError, Role, StartError, Topic,
+    Command, Completion, FlushMode, Group, GroupConfig, Member, MessageBatch, Position, ProposeError, Role,
+    StartError, Topic,
 };
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -65,7 +66,10 @@ impl Completion for Tell {
     }
 }
 
-fn batch(queue_id: i32, bodies: &[String]) -> (MessageBatch, oneshot::Receiver<Result<Vec<Position>, ProposeError>>) {
+fn batch(
+    queue_id: i32,
+    bodies: &[String],
+) -> (MessageBatch, oneshot::Receiver<Result<Vec<Position>, ProposeError>>) {
     let mut records = BytesMut::new();
     for body in bodies {
         let parts = RecordParts {
@@ -208,7 +212,10 @@ async fn a_configuration_that_contradicts_the_group_is_refused() {
     let members = vec![Member { id: 1, raft: free_address() }];
     let group = start(1, &members, dir.path()).await;
     leader(std::slice::from_ref(&group)).await;
-    assert!(matches!(Group::start(config(1, &members, dir.path())).await, Err(StartError::Store(_))), "the directory is in use");
+    assert!(
+        matches!(Group::start(config(1, &members, dir.path())).await, Err(StartError::Store(_))),
+        "the directory is in use"
+    );
     group.shutdown().await;
     drop(group);
 
