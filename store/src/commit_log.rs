@@ -4,24 +4,21 @@
 //! segments. It knows frames and message positions; it does not know Raft, commit rules, or when to sync.
 //!
 //! *Invariant 1*: layout is a pure function of the log's prefix. Where a frame goes depends on nothing but the bytes
-//! before it and the group's segment length, fillers included: see [`CommitLog::make_room`], the only place that
-//! decides.
+//! before it and the group's segment length, fillers included: see [`CommitLog::room_for`], the only place that
+//! decides. An entry that is refused leaves no trace.
 
 use std::io::IoSlice;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::BytesMut;
 use parking_lot::{Mutex, RwLock};
 
-use crate::disk::Disk;
 use crate::error::StoreError;
 use crate::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKind, decode_frame};
 use crate::frame_index::FrameIndex;
 use crate::marks::EntryId;
 use crate::queue_offsets::{Placed, QueueOffsets};
-use crate::segment::{LogSlice, Segment};
+use crate::segment::{LogSlice, Segments};
 use crate::zero_ahead::ZeroAhead;
 
 /// The largest payload of a frame in bytes. Above a message at its limit of 4 MiB with all its properties, and small
@@ -37,7 +34,7 @@ pub struct NewEntry<'a> {
     pub kind: FrameKind,
     /// This node; zero for an entry that founds the group.
     pub leader: u64,
-    /// The payload in pieces. Message records are patched in place.
+    /// The payload in pieces. Each piece of messages holds whole records, which are patched in place.
     pub pieces: &'a mut [BytesMut],
     /// The leader's clock, in ms since the epoch: the store timestamp of messages.
     pub now_ms: i64,
@@ -52,234 +49,252 @@ pub struct Appended {
     pub end: u64,
 }
 
-/// An entry as it stands in the log.
-#[derive(Clone, Debug)]
-pub struct LogFrame {
-    /// Its header.
-    pub header: FrameHeader,
-    /// The whole frame.
-    pub bytes: LogSlice,
-}
-
-impl LogFrame {
-    /// Term and index.
-    pub fn id(&self) -> EntryId {
-        EntryId { term: self.header.term, index: self.header.index }
-    }
-
-    /// The bytes behind the header.
-    pub fn payload(&self) -> &[u8] {
-        &self.bytes.as_ref()[FRAME_HEADER_BYTES..]
-    }
-}
-
 /// The log.
 #[derive(Debug)]
 pub struct CommitLog {
-    pub(crate) disk: Arc<dyn Disk>,
-    pub(crate) dir: PathBuf,
-    pub(crate) segment_bytes: u64,
+    pub(crate) segments: Segments,
     /// Chain value before the first frame.
-    pub(crate) seed: u32,
-    segments: RwLock<Vec<Arc<Segment>>>,
+    seed: u32,
     pub(crate) frames: RwLock<FrameIndex>,
     writer: Mutex<Writer>,
     /// Physical offset behind the last frame; bytes below it are readable.
     end: AtomicU64,
+    truncations: AtomicU64,
     pub(crate) zero_ahead: ZeroAhead,
 }
 
 /// What the next append depends on.
 #[derive(Debug)]
-pub(crate) struct Writer {
+struct Writer {
+    tail: Tail,
+    offsets: QueueOffsets,
+    /// Why nothing is appended any more.
+    stopped: Option<String>,
+}
+
+/// How a log ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tail {
+    /// The last entry.
     pub(crate) last: Option<EntryId>,
+    /// Its header checksum, or the seed.
     pub(crate) chain: u32,
-    pub(crate) offsets: QueueOffsets,
+    /// Physical offset behind it.
+    pub(crate) end: u64,
+}
+
+/// Where a frame goes.
+struct Room {
+    /// The filler that comes before it, encoded, and where that goes.
+    filler: Option<(u64, [u8; FRAME_HEADER_BYTES])>,
+    /// Physical offset of the frame.
+    start: u64,
+    /// Checksum of the header before it.
+    chain: u32,
 }
 
 impl CommitLog {
-    pub(crate) fn new(disk: Arc<dyn Disk>, dir: &Path, segment_bytes: u64, seed: u32, segments: Vec<Arc<Segment>>) -> Self {
+    pub(crate) fn new(segments: Segments, seed: u32) -> Self {
+        let tail = Tail { last: None, chain: seed, end: segments.start() };
         Self {
-            disk,
-            dir: dir.to_owned(),
-            segment_bytes,
+            end: AtomicU64::new(tail.end),
+            segments,
             seed,
-            segments: RwLock::new(segments),
             frames: RwLock::default(),
-            writer: Mutex::new(Writer { last: None, chain: seed, offsets: QueueOffsets::default() }),
-            end: AtomicU64::new(0),
+            writer: Mutex::new(Writer { tail, offsets: QueueOffsets::default(), stopped: None }),
+            truncations: AtomicU64::new(0),
             zero_ahead: ZeroAhead::default(),
         }
     }
 
     /// Sets the state that recovery found.
-    pub(crate) fn set_recovered(&self, last: Option<EntryId>, chain: u32, end: u64) {
+    pub(crate) fn set_recovered(&self, tail: Tail, newest_ms: i64) {
         let mut writer = self.writer.lock();
-        writer.last = last;
-        writer.chain = chain;
-        self.end.store(end, Ordering::Release);
+        writer.tail = tail;
+        writer.offsets.saw_timestamp(newest_ms);
+        self.end.store(tail.end, Ordering::SeqCst);
     }
 
     pub(crate) fn with_offsets<T>(&self, f: impl FnOnce(&mut QueueOffsets) -> T) -> T {
         f(&mut self.writer.lock().offsets)
     }
 
+    /// Refuses everything that would be written from now on. Returns whether every write so far went well.
+    pub(crate) fn stop(&self) -> bool {
+        let mut writer = self.writer.lock();
+        let intact = writer.stopped.is_none();
+        writer.stopped.get_or_insert_with(|| "it was closed".to_owned());
+        intact
+    }
+
     /// Physical offset of the first byte that is still there.
     pub fn start(&self) -> u64 {
-        self.segments.read().first().map_or(0, |s| s.base)
+        self.segments.start()
     }
 
     /// Physical offset behind the last frame.
     pub fn end(&self) -> u64 {
-        self.end.load(Ordering::Acquire)
+        self.end.load(Ordering::SeqCst)
     }
 
     /// The last entry.
     pub fn last(&self) -> Option<EntryId> {
-        self.writer.lock().last
+        self.writer.lock().tail.last
     }
 
     /// The length of a segment in bytes.
     pub fn segment_bytes(&self) -> u64 {
-        self.segment_bytes
+        self.segments.segment_bytes()
+    }
+
+    /// Counts truncations, for readers that one may overtake.
+    pub(crate) fn truncations(&self) -> u64 {
+        self.truncations.load(Ordering::SeqCst)
+    }
+
+    /// Index of the first entry that is still there.
+    pub fn first_index(&self) -> Option<u64> {
+        self.walk(self.start()).next().ok().flatten().map(|frame| frame.header.index)
+    }
+
+    /// Bytes of the log, or `None` where they do not lie within one segment below the log's end.
+    pub fn slice(&self, physical_offset: u64, len: usize) -> Option<LogSlice> {
+        if physical_offset.checked_add(len as u64)? > self.end() {
+            return None;
+        }
+        LogSlice::new(self.segments.of(physical_offset).ok()?, physical_offset, len)
     }
 
     /// The leader's append: lays the entry out behind the last frame. `placed` receives one place for each message.
     ///
     /// *Invariant 2*: positions are given here, the first moment at which the entry's index is known, and nowhere
     /// else.
+    ///
+    /// # Errors
+    /// [`StoreError::Illegal`], [`StoreError::TooLarge`] and [`StoreError::Divergence`] refuse the entry, and nothing
+    /// has changed. Where the disk refused to write, nothing can be appended any more.
     pub fn append(&self, entry: NewEntry<'_>, placed: &mut Vec<Placed>) -> Result<Appended, StoreError> {
+        let NewEntry { id, kind, leader, pieces, now_ms } = entry;
+        if kind == FrameKind::Filler {
+            return Err(StoreError::Illegal("a filler is not an entry".into()));
+        }
         let mut writer = self.writer.lock();
-        check_follows(writer.last, entry.id)?;
-        let payload_len: usize = entry.pieces.iter().map(|p| p.len()).sum();
+        writer.check_next(id)?;
+        let payload_len = pieces.iter().map(|p| p.len()).sum();
         self.check_size(payload_len)?;
-        let physical_offset = self.make_room(&mut writer, FRAME_HEADER_BYTES + payload_len)?;
+        let room = self.room_for(&writer.tail, FRAME_HEADER_BYTES + payload_len);
+        self.segments.ensure(room.start)?;
 
         let first_new = placed.len();
-        let mut payload_checksum = 0;
-        let mut at = physical_offset + FRAME_HEADER_BYTES as u64;
-        for piece in entry.pieces.iter_mut() {
-            if entry.kind == FrameKind::Messages {
-                writer.offsets.place(piece, at, entry.now_ms, placed)?;
-            }
-            payload_checksum = crc32c::crc32c_append(payload_checksum, piece);
-            at += piece.len() as u64;
+        if kind == FrameKind::Messages {
+            writer.offsets.place(pieces, room.start + FRAME_HEADER_BYTES as u64, now_ms, placed)?;
         }
         let header = FrameHeader {
-            kind: entry.kind,
+            kind,
             payload_len: payload_len as u32,
             records: (placed.len() - first_new) as u32,
-            term: entry.id.term,
-            index: entry.id.index,
-            physical_offset,
-            leader: entry.leader,
-            chain: writer.chain,
-            payload_checksum,
+            term: id.term,
+            index: id.index,
+            physical_offset: room.start,
+            leader,
+            chain: room.chain,
+            payload_checksum: pieces.iter().fold(0, |checksum, piece| crc32c::crc32c_append(checksum, piece)),
         };
-        let (bytes, chain) = header.encode();
-        let mut slices = Vec::with_capacity(1 + entry.pieces.len());
+        let (bytes, checksum) = header.encode();
+        let mut slices = Vec::with_capacity(1 + pieces.len());
         slices.push(IoSlice::new(&bytes));
-        slices.extend(entry.pieces.iter().map(|p| IoSlice::new(p)));
-        self.write(&header, &slices)?;
-        Ok(self.publish(&mut writer, &header, chain))
+        slices.extend(pieces.iter().map(|p| IoSlice::new(p)));
+        let written = self.write(&mut writer, &room, &header, checksum, &slices);
+        if written.is_err() {
+            placed.truncate(first_new);
+        }
+        written
     }
 
     /// The follower's append: the same bytes at the same place, or an error that stops the node.
     ///
     /// `frame` is what the leader's log holds for the entry `id`.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
     pub fn append_frame(&self, id: EntryId, frame: &[u8]) -> Result<Appended, StoreError> {
-        let (header, checksum, payload) = decode_frame(frame)
-            .map_err(|e| StoreError::Illegal(format!("entry {} of term {} was received broken: {e}", id.index, id.term)))?;
-        if frame.len() != header.frame_len() || (header.term, header.index) != (id.term, id.index) {
-            return Err(StoreError::Illegal(format!(
-                "received {} bytes as entry {} of term {}, and they hold a frame of {} bytes for entry {} of term {}",
-                frame.len(),
-                id.index,
-                id.term,
-                header.frame_len(),
-                header.index,
-                header.term
-            )));
-        }
+        let (header, checksum, payload) = decode_received(id, frame)?;
         let mut writer = self.writer.lock();
-        check_follows(writer.last, id)?;
+        writer.check_next(id)?;
         self.check_size(payload.len())?;
-        let physical_offset = self.make_room(&mut writer, frame.len())?;
-        if header.physical_offset != physical_offset || header.chain != writer.chain {
+        let room = self.room_for(&writer.tail, frame.len());
+        if header.physical_offset != room.start || header.chain != room.chain {
             return Err(StoreError::Divergence(format!(
                 "entry {} of term {} stands at physical offset {} behind checksum {:08x} in the leader's log; \
-                 here it would stand at {physical_offset} behind {:08x}",
-                id.index, id.term, header.physical_offset, header.chain, writer.chain
+                 here it would stand at {} behind {:08x}",
+                id.index, id.term, header.physical_offset, header.chain, room.start, room.chain
             )));
         }
-        if header.kind == FrameKind::Messages {
-            let records = writer.offsets.check(payload, physical_offset + FRAME_HEADER_BYTES as u64)?;
-            if records != header.records {
-                return Err(StoreError::Divergence(format!(
-                    "entry {} announces {} records and holds {records}",
-                    id.index, header.records
-                )));
-            }
+        self.segments.ensure(room.start)?;
+        let messages = if header.kind == FrameKind::Messages { payload } else { &[] };
+        let records = writer.offsets.check(messages, room.start + FRAME_HEADER_BYTES as u64)?;
+        if records != header.records {
+            writer.offsets.take_back(messages)?;
+            return Err(StoreError::Divergence(format!(
+                "entry {} announces {} records and holds {records}",
+                id.index, header.records
+            )));
         }
-        self.write(&header, &[IoSlice::new(frame)])?;
-        Ok(self.publish(&mut writer, &header, checksum))
+        self.write(&mut writer, &room, &header, checksum, &[IoSlice::new(frame)])
     }
 
     fn check_size(&self, payload_len: usize) -> Result<(), StoreError> {
-        let limit = FRAME_PAYLOAD_BYTES_MAX.min(self.segment_bytes as usize - FRAME_HEADER_BYTES);
+        let limit = FRAME_PAYLOAD_BYTES_MAX.min(self.segment_bytes() as usize - FRAME_HEADER_BYTES);
         if payload_len > limit {
-            return Err(StoreError::TooLarge { what: "an entry", size: payload_len as u64, limit: limit as u64 });
+            return Err(StoreError::TooLarge {
+                what: "an entry",
+                size: payload_len as u64,
+                limit: limit as u64,
+            });
         }
         Ok(())
     }
 
     /// Where a frame of `frame_len` bytes goes: behind the last one if this segment has room for all of it, else at
     /// the start of the next segment, the rest of this one becoming a filler.
-    fn make_room(&self, writer: &mut Writer, frame_len: usize) -> Result<u64, StoreError> {
-        let end = self.end();
-        let segment_end = self.segment_end_at(end);
-        let left = segment_end - end;
+    fn room_for(&self, tail: &Tail, frame_len: usize) -> Room {
+        let segment_end = self.segments.end_of(tail.end);
+        let left = segment_end - tail.end;
         if left >= frame_len as u64 {
-            self.ensure_segment(end)?;
-            return Ok(end);
+            return Room { filler: None, start: tail.end, chain: tail.chain };
         }
-        self.ensure_segment(segment_end)?;
-        if left >= FRAME_HEADER_BYTES as u64 {
-            let (bytes, chain) = filler(writer, end, left).encode();
-            self.write_at(end, &[IoSlice::new(&bytes)])?;
-            writer.chain = chain;
+        if left < FRAME_HEADER_BYTES as u64 {
+            return Room { filler: None, start: segment_end, chain: tail.chain };
         }
-        self.end.store(segment_end, Ordering::Release);
-        Ok(segment_end)
+        let (bytes, chain) = filler(tail, left).encode();
+        Room { filler: Some((tail.end, bytes)), start: segment_end, chain }
     }
 
-    /// End of the segment that a frame written at `end` would go into. At a boundary that is the next segment.
-    fn segment_end_at(&self, end: u64) -> u64 {
-        (end / self.segment_bytes + 1) * self.segment_bytes
-    }
-
-    /// Creates the segments up to the one that holds `physical_offset`, if they are not there yet.
-    pub(crate) fn ensure_segment(&self, physical_offset: u64) -> Result<(), StoreError> {
-        while self.segments.read().last().is_none_or(|s| s.end() <= physical_offset) {
-            let mut segments = self.segments.write();
-            let base = match segments.last() {
-                Some(last) if last.end() > physical_offset => break,
-                Some(last) => last.end(),
-                None => physical_offset / self.segment_bytes * self.segment_bytes,
-            };
-            let path = segment_path(&self.dir, base);
-            let file = self.disk.create(&path, self.segment_bytes).map_err(StoreError::io("create", &path))?;
-            segments.push(Arc::new(Segment { file, base }));
+    /// Writes filler and frame and makes the frame readable.
+    fn write(
+        &self,
+        writer: &mut Writer,
+        room: &Room,
+        header: &FrameHeader,
+        checksum: u32,
+        frame: &[IoSlice<'_>],
+    ) -> Result<Appended, StoreError> {
+        let before =
+            room.filler.iter().try_for_each(|(at, bytes)| self.write_at(*at, &[IoSlice::new(bytes)]));
+        if let Err(e) = before.and_then(|()| self.write_at(room.start, frame)) {
+            // Some of it may be written. The next start erases that.
+            writer.stopped = Some(e.to_string());
+            return Err(e);
         }
-        Ok(())
-    }
-
-    fn write(&self, header: &FrameHeader, pieces: &[IoSlice<'_>]) -> Result<(), StoreError> {
-        self.write_at(header.physical_offset, pieces)
+        let last = EntryId { term: header.term, index: header.index };
+        writer.tail = Tail { last: Some(last), chain: checksum, end: header.end() };
+        self.frames.write().push(header.index, header.physical_offset);
+        self.end.store(header.end(), Ordering::SeqCst);
+        Ok(Appended { start: header.physical_offset, end: header.end() })
     }
 
     fn write_at(&self, physical_offset: u64, pieces: &[IoSlice<'_>]) -> Result<(), StoreError> {
-        let segment = self.segment_of(physical_offset)?;
+        let segment = self.segments.of(physical_offset)?;
         let len: usize = pieces.iter().map(|p| p.len()).sum();
         self.zero_ahead.wait_clear_of(physical_offset + len as u64);
         let written = match pieces {
@@ -289,234 +304,135 @@ impl CommitLog {
         written.map_err(StoreError::io("write", segment.file.path()))
     }
 
-    fn publish(&self, writer: &mut Writer, header: &FrameHeader, chain: u32) -> Appended {
-        let appended = Appended { start: header.physical_offset, end: header.end() };
-        writer.last = Some(EntryId { term: header.term, index: header.index });
-        writer.chain = chain;
-        self.frames.write().push(header.index, header.physical_offset);
-        self.end.store(appended.end, Ordering::Release);
-        appended
-    }
-
-    /// Removes the entries behind `last` (all of them where it is `None`), durably: on return nothing of them can come
-    /// back to life.
+    /// Where the log would end if the entries behind `last` were removed (all of them where it is `None`); nothing
+    /// where there are none.
     ///
-    /// *Invariant 3*: the caller says up to where entries are committed; nothing at or below that is removed.
-    pub fn truncate_after(&self, last: Option<u64>, committed: Option<EntryId>) -> Result<(), StoreError> {
-        let mut writer = self.writer.lock();
+    /// *Invariant 3*: the caller says up to where entries are committed, and nothing at or below that is removed.
+    pub(crate) fn tail_after(
+        &self,
+        last: Option<u64>,
+        committed: Option<EntryId>,
+    ) -> Result<Option<Tail>, StoreError> {
         if committed.is_some_and(|c| last.is_none_or(|last| last < c.index)) {
             return Err(StoreError::Divergence(format!(
                 "asked to truncate the log after {last:?}, and it is committed up to {committed:?}"
             )));
         }
-        let first_removed = last.map_or(0, |last| last + 1);
-        let Some(old_last) = writer.last.filter(|l| l.index >= first_removed) else { return Ok(()) };
-        let kept = match last {
-            Some(index) => Some(self.frame(index)?.ok_or_else(|| {
-                StoreError::Illegal(format!("asked to truncate after entry {index}, which is not in the log"))
-            })?),
-            None => None,
+        if self.last().is_none_or(|l| last.is_some_and(|last| l.index <= last)) {
+            return Ok(None);
+        }
+        let not_there = || {
+            StoreError::Illegal(format!("asked to truncate after entry {last:?}, which is not in the log"))
         };
-        let first_there = self.first_index().unwrap_or(0);
-        for index in (first_removed.max(first_there)..=old_last.index).rev() {
-            if let Some(frame) = self.frame(index)?
-                && frame.header.kind == FrameKind::Messages
-            {
+        let Some(index) = last else {
+            let tail = Tail { last: None, chain: self.seed, end: 0 };
+            return if self.start() == 0 { Ok(Some(tail)) } else { Err(not_there()) };
+        };
+        let kept = self.frame(index)?.ok_or_else(not_there)?;
+        Ok(Some(Tail { last: Some(kept.id()), chain: kept.header.encode().1, end: kept.header.end() }))
+    }
+
+    /// Removes the entries behind `last` (all of them where it is `None`), durably: on return nothing of them can come
+    /// back to life.
+    ///
+    /// *Invariant 3*: `committed` is the last entry known to be committed; nothing at or below it is removed.
+    pub fn truncate_after(&self, last: Option<u64>, committed: Option<EntryId>) -> Result<(), StoreError> {
+        let Some(tail) = self.tail_after(last, committed)? else { return Ok(()) };
+        let mut writer = self.writer.lock();
+        writer.check_working()?;
+        let old_end = self.end();
+        let truncated = self.cut(&mut writer, tail).and_then(|()| self.erase(tail.end, old_end));
+        if let Err(e) = &truncated {
+            writer.stopped = Some(e.to_string());
+        }
+        truncated
+    }
+
+    fn cut(&self, writer: &mut Writer, tail: Tail) -> Result<(), StoreError> {
+        let mut walk = self.walk(tail.end);
+        while let Some(frame) = walk.next()? {
+            if frame.header.kind == FrameKind::Messages {
                 writer.offsets.take_back(frame.payload())?;
             }
         }
-        let old_end = self.end();
-        let (new_end, chain) = match &kept {
-            Some(frame) => (frame.header.end(), frame.header.encode().1),
-            None => (self.start(), self.seed),
-        };
-        writer.last = kept.map(|frame| frame.id());
-        writer.chain = chain;
-        self.frames.write().truncate(first_removed);
-        self.end.store(new_end, Ordering::Release);
-        self.erase(new_end, old_end)
-    }
-
-    /// Makes everything from `from` on zero, durably. `to` is the end of what may have been written.
-    pub(crate) fn erase(&self, from: u64, to: u64) -> Result<(), StoreError> {
-        // Whole segments first, the last one first: what is left at any moment is a prefix of what was there.
-        loop {
-            let mut segments = self.segments.write();
-            let Some(last) = segments.last().filter(|s| s.base >= from && segments.len() > 1).cloned() else { break };
-            self.disk.remove(last.file.path()).map_err(StoreError::io("remove", last.file.path()))?;
-            segments.pop();
-        }
-        let Ok(segment) = self.segment_of(from) else { return Ok(()) };
-        let end = to.min(segment.end());
-        if end > from {
-            self.zero_ahead.wait_clear_of(u64::MAX);
-            segment
-                .file
-                .write_zeros(from - segment.base, end - from)
-                .map_err(StoreError::io("erase", segment.file.path()))?;
-        }
-        segment.file.sync().map_err(StoreError::io("sync", segment.file.path()))
-    }
-
-    /// Index of the first entry in the first segment.
-    pub fn first_index(&self) -> Option<u64> {
-        let start = self.start();
-        (start < self.end()).then(|| self.header_at(start).ok().flatten().map(|h| h.index)).flatten()
-    }
-
-    /// The entry with this index, or `None` where the log does not hold it.
-    pub fn frame(&self, index: u64) -> Result<Option<LogFrame>, StoreError> {
-        let Some(from) = self.frames.read().find(index) else { return Ok(None) };
-        let mut walk = self.walk(from.physical_offset);
-        while let Some(frame) = walk.next()? {
-            if frame.header.index == index {
-                return Ok(Some(frame));
-            }
-            if frame.header.index > index {
-                return Ok(None);
-            }
-            self.frames.write().note_old(frame.header.index, frame.header.physical_offset);
-        }
-        Ok(None)
-    }
-
-    /// Walks the entries from the frame at `physical_offset` on, fillers left out.
-    pub fn walk(&self, physical_offset: u64) -> Walk<'_> {
-        Walk { log: self, at: physical_offset }
-    }
-
-    /// The header at a frame's start; `None` at the log's end.
-    fn header_at(&self, physical_offset: u64) -> Result<Option<FrameHeader>, StoreError> {
-        if physical_offset >= self.end() {
-            return Ok(None);
-        }
-        let segment = self.segment_of(physical_offset)?;
-        let position = physical_offset - segment.base;
-        let bytes = &segment.file.bytes()[position as usize..];
-        match FrameHeader::decode(bytes) {
-            Ok((header, _)) if header.physical_offset == physical_offset && header.frame_len() <= bytes.len() => {
-                Ok(Some(header))
-            }
-            Ok((header, _)) => Err(corrupt(
-                &segment,
-                physical_offset,
-                format!("a frame of {} bytes that says it stands at {}", header.frame_len(), header.physical_offset),
-            )),
-            Err(e) => Err(corrupt(&segment, physical_offset, e.to_string())),
-        }
-    }
-
-    pub(crate) fn segment_of(&self, physical_offset: u64) -> Result<Arc<Segment>, StoreError> {
-        let segments = self.segments.read();
-        let found = segments.first().and_then(|first| {
-            let at = physical_offset.checked_sub(first.base)? / self.segment_bytes;
-            segments.get(usize::try_from(at).ok()?)
-        });
-        found.cloned().ok_or_else(|| {
-            StoreError::Illegal(format!(
-                "physical offset {physical_offset} is not within the log, which has {} segments from {} on",
-                segments.len(),
-                segments.first().map_or(0, |s| s.base)
-            ))
-        })
-    }
-
-    pub(crate) fn segments(&self) -> Vec<Arc<Segment>> {
-        self.segments.read().clone()
-    }
-
-    /// Bytes of the log, or `None` where they do not lie within one segment below the log's end.
-    pub fn slice(&self, physical_offset: u64, len: usize) -> Option<LogSlice> {
-        if physical_offset.checked_add(len as u64)? > self.end() {
-            return None;
-        }
-        LogSlice::new(self.segment_of(physical_offset).ok()?, physical_offset, len)
-    }
-
-    /// Makes durable what was written between two physical offsets.
-    pub(crate) fn sync(&self, from: u64, to: u64) -> Result<(), StoreError> {
-        for segment in self.segments().iter().filter(|s| s.end() > from && s.base < to) {
-            segment.file.sync().map_err(StoreError::io("sync", segment.file.path()))?;
-        }
+        writer.tail = tail;
+        // Together for readers: one that has not noticed the truncation finds no entry behind the new end, and places
+        // found before it are not remembered after it.
+        let mut frames = self.frames.write();
+        frames.truncate(tail.last.map_or(0, |l| l.index + 1));
+        self.end.store(tail.end, Ordering::SeqCst);
+        self.truncations.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
 
-    /// Prepares the blocks ahead of the log's end, one step; see [`ZeroAhead`]. Returns whether there may be more to
-    /// do at once.
-    pub(crate) fn prepare_ahead(&self) -> Result<bool, StoreError> {
-        self.zero_ahead.step(self)
-    }
-}
-
-/// A walk over the entries of a log, in order.
-#[derive(Debug)]
-pub struct Walk<'a> {
-    log: &'a CommitLog,
-    at: u64,
-}
-
-impl Walk<'_> {
-    /// The next entry, or `None` at the log's end. Headers are checked, payloads are not.
-    #[allow(clippy::should_implement_trait)]
-    pub fn next(&mut self) -> Result<Option<LogFrame>, StoreError> {
-        loop {
-            let segment_end = self.log.segment_end_at(self.at);
-            if segment_end - self.at < FRAME_HEADER_BYTES as u64 {
-                self.at = segment_end;
-            }
-            let Some(header) = self.log.header_at(self.at)? else { return Ok(None) };
-            self.at = header.end();
-            if header.kind == FrameKind::Filler {
-                continue;
-            }
-            let segment = self.log.segment_of(header.physical_offset)?;
-            let bytes = LogSlice::new(segment, header.physical_offset, header.frame_len()).ok_or_else(|| {
-                StoreError::Illegal(format!("the frame at physical offset {} leaves its segment", header.physical_offset))
-            })?;
-            return Ok(Some(LogFrame { header, bytes }));
+    /// Makes everything from `from` on zero, durably. `to` is the end of what may have been written there in its
+    /// segment; later segments are removed.
+    pub(crate) fn erase(&self, from: u64, to: u64) -> Result<(), StoreError> {
+        self.segments.remove_from(from)?;
+        let Ok(segment) = self.segments.of(from) else { return Ok(()) };
+        let to = to.min(segment.end());
+        if to > from {
+            self.zero_ahead.wait_clear_of(u64::MAX);
+            let zeroed = segment.file.write_zeros(from - segment.base, to - from);
+            zeroed.map_err(StoreError::io("erase", segment.file.path()))?;
         }
-    }
-
-    /// Physical offset behind the entry returned last.
-    pub fn position(&self) -> u64 {
-        self.at
+        segment.file.sync().map_err(StoreError::io("sync", segment.file.path()))
     }
 }
 
-/// The filler that ends a segment: `left` bytes from `end` on.
-pub(crate) fn filler(writer: &Writer, end: u64, left: u64) -> FrameHeader {
+impl Writer {
+    fn check_working(&self) -> Result<(), StoreError> {
+        self.stopped.as_ref().map_or(Ok(()), |reason| Err(StoreError::Stopped(reason.clone())))
+    }
+
+    /// Entries are consecutive and terms never fall.
+    fn check_next(&self, id: EntryId) -> Result<(), StoreError> {
+        self.check_working()?;
+        let follows = match self.tail.last {
+            Some(last) => last.index.checked_add(1) == Some(id.index) && id.term >= last.term,
+            None => true,
+        };
+        if follows {
+            return Ok(());
+        }
+        Err(StoreError::Divergence(format!(
+            "entry {id:?} does not follow the last one, {:?}",
+            self.tail.last
+        )))
+    }
+}
+
+/// A frame that another member sent as the entry `id`: header, checksum, payload.
+fn decode_received(id: EntryId, frame: &[u8]) -> Result<(FrameHeader, u32, &[u8]), StoreError> {
+    let EntryId { term, index } = id;
+    let (header, checksum, payload) = decode_frame(frame)
+        .map_err(|e| StoreError::Illegal(format!("entry {index} of term {term} was received broken: {e}")))?;
+    if header.kind == FrameKind::Filler {
+        return Err(StoreError::Illegal(format!("received a filler as entry {index} of term {term}")));
+    }
+    if frame.len() != header.frame_len() || (header.term, header.index) != (term, index) {
+        return Err(StoreError::Illegal(format!(
+            "received {} bytes as entry {index} of term {term}, and they hold a frame of {} bytes for entry {} of term {}",
+            frame.len(),
+            header.frame_len(),
+            header.index,
+            header.term
+        )));
+    }
+    Ok((header, checksum, payload))
+}
+
+/// The filler that ends a segment with `left` bytes behind the tail.
+fn filler(tail: &Tail, left: u64) -> FrameHeader {
     FrameHeader {
         kind: FrameKind::Filler,
         payload_len: (left - FRAME_HEADER_BYTES as u64) as u32,
         records: 0,
-        term: writer.last.map_or(0, |l| l.term),
-        index: writer.last.map_or(0, |l| l.index),
-        physical_offset: end,
+        term: tail.last.map_or(0, |l| l.term),
+        index: tail.last.map_or(0, |l| l.index),
+        physical_offset: tail.end,
         leader: 0,
-        chain: writer.chain,
+        chain: tail.chain,
         payload_checksum: 0,
-    }
-}
-
-pub(crate) fn segment_path(dir: &Path, base: u64) -> PathBuf {
-    dir.join(format!("{base:020}"))
-}
-
-pub(crate) fn corrupt(segment: &Segment, physical_offset: u64, what: String) -> StoreError {
-    StoreError::Corrupt {
-        path: segment.file.path().to_owned(),
-        position: physical_offset - segment.base,
-        physical_offset,
-        what,
-    }
-}
-
-/// Entries are consecutive and terms never fall.
-fn check_follows(last: Option<EntryId>, id: EntryId) -> Result<(), StoreError> {
-    match last {
-        Some(last) if id.index != last.index + 1 || id.term < last.term => {
-            Err(StoreError::Divergence(format!("entry {id:?} does not follow the last one, {last:?}")))
-        }
-        _ => Ok(()),
     }
 }

@@ -1,10 +1,8 @@
 //! The data directory: whose it is, and that only one process has it open.
 
+use std::any::Any;
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::path::{Path, PathBuf};
-
-use rustix::fs::{FlockOperation, flock};
+use std::path::Path;
 
 use crate::disk::Disk;
 use crate::error::StoreError;
@@ -41,11 +39,24 @@ impl Identity {
         crc32c::crc32c(format!("{}/{}", self.cluster, self.broker_name).as_bytes())
     }
 
-    /// Compares with what `dir` was made with, or records it in a new directory.
-    pub(crate) fn check_or_record(&self, disk: &dyn Disk, dir: &Path) -> Result<(), StoreError> {
+    /// Compares with what `dir` was made with, or records it in a new directory. It is the first file of a directory:
+    /// one that has a log in `log_dir` and no identity has lost it.
+    pub(crate) fn check_or_record(
+        &self,
+        disk: &dyn Disk,
+        dir: &Path,
+        log_dir: &Path,
+    ) -> Result<(), StoreError> {
         let path = dir.join("identity");
         let Some(content) = disk.read(&path).map_err(StoreError::io("read", &path))? else {
-            let text: String = self.settings().iter().map(|(key, value)| format!("{key}={value}\n")).collect();
+            if !disk.list(log_dir).map_err(StoreError::io("list", log_dir))?.is_empty() {
+                return Err(lost(
+                    &path,
+                    "it is missing, and the directory has a log: whose it is cannot be told",
+                ));
+            }
+            let text: String =
+                self.settings().iter().map(|(key, value)| format!("{key}={value}\n")).collect();
             return disk.replace(&path, text.as_bytes()).map_err(StoreError::io("write", &path));
         };
         let text = String::from_utf8_lossy(&content);
@@ -60,26 +71,13 @@ impl Identity {
     }
 }
 
-/// The lock on a data directory; released when dropped or when the process ends.
-#[derive(Debug)]
-pub(crate) struct DirectoryLock {
-    _file: File,
+/// Takes the lock on a data directory; released when dropped or when the process ends.
+pub(crate) fn lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn Any + Send>, StoreError> {
+    let path = dir.join("lock");
+    disk.lock(&path).map_err(StoreError::io("lock", &path))?.ok_or(StoreError::InUse { path })
 }
 
-impl DirectoryLock {
-    pub(crate) fn take(dir: &Path) -> Result<Self, StoreError> {
-        std::fs::create_dir_all(dir).map_err(StoreError::io("create", dir))?;
-        let path: PathBuf = dir.join("lock");
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(StoreError::io("open", &path))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { _file: file }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::InUse { path }),
-            Err(e) => Err(StoreError::io("lock", &path)(e.into())),
-        }
-    }
+/// A small file that must be there.
+pub(crate) fn lost(path: &Path, what: &str) -> StoreError {
+    StoreError::Corrupt { path: path.to_owned(), position: 0, physical_offset: 0, what: what.to_owned() }
 }

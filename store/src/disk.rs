@@ -3,6 +3,7 @@
 //! Every file the store keeps has a fixed length, is written at positions (never through the mapping, so that a
 //! full disk is an error and not a signal) and is read as one slice of bytes. [`OsDisk`](crate::OsDisk) is the real one.
 
+use std::any::Any;
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
@@ -35,7 +36,8 @@ pub trait DiskFile: Send + Sync + Debug {
     fn sync(&self) -> io::Result<()>;
 
     /// Writes zeros over a range that nothing else touches at the same time, past the page cache where the disk can
-    /// do that. Written blocks are cheaper to sync later than blocks that are only allocated. Not durable by itself.
+    /// do that, and has them read in. Written blocks are cheaper to sync later than blocks that are only allocated.
+    /// Not durable by itself.
     fn write_zeros(&self, position: u64, len: u64) -> io::Result<()>;
 
     /// The first position at or behind `position` that may hold a byte other than zero, or `None` where all the rest
@@ -43,14 +45,24 @@ pub trait DiskFile: Send + Sync + Debug {
     fn next_data(&self, position: u64) -> io::Result<Option<u64>>;
 }
 
+/// What a new file has in place of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Space {
+    /// Blocks: writing to the file later can neither fill the disk nor change where its bytes are.
+    Allocated,
+    /// Nothing: blocks come as it is written, and a write fails where there are none left. For files of which there
+    /// are many, most of them nearly empty.
+    Sparse,
+}
+
 /// A disk: files by path.
 pub trait Disk: Send + Sync + Debug {
     /// Opens an existing file; its length is what the disk has.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
 
-    /// Creates a file of `len` zero bytes with its space allocated, or fails with nothing left behind. The directory
-    /// is created too, and the file's entry is durable on return.
-    fn create(&self, path: &Path, len: u64) -> io::Result<Arc<dyn DiskFile>>;
+    /// Creates a file of `len` zero bytes, or fails with nothing left behind. The directory is created too, and the
+    /// file's entry is durable on return.
+    fn create(&self, path: &Path, len: u64, space: Space) -> io::Result<Arc<dyn DiskFile>>;
 
     /// Files and folders directly below `dir`, sorted by path; none where `dir` does not exist.
     fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>>;
@@ -58,9 +70,38 @@ pub trait Disk: Send + Sync + Debug {
     /// Removes a file; the removal is durable on return.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
+    /// Removes a folder with everything below it, if it is there; the removal is durable on return.
+    fn remove_all(&self, dir: &Path) -> io::Result<()>;
+
+    /// Takes the lock that the file at `path` stands for, made with its folder where it is missing; `None` where
+    /// somebody else has it. It is released when what is returned is dropped, or when the process ends.
+    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Any + Send>>>;
+
     /// The content of a small file, or `None` where there is none.
     fn read(&self, path: &Path) -> io::Result<Option<Vec<u8>>>;
 
     /// Replaces a small file's content in one step: after a crash it holds the old content or the new.
     fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()>;
+}
+
+/// Position behind the last byte at or behind `from` that is not zero.
+pub(crate) fn data_end(file: &dyn DiskFile, from: u64) -> io::Result<Option<u64>> {
+    const STEP: usize = 64 * 1024;
+    static ZEROS: [u8; STEP] = [0; STEP];
+    let bytes = file.bytes();
+    let mut found = None;
+    let mut at = from;
+    while at < file.len() {
+        let Some(data) = file.next_data(at)? else { break };
+        let chunk_end = (data as usize).saturating_add(STEP).min(bytes.len());
+        let chunk = bytes.get(data as usize..chunk_end).unwrap_or_default();
+        // Comparing first: most of what is there is zeros written ahead.
+        if chunk != &ZEROS[..chunk.len()]
+            && let Some(last) = chunk.iter().rposition(|b| *b != 0)
+        {
+            found = Some(data + last as u64 + 1);
+        }
+        at = chunk_end.max(data as usize + 1) as u64;
+    }
+    Ok(found)
 }

@@ -59,6 +59,9 @@ pub enum StoreError {
         /// The limit in bytes.
         limit: u64,
     },
+    /// The store failed before, or was closed; nothing is written any more.
+    #[error("the store has stopped: {0}")]
+    Stopped(String),
     /// An argument that makes no sense here.
     #[error("{0}")]
     Illegal(String),

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::commit_log::CommitLog;
 use crate::error::StoreError;
@@ -36,41 +36,67 @@ pub(crate) struct Flusher {
     marks: MarksFile,
     mode: FlushMode,
     flushed: AtomicU64,
-    /// Index + 1 and term of the last entry known to be committed.
+    /// The last entry known to be committed.
     committed: Mutex<Option<EntryId>>,
     state: Mutex<State>,
     work: Condvar,
     idle: Condvar,
+    on_failure: Box<dyn Fn(String) + Send + Sync>,
 }
 
 #[derive(Default)]
 struct State {
     waiting: Vec<FlushCallback>,
-    /// A sync runs outside the lock.
+    /// A sync runs outside the lock, or callbacks are told of one.
     syncing: bool,
-    failed: Option<String>,
-    stop: bool,
+    /// Why nothing becomes durable any more.
+    stopped: Option<String>,
+}
+
+impl State {
+    fn check(&self) -> Result<(), StoreError> {
+        self.stopped.as_ref().map_or(Ok(()), |reason| Err(StoreError::Stopped(reason.clone())))
+    }
 }
 
 impl std::fmt::Debug for Flusher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Flusher").field("mode", &self.mode).field("flushed", &self.flushed).finish_non_exhaustive()
+        f.debug_struct("Flusher")
+            .field("mode", &self.mode)
+            .field("flushed", &self.flushed)
+            .finish_non_exhaustive()
     }
 }
 
 impl Flusher {
-    pub(crate) fn new(log: Arc<CommitLog>, marks: MarksFile, mode: FlushMode, committed: Option<EntryId>) -> Self {
-        // What recovery found was read from the medium or from the page cache; sync it before counting on it.
+    /// `found` are the marks as of the last stop. What lies above their flushed mark is synced by
+    /// [`begin`](Self::begin) before anybody counts on it.
+    pub(crate) fn new(
+        log: Arc<CommitLog>,
+        marks: MarksFile,
+        found: Marks,
+        mode: FlushMode,
+        on_failure: Box<dyn Fn(String) + Send + Sync>,
+    ) -> Self {
+        let committed = found.committed.zip(log.last()).map(|(committed, last)| committed.min(last));
         Self {
+            flushed: AtomicU64::new(found.flushed.min(log.end())),
             log,
             marks,
             mode,
-            flushed: AtomicU64::new(0),
             committed: Mutex::new(committed),
             state: Mutex::default(),
             work: Condvar::new(),
             idle: Condvar::new(),
+            on_failure,
         }
+    }
+
+    /// Makes what recovery found durable, and the fact that the log is in use: were the mark of a clean stop still
+    /// there after a crash, the torn end of the log would not be looked for.
+    pub(crate) fn begin(&self) -> Result<(), StoreError> {
+        self.flush_now()?;
+        self.marks.sync()
     }
 
     pub(crate) fn spawn(self: &Arc<Self>) -> io::Result<JoinHandle<()>> {
@@ -96,11 +122,9 @@ impl Flusher {
     /// Something was appended; `callback` is told when it is stored.
     pub(crate) fn appended(&self, callback: FlushCallback) {
         let mut state = self.state.lock();
-        if let Some(reason) = &state.failed {
-            let error = io::Error::other(reason.clone());
+        if let Err(e) = state.check() {
             drop(state);
-            callback(Err(error));
-            return;
+            return callback(Err(e.into()));
         }
         match self.mode {
             FlushMode::Sync => {
@@ -118,62 +142,87 @@ impl Flusher {
 
     /// Makes everything appended so far durable before it returns, whatever the mode. Waiting callbacks are called.
     pub(crate) fn flush_now(&self) -> Result<(), StoreError> {
-        let mut state = self.state.lock();
-        while state.syncing {
-            self.idle.wait(&mut state);
-        }
-        if let Some(reason) = &state.failed {
-            return Err(StoreError::Illegal(reason.clone()));
-        }
-        self.flush_locked(&mut state)
+        self.flush(&mut self.state.lock(), false)
     }
 
-    fn flush_locked(&self, state: &mut State) -> Result<(), StoreError> {
-        let waiting = std::mem::take(&mut state.waiting);
-        let synced = self.sync(false);
+    /// One sync for all who wait. The lock is released meanwhile, so that appends go on; there is one sync at a time.
+    fn flush(&self, state: &mut MutexGuard<'_, State>, clean: bool) -> Result<(), StoreError> {
+        while state.syncing {
+            self.idle.wait(state);
+        }
+        state.check()?;
+        let mut waiting = std::mem::take(&mut state.waiting);
+        state.syncing = true;
+        let synced = MutexGuard::unlocked(state, || self.sync(clean));
         if let Err(e) = &synced {
-            state.failed = Some(e.to_string());
+            // From here on everybody is refused, and who came during the sync is told.
+            state.stopped = Some(format!("a flush failed: {e}"));
+            waiting.append(&mut state.waiting);
         }
-        call(waiting, &synced);
+        MutexGuard::unlocked(state, || {
+            call(waiting, &synced);
+            if let Err(e) = &synced {
+                tracing::error!("flush failed, the node stops: {e}");
+                (self.on_failure)(format!("flush: {e}"));
+            }
+        });
+        state.syncing = false;
+        self.idle.notify_all();
+        if !state.waiting.is_empty() {
+            self.work.notify_one();
+        }
         synced
     }
 
-    /// Runs `change`, which shortens the log to at most `new_end`, with everything before it flushed and no sync at
-    /// the same time. The mark is lowered first: a crash in the middle must not look like corruption.
-    pub(crate) fn shorten(&self, new_end: u64, change: impl FnOnce() -> Result<(), StoreError>) -> Result<(), StoreError> {
+    /// Runs `change`, which shortens the log to `new_end`, with everything before it flushed and no sync at the same
+    /// time. The mark is lowered first: a crash in the middle must not look like corruption.
+    pub(crate) fn shorten(
+        &self,
+        new_end: u64,
+        change: impl FnOnce() -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
         let mut state = self.state.lock();
-        while state.syncing {
-            self.idle.wait(&mut state);
+        self.flush(&mut state, false)?;
+        self.flushed.store(new_end.min(self.flushed()), Ordering::Release);
+        let shortened = self.write_marks(false).and_then(|()| self.marks.sync()).and_then(|()| change());
+        if let Err(e) = &shortened {
+            state.stopped = Some(format!("a truncation failed: {e}"));
         }
-        self.flush_locked(&mut state)?;
-        if new_end < self.flushed() {
-            self.flushed.store(new_end, Ordering::Release);
-            self.write_marks(false)?;
-            self.marks.sync()?;
-        }
-        change()
+        shortened
     }
 
-    /// Last flush and the mark of a clean stop. The thread ends.
-    pub(crate) fn close(&self) -> Result<(), StoreError> {
+    /// Last flush, and the mark of a clean stop where `clean`. The thread ends.
+    pub(crate) fn close(&self, clean: bool) -> Result<(), StoreError> {
         let mut state = self.state.lock();
-        state.stop = true;
-        self.work.notify_all();
-        while state.syncing {
-            self.idle.wait(&mut state);
+        let mut closed = self.flush(&mut state, clean);
+        // Who came during that sync.
+        while closed.is_ok() && !state.waiting.is_empty() {
+            closed = self.flush(&mut state, clean);
         }
-        if let Some(reason) = &state.failed {
-            return Err(StoreError::Illegal(reason.clone()));
-        }
+        let closed = closed.and_then(|()| self.marks.sync());
+        state.stopped.get_or_insert_with(|| "it was closed".to_owned());
+        self.end(state);
+        closed
+    }
+
+    /// Ends the thread without another flush.
+    pub(crate) fn abandon(&self) {
+        let mut state = self.state.lock();
+        state.stopped.get_or_insert_with(|| "it was dropped".to_owned());
+        self.end(state);
+    }
+
+    fn end(&self, mut state: MutexGuard<'_, State>) {
         let waiting = std::mem::take(&mut state.waiting);
-        let synced = self.sync(true).and_then(|()| self.marks.sync());
-        call(waiting, &synced);
-        synced
+        let stopped = state.check();
+        self.work.notify_all();
+        drop(state);
+        call(waiting, &stopped);
     }
 
     fn sync(&self, clean: bool) -> Result<(), StoreError> {
         let end = self.log.end();
-        self.log.sync(self.flushed(), end)?;
+        self.log.segments.sync(self.flushed(), end)?;
         self.flushed.store(end, Ordering::Release);
         self.write_marks(clean)
     }
@@ -185,32 +234,29 @@ impl Flusher {
     fn run(&self) {
         let mut state = self.state.lock();
         loop {
-            match self.mode {
-                FlushMode::Sync if state.waiting.is_empty() && !state.stop => self.work.wait(&mut state),
-                FlushMode::Async if !state.stop => {
-                    self.work.wait_for(&mut state, ASYNC_INTERVAL);
-                }
-                _ => {}
-            }
-            if state.stop || state.failed.is_some() {
+            if state.stopped.is_some() {
                 return;
             }
-            if state.waiting.is_empty() && (self.mode == FlushMode::Sync || self.log.end() <= self.flushed()) {
+            if state.syncing {
+                self.idle.wait(&mut state);
                 continue;
             }
-            let waiting = std::mem::take(&mut state.waiting);
-            state.syncing = true;
-            let synced = parking_lot::MutexGuard::unlocked(&mut state, || {
-                let synced = self.sync(false);
-                call(waiting, &synced);
-                synced
-            });
-            state.syncing = false;
-            if let Err(e) = synced {
-                tracing::error!("flush failed, the node stops: {e}");
-                state.failed = Some(e.to_string());
+            match self.mode {
+                FlushMode::Sync if state.waiting.is_empty() => {
+                    self.work.wait(&mut state);
+                    continue;
+                }
+                FlushMode::Sync => {}
+                FlushMode::Async => {
+                    self.work.wait_for(&mut state, ASYNC_INTERVAL);
+                    if self.log.end() <= self.flushed() || state.stopped.is_some() {
+                        continue;
+                    }
+                }
             }
-            self.idle.notify_all();
+            if self.flush(&mut state, false).is_err() {
+                return;
+            }
         }
     }
 }

@@ -40,6 +40,7 @@ const PHYSICAL_OFFSET_AT: usize = 32;
 const LEADER_AT: usize = 40;
 const CHAIN_AT: usize = 48;
 const PAYLOAD_CHECKSUM_AT: usize = 52;
+const RESERVED_AT: usize = 56;
 const HEADER_CHECKSUM_AT: usize = 60;
 
 /// What a frame's payload is.
@@ -105,6 +106,8 @@ pub enum FrameError {
     HeaderChecksum { stored: u32, computed: u32 },
     /// A kind that this build does not know.
     Kind(u8),
+    /// A byte that must be zero is not.
+    Reserved,
     /// Fewer bytes than the header announces.
     Truncated { announced: usize, found: usize },
     /// The payload's checksum is another.
@@ -114,12 +117,15 @@ pub enum FrameError {
 impl fmt::Display for FrameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Short(found) => write!(f, "{found} bytes where a frame header of {FRAME_HEADER_BYTES} was expected"),
+            Self::Short(found) => {
+                write!(f, "{found} bytes where a frame header of {FRAME_HEADER_BYTES} was expected")
+            }
             Self::Magic(found) => write!(f, "no frame header: magic and version are {found:02x?}"),
             Self::HeaderChecksum { stored, computed } => {
                 write!(f, "frame header checksum is {stored:08x}, its bytes give {computed:08x}")
             }
             Self::Kind(kind) => write!(f, "unknown frame kind {kind}"),
+            Self::Reserved => write!(f, "frame header with bytes that must be zero and are not"),
             Self::Truncated { announced, found } => {
                 write!(f, "a frame of {announced} bytes was announced, {found} are there")
             }
@@ -143,10 +149,12 @@ impl FrameHeader {
         bytes[RECORDS_AT..RECORDS_AT + 4].copy_from_slice(&self.records.to_le_bytes());
         bytes[TERM_AT..TERM_AT + 8].copy_from_slice(&self.term.to_le_bytes());
         bytes[INDEX_AT..INDEX_AT + 8].copy_from_slice(&self.index.to_le_bytes());
-        bytes[PHYSICAL_OFFSET_AT..PHYSICAL_OFFSET_AT + 8].copy_from_slice(&self.physical_offset.to_le_bytes());
+        bytes[PHYSICAL_OFFSET_AT..PHYSICAL_OFFSET_AT + 8]
+            .copy_from_slice(&self.physical_offset.to_le_bytes());
         bytes[LEADER_AT..LEADER_AT + 8].copy_from_slice(&self.leader.to_le_bytes());
         bytes[CHAIN_AT..CHAIN_AT + 4].copy_from_slice(&self.chain.to_le_bytes());
-        bytes[PAYLOAD_CHECKSUM_AT..PAYLOAD_CHECKSUM_AT + 4].copy_from_slice(&self.payload_checksum.to_le_bytes());
+        bytes[PAYLOAD_CHECKSUM_AT..PAYLOAD_CHECKSUM_AT + 4]
+            .copy_from_slice(&self.payload_checksum.to_le_bytes());
         let checksum = crc32c::crc32c(&bytes[..HEADER_CHECKSUM_AT]);
         bytes[HEADER_CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
         (bytes, checksum)
@@ -164,6 +172,10 @@ impl FrameHeader {
             return Err(FrameError::HeaderChecksum { stored, computed });
         }
         let kind = FrameKind::from_byte(header[5]).ok_or(FrameError::Kind(header[5]))?;
+        // With these fixed, a decoded header encodes to the same bytes and the same checksum again.
+        if header[6..PAYLOAD_LEN_AT] != [0; 2] || header[RESERVED_AT..HEADER_CHECKSUM_AT] != [0; 4] {
+            return Err(FrameError::Reserved);
+        }
         let decoded = Self {
             kind,
             payload_len: u32_at(header, PAYLOAD_LEN_AT),
@@ -252,6 +264,17 @@ mod tests {
             changed[at] ^= 0x10;
             assert!(decode_frame(&changed).is_err(), "byte {at} was changed");
             assert!(decode_frame(&bytes[..at]).is_err(), "prefix of {at} bytes");
+        }
+    }
+
+    #[test]
+    fn bytes_that_must_be_zero_are_checked() {
+        for at in [6, 7, 56, 59] {
+            let mut bytes = frame(b"");
+            bytes[at] = 1;
+            let checksum = crc32c::crc32c(&bytes[..HEADER_CHECKSUM_AT]);
+            bytes[HEADER_CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
+            assert_eq!(decode_frame(&bytes), Err(FrameError::Reserved));
         }
     }
 

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 const RECENT_MAX: usize = 65_536;
 
 /// A known place at least this often, in bytes of log. From it the frames are walked.
-const SPARSE_BYTES: u64 = 1 << 20;
+pub(crate) const SPARSE_BYTES: u64 = 1 << 20;
 
 /// Physical offsets of frames by index. Indexes are consecutive.
 #[derive(Debug, Default)]
@@ -34,13 +34,18 @@ impl FrameIndex {
         if self.recent.is_empty() {
             self.recent_first = index;
         }
-        assert_eq!(index, self.recent_first + self.recent.len() as u64, "entries are consecutive");
+        assert_eq!(index, self.next(), "entries are consecutive");
         self.recent.push_back(physical_offset);
         if self.recent.len() > RECENT_MAX {
             self.recent.pop_front();
             self.recent_first += 1;
         }
         self.note(index, physical_offset);
+    }
+
+    /// The index of the next entry.
+    fn next(&self) -> u64 {
+        self.recent_first + self.recent.len() as u64
     }
 
     /// Remembers a place if none is known within the last megabyte.
@@ -52,7 +57,8 @@ impl FrameIndex {
     }
 
     /// Remembers a place found while walking old frames, or a segment's first frame at recovery.
-    pub(crate) fn note_old(&mut self, index: u64, physical_offset: u64) {
+    pub(crate) fn note_old(&mut self, point: StartingPoint) {
+        let StartingPoint { index, physical_offset } = point;
         let at = self.sparse.partition_point(|(i, _)| *i < index);
         let near_before = at > 0 && physical_offset < self.sparse[at - 1].1 + SPARSE_BYTES;
         let known = self.sparse.get(at).is_some_and(|(i, _)| *i == index);
@@ -63,7 +69,7 @@ impl FrameIndex {
 
     /// The nearest known place at or before `index`; `None` where no such entry can be.
     pub(crate) fn find(&self, index: u64) -> Option<StartingPoint> {
-        if index >= self.recent_first + self.recent.len() as u64 {
+        if index >= self.next() {
             return None;
         }
         if let Some(at) = index.checked_sub(self.recent_first)

@@ -17,7 +17,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::disk::DiskFile;
+use crate::disk::{DiskFile, data_end};
 use crate::error::StoreError;
 
 const HEADER_SIZE: usize = 40;
@@ -39,8 +39,8 @@ pub struct IndexShape {
     pub entries: u32,
 }
 
-/// RocketMQ's 5 million slots and 20 million entries make 420 MB, which a disk that allocates ahead would spend at
-/// once; these make 22 MB, of which 1 MB (the slots of the file being written) is in memory. The ratio is the same.
+/// RocketMQ's 5 million slots and 20 million entries make 420 MB; these make 22 MB, of which 1 MB (the slots of the
+/// file being written) is in memory. The ratio is the same.
 impl Default for IndexShape {
     fn default() -> Self {
         Self { slots: 1 << 18, entries: 1 << 20 }
@@ -121,6 +121,11 @@ impl Header {
             return Err(corrupt(file, 0, start, format!("{header:?} cannot be its header")));
         }
         Ok(header)
+    }
+
+    /// How many entries there are; the first place is never used.
+    pub(crate) fn entries(&self) -> u32 {
+        self.next - 1
     }
 
     /// Whether no place for an entry is left.
@@ -331,13 +336,12 @@ impl WritableIndex {
     /// Zeroes the places of entries that are not in use, and writes the header that says so.
     fn clear_dropped(&mut self) -> Result<(), StoreError> {
         let from = self.shape.entry_position(self.header.next);
-        let dropped = &self.file.bytes()[from as usize..];
+        let end = data_end(&*self.file, from).map_err(StoreError::io("read", self.file.path()))?;
         let header_differs = self.file.bytes()[..HEADER_SIZE] != self.header.encode();
-        let last = dropped.iter().rposition(|byte| *byte != 0);
-        if last.is_none() && !header_differs {
+        if end.is_none() && !header_differs {
             return Ok(());
         }
-        let zeros = vec![0; last.map_or(0, |last| last + 1)];
+        let zeros = vec![0; end.map_or(0, |end| (end - from) as usize)];
         self.file.write_at(from, &zeros).map_err(StoreError::io("write", self.file.path()))?;
         self.write_header()?;
         self.file.sync().map_err(StoreError::io("sync", self.file.path()))

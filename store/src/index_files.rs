@@ -10,7 +10,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use raftmq_message::hash::index_key_hash;
 
-use crate::disk::{Disk, DiskFile};
+use crate::disk::{Disk, DiskFile, Space};
 use crate::error::StoreError;
 use crate::index_file::{Header, IndexShape, Search, WritableIndex};
 use crate::mapped_file_queue::{list_by_offset, offset_name};
@@ -155,7 +155,10 @@ impl IndexFiles {
 
     fn create(&self, physical: u64) -> Result<WritableIndex, StoreError> {
         let path = self.path_of(physical);
-        let file = self.disk.create(&path, self.shape.file_len()).map_err(StoreError::io("create", &path))?;
+        let file = self
+            .disk
+            .create(&path, self.shape.file_len(), Space::Sparse)
+            .map_err(StoreError::io("create", &path))?;
         Ok(WritableIndex::new(file, self.shape, physical))
     }
 
@@ -195,6 +198,13 @@ impl IndexFiles {
             search.walk_full(&*self.open_file(start)?, self.shape)?;
         }
         Ok(search.found)
+    }
+
+    /// How many entries there are in all files.
+    pub(crate) fn entries(&self) -> u64 {
+        let state = self.state.lock();
+        let in_full = state.full.len() as u64 * (u64::from(self.shape.entries) - 1);
+        in_full + state.writable.as_ref().map_or(0, |writable| u64::from(writable.header().entries()))
     }
 
     /// Returns when everything put before is durable; a checkpoint may be written then.

@@ -6,6 +6,7 @@
 //! | `recovery` | opens a log that may have been left at any moment |
 //! | `flush` | the flush thread: one sync for many appends |
 //! | `zero_ahead` | prepares the blocks ahead of the log's end |
+//! | `checkpoint` | up to where what is derived is complete; recovers it |
 //! | `reput` | follows the committed log and fills what is derived from it |
 //! | [`ConsumeQueue`] | a queue of a topic: where its messages are in the log |
 //! | [`IndexFiles`] | messages by key and time |
@@ -14,6 +15,7 @@
 //!
 //! *Invariant*: the store knows nothing of Raft's rules, of the network, of tokio, or of a clock.
 
+mod checkpoint;
 mod commit_log;
 mod consume_queue;
 mod consume_queues;
@@ -33,13 +35,14 @@ mod recovery;
 mod reput;
 mod segment;
 mod store;
+mod walk;
 mod zero_ahead;
 
-pub use commit_log::{Appended, CommitLog, FRAME_PAYLOAD_BYTES_MAX, LogFrame, NewEntry, Walk};
+pub use commit_log::{Appended, CommitLog, FRAME_PAYLOAD_BYTES_MAX, NewEntry};
 pub use consume_queue::{Boundary, ConsumeQueue, DEFAULT_UNITS_PER_FILE, UNIT_SIZE, Unit};
 pub use consume_queues::{ConsumeQueues, TOPIC_BYTES_MAX, check_topic};
 pub use directory::Identity;
-pub use disk::{Disk, DiskFile};
+pub use disk::{Disk, DiskFile, Space};
 pub use error::StoreError;
 pub use flush::{ASYNC_INTERVAL, FlushCallback, FlushMode};
 pub use frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader, FrameKind, decode_frame};
@@ -52,3 +55,4 @@ pub use queue_offsets::{Placed, QUEUE_ID_MAX};
 pub use reput::{Arrival, ArrivalListener};
 pub use segment::LogSlice;
 pub use store::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Store, StoreOptions};
+pub use walk::{LogFrame, Walk};

@@ -2,16 +2,19 @@
 //!
 //! The only file with `unsafe` in it. It knows nothing of what the bytes mean.
 
+use std::any::Any;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice, Write};
+use std::num::NonZeroU64;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use memmap2::{Mmap, MmapOptions};
-use rustix::fs::FallocateFlags;
+use rustix::fs::{Advice, FallocateFlags, FlockOperation, flock};
 
-use crate::disk::{Disk, DiskFile};
+use crate::disk::{Disk, DiskFile, Space};
 
 /// The operating system's file system.
 #[derive(Debug, Clone, Copy, Default)]
@@ -72,7 +75,7 @@ impl DiskFile for MappedFile {
         let mut position = position;
         for chunk in pieces.chunks(1024) {
             let wanted: usize = chunk.iter().map(|p| p.len()).sum();
-            let written = rustix::io::pwritev(&self.file, chunk, position)?;
+            let written = rustix::io::retry_on_intr(|| rustix::io::pwritev(&self.file, chunk, position))?;
             if written < wanted {
                 self.write_rest(position, chunk, written)?;
             }
@@ -91,10 +94,18 @@ impl DiskFile for MappedFile {
 
     fn write_zeros(&self, position: u64, len: u64) -> io::Result<()> {
         self.check(position, usize::try_from(len).unwrap_or(usize::MAX))?;
-        let direct = OpenOptions::new().write(true).custom_flags(rustix::fs::OFlags::DIRECT.bits() as i32).open(&self.path);
+        // By descriptor: another file may be at the path by now.
+        let this_file = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        let direct = OpenOptions::new()
+            .write(true)
+            .custom_flags(rustix::fs::OFlags::DIRECT.bits() as i32)
+            .open(this_file);
         let aligned = |n: u64| n.is_multiple_of(ZERO_ALIGN as u64);
         match direct {
-            Ok(file) if aligned(position) && aligned(len) => write_zeros(&file, position, len),
+            Ok(file) if aligned(position) && aligned(len) => {
+                write_zeros(&file, position, len)?;
+                self.read_in(position, len)
+            }
             _ => write_zeros(&self.file, position, len),
         }
     }
@@ -113,6 +124,8 @@ impl DiskFile for MappedFile {
 /// What the kernel wants buffer, position and length of a direct write to be a multiple of.
 const ZERO_ALIGN: usize = 4096;
 const ZERO_CHUNK: usize = 256 * 1024;
+/// How much to have read in at once: Linux reads no more than a device's read-ahead setting, 128 KiB unless changed.
+const READ_AHEAD: usize = 128 * 1024;
 
 #[repr(align(4096))]
 struct Zeros([u8; ZERO_CHUNK]);
@@ -130,6 +143,15 @@ fn write_zeros(file: &File, position: u64, len: u64) -> io::Result<()> {
 }
 
 impl MappedFile {
+    /// Has the kernel read a range into the page cache, in the background. A small write into a page that is on the
+    /// disk and not in the cache waits for the page to be read first.
+    fn read_in(&self, position: u64, len: u64) -> io::Result<()> {
+        for at in (position..position + len).step_by(READ_AHEAD) {
+            rustix::fs::fadvise(&self.file, at, NonZeroU64::new(READ_AHEAD as u64), Advice::WillNeed)?;
+        }
+        Ok(())
+    }
+
     /// Writes what a short `pwritev` of `pieces` at `position` left out after its first `written` bytes.
     fn write_rest(&self, position: u64, pieces: &[IoSlice<'_>], written: usize) -> io::Result<()> {
         let mut start = 0;
@@ -176,15 +198,20 @@ impl Disk for OsDisk {
         Ok(Arc::new(MappedFile::map(path, file)?))
     }
 
-    fn create(&self, path: &Path, len: u64) -> io::Result<Arc<dyn DiskFile>> {
+    fn create(&self, path: &Path, len: u64, space: Space) -> io::Result<Arc<dyn DiskFile>> {
         if let Some(dir) = path.parent() {
             create_dir_durably(dir)?;
         }
         // Under another name until its space is there: a crash in between must not leave a short file behind.
         let unfinished = path.with_extension("new");
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&unfinished)?;
-        let made = rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, len)
-            .map_err(io::Error::from)
+        let sized = match space {
+            Space::Allocated => {
+                rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, len).map_err(io::Error::from)
+            }
+            Space::Sparse => file.set_len(len),
+        };
+        let made = sized
             .and_then(|()| file.sync_all())
             .and_then(|()| fs::rename(&unfinished, path))
             .and_then(|()| sync_parent(path));
@@ -208,6 +235,25 @@ impl Disk for OsDisk {
     fn remove(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)?;
         sync_parent(path)
+    }
+
+    fn remove_all(&self, dir: &Path) -> io::Result<()> {
+        match fs::remove_dir_all(dir) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.and_then(|()| sync_parent(dir)),
+        }
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Any + Send>>> {
+        if let Some(dir) = path.parent() {
+            create_dir_durably(dir)?;
+        }
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Box::new(file))),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
     }
 
     fn read(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use crate::disk::{Disk, DiskFile};
+use crate::disk::{Disk, DiskFile, Space};
 use crate::error::StoreError;
 
 /// Digits in the name of a file: enough for every `u64`, so that names sort as numbers do.
@@ -215,7 +215,8 @@ impl MappedFileQueue {
         }
         // Without the lock, which readers need: allocating takes milliseconds. There is one writer.
         let path = self.path_of(start);
-        let file = self.disk.create(&path, self.file_len).map_err(StoreError::io("create", &path))?;
+        let file =
+            self.disk.create(&path, self.file_len, Space::Sparse).map_err(StoreError::io("create", &path))?;
         let mut table = self.table.write();
         if table.files.is_empty() {
             table.start = start;

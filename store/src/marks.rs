@@ -19,7 +19,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::disk::{Disk, DiskFile};
+use crate::directory::lost;
+use crate::disk::{Disk, DiskFile, Space};
 use crate::error::StoreError;
 
 const SLOT_BYTES: u64 = 512;
@@ -53,24 +54,32 @@ pub(crate) struct MarksFile {
 }
 
 impl MarksFile {
-    /// Opens or creates the file; what it holds is the second value.
-    pub(crate) fn open(disk: &dyn Disk, path: &Path) -> Result<(Self, Marks), StoreError> {
+    /// Opens the file, or creates it where there is no log in `log_dir` yet; what it holds is the second value.
+    pub(crate) fn open(disk: &dyn Disk, path: &Path, log_dir: &Path) -> Result<(Self, Marks), StoreError> {
         let file = match disk.open(path) {
             Ok(file) => file,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                disk.create(path, 2 * SLOT_BYTES).map_err(StoreError::io("create", path))?
+                if !disk.list(log_dir).map_err(StoreError::io("list", log_dir))?.is_empty() {
+                    return Err(lost(
+                        path,
+                        "it is missing, and there is a log: how far that was durable cannot be told",
+                    ));
+                }
+                disk.create(path, 2 * SLOT_BYTES, Space::Allocated).map_err(StoreError::io("create", path))?
             }
             Err(e) => return Err(StoreError::io("open", path)(e)),
         };
         if file.len() != 2 * SLOT_BYTES {
-            return Err(StoreError::Corrupt {
-                path: path.to_owned(),
-                position: 0,
-                physical_offset: 0,
-                what: format!("a marks file has {} bytes, not {}", 2 * SLOT_BYTES, file.len()),
-            });
+            return Err(lost(
+                path,
+                &format!("a marks file has {} bytes, not {}", 2 * SLOT_BYTES, file.len()),
+            ));
         }
-        let newest = [0, SLOT_BYTES].into_iter().filter_map(|at| read_slot(file.bytes(), at)).max_by_key(|(n, _)| *n);
+        let newest =
+            [0, SLOT_BYTES].into_iter().filter_map(|at| read_slot(file.bytes(), at)).max_by_key(|(n, _)| *n);
+        if newest.is_none() && file.bytes().iter().any(|b| *b != 0) {
+            return Err(lost(path, "neither of its two slots has the right checksum"));
+        }
         let (sequence, marks) = newest.unwrap_or_default();
         Ok((Self { file, sequence: Mutex::new(sequence) }, marks))
     }
@@ -121,15 +130,19 @@ mod tests {
     fn the_newer_intact_slot_counts() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("marks");
-        let (file, marks) = MarksFile::open(&OsDisk, &path).unwrap();
+        let (file, marks) = MarksFile::open(&OsDisk, &path, dir.path().join("log").as_path()).unwrap();
         assert_eq!(marks, Marks::default());
         let first = Marks { flushed: 100, committed: None, clean: false };
         let second = Marks { flushed: 200, committed: Some(EntryId { term: 3, index: 0 }), clean: true };
         file.write(first).unwrap();
         file.write(second).unwrap();
-        assert_eq!(MarksFile::open(&OsDisk, &path).unwrap().1, second);
+        assert_eq!(MarksFile::open(&OsDisk, &path, dir.path().join("log").as_path()).unwrap().1, second);
         // The second write went to slot 0; tear it.
         file.file.write_at(9, &[0xff]).unwrap();
-        assert_eq!(MarksFile::open(&OsDisk, &path).unwrap().1, first);
+        assert_eq!(MarksFile::open(&OsDisk, &path, dir.path().join("log").as_path()).unwrap().1, first);
+        // And the other one.
+        file.file.write_at(SLOT_BYTES + 9, &[0xff]).unwrap();
+        let error = MarksFile::open(&OsDisk, &path, dir.path().join("log").as_path()).unwrap_err();
+        assert!(error.to_string().contains("right checksum"), "{error}");
     }
 }

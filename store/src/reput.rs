@@ -1,12 +1,10 @@
 //! Reput: follows the committed log and fills ConsumeQueues and IndexFiles.
 //!
 //! *Invariant 4*: they hold committed messages only, and are derived: whatever is missing is made again from the log.
-//! A position in the log up to which everything is durable in them is recorded from time to time; a start drops what
-//! lies behind it and does that part again.
+//! How far they are durable is recorded from time to time, see `checkpoint.rs`.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -15,25 +13,19 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, RwLock};
 use raftmq_message::hash::tags_code;
 use raftmq_message::properties;
-use raftmq_message::record::RecordView;
+use raftmq_message::record::{RecordView, sys_flag};
 
+use crate::checkpoint::{Checkpoints, Derived};
 use crate::commit_log::CommitLog;
 use crate::consume_queue::{ConsumeQueue, Unit};
 use crate::consume_queues::ConsumeQueues;
-use crate::disk::Disk;
 use crate::error::StoreError;
-use crate::frame::{FRAME_HEADER_BYTES, FrameKind};
-use crate::index_files::IndexFiles;
+use crate::frame::FrameKind;
 
 /// Log dispatched before consumers see it, in bytes: bounds the time a new message waits behind a backlog.
 const BATCH_BYTES: u64 = 1 << 20;
 /// How often the position is recorded while messages arrive. A start after a kill dispatches at most this much again.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(10);
-
-/// Transaction bits of a record's sysFlag: half messages and rollbacks are not for consumers.
-const TRANSACTION_BITS: i32 = 0xC;
-const TRANSACTION_PREPARED: i32 = 0x4;
-const TRANSACTION_ROLLBACK: i32 = 0xC;
 
 /// What one batch of dispatched messages brought to one queue.
 #[derive(Clone, Debug)]
@@ -55,10 +47,7 @@ pub type ArrivalListener = Box<dyn Fn(&[Arrival]) + Send + Sync>;
 
 pub(crate) struct Reput {
     log: Arc<CommitLog>,
-    queues: Arc<ConsumeQueues>,
-    index: Arc<IndexFiles>,
-    disk: Arc<dyn Disk>,
-    checkpoint_path: PathBuf,
+    derived: Derived,
     /// Everything below is dispatched and readable.
     dispatched: AtomicU64,
     target: Mutex<Target>,
@@ -72,14 +61,26 @@ pub(crate) struct Reput {
 struct Target {
     /// Committed up to this physical offset.
     committed: u64,
-    stop: bool,
+    stop: Option<Stop>,
     failed: bool,
+}
+
+/// How the thread ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// With a last checkpoint.
+    Checkpoint,
+    /// Just so, as if the process had been killed.
+    AtOnce,
 }
 
 /// Queues that got units since they were last made readable.
 #[derive(Default)]
 struct Touched {
-    by_topic: HashMap<Arc<str>, BTreeMap<u32, TouchedQueue>>,
+    topics: Vec<(Arc<str>, BTreeMap<u32, TouchedQueue>)>,
+    by_name: HashMap<Arc<str>, usize>,
+    /// The topic looked up last: mostly the next one too.
+    recent: usize,
 }
 
 /// One such queue.
@@ -92,18 +93,13 @@ struct TouchedQueue {
 impl Reput {
     pub(crate) fn new(
         log: Arc<CommitLog>,
-        queues: Arc<ConsumeQueues>,
-        index: Arc<IndexFiles>,
-        checkpoint_path: PathBuf,
+        derived: Derived,
         dispatched: u64,
         on_failure: Box<dyn Fn(String) + Send + Sync>,
     ) -> Self {
         Self {
-            disk: log.disk.clone(),
             log,
-            queues,
-            index,
-            checkpoint_path,
+            derived,
             dispatched: AtomicU64::new(dispatched),
             target: Mutex::new(Target { committed: dispatched, ..Target::default() }),
             work: Condvar::new(),
@@ -113,9 +109,14 @@ impl Reput {
         }
     }
 
-    pub(crate) fn spawn(self: &Arc<Self>) -> std::io::Result<JoinHandle<()>> {
+    pub(crate) fn spawn(self: &Arc<Self>, checkpoints: Checkpoints) -> std::io::Result<JoinHandle<()>> {
         let reput = self.clone();
-        std::thread::Builder::new().name("raftmq-reput".into()).spawn(move || reput.run())
+        std::thread::Builder::new().name("raftmq-reput".into()).spawn(move || reput.run(checkpoints))
+    }
+
+    /// How far dispatch may go.
+    pub(crate) fn committed(&self) -> u64 {
+        self.target.lock().committed
     }
 
     pub(crate) fn dispatched(&self) -> u64 {
@@ -140,21 +141,25 @@ impl Reput {
         let deadline = Instant::now() + timeout;
         let mut target = self.target.lock();
         while self.dispatched() < physical_offset {
-            if target.failed || target.stop || self.progress.wait_until(&mut target, deadline).timed_out() {
+            if target.failed
+                || target.stop.is_some()
+                || self.progress.wait_until(&mut target, deadline).timed_out()
+            {
                 return self.dispatched() >= physical_offset;
             }
         }
         true
     }
 
-    pub(crate) fn stop(&self) {
-        self.target.lock().stop = true;
+    pub(crate) fn stop(&self, how: Stop) {
+        self.target.lock().stop.get_or_insert(how);
         self.work.notify_all();
         self.progress.notify_all();
     }
 
-    fn run(&self) {
-        if let Err(e) = self.follow() {
+    fn run(&self, mut checkpoints: Checkpoints) {
+        let followed = self.follow(&mut checkpoints);
+        if let Err(e) = followed.and(checkpoints.wait()) {
             tracing::error!("dispatch failed, the node stops: {e}");
             self.target.lock().failed = true;
             self.progress.notify_all();
@@ -162,27 +167,30 @@ impl Reput {
         }
     }
 
-    fn follow(&self) -> Result<(), StoreError> {
+    fn follow(&self, checkpoints: &mut Checkpoints) -> Result<(), StoreError> {
         let mut recorded = (self.dispatched(), Instant::now());
         loop {
             let committed = {
                 let mut target = self.target.lock();
-                if target.committed <= self.dispatched() && !target.stop {
+                if target.committed <= self.dispatched() && target.stop.is_none() {
                     self.work.wait_for(&mut target, CHECKPOINT_INTERVAL);
                 }
-                if target.stop {
-                    return self.checkpoint();
+                match target.stop {
+                    Some(Stop::AtOnce) => return Ok(()),
+                    Some(Stop::Checkpoint) => break,
+                    None => target.committed,
                 }
-                target.committed
             };
             if committed > self.dispatched() {
                 self.dispatch(committed)?;
             }
-            if self.dispatched() != recorded.0 && recorded.1.elapsed() >= CHECKPOINT_INTERVAL {
-                self.checkpoint()?;
+            let due = recorded.1.elapsed() >= CHECKPOINT_INTERVAL && !checkpoints.is_busy();
+            if due && self.dispatched() != recorded.0 {
+                checkpoints.begin(self.dispatched())?;
                 recorded = (self.dispatched(), Instant::now());
             }
         }
+        checkpoints.begin(self.dispatched())
     }
 
     /// Dispatches up to `committed`, or one batch of it.
@@ -192,14 +200,18 @@ impl Reput {
         let mut walk = self.log.walk(start);
         let mut position = start;
         while position < committed && position - start < BATCH_BYTES {
-            let Some(frame) = walk.next()? else { break };
+            let frame = walk.next()?;
+            position = walk.position();
+            let Some(frame) = frame.filter(|_| position <= committed) else {
+                return Err(StoreError::Illegal(format!(
+                    "told that the log is committed up to physical offset {committed}, where no entry ends"
+                )));
+            };
             if frame.header.kind == FrameKind::Messages {
                 self.dispatch_records(frame.payload(), &mut touched)?;
             }
-            position = walk.position();
-            debug_assert_eq!(position, frame.header.physical_offset + (FRAME_HEADER_BYTES + frame.payload().len()) as u64);
         }
-        self.publish(touched, position.min(committed))
+        self.publish(touched, position)
     }
 
     fn dispatch_records(&self, records: &[u8], touched: &mut Touched) -> Result<(), StoreError> {
@@ -214,31 +226,29 @@ impl Reput {
     }
 
     fn dispatch_record(&self, record: &RecordView<'_>, touched: &mut Touched) -> Result<(), StoreError> {
-        let properties = record.properties();
-        let tags_code = properties::get(properties, properties::names::TAGS).map_or(0, tags_code);
+        let properties = Indexed::of(record.properties());
+        let tags_code = properties.tags.map_or(0, tags_code);
         let unit = Unit {
             physical_offset: record.physical_offset() as u64,
             size: record.total_size() as u32,
             tags_code,
         };
         let queue_id = record.queue_id() as u32;
-        let queue = touched.queue(&self.queues, record.topic(), queue_id)?;
+        let queue = touched.queue(&self.derived.queues, record.topic(), queue_id)?;
         queue.queue.append(record.queue_offset() as u64, unit)?;
         queue.tags_code = tags_code;
         queue.store_timestamp_ms = record.store_timestamp_ms();
 
-        let transaction = record.sys_flag() & TRANSACTION_BITS;
-        if transaction == TRANSACTION_ROLLBACK || transaction == TRANSACTION_PREPARED {
+        // Half messages and rollbacks are not for consumers to find.
+        let transaction = record.sys_flag() & sys_flag::TRANSACTION_MASK;
+        if transaction == sys_flag::TRANSACTION_ROLLBACK || transaction == sys_flag::TRANSACTION_PREPARED {
             return Ok(());
         }
         let (physical_offset, stored) = (unit.physical_offset, record.store_timestamp_ms());
-        if let Some(key) = properties::get(properties, properties::names::UNIQ_KEY) {
-            self.index.put(record.topic(), key, physical_offset, stored)?;
-        }
-        if let Some(keys) = properties::get(properties, properties::names::KEYS) {
-            for key in properties::split_keys(keys) {
-                self.index.put(record.topic(), key, physical_offset, stored)?;
-            }
+        let index = &self.derived.index;
+        let keys = properties.keys.into_iter().flat_map(properties::split_keys);
+        for key in properties.unique_key.into_iter().chain(keys) {
+            index.put(record.topic(), key, physical_offset, stored)?;
         }
         Ok(())
     }
@@ -257,25 +267,59 @@ impl Reput {
         }
         Ok(())
     }
+}
 
-    /// Makes what is derived durable, then records up to where it goes.
-    fn checkpoint(&self) -> Result<(), StoreError> {
-        let position = self.dispatched();
-        self.queues.flush_all()?;
-        self.index.flush()?;
-        let checkpoint = Checkpoint { position, units: total_units(&self.queues) };
-        checkpoint.write(&*self.disk, &self.checkpoint_path)
+/// The properties that dispatch needs, found in one pass.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Indexed<'a> {
+    tags: Option<&'a str>,
+    unique_key: Option<&'a str>,
+    keys: Option<&'a str>,
+}
+
+impl<'a> Indexed<'a> {
+    /// Of a name that occurs twice the last value counts, as in [`properties::get`].
+    fn of(list: &'a str) -> Self {
+        let mut found = Self::default();
+        let mut start = 0;
+        while start < list.len() {
+            let rest = &list.as_bytes()[start..];
+            let end = start + rest.iter().position(|b| *b == properties::PAIR_END).unwrap_or(rest.len());
+            // Most entries have another name: tell by the first letter.
+            if matches!(rest[0], b'T' | b'U' | b'K') {
+                found.take(&list[start..end]);
+            }
+            start = end + 1;
+        }
+        found
+    }
+
+    fn take(&mut self, entry: &'a str) {
+        let Some((name, value)) = entry.split_once(char::from(properties::KEY_END)) else { return };
+        let place = match name {
+            properties::names::TAGS => &mut self.tags,
+            properties::names::UNIQ_KEY => &mut self.unique_key,
+            properties::names::KEYS => &mut self.keys,
+            _ => return,
+        };
+        if !value.is_empty() {
+            *place = Some(value);
+        }
     }
 }
 
 impl Touched {
     /// The queue, looked up without an allocation once it is known.
-    fn queue(&mut self, queues: &ConsumeQueues, topic: &str, queue_id: u32) -> Result<&mut TouchedQueue, StoreError> {
-        if !self.by_topic.contains_key(topic) {
-            self.by_topic.insert(topic.into(), BTreeMap::new());
+    fn queue(
+        &mut self,
+        queues: &ConsumeQueues,
+        topic: &str,
+        queue_id: u32,
+    ) -> Result<&mut TouchedQueue, StoreError> {
+        if self.topics.get(self.recent).is_none_or(|(recent, _)| &**recent != topic) {
+            self.recent = self.topic(topic);
         }
-        let of_topic = self.by_topic.get_mut(topic).expect("inserted above");
-        match of_topic.entry(queue_id) {
+        match self.topics[self.recent].1.entry(queue_id) {
             Entry::Occupied(known) => Ok(known.into_mut()),
             Entry::Vacant(new) => {
                 let queue = queues.get_or_create(topic, queue_id)?;
@@ -284,79 +328,57 @@ impl Touched {
         }
     }
 
+    fn topic(&mut self, name: &str) -> usize {
+        if let Some(&at) = self.by_name.get(name) {
+            return at;
+        }
+        let name: Arc<str> = name.into();
+        self.topics.push((name.clone(), BTreeMap::new()));
+        self.by_name.insert(name, self.topics.len() - 1);
+        self.topics.len() - 1
+    }
+
     /// Makes the new units readable.
     fn publish(self) -> Result<Vec<Arrival>, StoreError> {
         let mut arrivals = Vec::new();
-        for (topic, queues) in self.by_topic {
+        for (topic, queues) in self.topics {
             for (queue_id, touched) in queues {
                 let max_offset = touched.queue.publish()?;
                 let TouchedQueue { tags_code, store_timestamp_ms, .. } = touched;
-                arrivals.push(Arrival { topic: topic.clone(), queue_id, max_offset, tags_code, store_timestamp_ms });
+                arrivals.push(Arrival {
+                    topic: topic.clone(),
+                    queue_id,
+                    max_offset,
+                    tags_code,
+                    store_timestamp_ms,
+                });
             }
         }
         Ok(arrivals)
     }
 }
 
-/// Units in all queues: tells a checkpoint whose queues were deleted.
-fn total_units(queues: &ConsumeQueues) -> u64 {
-    queues.max_offsets().map(|(_, _, max)| max).sum()
-}
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use raftmq_message::properties::names::{KEYS, TAGS, UNIQ_KEY};
 
-/// Up to where the derived files were complete and durable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Checkpoint {
-    position: u64,
-    units: u64,
-}
+    use super::*;
 
-impl Checkpoint {
-    fn write(self, disk: &dyn Disk, path: &std::path::Path) -> Result<(), StoreError> {
-        let text = format!("dispatched={}\nunits={}\n", self.position, self.units);
-        disk.replace(path, text.as_bytes()).map_err(StoreError::io("write", path))
-    }
-
-    fn read(disk: &dyn Disk, path: &std::path::Path) -> Result<Option<Self>, StoreError> {
-        let Some(bytes) = disk.read(path).map_err(StoreError::io("read", path))? else { return Ok(None) };
-        let text = String::from_utf8_lossy(&bytes);
-        let number = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')?.parse().ok());
-        Ok(number("dispatched").zip(number("units")).map(|(position, units)| Self { position, units }))
-    }
-}
-
-/// Brings the derived files back to a position in the log from which dispatch goes on, and returns it. Whatever does
-/// not fit together is deleted, and the position is the log's start.
-pub(crate) fn recover_derived(
-    disk: &Arc<dyn Disk>,
-    dir: &std::path::Path,
-    checkpoint_path: &std::path::Path,
-    log: &CommitLog,
-    open: impl Fn(u64) -> Result<(ConsumeQueues, IndexFiles), StoreError>,
-) -> Result<(ConsumeQueues, IndexFiles, u64), StoreError> {
-    let checkpoint = Checkpoint::read(&**disk, checkpoint_path)?.filter(|c| c.position <= log.end());
-    let position = checkpoint.map_or(log.start(), |c| c.position);
-    let restored = open(position);
-    match restored {
-        Ok((queues, index)) if total_units(&queues) == checkpoint.map_or(0, |c| c.units) => Ok((queues, index, position)),
-        outcome => {
-            let why = outcome.err().map_or_else(|| "units are missing".to_owned(), |e| e.to_string());
-            tracing::warn!("making ConsumeQueues and IndexFiles again from the log: {why}");
-            remove_tree(&**disk, &dir.join("consumequeue"))?;
-            remove_tree(&**disk, &dir.join("index"))?;
-            let (queues, index) = open(log.start())?;
-            Ok((queues, index, log.start()))
+    proptest! {
+        #[test]
+        fn one_pass_finds_what_a_look_up_of_each_name_finds(
+            pieces in proptest::collection::vec(
+                prop_oneof![
+                    Just("TAGS"), Just("UNIQ_KEY"), Just("KEYS"), Just("\u{1}"), Just("\u{2}"), Just("T"), Just("x é"),
+                ],
+                0..30,
+            )
+        ) {
+            let list = pieces.concat();
+            let get = |name| properties::get(&list, name);
+            let expected = Indexed { tags: get(TAGS), unique_key: get(UNIQ_KEY), keys: get(KEYS) };
+            prop_assert_eq!(Indexed::of(&list), expected);
         }
     }
-}
-
-/// Removes the files below a folder. Empty folders may stay.
-fn remove_tree(disk: &dyn Disk, dir: &std::path::Path) -> Result<(), StoreError> {
-    for path in disk.list(dir).map_err(StoreError::io("list", dir))? {
-        if path.is_dir() {
-            remove_tree(disk, &path)?;
-        } else {
-            disk.remove(&path).map_err(StoreError::io("remove", &path))?;
-        }
-    }
-    Ok(())
 }

@@ -1,26 +1,29 @@
 //! One member's store: the CommitLog with its threads, and what is derived from it.
 
-use std::path::PathBuf;
+use std::any::Any;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use raftmq_message::record::{RecordView, record_total_size};
+use raftmq_message::record::RecordView;
 
+use crate::checkpoint::{Checkpoints, Derived, recover_derived};
 use crate::commit_log::{Appended, CommitLog, NewEntry};
 use crate::consume_queue::{ConsumeQueue, DEFAULT_UNITS_PER_FILE};
 use crate::consume_queues::ConsumeQueues;
-use crate::directory::{DirectoryLock, Identity};
+use crate::directory::{self, Identity};
 use crate::disk::Disk;
 use crate::error::StoreError;
 use crate::flush::{FlushCallback, FlushMode, Flusher};
+use crate::frame::{FRAME_HEADER_BYTES, FrameKind};
 use crate::index_file::IndexShape;
 use crate::index_files::IndexFiles;
 use crate::marks::{EntryId, MarksFile};
 use crate::queue_offsets::Placed;
 use crate::recovery::open_log;
-use crate::reput::{ArrivalListener, Reput, recover_derived};
+use crate::reput::{ArrivalListener, Reput, Stop};
 use crate::segment::LogSlice;
 
 /// The smallest segment: room for a few of the smallest entries. Only tests use anything so small.
@@ -40,34 +43,55 @@ pub struct StoreOptions {
 }
 
 /// The files of one member. Writing is for the Raft log storage, reading for everyone.
+///
+/// Dropped without [`Store::close`] it leaves the files as a killed process would, and stops its threads.
 pub struct Store {
     log: Arc<CommitLog>,
     flusher: Arc<Flusher>,
     reput: Arc<Reput>,
-    queues: Arc<ConsumeQueues>,
-    index: Arc<IndexFiles>,
+    derived: Derived,
     dir: PathBuf,
     disk: Arc<dyn Disk>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    threads: Mutex<Threads>,
     ahead: Arc<AheadThread>,
     failure: Arc<Failure>,
-    /// Released by [`Self::close`].
-    lock: Mutex<Option<DirectoryLock>>,
+    /// Of the directory. Released by [`Self::close`].
+    lock: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+#[derive(Default)]
+struct Threads {
+    reput: Option<JoinHandle<()>>,
+    others: Vec<JoinHandle<()>>,
 }
 
 /// The first failure of one of the store's threads.
 #[derive(Default)]
 struct Failure {
-    reason: Mutex<Option<String>>,
-    listener: Mutex<Option<Box<dyn Fn(String) + Send + Sync>>>,
+    state: Mutex<FailureState>,
+}
+
+#[derive(Default)]
+struct FailureState {
+    reason: Option<String>,
+    listener: Option<Box<dyn Fn(String) + Send + Sync>>,
 }
 
 impl Failure {
     fn report(&self, reason: String) {
-        let first = self.reason.lock().get_or_insert(reason).clone();
-        if let Some(listener) = &*self.listener.lock() {
-            listener(first);
+        let mut state = self.state.lock();
+        if state.reason.is_some() {
+            return;
         }
+        if let Some(listener) = &state.listener {
+            listener(reason.clone());
+        }
+        state.reason = Some(reason);
+    }
+
+    fn reporter(self: &Arc<Self>) -> Box<dyn Fn(String) + Send + Sync> {
+        let failure = self.clone();
+        Box::new(move |reason| failure.report(reason))
     }
 }
 
@@ -81,68 +105,57 @@ impl Store {
     /// Opens the directory, making it if it is new, and recovers what is in it.
     pub fn open(options: StoreOptions, disk: Arc<dyn Disk>) -> Result<Arc<Self>, StoreError> {
         let StoreOptions { dir, identity, flush } = options;
-        let segment_bytes = identity.segment_bytes;
-        if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&segment_bytes) || !segment_bytes.is_multiple_of(4096) {
-            return Err(StoreError::Illegal(format!(
-                "a segment of {segment_bytes} bytes: it must be a multiple of 4096 within {SEGMENT_BYTES_MIN} and {SEGMENT_BYTES_MAX}"
-            )));
-        }
-        let lock = DirectoryLock::take(&dir)?;
-        identity.check_or_record(&*disk, &dir)?;
-        let (marks_file, marks) = MarksFile::open(&*disk, &dir.join("marks"))?;
-        let log = open_log(disk.clone(), &dir.join("commitlog"), segment_bytes, identity.chain_seed(), marks)?;
+        check_segment_bytes(identity.segment_bytes)?;
+        let lock = directory::lock(&*disk, &dir)?;
+        let log_dir = dir.join("commitlog");
+        identity.check_or_record(&*disk, &dir, &log_dir)?;
+        let (marks_file, marks) = MarksFile::open(&*disk, &dir.join("marks"), &log_dir)?;
+        let log = open_log(disk.clone(), &log_dir, identity.segment_bytes, identity.chain_seed(), marks)?;
         let log = Arc::new(log);
-        let committed = marks.committed.zip(log.last()).map(|(committed, last)| committed.min(last));
-        let flusher = Arc::new(Flusher::new(log.clone(), marks_file, flush, committed));
-        flusher.flush_now()?;
-
-        let checkpoint_path = dir.join("dispatched");
-        let (queues, index, position) = recover_derived(&disk, &dir, &checkpoint_path, &log, |limit| {
-            let queues = ConsumeQueues::open(disk.clone(), &dir, DEFAULT_UNITS_PER_FILE)?;
-            queues.recover_all(limit)?;
-            Ok((queues, IndexFiles::open(disk.clone(), &dir, IndexShape::default(), limit)?))
-        })?;
-        seed_offsets(&log, &queues, position)?;
-        let (queues, index) = (Arc::new(queues), Arc::new(index));
         let failure = Arc::new(Failure::default());
-        let on_failure = {
-            let failure = failure.clone();
-            Box::new(move |reason| failure.report(reason))
-        };
-        let reput = Reput::new(log.clone(), queues.clone(), index.clone(), checkpoint_path, position, on_failure);
+        let flusher = Arc::new(Flusher::new(log.clone(), marks_file, marks, flush, failure.reporter()));
+        flusher.begin()?;
+
+        let (derived, dispatched) =
+            recover_derived(&*disk, &dir, &log, |limit| open_derived(&disk, &dir, limit))?;
+        seed_offsets(&log, &derived.queues, dispatched)?;
+        let checkpoints = Checkpoints::new(derived.clone(), flusher.clone(), disk.clone(), &dir);
         let store = Self {
-            ahead: Arc::new(AheadThread { log: log.clone(), stop: Mutex::new(false), wake: parking_lot::Condvar::new() }),
+            ahead: Arc::new(AheadThread {
+                log: log.clone(),
+                stop: Mutex::new(false),
+                wake: parking_lot::Condvar::new(),
+            }),
+            reput: Arc::new(Reput::new(log.clone(), derived.clone(), dispatched, failure.reporter())),
             log,
             flusher,
-            reput: Arc::new(reput),
-            queues,
-            index,
+            derived,
             dir,
             disk,
             threads: Mutex::default(),
             failure,
             lock: Mutex::new(Some(lock)),
         };
-        store.spawn_threads()?;
+        store.spawn_threads(checkpoints).map_err(StoreError::io("start a thread for", &store.dir))?;
         Ok(Arc::new(store))
     }
 
-    fn spawn_threads(&self) -> Result<(), StoreError> {
-        let spawned = [self.flusher.spawn(), self.reput.spawn(), self.ahead.spawn()];
-        for thread in spawned {
-            self.threads.lock().push(thread.map_err(StoreError::io("start a thread for", &self.dir))?);
-        }
+    fn spawn_threads(&self, checkpoints: Checkpoints) -> std::io::Result<()> {
+        let mut threads = self.threads.lock();
+        threads.others.push(self.flusher.spawn()?);
+        threads.others.push(self.ahead.spawn()?);
+        threads.reput = Some(self.reput.spawn(checkpoints)?);
         Ok(())
     }
 
-    /// Called with the reason when one of the store's threads fails; at once if one has failed already. A failed sync
-    /// is also reported to whoever waits for it.
+    /// Called once, with the reason, when one of the store's threads fails; at once if one has failed already. A
+    /// failed sync is also reported to whoever waits for it. Must not call back into the store.
     pub fn on_failure(&self, listener: Box<dyn Fn(String) + Send + Sync>) {
-        let failed = self.failure.reason.lock().clone();
-        if let Some(reason) = failed {
-            listener(reason);
+        let mut state = self.failure.state.lock();
+        if let Some(reason) = &state.reason {
+            listener(reason.clone());
         }
-        *self.failure.listener.lock() = Some(listener);
+        state.listener = Some(listener);
     }
 
     /// The log, for reading.
@@ -170,13 +183,19 @@ impl Store {
         self.flusher.flush_now()
     }
 
-    /// Removes the entries behind `last`; see [`CommitLog::truncate_after`].
+    /// Removes the entries behind `last`; see [`CommitLog::truncate_after`]. None of them may be committed, by what
+    /// [`set_committed`](Self::set_committed) or [`commit`](Self::commit) said.
     pub fn truncate_after(&self, last: Option<u64>) -> Result<(), StoreError> {
-        let new_end = match last {
-            Some(index) => self.log.frame(index)?.map_or(self.log.end(), |frame| frame.header.end()),
-            None => self.log.start(),
-        };
-        self.flusher.shorten(new_end, || self.log.truncate_after(last, self.flusher.committed()))
+        let committed = self.flusher.committed();
+        let Some(tail) = self.log.tail_after(last, committed)? else { return Ok(()) };
+        let dispatchable = self.reput.committed();
+        if tail.end < dispatchable {
+            return Err(StoreError::Divergence(format!(
+                "asked to truncate the log at physical offset {}, and it is committed up to {dispatchable}",
+                tail.end
+            )));
+        }
+        self.flusher.shorten(tail.end, || self.log.truncate_after(last, committed))
     }
 
     /// The log is committed up to `physical_offset`, a frame's end: dispatch may go up to there.
@@ -213,7 +232,7 @@ impl Store {
 
     /// A queue, once something was dispatched to it.
     pub fn queue(&self, topic: &str, queue_id: u32) -> Option<Arc<ConsumeQueue>> {
-        self.queues.get(topic, queue_id)
+        self.derived.queues.get(topic, queue_id)
     }
 
     /// The record that a ConsumeQueue unit names.
@@ -224,13 +243,14 @@ impl Store {
     /// The record that starts at a physical offset, where one does and it is dispatched. For offsets that come from
     /// outside: whatever stands there is checked.
     pub fn record_at(&self, physical_offset: u64) -> Option<LogSlice> {
-        let segment = self.log.segment_of(physical_offset).ok()?;
+        let dispatched = self.dispatched_physical_offset();
+        let readable = dispatched.checked_sub(physical_offset)?;
+        let segment = self.log.segments.of(physical_offset).ok()?;
         let bytes = segment.file.bytes().get((physical_offset - segment.base) as usize..)?;
-        let size = record_total_size(bytes).ok()?;
-        let end = physical_offset.checked_add(size as u64)?;
-        let slice = self.log.slice(physical_offset, size).filter(|_| end <= self.dispatched_physical_offset())?;
-        let record = RecordView::parse(&slice).ok()?;
-        (record.physical_offset() as u64 == physical_offset).then_some(slice)
+        let bytes = bytes.get(..usize::try_from(readable).ok()?).unwrap_or(bytes);
+        let record = RecordView::parse(bytes).ok()?;
+        let here = record.physical_offset() as u64 == physical_offset;
+        here.then(|| LogSlice::new(segment.clone(), physical_offset, record.total_size()))?
     }
 
     /// First byte of the log that is still there.
@@ -259,24 +279,81 @@ impl Store {
     }
 
     /// Physical offsets of messages with a key, newest first.
-    pub fn query_index(&self, topic: &str, key: &str, begin_ms: i64, end_ms: i64, max: usize) -> Result<Vec<u64>, StoreError> {
-        self.index.query(topic, key, begin_ms, end_ms, max)
+    pub fn query_index(
+        &self,
+        topic: &str,
+        key: &str,
+        begin_ms: i64,
+        end_ms: i64,
+        max: usize,
+    ) -> Result<Vec<u64>, StoreError> {
+        self.derived.index.query(topic, key, begin_ms, end_ms, max)
     }
 
-    /// Stops the threads, makes everything durable and marks a clean stop. Later appends never become durable.
+    /// Stops the threads, makes everything durable and marks a clean stop. Nothing is appended any more. The directory
+    /// may be opened again afterwards. A second call does nothing.
     pub fn close(&self) -> Result<(), StoreError> {
-        self.reput.stop();
-        *self.ahead.stop.lock() = true;
-        self.ahead.wake.notify_all();
-        let closed = self.flusher.close();
-        for thread in std::mem::take(&mut *self.threads.lock()) {
-            if thread.join().is_err() {
-                tracing::error!("a thread of the store had panicked");
-            }
-        }
-        drop(self.lock.lock().take());
+        let Some(_lock) = self.lock.lock().take() else { return Ok(()) };
+        // The last checkpoint needs the flusher.
+        self.stop_threads_before_flusher(Stop::Checkpoint);
+        let clean = self.log.stop();
+        let closed = self.flusher.close(clean);
+        self.join_others();
         closed
     }
+
+    fn stop_threads_before_flusher(&self, how: Stop) {
+        self.reput.stop(how);
+        *self.ahead.stop.lock() = true;
+        self.ahead.wake.notify_all();
+        let reput = self.threads.lock().reput.take();
+        reput.into_iter().for_each(join);
+    }
+
+    fn join_others(&self) {
+        let others = std::mem::take(&mut self.threads.lock().others);
+        others.into_iter().for_each(join);
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        if self.lock.lock().is_none() {
+            return;
+        }
+        self.stop_threads_before_flusher(Stop::AtOnce);
+        self.log.stop();
+        self.flusher.abandon();
+        self.join_others();
+    }
+}
+
+/// Waits for a thread's end, but for that of the calling one: a callback may have held the store last.
+fn join(thread: JoinHandle<()>) {
+    if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
+        tracing::error!("a thread of the store had panicked");
+    }
+}
+
+fn check_segment_bytes(segment_bytes: u64) -> Result<(), StoreError> {
+    if (SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&segment_bytes) && segment_bytes.is_multiple_of(4096)
+    {
+        return Ok(());
+    }
+    Err(StoreError::Illegal(format!(
+        "a segment of {segment_bytes} bytes: it must be a multiple of 4096 within {SEGMENT_BYTES_MIN} and {SEGMENT_BYTES_MAX}"
+    )))
+}
+
+/// Opens what is derived from the log as it was at `limit`.
+fn open_derived(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    limit: u64,
+) -> Result<(ConsumeQueues, IndexFiles), StoreError> {
+    let queues = ConsumeQueues::open(disk.clone(), dir, DEFAULT_UNITS_PER_FILE)?;
+    queues.recover_all(limit)?;
+    Ok((queues, IndexFiles::open(disk.clone(), dir, IndexShape::default(), limit)?))
 }
 
 /// Sets the next queue offsets at the log's end: what the ConsumeQueues hold, and what stands in the log behind it.
@@ -287,8 +364,8 @@ fn seed_offsets(log: &CommitLog, queues: &ConsumeQueues, dispatched: u64) -> Res
         }
         let mut walk = log.walk(dispatched);
         while let Some(frame) = walk.next()? {
-            if frame.header.kind == crate::frame::FrameKind::Messages {
-                let start = frame.header.physical_offset + crate::frame::FRAME_HEADER_BYTES as u64;
+            if frame.header.kind == FrameKind::Messages {
+                let start = frame.header.physical_offset + FRAME_HEADER_BYTES as u64;
                 offsets.check(frame.payload(), start)?;
             }
         }
@@ -313,7 +390,7 @@ impl AheadThread {
         let ahead = self.clone();
         std::thread::Builder::new().name("raftmq-ahead".into()).spawn(move || {
             loop {
-                let pause = match ahead.log.prepare_ahead() {
+                let pause = match ahead.log.zero_ahead.step(&ahead.log) {
                     Ok(true) => AHEAD_PAUSE,
                     Ok(false) => AHEAD_IDLE,
                     Err(e) => {
@@ -323,7 +400,10 @@ impl AheadThread {
                     }
                 };
                 let mut stop = ahead.stop.lock();
-                if *stop || (!ahead.wake.wait_for(&mut stop, pause).timed_out() && *stop) {
+                if !*stop {
+                    ahead.wake.wait_for(&mut stop, pause);
+                }
+                if *stop {
                     return;
                 }
             }

@@ -11,10 +11,11 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::commit_log::{CommitLog, FRAME_PAYLOAD_BYTES_MAX};
 use crate::error::StoreError;
+use crate::frame::FRAME_HEADER_BYTES;
 
-/// Never zero nearer than this to the log's end: more than the largest frame, so that no frame being written reaches
-/// a chunk chosen at the same time.
-const MARGIN_BYTES: u64 = 2 * FRAME_PAYLOAD_BYTES_MAX as u64;
+/// Never zero nearer than this to the log's end. A frame being written ends behind the log's end by less than twice
+/// its length (it may skip the rest of a segment that it did not fit in), so it never reaches a chunk this far ahead.
+const MARGIN_BYTES: u64 = 2 * (FRAME_PAYLOAD_BYTES_MAX + FRAME_HEADER_BYTES) as u64;
 /// How far ahead to go.
 const AHEAD_BYTES: u64 = 4 * MARGIN_BYTES;
 /// How much at a time.
@@ -60,23 +61,24 @@ impl ZeroAhead {
 
     /// Prepares one more chunk if the log's end has come near enough. Returns whether it did something.
     pub(crate) fn step(&self, log: &CommitLog) -> Result<bool, StoreError> {
-        let end = log.end();
-        if log.segment_bytes < SEGMENT_BYTES_MIN {
+        if log.segment_bytes() < SEGMENT_BYTES_MIN {
             // Only have the next segment ready, and only once this one is half full.
-            if end % log.segment_bytes >= log.segment_bytes / 2 {
-                log.ensure_segment(end + log.segment_bytes)?;
+            let end = log.end();
+            if end % log.segment_bytes() >= log.segment_bytes() / 2 {
+                log.segments.ensure(end + log.segment_bytes())?;
             }
             return Ok(false);
         }
-        let Some((from, to)) = self.choose(log, end) else { return Ok(false) };
-        let zeroed = log.ensure_segment(from).and_then(|()| {
-            let segment = log.segment_of(from)?;
-            segment.file.write_zeros(from - segment.base, to - from).map_err(StoreError::io("zero", segment.file.path()))
+        let Some((from, to)) = self.choose(log) else { return Ok(false) };
+        let zeroed = log.segments.ensure(from).and_then(|()| {
+            let segment = log.segments.of(from)?;
+            segment
+                .file
+                .write_zeros(from - segment.base, to - from)
+                .map_err(StoreError::io("zero", segment.file.path()))
         });
         let mut state = self.state.lock();
-        state.busy = false;
-        self.busy_from.store(NOTHING, Ordering::SeqCst);
-        self.idle.notify_all();
+        self.release(&mut state);
         if zeroed.is_ok() {
             state.done = to;
         }
@@ -84,31 +86,45 @@ impl ZeroAhead {
     }
 
     /// Picks the next chunk and marks it busy. It lies within one segment and starts at least the margin ahead.
-    fn choose(&self, log: &CommitLog, end: u64) -> Option<(u64, u64)> {
+    fn choose(&self, log: &CommitLog) -> Option<(u64, u64)> {
         let mut state = self.state.lock();
+        let end = log.end();
         let from = state.done.max((end + MARGIN_BYTES).next_multiple_of(CHUNK_BYTES));
         if from >= end + AHEAD_BYTES {
             return None;
         }
-        let segment_end = (from / log.segment_bytes + 1) * log.segment_bytes;
         state.busy = true;
         self.busy_from.store(from, Ordering::SeqCst);
-        Some((from, (from + CHUNK_BYTES).min(segment_end)))
+        // The log may have grown up to here in the meantime. The writer looks at `busy_from` after it has published
+        // an end; this looks at the end after it has published `busy_from`: one of the two sees the other.
+        if log.end() + MARGIN_BYTES > from {
+            self.release(&mut state);
+            return None;
+        }
+        Some((from, (from + CHUNK_BYTES).min(log.segments.end_of(from))))
+    }
+
+    fn release(&self, state: &mut State) {
+        state.busy = false;
+        self.busy_from.store(NOTHING, Ordering::SeqCst);
+        self.idle.notify_all();
     }
 
     /// Zeros the stretch right behind the log's end, before anything is appended: the margin that [`Self::step`] never
     /// touches.
     pub(crate) fn start(&self, log: &CommitLog) -> Result<(), StoreError> {
         let end = log.end();
-        if log.segment_bytes < SEGMENT_BYTES_MIN {
+        if log.segment_bytes() < SEGMENT_BYTES_MIN {
             return Ok(());
         }
-        log.ensure_segment(end)?;
-        let segment = log.segment_of(end)?;
+        let segment = log.segments.of(end)?;
         let from = end.next_multiple_of(4096);
         let to = (end + MARGIN_BYTES).next_multiple_of(CHUNK_BYTES).min(segment.end());
         if to > from {
-            segment.file.write_zeros(from - segment.base, to - from).map_err(StoreError::io("zero", segment.file.path()))?;
+            segment
+                .file
+                .write_zeros(from - segment.base, to - from)
+                .map_err(StoreError::io("zero", segment.file.path()))?;
             segment.file.sync().map_err(StoreError::io("sync", segment.file.path()))?;
         }
         self.state.lock().done = to;

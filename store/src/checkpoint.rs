@@ -1,0 +1,227 @@
+//! The checkpoint: up to where in the log ConsumeQueues and IndexFiles are complete and durable.
+//!
+//! A start drops what they hold behind it and dispatches from there on. How much they held is recorded with it, so that
+//! files which were deleted are noticed and made again.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crate::commit_log::CommitLog;
+use crate::consume_queues::ConsumeQueues;
+use crate::disk::Disk;
+use crate::error::StoreError;
+use crate::flush::Flusher;
+use crate::index_files::IndexFiles;
+
+/// The checkpoint's file in the data directory.
+const FILE: &str = "dispatched";
+
+/// Up to where the derived files were complete, and what they held then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Checkpoint {
+    /// Physical offset.
+    position: u64,
+    /// Units in all queues.
+    units: u64,
+    /// Entries in all index files.
+    index_entries: u64,
+}
+
+impl Checkpoint {
+    fn write(self, disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
+        let Self { position, units, index_entries } = self;
+        let text = format!("dispatched={position}\nunits={units}\nindex_entries={index_entries}\n");
+        disk.replace(path, text.as_bytes()).map_err(StoreError::io("write", path))
+    }
+
+    fn read(disk: &dyn Disk, path: &Path) -> Result<Option<Self>, StoreError> {
+        let Some(bytes) = disk.read(path).map_err(StoreError::io("read", path))? else { return Ok(None) };
+        let text = String::from_utf8_lossy(&bytes);
+        let number =
+            |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')?.parse().ok());
+        let numbers = (number("dispatched"), number("units"), number("index_entries"));
+        let (Some(position), Some(units), Some(index_entries)) = numbers else { return Ok(None) };
+        Ok(Some(Self { position, units, index_entries }))
+    }
+}
+
+/// What is derived from the log.
+#[derive(Clone, Debug)]
+pub(crate) struct Derived {
+    pub(crate) queues: Arc<ConsumeQueues>,
+    pub(crate) index: Arc<IndexFiles>,
+}
+
+impl Derived {
+    /// What it holds, everything below `position` having been published.
+    fn as_of(&self, position: u64) -> Checkpoint {
+        let units = self.queues.max_offsets().map(|(_, _, max)| max).sum();
+        Checkpoint { position, units, index_entries: self.index.entries() }
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        self.queues.flush_all()?;
+        self.index.flush()
+    }
+}
+
+/// Makes checkpoints, one at a time, on a thread of their own: syncing thousands of queues takes long.
+pub(crate) struct Checkpoints {
+    derived: Derived,
+    flusher: Arc<Flusher>,
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    running: Option<JoinHandle<Result<(), StoreError>>>,
+}
+
+impl Checkpoints {
+    pub(crate) fn new(derived: Derived, flusher: Arc<Flusher>, disk: Arc<dyn Disk>, dir: &Path) -> Self {
+        Self { derived, flusher, disk, path: dir.join(FILE), running: None }
+    }
+
+    /// Whether one is still being made.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| !running.is_finished())
+    }
+
+    /// Begins a checkpoint at `position`. Called by the thread that dispatches, when everything below `position`, and
+    /// nothing behind it, is published: what is counted here belongs to the position, whatever is added meanwhile.
+    ///
+    /// # Errors
+    /// Those of the checkpoint before.
+    pub(crate) fn begin(&mut self, position: u64) -> Result<(), StoreError> {
+        self.wait()?;
+        let checkpoint = self.derived.as_of(position);
+        let (derived, flusher) = (self.derived.clone(), self.flusher.clone());
+        let (disk, path) = (self.disk.clone(), self.path.clone());
+        let make = move || {
+            derived.flush()?;
+            // Committed entries may be dispatched before they are durable here. A checkpoint must not be ahead of the
+            // log that a start finds.
+            flusher.flush_now()?;
+            checkpoint.write(&*disk, &path)
+        };
+        let spawned = std::thread::Builder::new().name("raftmq-checkpoint".into()).spawn(make);
+        self.running = Some(spawned.map_err(StoreError::io("start a thread for", &self.path))?);
+        Ok(())
+    }
+
+    /// Returns when the checkpoint that was begun is made.
+    pub(crate) fn wait(&mut self) -> Result<(), StoreError> {
+        match self.running.take().map(JoinHandle::join) {
+            None => Ok(()),
+            Some(Ok(made)) => made,
+            Some(Err(_)) => {
+                Err(StoreError::Stopped("the thread that makes a checkpoint panicked".to_owned()))
+            }
+        }
+    }
+}
+
+/// Brings the derived files back to a position in the log from which dispatch goes on, and returns it. Whatever does
+/// not fit together is deleted, and the position is the log's start. `open` opens them as of a position.
+pub(crate) fn recover_derived(
+    disk: &dyn Disk,
+    dir: &Path,
+    log: &CommitLog,
+    open: impl Fn(u64) -> Result<(ConsumeQueues, IndexFiles), StoreError>,
+) -> Result<(Derived, u64), StoreError> {
+    let open = |position: u64| {
+        let (queues, index) = open(position)?;
+        Ok::<_, StoreError>(Derived { queues: Arc::new(queues), index: Arc::new(index) })
+    };
+    let path = dir.join(FILE);
+    let nothing = Checkpoint { position: log.start(), units: 0, index_entries: 0 };
+    let recorded = Checkpoint::read(disk, &path)?.filter(|c| (log.start()..=log.end()).contains(&c.position));
+    let checkpoint = recorded.unwrap_or(nothing);
+    let why = match open(checkpoint.position) {
+        Ok(derived) if derived.as_of(checkpoint.position) == checkpoint => {
+            return Ok((derived, checkpoint.position));
+        }
+        Ok(derived) => {
+            format!("{checkpoint:?} was recorded, {:?} is there", derived.as_of(checkpoint.position))
+        }
+        // A disk that fails is no reason to delete anything.
+        Err(e @ StoreError::Io { .. }) => return Err(e),
+        Err(e) => e.to_string(),
+    };
+    tracing::warn!("making ConsumeQueues and IndexFiles again from the log: {why}");
+    // First of all: should this be interrupted, what it leaves must not pass for what was recorded.
+    nothing.write(disk, &path)?;
+    for folder in ["consumequeue", "index"].map(|name| dir.join(name)) {
+        disk.remove_all(&folder).map_err(StoreError::io("remove", &folder))?;
+    }
+    Ok((open(nothing.position)?, nothing.position))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::consume_queue::Unit;
+    use crate::flush::FlushMode;
+    use crate::index_file::IndexShape;
+    use crate::marks::{EntryId, MarksFile};
+    use crate::recovery::open_log;
+    use crate::{FrameKind, NewEntry, OsDisk};
+
+    fn open_derived(dir: &Path, limit: u64) -> Result<(ConsumeQueues, IndexFiles), StoreError> {
+        let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+        let queues = ConsumeQueues::open(disk.clone(), dir, 100)?;
+        queues.recover_all(limit)?;
+        Ok((queues, IndexFiles::open(disk, dir, IndexShape { slots: 8, entries: 100 }, limit)?))
+    }
+
+    /// Publishes messages that would stand at these physical offsets.
+    fn publish(derived: &Derived, offsets: std::ops::Range<u64>) {
+        let queue = derived.queues.get_or_create("topic", 0).unwrap();
+        for physical_offset in offsets {
+            queue.append(queue.max_offset(), Unit { physical_offset, size: 1, tags_code: 0 }).unwrap();
+            queue.publish().unwrap();
+            derived.index.put("topic", "key", physical_offset, 0).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_published_while_a_checkpoint_is_made_is_not_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+        let log_dir = dir.join("commitlog");
+        let (marks_file, marks) = MarksFile::open(&*disk, &dir.join("marks"), &log_dir).unwrap();
+        let log = Arc::new(open_log(disk.clone(), &log_dir, 64 * 1024, 7, marks).unwrap());
+        for index in 0..3 {
+            let id = EntryId { term: 1, index };
+            let entry = NewEntry { id, kind: FrameKind::Blank, leader: 1, pieces: &mut [], now_ms: 0 };
+            log.append(entry, &mut Vec::new()).unwrap();
+        }
+        let flusher = Flusher::new(log.clone(), marks_file, marks, FlushMode::Async, Box::new(|_| ()));
+        let flusher = Arc::new(flusher);
+        let (derived, position) =
+            recover_derived(&*disk, dir, &log, |limit| open_derived(dir, limit)).unwrap();
+        assert_eq!(position, 0);
+
+        let mut checkpoints = Checkpoints::new(derived.clone(), flusher.clone(), disk.clone(), dir);
+        publish(&derived, 1..50);
+        checkpoints.begin(50).unwrap();
+        publish(&derived, 50..90);
+        checkpoints.wait().unwrap();
+        assert!(!checkpoints.is_busy());
+        // The log is durable as far as the checkpoint goes, whatever the mode.
+        assert_eq!(flusher.flushed(), log.end());
+        let recorded = Checkpoint::read(&*disk, &dir.join(FILE)).unwrap();
+        assert_eq!(recorded, Some(Checkpoint { position: 50, units: 49, index_entries: 49 }));
+
+        drop((derived, checkpoints));
+        let (derived, position) =
+            recover_derived(&*disk, dir, &log, |limit| open_derived(dir, limit)).unwrap();
+        assert_eq!((position, derived.queues.max_offset("topic", 0)), (50, 49));
+        // A checkpoint behind the log's end counts for nothing.
+        Checkpoint { position: log.end() + 1, units: 49, index_entries: 49 }
+            .write(&*disk, &dir.join(FILE))
+            .unwrap();
+        let (derived, position) =
+            recover_derived(&*disk, dir, &log, |limit| open_derived(dir, limit)).unwrap();
+        assert_eq!((position, derived.queues.max_offset("topic", 0)), (0, 0));
+    }
+}

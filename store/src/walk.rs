@@ -1,0 +1,136 @@
+//! Reading entries: by walking the frames, and by index.
+
+use crate::commit_log::CommitLog;
+use crate::error::StoreError;
+use crate::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKind};
+use crate::frame_index::{SPARSE_BYTES, StartingPoint};
+use crate::marks::EntryId;
+use crate::segment::LogSlice;
+
+/// An entry as it stands in the log.
+#[derive(Clone, Debug)]
+pub struct LogFrame {
+    /// Its header.
+    pub header: FrameHeader,
+    /// The whole frame.
+    pub bytes: LogSlice,
+}
+
+impl LogFrame {
+    /// Term and index.
+    pub fn id(&self) -> EntryId {
+        EntryId { term: self.header.term, index: self.header.index }
+    }
+
+    /// The bytes behind the header.
+    pub fn payload(&self) -> &[u8] {
+        &self.bytes.as_ref()[FRAME_HEADER_BYTES..]
+    }
+}
+
+/// A walk over the entries of a log, in order.
+///
+/// A truncation may overtake a walk over entries that are not committed. What it then meets may be no frame any more;
+/// that ends the walk as the log's end does, and is not taken for damage.
+#[derive(Debug)]
+pub struct Walk<'a> {
+    log: &'a CommitLog,
+    at: u64,
+    /// How many truncations there had been when the walk began.
+    truncations: u64,
+}
+
+impl<'a> Walk<'a> {
+    pub(crate) fn new(log: &'a CommitLog, at: u64) -> Self {
+        Self { log, at, truncations: log.truncations() }
+    }
+
+    /// The next entry, or `None` at the log's end. Headers are checked, payloads are not.
+    #[allow(clippy::should_implement_trait)]
+    pub fn next(&mut self) -> Result<Option<LogFrame>, StoreError> {
+        match self.read() {
+            Err(_) if self.log.truncations() != self.truncations => Ok(None),
+            other => other,
+        }
+    }
+
+    fn read(&mut self) -> Result<Option<LogFrame>, StoreError> {
+        loop {
+            let segment_end = self.log.segments.end_of(self.at);
+            if segment_end - self.at < FRAME_HEADER_BYTES as u64 {
+                self.at = segment_end;
+            }
+            let Some(frame) = frame_at(self.log, self.at)? else { return Ok(None) };
+            self.at = frame.header.end();
+            if frame.header.kind != FrameKind::Filler {
+                return Ok(Some(frame));
+            }
+        }
+    }
+
+    /// Physical offset behind the entry returned last.
+    pub fn position(&self) -> u64 {
+        self.at
+    }
+}
+
+/// The frame that starts at `physical_offset`; `None` at the log's end.
+fn frame_at(log: &CommitLog, physical_offset: u64) -> Result<Option<LogFrame>, StoreError> {
+    if physical_offset >= log.end() {
+        return Ok(None);
+    }
+    let segment = log.segments.of(physical_offset)?;
+    let bytes = &segment.file.bytes()[(physical_offset - segment.base) as usize..];
+    let (header, _) =
+        FrameHeader::decode(bytes).map_err(|e| segment.corrupt(physical_offset, e.to_string()))?;
+    if header.physical_offset != physical_offset || header.frame_len() > bytes.len() {
+        let (len, says) = (header.frame_len(), header.physical_offset);
+        return Err(
+            segment.corrupt(physical_offset, format!("a frame of {len} bytes that says it stands at {says}"))
+        );
+    }
+    Ok(LogSlice::new(segment, physical_offset, header.frame_len()).map(|bytes| LogFrame { header, bytes }))
+}
+
+impl CommitLog {
+    /// The entry with this index, or `None` where the log does not hold it.
+    pub fn frame(&self, index: u64) -> Result<Option<LogFrame>, StoreError> {
+        Ok(self.find(index)?.map(|(frame, _)| frame))
+    }
+
+    /// Walks the entries from the frame at `physical_offset` on, fillers left out.
+    pub fn walk(&self, physical_offset: u64) -> Walk<'_> {
+        Walk::new(self, physical_offset)
+    }
+
+    /// Walks the entries from the one with this index on; `None` where the log does not hold it. Unlike a walk from a
+    /// place that was looked up before, this one knows of every truncation since the look-up.
+    pub fn walk_from(&self, index: u64) -> Result<Option<Walk<'_>>, StoreError> {
+        let found = self.find(index)?;
+        Ok(found.map(|(frame, walk)| Walk { at: frame.header.physical_offset, ..walk }))
+    }
+
+    /// The entry with this index, and the walk that goes on behind it.
+    fn find(&self, index: u64) -> Result<Option<(LogFrame, Walk<'_>)>, StoreError> {
+        // The walk begins before the look-up: it has to notice a truncation in between.
+        let mut walk = Walk::new(self, 0);
+        let Some(from) = self.frames.read().find(index) else { return Ok(None) };
+        walk.at = from.physical_offset;
+        let mut noted = from;
+        while let Some(frame) = walk.next()? {
+            let here =
+                StartingPoint { index: frame.header.index, physical_offset: frame.header.physical_offset };
+            if here.index >= index {
+                return Ok((here.index == index).then_some((frame, walk)));
+            }
+            if here.physical_offset >= noted.physical_offset + SPARSE_BYTES {
+                let mut frames = self.frames.write();
+                if self.truncations() == walk.truncations {
+                    frames.note_old(here);
+                }
+                noted = here;
+            }
+        }
+        Ok(None)
+    }
+}

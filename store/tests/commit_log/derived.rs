@@ -1,0 +1,154 @@
+//! ConsumeQueues and IndexFiles follow the committed log, and are made again from it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+
+use raftmq_store::{FrameKind, Store};
+
+use crate::support::{Message, SOON, append_pieces, content, id, open, records, temp_dir};
+
+/// Appends and commits entries of three messages each, on two queues.
+fn fill(store: &Store, from: u64, count: u64) {
+    let mut end = 0;
+    for index in from..from + count {
+        let message = |queue, n: u32| Message::new("topic", queue, &format!("key-{index}-{n}"), 500);
+        let messages = [message(0, 0), message(1, 1), message(0, 2)];
+        end =
+            append_pieces(store, id(1, index), FrameKind::Messages, &mut [records(&messages)]).unwrap().0.end;
+    }
+    store.commit(end);
+    assert!(store.wait_dispatched(end, SOON));
+}
+
+fn derived(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    [content(&dir.join("consumequeue")), content(&dir.join("index"))].concat()
+}
+
+fn assert_complete(store: &Store, entries: u64) {
+    assert_eq!(store.queue("topic", 0).unwrap().max_offset(), 2 * entries);
+    assert_eq!(store.queue("topic", 1).unwrap().max_offset(), entries);
+    for index in 0..entries {
+        let found = store.query_index("topic", &format!("key-{index}-1"), 0, i64::MAX, 9).unwrap();
+        let unit = store.queue("topic", 1).unwrap().get(index).unwrap();
+        assert!(found.contains(&unit.physical_offset));
+    }
+}
+
+fn commit_all(store: &Store) {
+    store.commit(store.log().end());
+    assert!(store.wait_dispatched(store.log().end(), SOON));
+}
+
+#[test]
+fn whatever_is_deleted_is_made_again_the_same() {
+    let dir = temp_dir();
+    let store = open(dir.path());
+    fill(&store, 0, 60);
+    store.close().unwrap();
+    drop(store);
+    let before = derived(dir.path());
+    assert_eq!(before.len(), 3);
+    for deleted in [
+        vec!["consumequeue"],
+        vec!["index"],
+        vec!["consumequeue", "index"],
+        vec!["consumequeue/topic/1"],
+        vec!["dispatched"],
+        vec!["dispatched", "index"],
+    ] {
+        for path in deleted.iter().map(|name| dir.path().join(name)) {
+            if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }.unwrap();
+        }
+        let store = open(dir.path());
+        commit_all(&store);
+        assert_complete(&store, 60);
+        store.close().unwrap();
+        drop(store);
+        assert!(before == derived(dir.path()), "after {deleted:?} were deleted");
+    }
+}
+
+#[test]
+fn damage_in_what_is_derived_is_repaired() {
+    let dir = temp_dir();
+    let store = open(dir.path());
+    fill(&store, 0, 60);
+    store.close().unwrap();
+    drop(store);
+    let before = derived(dir.path());
+    for (path, _) in &before {
+        // In the middle of what is used; past the slots in an index file.
+        let at = if path.starts_with(dir.path().join("index")) { 40 + (1 << 18) * 4 + 20 * 30 } else { 400 };
+        let mut bytes = fs::read(path).unwrap();
+        bytes[at..at + 20].fill(0);
+        fs::write(path, bytes).unwrap();
+        let store = open(dir.path());
+        commit_all(&store);
+        assert_complete(&store, 60);
+        store.close().unwrap();
+        drop(store);
+        assert!(before == derived(dir.path()), "after damage in {}", path.display());
+    }
+}
+
+/// Without a last checkpoint, and with entries behind the recorded one.
+#[test]
+fn a_kill_leaves_nothing_double_and_nothing_missing() {
+    let dir = temp_dir();
+    let store = open(dir.path());
+    fill(&store, 0, 20);
+    store.close().unwrap();
+    drop(store);
+    let store = open(dir.path());
+    fill(&store, 20, 20);
+    drop(store);
+    let store = open(dir.path());
+    // The queues stand where the checkpoint was until it is known again what is committed.
+    assert_eq!(store.queue("topic", 1).unwrap().max_offset(), 20);
+    commit_all(&store);
+    assert_complete(&store, 40);
+    fill(&store, 40, 5);
+    assert_complete(&store, 45);
+}
+
+#[test]
+fn arrivals_are_told_once_a_batch_and_only_of_committed_messages() {
+    let dir = temp_dir();
+    let store = open(dir.path());
+    let (sender, arrived) = mpsc::channel();
+    store.set_arrival_listener(Box::new(move |arrivals| sender.send(arrivals.to_vec()).unwrap()));
+    let append = |index, queue| {
+        let pieces = &mut [records(&[Message::new("topic", queue, "k", 10)])];
+        append_pieces(&store, id(1, index), FrameKind::Messages, pieces).unwrap().0.end
+    };
+    append(0, 0);
+    let committed = append(1, 1);
+    append(2, 0);
+    store.commit(committed);
+    assert!(store.wait_dispatched(committed, SOON));
+    let mut batch = arrived.recv_timeout(SOON).unwrap();
+    batch.sort_by_key(|a| a.queue_id);
+    let seen: Vec<_> =
+        batch.iter().map(|a| (&*a.topic, a.queue_id, a.max_offset, a.store_timestamp_ms)).collect();
+    assert_eq!(seen, [("topic", 0, 1, 1_000_000), ("topic", 1, 1, 1_000_001)]);
+    assert!(arrived.try_recv().is_err());
+    assert_eq!(store.dispatched_physical_offset(), committed);
+    assert!(!store.wait_dispatched(store.log().end(), std::time::Duration::from_millis(20)));
+}
+
+/// What says that the log is committed somewhere inside an entry, or behind its end, is wrong and stops the node.
+#[test]
+fn a_commit_where_no_entry_ends_is_a_failure() {
+    for beyond in [-1i64, 1] {
+        let dir = temp_dir();
+        let store = open(dir.path());
+        let (sender, failed) = mpsc::channel();
+        store.on_failure(Box::new(move |reason| sender.send(reason).unwrap()));
+        let pieces = &mut [records(&[Message::new("topic", 0, "k", 10)])];
+        let end = append_pieces(&store, id(1, 0), FrameKind::Messages, pieces).unwrap().0.end;
+        store.commit(end.checked_add_signed(beyond).unwrap());
+        assert!(failed.recv_timeout(SOON).unwrap().contains("where no entry ends"));
+        assert!(store.queue("topic", 0).is_none_or(|queue| queue.max_offset() == 0) || beyond > 0);
+    }
+}

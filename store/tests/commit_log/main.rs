@@ -1,0 +1,14 @@
+//! The store with its CommitLog: against a model, from leader to follower, through damage, crashes and failing disks.
+
+#![allow(clippy::unwrap_used)]
+
+mod crash_disk;
+mod crash_images;
+mod derived;
+mod failing_disk;
+mod followers;
+mod large_segments;
+mod model;
+mod model_based;
+mod recovery;
+mod support;

@@ -1,0 +1,158 @@
+//! A model of a store that is as simple as can be: lists.
+
+use std::collections::BTreeMap;
+
+use raftmq_message::RecordIter;
+use raftmq_store::{EntryId, FrameKind, Placed, Store, Unit};
+
+use crate::support::{HEADER, Message, SEGMENT, SOON, frames};
+
+/// An entry that was appended.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) id: EntryId,
+    pub(crate) kind: FrameKind,
+    pub(crate) messages: Vec<Message>,
+    /// The frame as it was read back right after the append.
+    pub(crate) frame: Vec<u8>,
+}
+
+/// What a store should hold.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Model {
+    pub(crate) entries: Vec<Entry>,
+    /// How many of them are committed.
+    pub(crate) committed: usize,
+}
+
+type Queue = (String, i32);
+
+/// What is derived from some entries.
+#[derive(Default)]
+struct DerivedModel {
+    queues: BTreeMap<Queue, Vec<Unit>>,
+    /// Topic, key, physical offset.
+    keys: Vec<(String, String, u64)>,
+}
+
+impl Model {
+    pub(crate) fn next_index(&self) -> u64 {
+        self.entries.len() as u64
+    }
+
+    pub(crate) fn last(&self) -> Option<EntryId> {
+        self.entries.last().map(|e| e.id)
+    }
+
+    /// Where each frame starts, and where the log ends.
+    pub(crate) fn layout(&self) -> (Vec<u64>, u64) {
+        let mut end = 0;
+        let mut starts = Vec::new();
+        for entry in &self.entries {
+            let len = entry.frame.len() as u64;
+            if end / SEGMENT != (end + len - 1) / SEGMENT {
+                end = (end / SEGMENT + 1) * SEGMENT;
+            }
+            starts.push(end);
+            end += len;
+        }
+        (starts, end)
+    }
+
+    /// End of the committed part.
+    pub(crate) fn committed_end(&self) -> u64 {
+        match self.committed {
+            0 => 0,
+            n => self.layout().0[n - 1] + self.entries[n - 1].frame.len() as u64,
+        }
+    }
+
+    /// What belongs to the first `entries` entries.
+    fn derived(&self, entries: usize) -> DerivedModel {
+        let (starts, _) = self.layout();
+        let mut derived = DerivedModel::default();
+        for (entry, start) in self.entries[..entries].iter().zip(starts) {
+            let mut physical_offset = start + HEADER;
+            for message in &entry.messages {
+                let size = crate::support::records(std::slice::from_ref(message)).len() as u32;
+                let unit = Unit { physical_offset, size, tags_code: raftmq_message::hash::tags_code("TagA") };
+                derived.queues.entry((message.topic.clone(), message.queue_id)).or_default().push(unit);
+                derived.keys.push((message.topic.clone(), message.key.clone(), physical_offset));
+                physical_offset += u64::from(size);
+            }
+        }
+        derived
+    }
+
+    /// The places that the last entry's messages must have been given.
+    pub(crate) fn last_placed(&self) -> Vec<Placed> {
+        let DerivedModel { queues, .. } = self.derived(self.entries.len());
+        let start = *self.layout().0.last().unwrap();
+        let mut placed: Vec<_> = queues
+            .values()
+            .flat_map(|units| (0..).zip(units))
+            .filter(|(_, unit)| unit.physical_offset >= start)
+            .map(|(queue_offset, unit)| Placed { queue_offset, physical_offset: unit.physical_offset })
+            .collect();
+        placed.sort_by_key(|p| p.physical_offset);
+        placed
+    }
+
+    /// Compares the log with the model, entry by entry.
+    pub(crate) fn check_log(&self, store: &Store) {
+        let log = store.log();
+        let (starts, end) = self.layout();
+        assert_eq!((log.last(), log.end()), (self.last(), end));
+        let walked = frames(store);
+        assert_eq!(walked.len(), self.entries.len());
+        let mut next = BTreeMap::<Queue, i64>::new();
+        for ((entry, start), frame) in self.entries.iter().zip(&starts).zip(&walked) {
+            assert_eq!((frame.id(), frame.header.kind), (entry.id, entry.kind));
+            assert_eq!((frame.header.physical_offset, &frame.bytes[..]), (*start, &entry.frame[..]));
+            assert_eq!(&log.frame(entry.id.index).unwrap().unwrap().bytes[..], &entry.frame[..]);
+            let of_messages = if entry.kind == FrameKind::Messages { frame.payload() } else { &[] };
+            let mut count = 0;
+            for (record, message) in RecordIter::new(of_messages).zip(&entry.messages) {
+                let record = record.unwrap();
+                let queue = (message.topic.clone(), message.queue_id);
+                assert_eq!((record.topic(), record.queue_id()), (&queue.0[..], queue.1));
+                assert_eq!(record.body(), message.body);
+                let offset = next.entry(queue).or_default();
+                assert_eq!(record.queue_offset(), *offset);
+                *offset += 1;
+                count += 1;
+            }
+            assert_eq!(count, entry.messages.len());
+        }
+        assert!(log.frame(self.next_index()).unwrap().is_none());
+        assert!(log.frame(u64::MAX).unwrap().is_none());
+    }
+
+    /// Compares what consumers see with the model, the committed entries being dispatched first.
+    pub(crate) fn check_dispatched(&self, store: &Store) {
+        store.commit(self.committed_end());
+        assert!(store.wait_dispatched(self.committed_end(), SOON));
+        let DerivedModel { queues, keys } = self.derived(self.committed);
+        for ((topic, queue_id), units) in &queues {
+            let queue = store.queue(topic, *queue_id as u32).unwrap();
+            assert_eq!(&queue.read(0, usize::MAX), units);
+            let unit = units[units.len() - 1];
+            let record = store.record(unit.physical_offset, unit.size).unwrap();
+            assert_eq!(&store.record_at(unit.physical_offset).unwrap()[..], &record[..]);
+        }
+        let all_queues: usize = ["topic", "other", "third"]
+            .iter()
+            .flat_map(|topic| (0..4).filter_map(|id| store.queue(topic, id)))
+            .filter(|queue| queue.max_offset() > 0)
+            .count();
+        assert_eq!(all_queues, queues.len());
+        for (topic, key, physical_offset) in keys.iter().rev().take(5) {
+            let found = store.query_index(topic, key, 0, i64::MAX, 100).unwrap();
+            assert!(found.contains(physical_offset), "{key} at {physical_offset}, found {found:?}");
+        }
+        for entry in self.entries.iter().skip(self.committed).filter(|e| !e.messages.is_empty()) {
+            let message = &entry.messages[0];
+            assert_eq!(store.query_index(&message.topic, &message.key, 0, i64::MAX, 100).unwrap(), []);
+        }
+    }
+}

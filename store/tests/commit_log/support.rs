@@ -1,0 +1,167 @@
+//! Stores, messages and entries for the tests.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use raftmq_message::RecordParts;
+use raftmq_store::{
+    Appended, Disk, EntryId, FlushMode, FrameKind, Identity, LogFrame, NewEntry, OsDisk, Placed, Store,
+    StoreError, StoreOptions,
+};
+use tempfile::TempDir;
+
+pub(crate) const SEGMENT: u64 = 64 * 1024;
+pub(crate) const HEADER: u64 = 64;
+/// For what another thread of the store has to do.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+/// A directory in memory where there is one: these tests are not about the speed of syncs.
+pub(crate) fn temp_dir() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+pub(crate) fn identity() -> Identity {
+    Identity { cluster: "test".into(), broker_name: "broker-a".into(), node_id: 1, segment_bytes: SEGMENT }
+}
+
+pub(crate) fn options(dir: &Path) -> StoreOptions {
+    StoreOptions { dir: dir.to_owned(), identity: identity(), flush: FlushMode::Sync }
+}
+
+pub(crate) fn try_open(dir: &Path) -> Result<Arc<Store>, StoreError> {
+    Store::open(options(dir), Arc::new(OsDisk))
+}
+
+pub(crate) fn open(dir: &Path) -> Arc<Store> {
+    try_open(dir).unwrap()
+}
+
+pub(crate) fn open_on(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Arc<Store>, StoreError> {
+    Store::open(options(dir), disk.clone())
+}
+
+pub(crate) fn id(term: u64, index: u64) -> EntryId {
+    EntryId { term, index }
+}
+
+/// What a record says, before it has its positions.
+#[derive(Clone, Debug)]
+pub(crate) struct Message {
+    pub(crate) topic: String,
+    pub(crate) queue_id: i32,
+    pub(crate) key: String,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Message {
+    pub(crate) fn new(topic: &str, queue_id: i32, key: &str, body_len: usize) -> Self {
+        Self { topic: topic.into(), queue_id, key: key.into(), body: vec![b'b'; body_len] }
+    }
+
+    pub(crate) fn encode(&self, out: &mut BytesMut) {
+        let properties = format!("UNIQ_KEY\u{1}{}\u{2}TAGS\u{1}TagA\u{2}", self.key);
+        let host = "127.0.0.1:10911".parse().unwrap();
+        let parts = RecordParts {
+            topic: &self.topic,
+            queue_id: self.queue_id,
+            flag: 0,
+            sys_flag: 0,
+            born_timestamp_ms: 5,
+            born_host: host,
+            store_host: host,
+            reconsume_times: 0,
+            prepared_transaction_offset: 0,
+            body: &self.body,
+            properties: &[&properties],
+        };
+        parts.encode_into(out).unwrap();
+    }
+}
+
+pub(crate) fn records(messages: &[Message]) -> BytesMut {
+    let mut bytes = BytesMut::new();
+    messages.iter().for_each(|m| m.encode(&mut bytes));
+    bytes
+}
+
+/// The leader's append of some pieces.
+pub(crate) fn append_pieces(
+    store: &Store,
+    id: EntryId,
+    kind: FrameKind,
+    pieces: &mut [BytesMut],
+) -> Result<(Appended, Vec<Placed>), StoreError> {
+    let mut placed = Vec::new();
+    let entry = NewEntry { id, kind, leader: 1, pieces, now_ms: 1_000_000 + id.index as i64 };
+    let appended = store.append(entry, &mut placed);
+    assert!(appended.is_ok() || placed.is_empty());
+    Ok((appended?, placed))
+}
+
+pub(crate) fn append_command(store: &Store, id: EntryId, content: &[u8]) -> Appended {
+    append_pieces(store, id, FrameKind::Command, &mut [BytesMut::from(content)]).unwrap().0
+}
+
+/// One entry with one message, its body naming the entry.
+pub(crate) fn append_message(store: &Store, id: EntryId) -> Appended {
+    let mut message = Message::new("topic", 0, &format!("key-{}", id.index), 300);
+    message.body[..2].copy_from_slice(&[id.term as u8, id.index as u8]);
+    append_pieces(store, id, FrameKind::Messages, &mut [records(&[message])]).unwrap().0
+}
+
+/// Everything in the log, by walking it.
+pub(crate) fn frames(store: &Store) -> Vec<LogFrame> {
+    let mut walk = store.log().walk(store.log().start());
+    let mut frames = Vec::new();
+    while let Some(frame) = walk.next().unwrap() {
+        frames.push(frame);
+    }
+    frames
+}
+
+pub(crate) fn frame_bytes(store: &Store) -> Vec<Vec<u8>> {
+    frames(store).iter().map(|f| f.bytes.to_vec()).collect()
+}
+
+pub(crate) fn indexes(store: &Store) -> Vec<u64> {
+    frames(store).iter().map(|f| f.header.index).collect()
+}
+
+/// Files and their content below a directory, the lock left out.
+pub(crate) fn content(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.append(&mut content(&path));
+        } else if !path.ends_with("lock") {
+            let bytes = fs::read(&path).unwrap();
+            found.push((path, bytes));
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The whole log as one run of bytes. Segments made ahead add nothing but zeros, which are cut off.
+pub(crate) fn log_bytes(dir: &Path) -> Vec<u8> {
+    let files = content(&dir.join("commitlog"));
+    let mut bytes: Vec<u8> = files.into_iter().flat_map(|(_, bytes)| bytes).collect();
+    bytes.truncate(bytes.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1));
+    bytes
+}
+
+pub(crate) fn segment_path(dir: &Path, base: u64) -> PathBuf {
+    dir.join("commitlog").join(format!("{base:020}"))
+}
+
+/// Writes into a segment behind the store's back.
+pub(crate) fn damage(dir: &Path, physical_offset: u64, bytes: &[u8]) {
+    let base = physical_offset / SEGMENT * SEGMENT;
+    let file = fs::OpenOptions::new().write(true).open(segment_path(dir, base)).unwrap();
+    file.write_all_at(bytes, physical_offset - base).unwrap();
+}
