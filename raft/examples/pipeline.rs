@@ -122,7 +122,7 @@ fn main() {
     let mut arguments = std::env::args().skip(1).map(|a| a.parse::<u64>().expect("a number"));
     let mut next = |default| arguments.next().unwrap_or(default);
     let (in_flight, batch, body, seconds) = (next(64) as u32, next(16) as u32, next(128) as usize, next(5));
-    let dir = tempfile::tempdir_in(".").expect("a directory");
+    let dir = tempfile::tempdir_in("target").expect("a directory");
     let members: Vec<Member> = (1..=3).map(|id| Member { id, raft: free_address() }).collect();
     let threads: Vec<_> = (1..=3)
         .map(|id| {

@@ -108,9 +108,8 @@ impl LogStorage {
         if start >= end {
             return Ok(entries);
         }
-        let Some(first) = self.store.log().frame(start)? else { return Ok(entries) };
         let mut bytes = 0;
-        let mut walk = self.store.log().walk(first.header.physical_offset);
+        let Some(mut walk) = self.store.log().walk_from(start)? else { return Ok(entries) };
         while let Some(frame) = walk.next()? {
             if frame.header.index >= end || (bytes > 0 && bytes + frame.bytes.len() > bytes_max) {
                 break;

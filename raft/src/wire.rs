@@ -11,7 +11,7 @@
 //! their frames, so a follower writes what it was sent.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use raftmq_store::{EntryId, FrameHeader, FrameKind};
+use raftmq_store::{EntryId, FrameKind, decode_frame};
 
 use crate::types::{Entry, Frame, FrameBytes, LogId, Payload, TypeConfig, Vote, entry_id, log_id};
 
@@ -315,11 +315,12 @@ pub(crate) fn read_append(message: Message) -> Result<AppendRequest, WireError> 
     Ok(AppendRequest { vote, prev_log_id, entries, leader_commit })
 }
 
-/// An entry from its frame. Only the header is looked at; the rest is checked when it is appended.
+/// An entry from its frame. A leader that is being deposed may read a frame while it erases it: a broken one ends the
+/// connection here, before it could stop this member as a broken log would.
 fn entry_of(bytes: Bytes) -> Result<Entry, WireError> {
-    let bad = WireError::Bad { kind: Kind::Append, what: "frame header" };
-    match FrameHeader::decode(&bytes) {
-        Ok((header, _)) if header.kind != FrameKind::Filler && header.index < u64::MAX / 2 => Ok(Entry {
+    let bad = WireError::Bad { kind: Kind::Append, what: "frame" };
+    match decode_frame(&bytes) {
+        Ok((header, _, _)) if header.kind != FrameKind::Filler && header.index < u64::MAX / 2 => Ok(Entry {
             log_id: log_id(EntryId { term: header.term, index: header.index }),
             payload: Payload::Frame(Frame { kind: header.kind, bytes: FrameBytes::Wire(bytes) }),
         }),
@@ -419,6 +420,8 @@ pub(crate) fn read_transfer_reply(message: Message) -> Result<bool, WireError> {
 
 #[cfg(test)]
 mod tests {
+    use raftmq_store::FrameHeader;
+
     use super::*;
 
     fn vote() -> Vote {
