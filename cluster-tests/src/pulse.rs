@@ -1,0 +1,78 @@
+//! How long the group went without acknowledging anything.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Counts acknowledgements and remembers the longest time between two of them. Shared by all lanes.
+#[derive(Debug)]
+pub struct Pulse {
+    origin: Instant,
+    beats: AtomicU64,
+    last_us: AtomicU64,
+    longest_us: AtomicU64,
+}
+
+impl Default for Pulse {
+    fn default() -> Self {
+        Self {
+            origin: Instant::now(),
+            beats: AtomicU64::new(0),
+            last_us: AtomicU64::new(0),
+            longest_us: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Pulse {
+    /// µs since the run began.
+    pub fn now_us(&self) -> u64 {
+        self.origin.elapsed().as_micros() as u64
+    }
+
+    /// An acknowledgement has come. Gives the time, in µs since the run began.
+    pub fn beat(&self) -> u64 {
+        let now = self.now_us();
+        let last = self.last_us.fetch_max(now, Ordering::AcqRel);
+        self.longest_us.fetch_max(now.saturating_sub(last), Ordering::AcqRel);
+        self.beats.fetch_add(1, Ordering::Relaxed);
+        now
+    }
+
+    /// Acknowledgements so far.
+    pub fn beats(&self) -> u64 {
+        self.beats.load(Ordering::Relaxed)
+    }
+
+    /// Starts to look for the longest gap anew. A gap that is open now counts from where it began.
+    pub fn start_over(&self) {
+        self.longest_us.store(0, Ordering::Release);
+    }
+
+    /// The longest gap since [`Pulse::start_over`], the open one included.
+    pub fn longest_gap(&self) -> Duration {
+        let open = self.now_us().saturating_sub(self.last_us.load(Ordering::Acquire));
+        Duration::from_micros(self.longest_us.load(Ordering::Acquire).max(open))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_gap_is_kept_until_it_is_asked_to_start_over() {
+        let pulse = Pulse::default();
+        let pause = Duration::from_millis(20);
+        pulse.beat();
+        std::thread::sleep(pause);
+        assert!(pulse.longest_gap() >= pause, "a gap that is still open counts");
+        pulse.beat();
+        pulse.beat();
+        assert!(pulse.longest_gap() >= pause);
+        let kept = pulse.longest_gap();
+        pulse.start_over();
+        pulse.beat();
+        assert!(pulse.longest_gap() < kept);
+        assert_eq!(pulse.beats(), 4);
+    }
+}

@@ -1,0 +1,172 @@
+//! Producers that send until they are told to stop.
+//!
+//! Each connection is a client of its own with many lanes; see [`crate::history`] for what a lane is. A failed try
+//! refreshes the route at once and is repeated, with the same body, until it is acknowledged or the message is given up.
+//! Each single try is made and judged here rather than by the client's producer, as the checker must know of each
+//! whether it may have stored the message.
+
+mod lane;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use raftmq_client::{Client, ClientConfig, TopicConfig};
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+
+use crate::history::{History, Lane};
+use crate::pulse::Pulse;
+use lane::LaneTask;
+
+/// Longest time for the topic to be made.
+const TOPIC_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What is sent, and how.
+#[derive(Debug, Clone)]
+pub struct WorkloadOptions {
+    /// As clients take them.
+    pub name_servers: String,
+    /// Made if it is not there.
+    pub topic: String,
+    /// Its queues. Lanes take them in turn.
+    pub queues: u32,
+    /// TCP connections to the leader.
+    pub connections: u32,
+    /// Messages in flight on each connection.
+    pub lanes: u32,
+    /// Length of every body, at least [`crate::body::STAMP_BYTES`].
+    pub body_bytes: usize,
+    /// A number that tells this run's messages from all others.
+    pub run: u64,
+    /// For one try.
+    pub try_timeout: Duration,
+    /// Until a message is given up.
+    pub message_timeout: Duration,
+    /// Between a message and the next of the same lane.
+    pub pause: Duration,
+}
+
+impl WorkloadOptions {
+    /// Eight connections with four lanes each.
+    pub fn new(name_servers: String, run: u64) -> Self {
+        Self {
+            name_servers,
+            topic: "ClusterTest".to_owned(),
+            queues: 8,
+            connections: 8,
+            lanes: 4,
+            body_bytes: 128,
+            run,
+            // Under the time an election takes, so that little of a failover is spent waiting for a leader that hangs.
+            try_timeout: Duration::from_millis(300),
+            message_timeout: Duration::from_secs(60),
+            pause: Duration::ZERO,
+        }
+    }
+}
+
+/// Producers at work.
+#[derive(Debug)]
+pub struct Workload {
+    options: WorkloadOptions,
+    runtime: Runtime,
+    pulse: Arc<Pulse>,
+    stop: Arc<AtomicBool>,
+    lanes: Vec<JoinHandle<Lane>>,
+}
+
+impl Workload {
+    /// Makes the topic and starts to send.
+    pub fn start(options: WorkloadOptions) -> Result<Self> {
+        let runtime = runtime()?;
+        let pulse = Arc::new(Pulse::default());
+        let stop = Arc::new(AtomicBool::new(false));
+        let lanes = {
+            let _inside = runtime.enter();
+            let clients: Vec<_> = (0..options.connections).map(|_| client(&options)).collect();
+            runtime.block_on(make_topic(&clients[0], &options))?;
+            let every = clients.iter().flat_map(|client| (0..options.lanes).map(move |_| client.clone()));
+            let tasks = every.enumerate().map(|(number, client)| {
+                LaneTask::new(number as u32, client, &options, pulse.clone(), stop.clone())
+            });
+            tasks.map(|task| runtime.spawn(task.run())).collect()
+        };
+        Ok(Self { options, runtime, pulse, stop, lanes })
+    }
+
+    /// The options it was started with.
+    pub fn options(&self) -> &WorkloadOptions {
+        &self.options
+    }
+
+    /// Acknowledgements so far, and the gaps between them.
+    pub fn pulse(&self) -> &Pulse {
+        &self.pulse
+    }
+
+    /// Waits until so many more messages were acknowledged.
+    pub fn wait_for_acks(&self, more: u64, timeout: Duration) -> Result<()> {
+        let (start, wanted) = (Instant::now(), self.pulse.beats() + more);
+        while self.pulse.beats() < wanted {
+            let missing = wanted - self.pulse.beats();
+            if start.elapsed() >= timeout {
+                bail!("{missing} of {more} acknowledgements had not come after {timeout:?}");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// Lets every lane finish its message, and gives what happened.
+    pub fn stop(self) -> Result<History> {
+        self.stop.store(true, Ordering::Release);
+        let Self { options, runtime, lanes, .. } = self;
+        let lanes = runtime.block_on(async {
+            let mut histories = Vec::with_capacity(lanes.len());
+            for lane in lanes {
+                histories.push(lane.await.context("a lane ended badly")?);
+            }
+            anyhow::Ok(histories)
+        })?;
+        Ok(History { run: options.run, body_bytes: options.body_bytes, lanes })
+    }
+}
+
+/// The runtime of a workload or of what reads back. Two threads leave the nodes most of the machine.
+pub(crate) fn runtime() -> Result<Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(2).thread_name("workload").enable_all().build().context("start the tokio runtime")
+}
+
+fn client(options: &WorkloadOptions) -> Client {
+    let mut config = ClientConfig::new(&options.name_servers);
+    config.try_timeout = options.try_timeout;
+    Client::new(config)
+}
+
+async fn make_topic(client: &Client, options: &WorkloadOptions) -> Result<()> {
+    let queues = i32::try_from(options.queues).context("the number of queues")?;
+    let topic = TopicConfig {
+        topic_name: options.topic.clone(),
+        read_queue_nums: queues,
+        write_queue_nums: queues,
+        ..TopicConfig::default()
+    };
+    let deadline = Instant::now() + TOPIC_TIMEOUT;
+    loop {
+        let Err(error) = client.create_topic(&topic).await else { break };
+        if Instant::now() >= deadline {
+            return Err(error).with_context(|| format!("create topic {}", options.topic));
+        }
+    }
+    // A try to send to a topic that has no route yet would create it with other queues.
+    while let Err(error) = client.routes().get(&options.topic).await {
+        if Instant::now() >= deadline {
+            return Err(error).with_context(|| format!("the route of topic {}", options.topic));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
