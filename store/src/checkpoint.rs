@@ -189,7 +189,7 @@ mod tests {
         let disk: Arc<dyn Disk> = Arc::new(OsDisk);
         let log_dir = dir.join("commitlog");
         let (marks_file, marks) = MarksFile::open(&*disk, &dir.join("marks"), &log_dir).unwrap();
-        let log = Arc::new(open_log(disk.clone(), &log_dir, 64 * 1024, 7, marks).unwrap());
+        let log = Arc::new(open_log(disk.clone(), &log_dir, 64 * 1024, 7, marks).unwrap().0);
         for index in 0..3 {
             let id = EntryId { term: 1, index };
             let entry = NewEntry { id, kind: FrameKind::Blank, leader: 1, pieces: &mut [], now_ms: 0 };

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`CommitLog`] | every entry of the group as a frame, in segments of fixed length; `frame.rs` has the layout |
 //! | `recovery` | opens a log that may have been left at any moment |
+//! | `scrub` | checks in the background what a start does not read again |
 //! | `flush` | the flush thread: one sync for many appends |
 //! | `zero_ahead` | prepares the blocks ahead of the log's end |
 //! | `checkpoint` | up to where what is derived is complete; recovers it |
@@ -33,6 +34,7 @@ mod marks;
 mod queue_offsets;
 mod recovery;
 mod reput;
+mod scrub;
 mod segment;
 mod store;
 mod walk;

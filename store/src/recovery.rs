@@ -16,17 +16,18 @@ use crate::frame_index::StartingPoint;
 use crate::marks::{EntryId, Marks};
 use crate::segment::{Segment, Segments};
 
-/// Opens the log in `dir`. `seed` is the chain value before the first frame.
+/// Opens the log in `dir`. `seed` is the chain value before the first frame. The second value is the physical offset
+/// below which frames were not read; see [`crate::scrub`].
 pub(crate) fn open_log(
     disk: Arc<dyn Disk>,
     dir: &Path,
     segment_bytes: u64,
     seed: u32,
     marks: Marks,
-) -> Result<CommitLog, StoreError> {
+) -> Result<(CommitLog, u64), StoreError> {
     let log = CommitLog::new(Segments::open(disk, dir, segment_bytes)?, seed);
     let scan = Scan::run(&log, marks, seed)?;
-    let Scan { tail, first_read, newest_ms, torn, at, .. } = scan;
+    let Scan { tail, first_read, torn, frames: FrameCheck { at, newest_ms, .. }, .. } = scan;
     log.set_recovered(tail, newest_ms);
     if !marks.clean || torn.is_some() || at > tail.end {
         erase_behind(&log, tail.end, torn)?;
@@ -34,7 +35,71 @@ pub(crate) fn open_log(
     }
     log.segments.ensure(tail.end)?;
     log.zero_ahead.start(&log)?;
-    Ok(log)
+    Ok((log, first_read))
+}
+
+/// Checks that frames continue each other.
+pub(crate) struct FrameCheck {
+    /// Where the next frame must stand.
+    pub(crate) at: u64,
+    /// The chain value that it must carry.
+    chain: u32,
+    /// The last entry.
+    last: Option<EntryId>,
+    /// The largest store timestamp of a message, in ms.
+    newest_ms: i64,
+}
+
+impl FrameCheck {
+    pub(crate) fn new(at: u64, chain: u32) -> Self {
+        Self { at, chain, last: None, newest_ms: 0 }
+    }
+
+    /// Checks the frame that `rest`, the rest of a segment, starts with, and goes on behind it. What is wrong with it
+    /// is said in words.
+    pub(crate) fn next(&mut self, rest: &[u8]) -> Result<(FrameHeader, u32), String> {
+        let (header, checksum, payload) = decode_frame(rest).map_err(|e| e.to_string())?;
+        if header.physical_offset != self.at {
+            return Err(format!("a frame that says it stands at physical offset {}", header.physical_offset));
+        }
+        if header.chain != self.chain {
+            let (found, expected) = (header.chain, self.chain);
+            return Err(format!(
+                "a frame behind checksum {found:08x}; the frame before it has {expected:08x}"
+            ));
+        }
+        if header.kind != FrameKind::Filler {
+            self.entry(&header, payload)?;
+            self.last = Some(EntryId { term: header.term, index: header.index });
+        } else if header.frame_len() != rest.len() {
+            return Err(format!(
+                "a filler of {} bytes with {} left in the segment",
+                header.frame_len(),
+                rest.len()
+            ));
+        }
+        self.chain = checksum;
+        self.at = header.end();
+        Ok((header, checksum))
+    }
+
+    fn entry(&mut self, header: &FrameHeader, payload: &[u8]) -> Result<(), String> {
+        let FrameHeader { term, index, .. } = *header;
+        if self.last.is_some_and(|l| l.index.checked_add(1) != Some(index) || term < l.term) {
+            return Err(format!("entry {index} of term {term} behind {:?}", self.last));
+        }
+        let mut records = 0;
+        if header.kind == FrameKind::Messages {
+            for record in raftmq_message::RecordIter::new(payload) {
+                self.newest_ms = self.newest_ms.max(record.map_err(|e| e.to_string())?.store_timestamp_ms());
+                records += 1;
+            }
+        }
+        if records != header.records {
+            return Err(format!("{records} records where {} were announced", header.records));
+        }
+        Ok(())
+    }
 }
 
 /// Reads frames one after the other.
@@ -45,12 +110,8 @@ struct Scan<'a> {
     first_read: u64,
     /// Behind the last entry.
     tail: Tail,
-    /// Where the next frame is looked for: behind the tail, or behind the filler after it.
-    at: u64,
-    /// The chain value that the frame there must carry.
-    chain: u32,
-    /// The largest store timestamp of a message, in ms.
-    newest_ms: i64,
+    /// What is read next stands behind the tail, or behind the filler after it.
+    frames: FrameCheck,
     /// What stands there instead, if not zeros.
     torn: Option<String>,
 }
@@ -67,25 +128,34 @@ impl<'a> Scan<'a> {
         let before = || frame_in(&segments[skipped], first_read).map_or(seed, |header| header.chain);
         let chain = if first_read > 0 { before() } else { seed };
         let tail = Tail { last: None, chain, end: first_read };
-        let mut scan = Self { log, marks, first_read, tail, at: first_read, chain, newest_ms: 0, torn: None };
+        let frames = FrameCheck::new(first_read, chain);
+        let mut scan = Self { log, marks, first_read, tail, frames, torn: None };
         while scan.step()? {}
-        if scan.at < marks.flushed { Err(scan.lost_below_mark()) } else { Ok(scan) }
+        if scan.frames.at < marks.flushed { Err(scan.lost_below_mark()) } else { Ok(scan) }
     }
 
     /// Reads one frame; `false` at the log's end.
     fn step(&mut self) -> Result<bool, StoreError> {
-        let Ok(segment) = self.log.segments.of(self.at) else { return Ok(false) };
-        let rest = &segment.file.bytes()[(self.at - segment.base) as usize..];
+        let at = self.frames.at;
+        let Ok(segment) = self.log.segments.of(at) else { return Ok(false) };
+        let rest = &segment.file.bytes()[(at - segment.base) as usize..];
         if rest.len() < FRAME_HEADER_BYTES {
-            self.at = segment.end();
+            self.frames.at = segment.end();
             return Ok(true);
         }
         if rest[..FRAME_HEADER_BYTES].iter().all(|b| *b == 0) {
             return Ok(false);
         }
-        match self.read(rest) {
-            Ok(()) => Ok(true),
-            Err(what) if self.at < self.marks.flushed => Err(segment.corrupt(self.at, what)),
+        match self.frames.next(rest) {
+            Ok((header, checksum)) => {
+                if header.kind != FrameKind::Filler {
+                    let last = EntryId { term: header.term, index: header.index };
+                    self.tail = Tail { last: Some(last), chain: checksum, end: header.end() };
+                    self.log.frames.write().push(header.index, header.physical_offset);
+                }
+                Ok(true)
+            }
+            Err(what) if at < self.marks.flushed => Err(segment.corrupt(at, what)),
             Err(what) => {
                 self.torn = Some(what);
                 Ok(false)
@@ -93,60 +163,14 @@ impl<'a> Scan<'a> {
         }
     }
 
-    fn read(&mut self, bytes: &[u8]) -> Result<(), String> {
-        let (header, checksum, payload) = decode_frame(bytes).map_err(|e| e.to_string())?;
-        if header.physical_offset != self.at {
-            return Err(format!("a frame that says it stands at physical offset {}", header.physical_offset));
-        }
-        if header.chain != self.chain {
-            let (found, expected) = (header.chain, self.chain);
-            return Err(format!(
-                "a frame behind checksum {found:08x}; the frame before it has {expected:08x}"
-            ));
-        }
-        if header.kind != FrameKind::Filler {
-            self.read_entry(&header, payload)?;
-            let last = EntryId { term: header.term, index: header.index };
-            self.tail = Tail { last: Some(last), chain: checksum, end: header.end() };
-        } else if header.frame_len() != bytes.len() {
-            return Err(format!(
-                "a filler of {} bytes with {} left in the segment",
-                header.frame_len(),
-                bytes.len()
-            ));
-        }
-        self.chain = checksum;
-        self.at = header.end();
-        Ok(())
-    }
-
-    fn read_entry(&mut self, header: &FrameHeader, payload: &[u8]) -> Result<(), String> {
-        let FrameHeader { term, index, .. } = *header;
-        if self.tail.last.is_some_and(|l| l.index.checked_add(1) != Some(index) || term < l.term) {
-            return Err(format!("entry {index} of term {term} behind {:?}", self.tail.last));
-        }
-        let mut records = 0;
-        if header.kind == FrameKind::Messages {
-            for record in raftmq_message::RecordIter::new(payload) {
-                self.newest_ms = self.newest_ms.max(record.map_err(|e| e.to_string())?.store_timestamp_ms());
-                records += 1;
-            }
-        }
-        if records != header.records {
-            return Err(format!("{records} records where {} were announced", header.records));
-        }
-        self.log.frames.write().push(index, header.physical_offset);
-        Ok(())
-    }
-
     fn lost_below_mark(&self) -> StoreError {
         let flushed = self.marks.flushed;
         let what = format!("the log ends here, and it was durable up to physical offset {flushed}");
-        match self.log.segments.of(self.at) {
-            Ok(segment) => segment.corrupt(self.at, what),
+        match self.log.segments.of(self.frames.at) {
+            Ok(segment) => segment.corrupt(self.frames.at, what),
             Err(_) => {
                 let path = self.log.segments.dir().to_owned();
-                StoreError::Corrupt { path, position: 0, physical_offset: self.at, what }
+                StoreError::Corrupt { path, position: 0, physical_offset: self.frames.at, what }
             }
         }
     }

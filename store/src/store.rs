@@ -24,6 +24,7 @@ use crate::marks::{EntryId, MarksFile};
 use crate::queue_offsets::Placed;
 use crate::recovery::open_log;
 use crate::reput::{ArrivalListener, Reput, Stop};
+use crate::scrub::Scrub;
 use crate::segment::LogSlice;
 
 /// The smallest segment: room for a few of the smallest entries. Only tests use anything so small.
@@ -54,6 +55,7 @@ pub struct Store {
     disk: Arc<dyn Disk>,
     threads: Mutex<Threads>,
     ahead: Arc<AheadThread>,
+    scrub: Arc<Scrub>,
     failure: Arc<Failure>,
     /// Of the directory. Released by [`Self::close`].
     lock: Mutex<Option<Box<dyn Any + Send>>>,
@@ -110,7 +112,8 @@ impl Store {
         let log_dir = dir.join("commitlog");
         identity.check_or_record(&*disk, &dir, &log_dir)?;
         let (marks_file, marks) = MarksFile::open(&*disk, &dir.join("marks"), &log_dir)?;
-        let log = open_log(disk.clone(), &log_dir, identity.segment_bytes, identity.chain_seed(), marks)?;
+        let seed = identity.chain_seed();
+        let (log, unread_below) = open_log(disk.clone(), &log_dir, identity.segment_bytes, seed, marks)?;
         let log = Arc::new(log);
         let failure = Arc::new(Failure::default());
         let flusher = Arc::new(Flusher::new(log.clone(), marks_file, marks, flush, failure.reporter()));
@@ -127,6 +130,7 @@ impl Store {
                 wake: parking_lot::Condvar::new(),
             }),
             reput: Arc::new(Reput::new(log.clone(), derived.clone(), dispatched, failure.reporter())),
+            scrub: Arc::new(Scrub::new(log.clone(), seed, unread_below, failure.reporter())),
             log,
             flusher,
             derived,
@@ -144,6 +148,7 @@ impl Store {
         let mut threads = self.threads.lock();
         threads.others.push(self.flusher.spawn()?);
         threads.others.push(self.ahead.spawn()?);
+        threads.others.push(self.scrub.spawn()?);
         threads.reput = Some(self.reput.spawn(checkpoints)?);
         Ok(())
     }
@@ -304,6 +309,7 @@ impl Store {
 
     fn stop_threads_before_flusher(&self, how: Stop) {
         self.reput.stop(how);
+        self.scrub.stop();
         *self.ahead.stop.lock() = true;
         self.ahead.wake.notify_all();
         let reput = self.threads.lock().reput.take();

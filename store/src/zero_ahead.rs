@@ -2,8 +2,9 @@
 //! to record, and has the next segment ready before it is needed.
 //!
 //! On ext4 a sync over blocks that are allocated and were never written costs two to three times as much, because
-//! each one commits the file system's journal. Zeros cost bandwidth once more, so they are written at a bounded pace:
-//! a writer that outruns them goes on in blocks that are only allocated.
+//! each one commits the file system's journal. Zeros cost bandwidth once more, so they are written at a bounded pace,
+//! and not at all while the log grows fast: then the disk is better used for the log, and a sync serves so many
+//! messages that its own cost matters little. Such a writer goes on in blocks that are only allocated.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -23,6 +24,12 @@ const CHUNK_BYTES: u64 = 1 << 20;
 /// Segments smaller than this are only created ahead, not zeroed.
 const SEGMENT_BYTES_MIN: u64 = AHEAD_BYTES;
 
+/// Above this growth between two steps, on average, nothing is zeroed. Steps are 10 to 15 ms apart, so this is some
+/// 30 MB/s.
+const GROWTH_BYTES_MAX: u64 = CHUNK_BYTES / 3;
+/// Steps that the average goes over.
+const GROWTH_STEPS: u64 = 16;
+
 const NOTHING: u64 = u64::MAX;
 
 /// Which part ahead of the log's end is being zeroed.
@@ -39,6 +46,20 @@ struct State {
     /// Zeroed up to here.
     done: u64,
     busy: bool,
+    /// The log's end at the last step.
+    seen: u64,
+    /// Its growth between two steps on average, times [`GROWTH_STEPS`].
+    growth: u64,
+}
+
+impl State {
+    /// Notes how far the log has come, and whether it grows too fast for zeros to be worth it.
+    fn grows_fast(&mut self, end: u64) -> bool {
+        let grown = end.saturating_sub(self.seen);
+        self.seen = end;
+        self.growth = self.growth - self.growth / GROWTH_STEPS + grown;
+        self.growth > GROWTH_BYTES_MAX * GROWTH_STEPS
+    }
 }
 
 impl Default for ZeroAhead {
@@ -69,7 +90,10 @@ impl ZeroAhead {
             }
             return Ok(false);
         }
-        let Some((from, to)) = self.choose(log) else { return Ok(false) };
+        let Some((from, to)) = self.choose(log) else {
+            log.segments.ensure(log.end() + MARGIN_BYTES)?;
+            return Ok(false);
+        };
         let zeroed = log.segments.ensure(from).and_then(|()| {
             let segment = log.segments.of(from)?;
             segment
@@ -90,7 +114,7 @@ impl ZeroAhead {
         let mut state = self.state.lock();
         let end = log.end();
         let from = state.done.max((end + MARGIN_BYTES).next_multiple_of(CHUNK_BYTES));
-        if from >= end + AHEAD_BYTES {
+        if state.grows_fast(end) || from >= end + AHEAD_BYTES {
             return None;
         }
         state.busy = true;
@@ -127,7 +151,9 @@ impl ZeroAhead {
                 .map_err(StoreError::io("zero", segment.file.path()))?;
             segment.file.sync().map_err(StoreError::io("sync", segment.file.path()))?;
         }
-        self.state.lock().done = to;
+        let mut state = self.state.lock();
+        state.done = to;
+        state.seen = end;
         Ok(())
     }
 }
