@@ -48,7 +48,7 @@ impl ClientConfig {
         Self {
             name_servers: parse_name_servers(name_servers),
             connect_timeout: Duration::from_millis(500),
-            try_timeout: Duration::from_millis(500),
+            try_timeout: Duration::from_millis(300),
             request_timeout: Duration::from_secs(3),
             in_flight_max: 4096,
             default_topic_queues: 4,

@@ -1,4 +1,5 @@
-//! Accepting HTTP connections within bounds: so many at a time, and none for longer than a minute.
+//! Accepting HTTP connections within bounds: so many at a time, and none for longer than ten seconds, so that idle ones
+//! cannot keep the others out for long.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,9 +15,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 
 /// Connections at a time; more wait in the system's queue. Each may hold a request header of some 400 KiB.
-const CONNECTIONS_MAX: usize = 32;
+const CONNECTIONS_MAX: usize = 64;
 /// How long a connection lives. Answers take milliseconds; who asks again and again connects again.
-const LIFETIME: Duration = Duration::from_secs(60);
+const LIFETIME: Duration = Duration::from_secs(10);
 /// The pause after the system refused a connection, most often for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
