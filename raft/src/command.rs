@@ -10,8 +10,11 @@ use serde::{Deserialize, Serialize};
 /// The version this build writes.
 pub(crate) const COMMAND_VERSION: u8 = 1;
 
-/// The largest encoded command, in bytes. Far under the smallest segment that a group may have.
+/// The largest encoded command, in bytes, where segments have room for it.
 pub const COMMAND_BYTES_MAX: usize = 256 * 1024;
+
+/// What a command may claim while it is decoded: bincode counts 8 bytes for a number or a length that takes one.
+const CLAIMED_BYTES_MAX: usize = 8 * COMMAND_BYTES_MAX;
 
 /// A change of the replicated state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -212,13 +215,14 @@ pub enum CommandError {
 }
 
 impl Command {
-    /// The payload of a command frame.
+    /// The payload of a command frame. It can be decoded again: a command in the log that cannot would stop every member.
     pub fn encode(&self) -> Result<Vec<u8>, CommandError> {
         let mut out = vec![COMMAND_VERSION];
         bincode::serde::encode_into_std_write(self, &mut out, bincode::config::standard())?;
         if out.len() > COMMAND_BYTES_MAX {
             return Err(CommandError::TooLarge(out.len()));
         }
+        Self::decode(&out)?;
         Ok(out)
     }
 
@@ -228,7 +232,7 @@ impl Command {
         if version == 0 || version > COMMAND_VERSION {
             return Err(CommandError::Version(version));
         }
-        let config = bincode::config::standard().with_limit::<COMMAND_BYTES_MAX>();
+        let config = bincode::config::standard().with_limit::<CLAIMED_BYTES_MAX>();
         let (command, read) = bincode::serde::decode_from_slice(rest, config)?;
         match rest.len() - read {
             0 => Ok(command),
@@ -252,6 +256,18 @@ mod tests {
         assert_eq!(Command::decode(&command.encode().unwrap()).unwrap(), command);
         let command = Command::PutTopic(Topic::new("t", 8, 6));
         assert_eq!(Command::decode(&command.encode().unwrap()).unwrap(), command);
+    }
+
+    #[test]
+    fn what_was_encoded_can_be_decoded_up_to_the_limit() {
+        let mut topic = Topic::new("t", 4, 6);
+        let with = |n: usize| (0..n).map(|i| (format!("{i:04x}"), String::new())).collect();
+        topic.attributes = with(40_000);
+        let bytes = Command::PutTopic(topic.clone()).encode().unwrap();
+        assert!(bytes.len() > COMMAND_BYTES_MAX * 3 / 4);
+        assert_eq!(Command::decode(&bytes).unwrap(), Command::PutTopic(topic.clone()));
+        topic.attributes = with(50_000);
+        assert!(matches!(Command::PutTopic(topic).encode(), Err(CommandError::TooLarge(_))));
     }
 
     #[test]

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::{BasicNode, Config, Raft, ServerState, SnapshotPolicy};
+use openraft::{BasicNode, Config, Instant as _, Raft, ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
-use raftmq_store::{Disk, FRAME_PAYLOAD_BYTES_MAX, Identity, OsDisk, Store, StoreError, StoreOptions};
+use raftmq_store::{
+    Disk, FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX, Identity, OsDisk, Store, StoreError, StoreOptions,
+};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 use tokio::task::JoinHandle;
 
 use crate::api::{
@@ -31,6 +33,10 @@ type Core = Raft<TypeConfig, StateMachine>;
 
 /// A leader checks this often whether the members' addresses it has learned are in the log.
 const ADDRESS_INTERVAL: Duration = Duration::from_secs(1);
+/// A leader that has not heard of a majority for this long does not serve. Far longer than a slow sync.
+const QUORUM_SILENCE_MAX: Duration = Duration::from_secs(2);
+/// How often a leader looks whether it has.
+const QUORUM_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a leader that hands over waits for its successor.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a new leader's reput may take to reach what was committed before, between two looks at its role.
@@ -69,6 +75,7 @@ struct Inner {
     role: watch::Sender<RoleState>,
     stopped: watch::Sender<Option<String>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
+    closed: OnceCell<()>,
 }
 
 impl Group {
@@ -117,6 +124,7 @@ impl Group {
             role: watch::Sender::new(role),
             stopped: watch::Sender::new(None),
             tasks: Mutex::default(),
+            closed: OnceCell::new(),
         });
         inner.spawn_tasks(listener, hello);
         Ok(Self { inner })
@@ -233,6 +241,13 @@ impl Inner {
 
     async fn propose(&self, command: Command) -> Result<CommandOutcome, ProposeError> {
         let bytes = command.encode().map_err(|e| ProposeError::Refused(e.to_string()))?;
+        let room = self.config.segment_bytes - FRAME_HEADER_BYTES as u64;
+        if bytes.len() as u64 > room {
+            let size = bytes.len();
+            return Err(ProposeError::Refused(format!(
+                "a command of {size} bytes; a segment has room for {room}"
+            )));
+        }
         let (responder, outcome) = WriteResponder::oneshot();
         let stopped = |what: &str| ProposeError::Stopped(what.to_owned());
         let proposal = crate::types::Proposal::Command(bytes);
@@ -254,16 +269,26 @@ impl Inner {
                 (metrics.state, metrics.current_leader, metrics.vote.leader_id.term)
             };
             let role = role_of(state);
-            let applied = data.borrow_and_update().last_applied;
+            let (applied, acked) = {
+                let metrics = data.borrow_and_update();
+                (metrics.last_applied, metrics.last_quorum_acked.as_ref().map(|at| at.elapsed()))
+            };
             // A leader's first entry of its own term is behind everything that was committed before.
             let applied_own_term = applied.is_some_and(|id| entry_id(&id).term == term);
+            // It stays leader without a quorum, but can commit nothing, and another may have been elected meanwhile.
+            let heard = acked.is_some_and(|silence| silence < QUORUM_SILENCE_MAX);
             let was_ready = {
                 let r = self.role.borrow();
                 r.ready && r.term == term && r.role == Role::Leader
             };
-            let ready =
-                role == Role::Leader && applied_own_term && (was_ready || self.dispatched_all().await);
+            let ready = role == Role::Leader
+                && applied_own_term
+                && heard
+                && (was_ready || self.dispatched_all().await);
             self.set_role(RoleState { role, term, leader, ready });
+            if !ready {
+                self.proposer.refuse_waiting(leader);
+            }
             if role == Role::Stopped {
                 return;
             }
@@ -271,6 +296,7 @@ impl Inner {
             let closed = tokio::select! {
                 changed = server.changed() => changed.is_err(),
                 changed = data.changed(), if waits_for_data => changed.is_err(),
+                () = tokio::time::sleep(QUORUM_CHECK_INTERVAL) => false,
             };
             if closed {
                 self.set_role(RoleState { role: Role::Stopped, term, leader: None, ready: false });
@@ -339,12 +365,14 @@ impl Inner {
         self.stop(reason).await;
     }
 
+    /// Returns when everything is closed, whoever began it.
     async fn stop(&self, reason: String) {
         note_stop(&self.stopped, reason.clone());
+        self.closed.get_or_init(|| self.close(reason)).await;
+    }
+
+    async fn close(&self, reason: String) {
         let tasks = std::mem::take(&mut *self.tasks.lock());
-        if tasks.is_empty() {
-            return;
-        }
         self.proposer.close(&reason);
         if let Err(e) = self.raft.shutdown().await {
             tracing::error!("the Raft core ended badly: {e}");

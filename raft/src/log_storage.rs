@@ -67,6 +67,12 @@ impl LogStorage {
             leader_id: openraft::vote::RaftLeaderId::new(v.term, v.node_id),
             committed: v.committed,
         });
+        if vote.is_none() && store.log().last().is_some_and(|last| last.term > 0) {
+            return Err(StoreError::Illegal(format!(
+                "the file {VOTE_FILE} is missing beside a log of term {}: this member may have voted",
+                store.log().last().map_or(0, |last| last.term)
+            )));
+        }
         let purged = read_record::<PurgedRecord>(&store, PURGED_FILE)?
             .map(|p| log_id(EntryId { term: p.term, index: p.index }));
         Ok(Self { store, node_id, clock, small: Arc::new(Mutex::new(Small { vote, purged })) })
@@ -94,9 +100,21 @@ impl LogStorage {
         // Every member lays the founding entry out for itself, and all must come to the same bytes.
         let leader = if id.term == 0 { 0 } else { self.node_id };
         let entry = NewEntry { id, kind, leader, pieces: &mut pieces, now_ms: self.clock.now_ms() };
-        match places {
-            Some(places) => self.store.append(entry, &mut places.0.lock()).map(drop),
-            None => self.store.append(entry, &mut Vec::new()).map(drop),
+        let Some(places) = places else { return self.store.append(entry, &mut Vec::new()).map(drop) };
+        let mut placed = Vec::new();
+        match self.store.append(entry, &mut placed) {
+            Ok(_) => {
+                *places.0.lock() = Ok(placed);
+                Ok(())
+            }
+            // The log is as before, and this index has to be filled: a blank takes the messages' place, and whoever
+            // sent them hears why once it is committed.
+            Err(e @ (StoreError::Illegal(_) | StoreError::TooLarge { .. })) => {
+                *places.0.lock() = Err(e.to_string());
+                let blank = NewEntry { id, kind: FrameKind::Blank, leader, pieces: &mut [], now_ms: 0 };
+                self.store.append(blank, &mut Vec::new()).map(drop)
+            }
+            Err(e) => Err(e),
         }
     }
 
@@ -180,7 +198,15 @@ impl RaftLogReader<TypeConfig> for LogStorage {
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
-        Ok(self.read(start, end, READ_BYTES_MAX)?)
+        if self.store.log().is_recent(start) {
+            return Ok(self.read(start, end, READ_BYTES_MAX)?);
+        }
+        // A follower that is far behind: finding the place may walk much of a segment that is not in memory.
+        let reader = self.clone();
+        match tokio::task::spawn_blocking(move || reader.read(start, end, READ_BYTES_MAX)).await {
+            Ok(read) => Ok(read?),
+            Err(e) => Err(io::Error::other(e)),
+        }
     }
 
     /// Applies without holding more than a chunk of handles, however long the range is.

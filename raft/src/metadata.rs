@@ -100,6 +100,11 @@ impl Metadata {
         offsets.get(group).into_iter().flat_map(|topics| flatten_offsets(group, topics)).collect()
     }
 
+    /// How many offsets are committed in all.
+    pub fn offset_count(&self) -> usize {
+        self.offsets.read().values().flat_map(HashMap::values).map(BTreeMap::len).sum()
+    }
+
     /// Where clients reach the members, by id.
     pub fn members(&self) -> Vec<MemberAddress> {
         self.members.read().values().cloned().collect()
@@ -138,6 +143,7 @@ impl Metadata {
                 if *clean_offsets {
                     self.offsets.write().remove(name);
                 }
+                self.locks.write().remove(name);
                 self.changed();
             }
             Command::CommitOffsets(commits) => self.commit_offsets(commits),
@@ -156,30 +162,36 @@ impl Metadata {
     }
 
     fn commit_offsets(&self, commits: &[OffsetCommit]) {
+        let topics = self.topics.read();
         let mut offsets = self.offsets.write();
-        for commit in commits {
+        // An offset that was on its way while its topic was deleted would come back with the next topic of that name.
+        for commit in commits.iter().filter(|c| topics.contains_key(&c.topic)) {
             let queues = entry(entry(&mut offsets, &commit.group), &commit.topic);
             queues.insert(commit.queue_id, commit.offset);
         }
     }
 
     /// Grants each queue that is free, expired or already the client's; with a lease of 0 releases the client's own.
+    /// Locks that have expired are forgotten.
     fn lock_queues(&self, request: &QueueLocks) -> Vec<(String, u32)> {
         let mut locks = self.locks.write();
         let held = entry(&mut locks, &request.group);
+        held.retain(|_, lock| lock.until_ms > request.now_ms);
         let mut granted = Vec::new();
         for queue in &request.queues {
-            let own = held.get(queue).is_none_or(|l| l.client_id == request.client_id);
-            let expired = held.get(queue).is_some_and(|l| l.until_ms <= request.now_ms);
+            if held.get(queue).is_some_and(|lock| lock.client_id != request.client_id) {
+                continue;
+            }
             if request.lease_ms <= 0 {
-                if own {
-                    held.remove(queue);
-                }
-            } else if own || expired {
+                held.remove(queue);
+            } else {
                 let until_ms = request.now_ms.saturating_add(request.lease_ms);
                 held.insert(queue.clone(), Lock { client_id: request.client_id.clone(), until_ms });
                 granted.push(queue.clone());
             }
+        }
+        if held.is_empty() {
+            locks.remove(&request.group);
         }
         granted
     }

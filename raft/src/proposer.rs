@@ -6,7 +6,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::BytesMut;
 use openraft::Raft;
@@ -33,7 +32,6 @@ pub(crate) const BYTES_ON_THEIR_WAY_MAX: usize = 32 << 20;
 pub(crate) struct Proposer {
     state: Mutex<State>,
     wake: Notify,
-    closed: AtomicBool,
     /// How far batches are joined, in bytes of records.
     entry_bytes: usize,
 }
@@ -43,26 +41,22 @@ struct State {
     waiting: VecDeque<MessageBatch>,
     bytes: usize,
     proposals: usize,
+    closed: bool,
 }
 
 impl Proposer {
     /// Segments of `segment_bytes` hold a few entries each, however small they are.
     pub(crate) fn new(segment_bytes: u64) -> Self {
         let quarter = usize::try_from(segment_bytes / 4).unwrap_or(ENTRY_BYTES_MAX);
-        Self {
-            state: Mutex::default(),
-            wake: Notify::new(),
-            closed: AtomicBool::new(false),
-            entry_bytes: ENTRY_BYTES_MAX.min(quarter),
-        }
+        Self { state: Mutex::default(), wake: Notify::new(), entry_bytes: ENTRY_BYTES_MAX.min(quarter) }
     }
 
     /// Takes a batch, or says why not; then its completion is not called.
     pub(crate) fn submit(&self, batch: MessageBatch) -> Result<(), SubmitError> {
-        if self.closed.load(Ordering::Acquire) {
+        let mut state = self.state.lock();
+        if state.closed {
             return Err(SubmitError::Stopped);
         }
-        let mut state = self.state.lock();
         let bytes = state.bytes + batch.records.len();
         // A batch of any size is taken when nothing else is on its way.
         if bytes > BYTES_ON_THEIR_WAY_MAX && state.bytes > 0 {
@@ -94,11 +88,24 @@ impl Proposer {
 
     /// Refuses what waits and what comes.
     pub(crate) fn close(&self, reason: &str) {
-        self.closed.store(true, Ordering::Release);
+        let waiting = {
+            let mut state = self.state.lock();
+            state.closed = true;
+            std::mem::take(&mut state.waiting)
+        };
+        self.refuse(waiting, &ProposeError::Stopped(reason.to_owned()));
+    }
+
+    /// Refuses what waits: nothing of it was proposed.
+    pub(crate) fn refuse_waiting(&self, leader: Option<u64>) {
         let waiting = std::mem::take(&mut self.state.lock().waiting);
-        let error = ProposeError::Stopped(reason.to_owned());
+        self.refuse(waiting, &ProposeError::NotLeader { leader });
+    }
+
+    fn refuse(&self, waiting: VecDeque<MessageBatch>, error: &ProposeError) {
+        self.state.lock().bytes -= waiting.iter().map(|batch| batch.records.len()).sum::<usize>();
         for batch in waiting {
-            batch.completion.complete(Err(&error));
+            batch.completion.complete(Err(error));
         }
     }
 
@@ -161,9 +168,12 @@ pub(crate) struct MessagesWaiting {
 
 impl MessagesWaiting {
     fn committed(mut self) {
+        let placed = std::mem::replace(&mut *self.places.0.lock(), Ok(Vec::new()));
+        let positions: Vec<Position> = match placed {
+            Ok(placed) => placed.iter().map(position).collect(),
+            Err(reason) => return self.failed(&ProposeError::Refused(reason)),
+        };
         self.answered = true;
-        let placed = std::mem::take(&mut *self.places.0.lock());
-        let positions: Vec<Position> = placed.iter().map(position).collect();
         self.proposer.done(self.bytes);
         let mut rest = &positions[..];
         for (count, completion) in std::mem::take(&mut self.completions) {

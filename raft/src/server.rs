@@ -19,9 +19,10 @@ use openraft::Raft;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::coop::{Unconstrained, unconstrained};
 
 use crate::state_machine::StateMachine;
-use crate::transport::Peers;
+use crate::transport::{self, Peers};
 use crate::types::TypeConfig;
 use crate::wire::{self, Hello, Kind, Message};
 
@@ -33,6 +34,8 @@ const CONNECTIONS_OF_MEMBER_MAX: usize = 16;
 const REQUESTS_MAX: usize = 128;
 /// Read at a time. Large: an append request of a megabyte should take few reads.
 const READ_BYTES: usize = 256 * 1024;
+/// The pause after the system refused a connection, most often for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A new connection says who it is within this time.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -76,26 +79,25 @@ pub(crate) async fn serve(listener: TcpListener, server: Server) {
     let server = Arc::new(server);
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
-        let accepted = listener.accept().await;
-        let Ok(slot) = slots.clone().try_acquire_owned() else {
-            tracing::warn!("a member's connection was refused: {CONNECTIONS_MAX} are open");
-            continue;
-        };
-        match accepted {
-            Ok((stream, from)) => {
-                let server = server.clone();
-                tokio::spawn(async move {
-                    if let Err(e) = Session::run(stream, &server).await {
-                        report(from, &e);
-                    }
-                    drop(slot);
-                });
-            }
+        let (stream, from) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(e) => {
                 tracing::warn!("accepting a member's connection: {e}");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
             }
-        }
+        };
+        let Ok(slot) = slots.clone().try_acquire_owned() else {
+            tracing::warn!("a connection from {from} was refused: {CONNECTIONS_MAX} are open");
+            continue;
+        };
+        let server = server.clone();
+        tokio::spawn(async move {
+            if let Err(e) = Session::run(stream, &server).await {
+                report(from, &e);
+            }
+            drop(slot);
+        });
     }
 }
 
@@ -118,7 +120,7 @@ struct Session {
 
 impl Session {
     async fn run(stream: TcpStream, server: &Server) -> io::Result<()> {
-        stream.set_nodelay(true)?;
+        transport::prepare(&stream)?;
         let received = BytesMut::with_capacity(wire::HELLO_BYTES_MAX);
         let mut session =
             Self { stream, received, replies: FuturesOrdered::new(), raft: server.raft.clone() };
@@ -198,11 +200,13 @@ impl Session {
 /// A reply's future that has been polled once, so that its request is in the core's queue already.
 enum Polled {
     Ready(Option<Option<BytesMut>>),
-    Pending(Reply),
+    Pending(Unconstrained<Reply>),
 }
 
 impl Polled {
-    async fn start(mut reply: Reply) -> Self {
+    async fn start(reply: Reply) -> Self {
+        // Without the runtime's budget for one task, which could put off just this poll and let a later request pass.
+        let mut reply = unconstrained(reply);
         match futures_util::poll!(&mut reply) {
             Poll::Ready(bytes) => Self::Ready(Some(bytes)),
             Poll::Pending => Self::Pending(reply),
@@ -216,7 +220,7 @@ impl Future for Polled {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match self.get_mut() {
             Self::Ready(bytes) => Poll::Ready(bytes.take().flatten()),
-            Self::Pending(reply) => reply.as_mut().poll(context),
+            Self::Pending(reply) => Pin::new(reply).poll(context),
         }
     }
 }

@@ -18,6 +18,7 @@ use openraft::raft::{
 };
 use openraft::{BasicNode, OptionalSend, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
 use parking_lot::{Mutex, RwLock};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -88,20 +89,32 @@ struct Connection {
     next_id: u64,
     /// A write has begun and not ended.
     writing: bool,
+    /// Who must answer: what another member says would count for the wrong one.
+    target: NodeId,
     hello_read: bool,
 }
 
+/// Messages go out at once, and a peer that has gone without a word is noticed within some ten seconds.
+pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(5))
+        .with_interval(Duration::from_secs(2))
+        .with_retries(3);
+    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+}
+
 impl Connection {
-    async fn open(transport: &Transport, address: &str) -> io::Result<Self> {
+    async fn open(transport: &Transport, target: NodeId, address: &str) -> io::Result<Self> {
         let address: SocketAddr = address
             .parse()
             .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, format!("{address}: {e}")))?;
         let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(address))
             .await
             .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, format!("connecting to {address}")))??;
-        stream.set_nodelay(true)?;
+        prepare(&stream)?;
         let received = BytesMut::with_capacity(READ_BUFFER_BYTES);
-        let mut connection = Self { stream, received, next_id: 1, writing: false, hello_read: false };
+        let mut connection = Self { stream, received, next_id: 1, writing: false, target, hello_read: false };
         let mut out = BytesMut::new();
         transport.hello.put(&mut out);
         connection.send(&out, &[]).await?;
@@ -135,18 +148,34 @@ impl Connection {
         Ok(())
     }
 
+    /// Whether who answers is who was called.
+    fn check(&self, ours: &Hello, theirs: &Hello) -> io::Result<()> {
+        if let Some(reason) = ours.contradiction(theirs) {
+            return Err(io::Error::other(reason));
+        }
+        if theirs.node_id != self.target {
+            let what = format!("node {} answers at the address of node {}", theirs.node_id, self.target);
+            return Err(io::Error::other(what));
+        }
+        Ok(())
+    }
+
     /// The next message that is not a hello. Nothing is lost if this is dropped before it ends.
-    async fn receive(&mut self, peers: &Peers) -> io::Result<Message> {
+    async fn receive(&mut self, transport: &Transport) -> io::Result<Message> {
         loop {
             if let Some(message) = wire::take_message(&mut self.received).map_err(io::Error::other)? {
                 match message.kind {
                     Kind::Hello if !self.hello_read => {
+                        let theirs = Hello::read(message).map_err(io::Error::other)?;
+                        self.check(&transport.hello, &theirs)?;
                         self.hello_read = true;
-                        let hello = Hello::read(message).map_err(io::Error::other)?;
-                        peers.write().insert(hello.node_id, hello);
+                        transport.peers.write().insert(theirs.node_id, theirs);
                     }
                     Kind::Refusal => {
                         return Err(io::Error::new(io::ErrorKind::PermissionDenied, message.refusal()));
+                    }
+                    kind if !self.hello_read => {
+                        return Err(io::Error::other(format!("a {kind:?} message before the hello")));
                     }
                     _ => return Ok(message),
                 }
@@ -177,7 +206,7 @@ impl Link {
     async fn connection(&mut self) -> io::Result<&mut Connection> {
         self.drop_broken();
         if self.connection.is_none() {
-            let opened = Connection::open(&self.transport, &self.address).await;
+            let opened = Connection::open(&self.transport, self.target, &self.address).await;
             self.transport.note_reach(self.target, &self.address, opened.as_ref().err());
             self.connection = Some(opened?);
         }
@@ -187,7 +216,7 @@ impl Link {
     /// Sends a request and waits for its reply. A reply that does not come in time ends the connection.
     async fn call(&mut self, option: &RPCOption, write: impl FnOnce(&mut BytesMut, u64)) -> Rpc<Message> {
         let deadline = Instant::now() + option.hard_ttl();
-        let peers = self.transport.peers.clone();
+        let transport = self.transport.clone();
         let exchange = async {
             let connection = self.connection().await?;
             let id = connection.take_id();
@@ -195,7 +224,7 @@ impl Link {
             write(&mut out, id);
             connection.send(&out, &[]).await?;
             loop {
-                let message = connection.receive(&peers).await?;
+                let message = connection.receive(&transport).await?;
                 // Replies to what was given up before are passed over.
                 if message.id == id {
                     return Ok(message);
@@ -287,7 +316,7 @@ where
 
     async fn step(&mut self) -> Step {
         let room = self.on_their_way.len() < WINDOW_REQUESTS_MAX && self.bytes < WINDOW_BYTES_MAX;
-        let peers = self.link.transport.peers.clone();
+        let transport = self.link.transport.clone();
         // Connected when there is something to send: the pause after a failure lies in the stream of requests.
         let Some(connection) = self.link.connection.as_mut() else {
             return match (&mut self.requests, self.on_their_way.is_empty()) {
@@ -306,7 +335,7 @@ where
         };
         tokio::select! {
             biased;
-            reply = connection.receive(&peers), if waiting => Step::Reply(reply),
+            reply = connection.receive(&transport), if waiting => Step::Reply(reply),
             request = next_request, if room => Step::Request(request),
             () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if waiting => Step::TimedOut,
         }

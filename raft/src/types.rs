@@ -71,9 +71,16 @@ pub(crate) struct MessageProposal {
     pub(crate) places: Arc<Places>,
 }
 
-/// The places of a proposal's messages: written once by the leader's append, read when the entry is committed.
-#[derive(Debug, Default)]
-pub(crate) struct Places(pub(crate) Mutex<Vec<Placed>>);
+/// The places of a proposal's messages, or why the log did not take them: written once by the leader's append, read
+/// when the entry is committed.
+#[derive(Debug)]
+pub(crate) struct Places(pub(crate) Mutex<Result<Vec<Placed>, String>>);
+
+impl Default for Places {
+    fn default() -> Self {
+        Self(Mutex::new(Ok(Vec::new())))
+    }
+}
 
 impl fmt::Display for Proposal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

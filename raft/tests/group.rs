@@ -234,3 +234,59 @@ async fn a_configuration_that_contradicts_the_group_is_refused() {
     let absent = Group::start(config(2, &members, dir.path())).await;
     assert!(matches!(absent, Err(StartError::Config(_))), "not a member");
 }
+
+#[tokio::test]
+async fn messages_that_the_log_refuses_are_answered_and_the_member_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let members = vec![Member { id: 1, raft: free_address() }];
+    let group = start(1, &members, dir.path()).await;
+    leader(std::slice::from_ref(&group)).await;
+    let no_such_queue = raftmq_store::QUEUE_ID_MAX as i32 + 1;
+    let (refused, outcome) = batch(no_such_queue, &bodies("a", 1));
+    group.submit(refused).unwrap();
+    let outcome = timeout(PATIENCE, outcome).await.unwrap().unwrap();
+    assert!(matches!(outcome, Err(ProposeError::Refused(_))), "{outcome:?}");
+    let positions = send(&group, 0, &bodies("b", 2)).await;
+    assert_eq!(positions[0].queue_offset, 0);
+    group.shutdown().await;
+    let again = start(1, &members, dir.path()).await;
+    leader(std::slice::from_ref(&again)).await;
+    assert_eq!(send(&again, 0, &bodies("c", 1)).await[0].queue_offset, 2);
+    again.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_without_a_majority_does_not_serve_until_it_has_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let members = members();
+    let mut groups = Vec::new();
+    for id in 1..=3 {
+        groups.push(start(id, &members, dir.path()).await);
+    }
+    let first = leader(&groups).await;
+    send(&first, 0, &bodies("a", 1)).await;
+    let own = first.status().node_id;
+    for group in groups.iter().filter(|g| g.status().node_id != own) {
+        group.shutdown().await;
+    }
+    let (open, outcome) = batch(0, &bodies("open", 1));
+    first.submit(open).unwrap();
+    eventually("a leader that no longer serves", || !first.status().ready).await;
+    let (late, _) = batch(0, &bodies("late", 1));
+    assert!(first.submit(late).is_err());
+
+    let other = members.iter().map(|m| m.id).find(|id| *id != own).unwrap();
+    let back = start(other, &members, dir.path()).await;
+    let pair = [first.clone(), back];
+    let next = leader(&pair).await;
+    let positions = send(&next, 0, &bodies("b", 1)).await;
+    // What was on its way when the majority went is answered, one way or the other.
+    let outcome = timeout(PATIENCE, outcome).await.unwrap().unwrap();
+    match outcome {
+        Ok(placed) => assert_eq!((placed[0].queue_offset, positions[0].queue_offset), (1, 2)),
+        Err(e) => assert!(matches!(e, ProposeError::Unknown | ProposeError::NotLeader { .. }), "{e}"),
+    }
+    for group in &pair {
+        group.shutdown().await;
+    }
+}

@@ -137,6 +137,11 @@ impl CommitLog {
         self.end.load(Ordering::SeqCst)
     }
 
+    /// Whether an entry's place is known exactly, so that reading it touches nothing else.
+    pub fn is_recent(&self, index: u64) -> bool {
+        self.frames.read().is_recent(index)
+    }
+
     /// The last entry.
     pub fn last(&self) -> Option<EntryId> {
         self.writer.lock().tail.last

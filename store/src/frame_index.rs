@@ -82,6 +82,11 @@ impl FrameIndex {
         Some(StartingPoint { index, physical_offset })
     }
 
+    /// Whether the entry's place is known exactly, or there is no such entry yet.
+    pub(crate) fn is_recent(&self, index: u64) -> bool {
+        index >= self.recent_first
+    }
+
     /// Forgets the entries from `index` on.
     pub(crate) fn truncate(&mut self, index: u64) {
         let keep = index.saturating_sub(self.recent_first) as usize;
