@@ -111,10 +111,11 @@ impl Running {
         Ok(Self { namesrv, group, broker, admin: Some(admin) })
     }
 
-    /// Hands leadership over where that is possible, then stops from the outside in; the name server last, so that
+    /// Hands leadership over where that is possible, with what clients have committed, then stops from the outside in; the name server last, so that
     /// clients can ask it where to go.
     async fn stop(&mut self, in_order: bool) {
         if in_order {
+            self.broker.flush_offsets().await;
             self.group.transfer_leadership().await;
         }
         self.broker.shutdown().await;

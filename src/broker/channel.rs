@@ -190,7 +190,12 @@ impl<S: Sink> Channel<S> {
 
     /// Whether a large answer should not be added now.
     pub(crate) fn is_congested(&self) -> bool {
-        self.waiting() > self.limits.output_pause || self.buffered.get() > self.limits.output_all
+        self.waiting() > self.limits.output_pause || self.are_all_congested()
+    }
+
+    /// Whether all connections together have too much waiting to be sent.
+    pub(crate) fn are_all_congested(&self) -> bool {
+        self.buffered.get() > self.limits.output_all
     }
 
     /// Bytes waiting to be sent.

@@ -51,6 +51,8 @@ pub(crate) struct Clients<S: Sink> {
     tables: Mutex<Tables<S>>,
     groups_max: usize,
     clients_per_group_max: usize,
+    memberships_max: usize,
+    memberships_per_connection_max: usize,
 }
 
 struct Tables<S: Sink> {
@@ -58,6 +60,8 @@ struct Tables<S: Sink> {
     consumers: HashMap<String, ConsumerGroup<S>>,
     /// The memberships of each connection.
     by_connection: HashMap<u64, HashSet<Membership>>,
+    /// How many memberships there are.
+    memberships: usize,
 }
 
 /// By client id.
@@ -97,7 +101,12 @@ impl<S: Sink> Default for ConsumerGroup<S> {
 
 impl<S: Sink> Default for Tables<S> {
     fn default() -> Self {
-        Self { producers: HashMap::new(), consumers: HashMap::new(), by_connection: HashMap::new() }
+        Self {
+            producers: HashMap::new(),
+            consumers: HashMap::new(),
+            by_connection: HashMap::new(),
+            memberships: 0,
+        }
     }
 }
 
@@ -107,6 +116,8 @@ impl<S: Sink> Clients<S> {
             tables: Mutex::default(),
             groups_max: limits.groups,
             clients_per_group_max: limits.clients_per_group,
+            memberships_max: limits.memberships,
+            memberships_per_connection_max: limits.memberships_per_connection,
         }
     }
 
@@ -116,9 +127,12 @@ impl<S: Sink> Clients<S> {
         if !tables.producers.contains_key(group) && tables.producers.len() >= self.groups_max {
             return Err(Refusal::busy(format!("there are {} producer groups", self.groups_max)));
         }
+        let membership =
+            Membership { is_consumer: false, group: group.to_owned(), client: client.id.clone() };
+        self.check_room(&tables, &membership, client.channel.id)?;
         let members = tables.producers.entry(group.to_owned()).or_default();
         let before = join(members, client, now_ms, self.clients_per_group_max)?;
-        tables.follow(false, group, client, before);
+        tables.follow(membership, client, before);
         Ok(())
     }
 
@@ -136,6 +150,9 @@ impl<S: Sink> Clients<S> {
         if !tables.consumers.contains_key(group_name) && tables.consumers.len() >= self.groups_max {
             return Err(Refusal::busy(format!("there are {} consumer groups", self.groups_max)));
         }
+        let membership =
+            Membership { is_consumer: true, group: group_name.clone(), client: client.id.clone() };
+        self.check_room(&tables, &membership, client.channel.id)?;
         let group = tables.consumers.entry(group_name.clone()).or_default();
         let before = join(&mut group.members, client, now_ms, self.clients_per_group_max)?;
         group.consume_from_where = data.consume_from_where;
@@ -145,8 +162,26 @@ impl<S: Sink> Clients<S> {
         let is_new = before != Some(client.channel.id);
         let changed = (is_new || subscriptions_changed)
             .then(|| Changed { group: group_name.clone(), members: group.channels() });
-        tables.follow(true, group_name, client, before);
+        tables.follow(membership, client, before);
         Ok(changed)
+    }
+
+    /// Whether a membership may begin or go on over this connection.
+    fn check_room(
+        &self,
+        tables: &Tables<S>,
+        membership: &Membership,
+        connection: u64,
+    ) -> Result<(), Refusal> {
+        if tables.memberships >= self.memberships_max && !tables.has(membership) {
+            return Err(Refusal::busy(format!("there are {} memberships in groups", self.memberships_max)));
+        }
+        let max = self.memberships_per_connection_max;
+        let of_connection = tables.by_connection.get(&connection);
+        if of_connection.is_some_and(|known| known.len() >= max && !known.contains(membership)) {
+            return Err(Refusal::busy(format!("this connection has {max} memberships in groups")));
+        }
+        Ok(())
     }
 
     /// A client leaves a producer group, a consumer group, or both.
@@ -299,9 +334,19 @@ fn filter(data: &SubscriptionData) -> Filter {
 }
 
 impl<S: Sink> Tables<S> {
+    fn has(&self, membership: &Membership) -> bool {
+        let Membership { is_consumer, group, client } = membership;
+        let members = if *is_consumer {
+            self.consumers.get(group).map(|group| &group.members)
+        } else {
+            self.producers.get(group)
+        };
+        members.is_some_and(|members| members.contains_key(client))
+    }
+
     /// Notes a membership with its connection, and that the connection it had before has it no more.
-    fn follow(&mut self, is_consumer: bool, group: &str, client: &Client<S>, before: Option<u64>) {
-        let membership = Membership { is_consumer, group: group.to_owned(), client: client.id.clone() };
+    fn follow(&mut self, membership: Membership, client: &Client<S>, before: Option<u64>) {
+        self.memberships += usize::from(before.is_none());
         if let Some(before) = before.filter(|before| *before != client.channel.id) {
             self.forget(before, &membership);
         }
@@ -328,6 +373,7 @@ impl<S: Sink> Tables<S> {
         if !is_consumer {
             let members = self.producers.get_mut(name)?;
             let removed = members.remove(client)?;
+            self.memberships -= 1;
             if members.is_empty() {
                 self.producers.remove(name);
             }
@@ -336,6 +382,7 @@ impl<S: Sink> Tables<S> {
         }
         let group = self.consumers.get_mut(name)?;
         let removed = group.members.remove(client)?;
+        self.memberships -= 1;
         let changed = Changed { group: name.clone(), members: group.channels() };
         if group.members.is_empty() {
             self.consumers.remove(name);
@@ -469,6 +516,27 @@ mod tests {
             clients.consumer(&data(group, &[]), false, &client("a", 1), 0).unwrap();
         }
         assert!(clients.consumer(&data("i", &[]), false, &client("a", 1), 0).is_err());
+    }
+
+    #[test]
+    fn memberships_are_bounded_in_all_and_for_each_connection() {
+        let limits = Limits { memberships: 3, memberships_per_connection: 2, ..Limits::default() };
+        let clients = Clients::new(&limits);
+        let (a, b) = (client("a", 1), client("b", 2));
+        clients.producer("p", &a, 0).unwrap();
+        clients.consumer(&data("g", &[]), false, &a, 0).unwrap();
+        assert!(clients.producer("q", &a, 0).unwrap_err().remark.contains("connection"));
+        clients.producer("p", &b, 0).unwrap();
+        assert!(clients.consumer(&data("g", &[]), false, &b, 0).is_err());
+        clients.producer("p", &a, 1).unwrap();
+        clients.producer("p", &client("a", 3), 1).unwrap();
+        clients.leave("a", None, Some("g"));
+        clients.consumer(&data("g", &[]), false, &b, 0).unwrap();
+        for connection in 1..=3 {
+            clients.connection_closed(connection);
+        }
+        assert_eq!(clients.group_counts(), (0, 0));
+        assert_eq!(clients.tables.lock().memberships, 0);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use super::topics;
 
 /// Bits that a topic's permission can have: priority, read, write, inherit.
 const PERM_MAX: i32 = 15;
-/// Characters of all attributes of a topic.
+/// Bytes of all attributes of a topic or a group, and of one change of a topic's.
 const ATTRIBUTES_LEN_MAX: usize = 4096;
 
 pub(crate) fn json(body: &impl Serialize) -> Handled {
@@ -70,7 +70,7 @@ fn topic_from(header: &CreateTopicHeader, before: Option<&Topic>) -> Result<Topi
 /// Applies `+key=value,-key` to a topic's attributes. A new topic can only get some.
 fn attributes(changes: &str, before: Option<&Topic>) -> Result<BTreeMap<String, String>, Refusal> {
     if changes.len() > ATTRIBUTES_LEN_MAX {
-        return Err(Refusal::illegal(format!("attributes of {} characters", changes.len())));
+        return Err(Refusal::illegal(format!("attributes of {} bytes", changes.len())));
     }
     let mut attributes = before.map(|topic| topic.attributes.clone()).unwrap_or_default();
     for change in changes.split(',').map(str::trim).filter(|change| !change.is_empty()) {
@@ -83,7 +83,17 @@ fn attributes(changes: &str, before: Option<&Topic>) -> Result<BTreeMap<String, 
             attributes.remove(key);
         }
     }
+    check_attributes(&attributes)?;
     Ok(attributes)
+}
+
+fn check_attributes(attributes: &BTreeMap<String, String>) -> Result<(), Refusal> {
+    let len: usize = attributes.iter().map(|(key, value)| key.len() + value.len()).sum();
+    if len > ATTRIBUTES_LEN_MAX {
+        let remark = format!("attributes of {len} bytes in all, at most {ATTRIBUTES_LEN_MAX}");
+        return Err(Refusal::illegal(remark));
+    }
+    Ok(())
 }
 
 /// 215: removes a topic. One that does not exist is a success.
@@ -117,7 +127,7 @@ pub(crate) fn topic_config(topic: &Topic) -> TopicConfig {
     }
 }
 
-/// Every topic's settings, as registrations and 21 carry them.
+/// Every topic's settings, as 21 carries them.
 pub(crate) fn all_topics(node: &Node, data_version: DataVersion) -> TopicConfigSerializeWrapper {
     let topics = node.group.metadata().topics();
     TopicConfigSerializeWrapper {
@@ -155,6 +165,7 @@ pub(crate) async fn put_group(node: &Node, command: &Command) -> Handled {
 fn group_from(config: &SubscriptionGroupConfig) -> Result<SubscriptionGroup, Refusal> {
     let negative =
         |what: &str| Refusal::illegal(format!("{what} of group[{}] is below 0", config.group_name));
+    check_attributes(&config.attributes)?;
     Ok(SubscriptionGroup {
         name: config.group_name.clone(),
         consume_enable: config.consume_enable,
@@ -259,6 +270,18 @@ mod tests {
         let change = CreateTopicHeader { attributes: Some("-message.type".into()), ..header("t") };
         assert!(topic_from(&change, None).is_err());
         assert!(topic_from(&change, Some(&topic)).unwrap().attributes.is_empty());
+    }
+
+    #[test]
+    fn attributes_are_bounded_over_all_changes() {
+        let add = |key: &str, len: usize| CreateTopicHeader {
+            attributes: Some(format!("+{key}={}", "x".repeat(len))),
+            ..header("t")
+        };
+        let topic = topic_from(&add("a", 3000), None).unwrap();
+        assert!(topic_from(&add("b", 1000), Some(&topic)).is_ok());
+        assert!(topic_from(&add("b", 1200), Some(&topic)).unwrap_err().remark.contains("4096"));
+        assert!(topic_from(&add("a", 4000), Some(&topic)).is_ok(), "replaced");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::tcp::OwnedReadHalf;
 
 use super::channel::Channel;
-use super::limits::READ_BYTES;
+use super::limits::{READ_BYTES, SMALL_REST_BYTES};
 use super::node::Node;
 use super::reply::{Refusal, write_handled};
 use super::send::{SendProblem, TopicCache, encode_send};
@@ -69,10 +69,11 @@ impl Connection {
             if self.channel.is_closed() {
                 return Ok(());
             }
-            // Idle connections hold no buffer.
+            // Idle connections hold no buffer, or a small one with the beginning of a request.
             reader.readable().await?;
-            if input.is_empty() {
-                input = buffers::take();
+            if input.len() < SMALL_REST_BYTES {
+                let rest = std::mem::replace(&mut input, buffers::take());
+                input.extend_from_slice(&rest);
             }
             input.reserve(READ_BYTES);
             if reader.read_buf(&mut input).await? == 0 {
@@ -80,8 +81,9 @@ impl Connection {
             }
             self.channel.touch(self.node.now_ms());
             self.handle_all(&mut input).await?;
-            if input.is_empty() {
-                buffers::give(std::mem::take(&mut input));
+            if input.len() < SMALL_REST_BYTES {
+                let rest = BytesMut::from(&input[..]);
+                buffers::give(std::mem::replace(&mut input, rest));
             }
             self.count_buffered(input.len());
             let (bytes, limit) = (self.node.buffered_input.get(), self.node.config.limits.input_bytes);
@@ -103,15 +105,28 @@ impl Connection {
     async fn handle_all(&mut self, input: &mut BytesMut) -> Result<(), ConnectionError> {
         // Records take about as much as the requests they come in.
         let mut sends = SendBatch::with_room(input.len());
+        let handled = self.handle_frames(input, &mut sends).await;
+        // What came before a broken frame is carried out and answered.
+        self.finish(&mut sends);
+        handled
+    }
+
+    async fn handle_frames(
+        &mut self,
+        input: &mut BytesMut,
+        sends: &mut SendBatch,
+    ) -> Result<(), ConnectionError> {
         while let Some(frame) = frame::decode(input, self.node.config.limits.frame_bytes)? {
+            if self.channel.is_closed() {
+                return Ok(());
+            }
             let command = Command::decode(frame)?;
             if command.is_response() {
                 // Nothing that is asked of clients waits for an answer.
                 continue;
             }
-            self.handle(&command, &mut sends).await;
+            self.handle(&command, sends).await;
         }
-        self.finish(&mut sends);
         Ok(())
     }
 
@@ -127,6 +142,8 @@ impl Connection {
                 self.send(command, sends).await;
             }
             request::PULL_MESSAGE | request::LITE_PULL_MESSAGE => {
+                // It may wait, for the log or for its group to be made.
+                self.finish(sends);
                 if let Err(refusal) = pull::handle(&self.node, &self.channel, command).await {
                     self.refuse(command, &refusal);
                 }
@@ -134,12 +151,23 @@ impl Connection {
             _ => {
                 // It may take a while: what came before it does not wait for it.
                 self.finish(sends);
-                let handled = Box::pin(dispatch::handle(&self.node, &self.channel, command)).await;
-                if !command.is_oneway() {
-                    self.channel.put(|out| write_handled(out, command, handled));
-                }
+                self.handle_other(command).await;
             }
         }
+    }
+
+    /// Handles what is neither a send nor a pull.
+    async fn handle_other(&self, command: &Command) {
+        if self.channel.is_congested() {
+            self.refuse(command, &Refusal::busy("too many bytes wait to be sent"));
+        } else {
+            let handled = Box::pin(dispatch::handle(&self.node, &self.channel, command)).await;
+            if !command.is_oneway() {
+                self.channel.write(|out| write_handled(out, command, handled));
+            }
+        }
+        // Few of these wait for anything: other connections have their turn between two of them.
+        tokio::task::yield_now().await;
     }
 
     async fn send(&mut self, command: &Command, sends: &mut SendBatch) {

@@ -13,7 +13,7 @@ use super::{config_codes, heartbeat, locks, queue_codes, stats_codes};
 /// Handles a request.
 pub(crate) async fn handle(node: &Arc<Node>, channel: &Arc<Channel>, command: &Command) -> Handled {
     match command.code {
-        QUERY_CONSUMER_OFFSET => queue_codes::query_consumer_offset(node, command),
+        QUERY_CONSUMER_OFFSET => queue_codes::query_consumer_offset(node, command).await,
         UPDATE_CONSUMER_OFFSET => queue_codes::update_consumer_offset(node, command),
         SEARCH_OFFSET_BY_TIMESTAMP => queue_codes::search_offset(node, command),
         GET_MAX_OFFSET => queue_codes::max_offset(node, command).await,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use raftmq_message::hash::tags_code;
 
-use super::limits::EXPRESSION_BYTES_MAX;
+use super::limits::{EXPRESSION_BYTES_MAX, TAGS_MAX};
 
 /// The expression that wants everything.
 const EVERYTHING: &str = "*";
@@ -25,6 +25,8 @@ pub(crate) enum FilterError {
     Sql,
     #[error("expression of {0} bytes is longer than {EXPRESSION_BYTES_MAX}")]
     TooLong(usize),
+    #[error("an expression of {0} tags; at most {TAGS_MAX} are allowed")]
+    TooManyTags(usize),
     #[error("unknown expression type {0}")]
     UnknownType(String),
     #[error("the expression {0:?} names no tag")]
@@ -48,6 +50,9 @@ impl Filter {
         let tags: Vec<_> = expression.split("||").map(str::trim).filter(|tag| !tag.is_empty()).collect();
         if tags.is_empty() {
             return Err(FilterError::NoTag(expression.chars().take(64).collect()));
+        }
+        if tags.len() > TAGS_MAX {
+            return Err(FilterError::TooManyTags(tags.len()));
         }
         Ok(Self::codes(tags.into_iter().map(tags_code)))
     }
@@ -83,6 +88,9 @@ mod tests {
         assert_eq!(Filter::parse("a > 1", Some("SQL92")), Err(FilterError::Sql));
         assert!(matches!(Filter::parse(" || ", None), Err(FilterError::NoTag(_))));
         assert!(matches!(Filter::parse("x", Some("LUA")), Err(FilterError::UnknownType(_))));
+        let tags = |count| vec!["x"; count].join("||");
+        assert!(Filter::parse(&tags(TAGS_MAX), None).is_ok());
+        assert_eq!(Filter::parse(&tags(TAGS_MAX + 1), None), Err(FilterError::TooManyTags(TAGS_MAX + 1)));
         let long = "x".repeat(EXPRESSION_BYTES_MAX + 1);
         assert_eq!(Filter::parse(&long, None), Err(FilterError::TooLong(long.len())));
     }

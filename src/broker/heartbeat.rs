@@ -4,8 +4,10 @@
 
 use std::sync::Arc;
 
-use raftmq_message::topic::is_system_group;
-use raftmq_remoting::body::{CheckClientRequest, ConsumerData, ConsumerIdList, HeartbeatData};
+use raftmq_message::topic::{is_system_group, validate_topic};
+use raftmq_remoting::body::{
+    CheckClientRequest, ConsumerData, ConsumerIdList, HeartbeatData, SubscriptionData,
+};
 use raftmq_remoting::codes::request;
 use raftmq_remoting::encode::encode_command;
 use raftmq_remoting::header::{ConsumerGroupHeader, HeartbeatResponse, UnregisterClientHeader};
@@ -16,7 +18,7 @@ use super::clients::Client;
 use super::filter::Filter;
 use super::limits::{
     CLIENT_ID_LEN_MAX, EXPRESSION_BYTES_MAX, HEARTBEAT_BYTES_MAX, HEARTBEAT_GROUPS_MAX,
-    SUBSCRIPTIONS_PER_GROUP_MAX,
+    SUBSCRIPTION_BYTES_PER_GROUP_MAX, SUBSCRIPTIONS_PER_GROUP_MAX,
 };
 use super::node::{Changed, Node};
 use super::pull::filter_refusal;
@@ -37,9 +39,11 @@ pub(crate) async fn heartbeat(node: &Arc<Node>, channel: &Arc<Channel>, command:
         node.clients.producer(&producer.group_name, &client, now_ms)?;
     }
     for consumer in &heartbeat.consumer_data_set {
-        // Known first, so that the client finds itself in the group whatever becomes of the rest.
         let changed = node.clients.consumer(consumer, heartbeat.without_sub, &client, now_ms)?;
-        notify(changed);
+        notify(node, changed);
+    }
+    // Made afterwards, so that the client finds itself in all of its groups whatever becomes of this.
+    for consumer in &heartbeat.consumer_data_set {
         if node.leading().is_ok() && !is_system_group(&consumer.group_name) {
             topics::create_group(node, &consumer.group_name).await?;
         }
@@ -86,20 +90,37 @@ fn check_consumer(consumer: &ConsumerData) -> Result<(), Refusal> {
             "{count} subscriptions, at most {SUBSCRIPTIONS_PER_GROUP_MAX}"
         )));
     }
-    match subscriptions.iter().find(|subscription| subscription.sub_string.len() > EXPRESSION_BYTES_MAX) {
-        Some(subscription) => Err(Refusal::illegal(format!(
-            "the expression for {} is longer than {EXPRESSION_BYTES_MAX} bytes",
-            subscription.topic
-        ))),
-        None => Ok(()),
+    let mut bytes = 0;
+    for subscription in subscriptions {
+        validate_topic(&subscription.topic).map_err(|error| Refusal::illegal(error.to_string()))?;
+        if subscription.sub_string.len() > EXPRESSION_BYTES_MAX {
+            return Err(Refusal::illegal(format!(
+                "the expression for {} is longer than {EXPRESSION_BYTES_MAX} bytes",
+                subscription.topic
+            )));
+        }
+        bytes += subscription_bytes(subscription);
     }
+    if bytes > SUBSCRIPTION_BYTES_PER_GROUP_MAX {
+        return Err(Refusal::illegal(format!(
+            "subscriptions of {bytes} bytes, at most {SUBSCRIPTION_BYTES_PER_GROUP_MAX}"
+        )));
+    }
+    Ok(())
+}
+
+/// What a subscription holds in text and numbers.
+fn subscription_bytes(subscription: &SubscriptionData) -> usize {
+    let tags = subscription.tags_set.iter().map(|tag| size_of::<String>() + tag.len()).sum::<usize>();
+    let texts = subscription.topic.len() + subscription.sub_string.len() + subscription.expression_type.len();
+    texts + tags + size_of_val(subscription.code_set.as_slice())
 }
 
 /// 35: a client leaves a producer group, a consumer group, or both.
 pub(crate) fn unregister(node: &Node, command: &Command) -> Handled {
     let header = UnregisterClientHeader::decode(command)?;
     let (producer, consumer) = (header.producer_group.as_deref(), header.consumer_group.as_deref());
-    notify(node.clients.leave(&header.client_id, producer, consumer));
+    notify(node, node.clients.leave(&header.client_id, producer, consumer));
     Reply::done()
 }
 
@@ -125,9 +146,14 @@ pub(crate) fn check_client(command: &Command) -> Handled {
     Reply::done()
 }
 
-/// Tells every member of a consumer group that the membership has changed, so that they share the queues anew.
-pub(crate) fn notify(changed: impl IntoIterator<Item = Changed>) {
+/// Tells every member of a consumer group that the membership has changed, so that they share the queues anew. Groups
+/// whose settings say so are not told.
+pub(crate) fn notify(node: &Node, changed: impl IntoIterator<Item = Changed>) {
     for Changed { group, members, .. } in changed {
+        let settings = node.group.metadata().group(&group);
+        if settings.is_some_and(|settings| !settings.notify_consumer_ids_changed) {
+            continue;
+        }
         let ext = ConsumerGroupHeader { consumer_group: group }.to_ext();
         let mut notification = Command::request(request::NOTIFY_CONSUMER_IDS_CHANGED, ext).oneway();
         notification.language = raftmq_remoting::command::language::JAVA;
@@ -144,14 +170,17 @@ pub(crate) fn notify(changed: impl IntoIterator<Item = Changed>) {
 
 #[cfg(test)]
 mod tests {
-    use raftmq_remoting::body::{ProducerData, SubscriptionData};
+    use raftmq_remoting::body::ProducerData;
 
     use super::*;
 
     fn heartbeat() -> HeartbeatData {
         let consumer = ConsumerData {
             group_name: "g".into(),
-            subscription_data_set: vec![SubscriptionData::default()],
+            subscription_data_set: vec![SubscriptionData {
+                topic: "t".into(),
+                ..SubscriptionData::default()
+            }],
             ..ConsumerData::default()
         };
         HeartbeatData {
@@ -166,12 +195,18 @@ mod tests {
     fn hostile_heartbeats_are_refused() {
         assert_eq!(check(&heartbeat()), Ok(()));
         type Spoil = fn(&mut HeartbeatData);
-        let spoils: [Spoil; 6] = [
+        let spoils: [Spoil; 9] = [
             |h| h.client_id.clear(),
             |h| h.client_id = "c".repeat(CLIENT_ID_LEN_MAX + 1),
             |h| h.producer_data_set = vec![ProducerData { group_name: "p".into() }; HEARTBEAT_GROUPS_MAX],
             |h| h.producer_data_set[0].group_name = "a b".into(),
-            |h| h.consumer_data_set[0].subscription_data_set = vec![SubscriptionData::default(); 1025],
+            |h| {
+                let one = h.consumer_data_set[0].subscription_data_set[0].clone();
+                h.consumer_data_set[0].subscription_data_set = vec![one; 1025];
+            },
+            |h| h.consumer_data_set[0].subscription_data_set[0].topic = "a b".into(),
+            |h| h.consumer_data_set[0].subscription_data_set[0].code_set = vec![7; 16 * 1024],
+            |h| h.consumer_data_set[0].subscription_data_set[0].tags_set = vec![String::new(); 4096],
             |h| {
                 h.consumer_data_set[0].subscription_data_set[0].sub_string =
                     "x".repeat(EXPRESSION_BYTES_MAX + 1)

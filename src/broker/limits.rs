@@ -38,8 +38,15 @@ pub(crate) struct Limits {
     pub(crate) groups: usize,
     /// Clients of one group.
     pub(crate) clients_per_group: usize,
+    /// Consumers' and producers' memberships in groups, over all connections.
+    pub(crate) memberships: usize,
+    /// Memberships that one connection's clients have.
+    pub(crate) memberships_per_connection: usize,
     /// Consumer offsets that wait to be proposed. Past it committing an offset is answered "busy".
     pub(crate) pending_offsets: usize,
+    /// Consumer offsets in all, one for each queue of each group. They stay in memory and are part of every checkpoint.
+    /// Past it the first commit of a group for a queue is answered "busy".
+    pub(crate) committed_offsets: usize,
 }
 
 impl Default for Limits {
@@ -63,13 +70,18 @@ impl Default for Limits {
             queues_per_topic: 1024,
             groups: 20_000,
             clients_per_group: 10_000,
+            memberships: 500_000,
+            memberships_per_connection: 4096,
             pending_offsets: 100_000,
+            committed_offsets: 1_000_000,
         }
     }
 }
 
 /// Bytes asked for in one read of a socket: hundreds of small requests in one system call.
 pub(crate) const READ_BYTES: usize = 256 * 1024;
+/// The beginning of a request that is shorter than this is kept in a buffer of its own until the rest arrives.
+pub(crate) const SMALL_REST_BYTES: usize = 16 * 1024;
 /// Buffers that a thread keeps for its next reads and writes.
 pub(crate) const BUFFERS_KEPT: usize = 4;
 /// Buffers larger than this are given back to the allocator.
@@ -102,8 +114,12 @@ pub(crate) const HEARTBEAT_GROUPS_MAX: usize = 1024;
 pub(crate) const SUBSCRIPTIONS_PER_GROUP_MAX: usize = 1024;
 /// Characters of a client id.
 pub(crate) const CLIENT_ID_LEN_MAX: usize = 255;
+/// Bytes of all subscriptions of one consumer group.
+pub(crate) const SUBSCRIPTION_BYTES_PER_GROUP_MAX: usize = 64 * 1024;
 /// Bytes of a subscription expression.
 pub(crate) const EXPRESSION_BYTES_MAX: usize = 16 * 1024;
+/// Tags in a subscription expression. Each message that a pull looks at is compared with them.
+pub(crate) const TAGS_MAX: usize = 256;
 /// A client that has not sent a heartbeat for this long is gone. Clients send one every 30 s.
 pub(crate) const CLIENT_EXPIRY: Duration = Duration::from_secs(120);
 /// A connection without a read or a write for this long is closed, as RocketMQ's peers do.
@@ -125,8 +141,8 @@ pub(crate) const OFFSETS_COMMAND_BYTES: usize = raftmq_raft::COMMAND_BYTES_MAX /
 pub(crate) const REGISTRATION_PERIOD: Duration = Duration::from_secs(10);
 /// How long a name server has to connect and to answer.
 pub(crate) const NAME_SERVER_TIMEOUT: Duration = Duration::from_secs(1);
-/// Bytes of a name server's answer.
-pub(crate) const NAME_SERVER_ANSWER_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of a name server's answer: any frame, as it holds whatever is set there for the order of topics.
+pub(crate) const NAME_SERVER_ANSWER_BYTES_MAX: usize = raftmq_remoting::frame::FRAME_LEN_MAX;
 
 /// How long a stop waits for open sends.
 pub(crate) const DRAIN: Duration = Duration::from_secs(2);

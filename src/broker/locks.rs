@@ -4,15 +4,20 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use raftmq_raft::{Command as LogCommand, CommandOutcome, QueueLocks};
 use raftmq_remoting::body::{LockBatchRequest, LockBatchResponse, MessageQueue};
+use raftmq_remoting::codes::response;
 use raftmq_remoting::{Command, fastjson};
 
 use super::limits::{CLIENT_ID_LEN_MAX, LOCK_LEASE, LOCK_QUEUES_MAX};
 use super::node::Node;
 use super::reply::{Handled, Refusal, Reply};
+use super::topics;
 
 /// 41: takes or renews locks, and answers with those the client holds then.
 pub(crate) async fn lock(node: &Node, request: &Command) -> Handled {
     let batch = read(node, request)?;
+    if node.group.metadata().group(&batch.consumer_group).is_none() {
+        topics::create_group(node, &batch.consumer_group).await?;
+    }
     let granted = apply(node, &batch, LOCK_LEASE.as_millis() as i64).await?;
     let held = batch.mq_set.into_iter().filter(|queue| {
         u32::try_from(queue.queue_id)
@@ -24,6 +29,10 @@ pub(crate) async fn lock(node: &Node, request: &Command) -> Handled {
 /// 42: releases locks.
 pub(crate) async fn unlock(node: &Node, request: &Command) -> Handled {
     let batch = read(node, request)?;
+    if node.group.metadata().group(&batch.consumer_group).is_none() {
+        let remark = format!("subscription group [{}] does not exist", batch.consumer_group);
+        return Err(Refusal::new(response::SUBSCRIPTION_GROUP_NOT_EXIST, remark));
+    }
     apply(node, &batch, 0).await?;
     Reply::done()
 }
@@ -41,7 +50,7 @@ fn read(node: &Node, request: &Command) -> Result<LockBatchRequest, Refusal> {
 }
 
 fn check(batch: &LockBatchRequest) -> Result<(), Refusal> {
-    super::topics::check_group_name(&batch.consumer_group)?;
+    topics::check_group_name(&batch.consumer_group)?;
     if batch.client_id.is_empty() || batch.client_id.len() > CLIENT_ID_LEN_MAX {
         return Err(Refusal::illegal(format!("a client id of {} bytes", batch.client_id.len())));
     }

@@ -60,7 +60,8 @@ impl LongPoll {
             // The listener takes the same lock after the queue has grown: either it has found the pull, or this sees
             // the queue's new end.
             let max_offset = node.group.store().queue(&topic, queue_id).map_or(0, |queue| queue.max_offset());
-            if max_offset <= offset && !channel.is_closed() {
+            // The same goes for who refuses all that is held when this member leads no more.
+            if max_offset <= offset && !channel.is_closed() && node.leading().is_ok() {
                 return;
             }
             let taken = self.holds.lock().take(id);

@@ -166,15 +166,18 @@ async fn follow_role(node: Arc<Node>) {
     /// How soon a leader tries again to make what is missing.
     const RETRY: Duration = Duration::from_millis(200);
     let mut role = node.role.clone();
+    let mut term = role.borrow().term;
     loop {
         let now = role.borrow_and_update().clone();
         tracing::info!(role = ?now.role, term = now.term, leader = ?now.leader, ready = now.ready, "role");
         let leads = now.role == Role::Leader;
-        if !leads {
+        if !leads || now.term != term {
+            // In a new term others may have led and committed in the meantime.
             node.offsets.clear();
-            if let Err(refusal) = node.leading() {
-                node.long_poll.refuse_all(&refusal);
-            }
+        }
+        term = now.term;
+        if !leads && let Err(refusal) = node.leading() {
+            node.long_poll.refuse_all(&refusal);
         }
         let mut complete = !(leads && now.ready);
         while !complete {
@@ -209,6 +212,13 @@ impl Broker {
         self.node.stats()
     }
 
+    /// Has the consumer offsets that are committed by now written to the log. To be called before another member leads.
+    pub(crate) async fn flush_offsets(&self) {
+        if tokio::time::timeout(limits::DRAIN, self.node.offsets.flush(&self.node)).await.is_err() {
+            tracing::warn!("consumer offsets are still on their way");
+        }
+    }
+
     /// Stops: refuses new work, waits a little for what is on its way, tells the name servers, and closes every
     /// connection. Stop it before the group.
     pub(crate) async fn shutdown(&self) {
@@ -221,9 +231,7 @@ impl Broker {
         if self.node.is_stopping() {
             return;
         }
-        if tokio::time::timeout(limits::DRAIN, self.node.offsets.flush(&self.node)).await.is_err() {
-            tracing::warn!("stopping with consumer offsets on their way");
-        }
+        self.flush_offsets().await;
         self.node.stop();
         for task in others {
             end(task).await;

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use raftmq_raft::{Command, CommandOutcome, Group, ProposeError, Role, RoleState, SubmitError};
 use raftmq_store::{FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX};
 use tokio::net::tcp::OwnedWriteHalf;
-use tokio::sync::watch;
+use tokio::sync::{MutexGuard, watch};
 
 use super::BrokerConfig;
 use super::channel::Channel;
@@ -43,7 +43,7 @@ pub(crate) struct Node {
     pub(crate) registration: Registration,
     pub(crate) stats: Stats,
     /// Held while a topic or a group is looked for and then made.
-    pub(crate) topic_changes: tokio::sync::Mutex<()>,
+    topic_changes: tokio::sync::Mutex<()>,
     /// Record bytes that are submitted together, unless one request has more.
     pub(crate) submit_bytes: usize,
     /// Record bytes whose outcome is open.
@@ -160,6 +160,12 @@ impl Node {
         }
     }
 
+    /// The right to change topics and groups; refused where others take too long over theirs.
+    pub(crate) async fn may_change_topics(&self) -> Result<MutexGuard<'_, ()>, Refusal> {
+        let waiting = tokio::time::timeout(PROPOSE_TIMEOUT, self.topic_changes.lock()).await;
+        waiting.map_err(|_| Refusal::busy("other topics and groups are being changed"))
+    }
+
     /// Waits a moment until queues show all that has been acknowledged by now: a message is acknowledged when its entry
     /// is committed, and seen by consumers when it is dispatched, shortly after.
     pub(crate) async fn settle(&self) {
@@ -222,7 +228,7 @@ impl Node {
         channel.close();
         self.channels.lock().remove(&channel.id);
         self.long_poll.connection_closed(channel.id);
-        notify(self.clients.connection_closed(channel.id));
+        notify(self, self.clients.connection_closed(channel.id));
     }
 
     pub(crate) fn channels(&self) -> Vec<Arc<Channel>> {
@@ -232,7 +238,7 @@ impl Node {
     /// Removes clients that are silent and closes connections that are idle.
     pub(crate) fn expire(&self) {
         let now_ms = self.now_ms();
-        notify(self.clients.expire(now_ms));
+        notify(self, self.clients.expire(now_ms));
         let idle_since = now_ms.saturating_sub(CONNECTION_IDLE.as_millis() as u64);
         for channel in self.channels().iter().filter(|channel| channel.active_ms() < idle_since) {
             tracing::debug!(peer = %channel.peer, "closing an idle connection");

@@ -1,9 +1,10 @@
 //! Consumer offsets: commits gather here and go through the log in batches; reads see what is gathered first.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use raftmq_raft::{Command, Metadata, OffsetCommit};
+use raftmq_raft::{Command, Metadata, OffsetCommit, Role};
 use tokio::sync::Notify;
 
 use super::limits::{Limits, OFFSETS_COMMAND_BYTES, OFFSETS_GATHER};
@@ -12,12 +13,15 @@ use super::reply::Refusal;
 
 /// Bytes an offset takes in a command besides its names: four numbers of a variable length.
 const COMMIT_BYTES: usize = 32;
+/// How old the count of committed offsets may be: counting looks at every topic of every group.
+const COUNT_AGE: Duration = Duration::from_secs(1);
 
 /// Offsets that are not applied yet.
 pub(crate) struct PendingOffsets {
     table: Mutex<Table>,
     added: Notify,
     max: usize,
+    committed_max: usize,
 }
 
 #[derive(Default)]
@@ -25,11 +29,18 @@ struct Table {
     /// By group, then topic, then queue.
     offsets: HashMap<String, HashMap<String, HashMap<u32, u64>>>,
     len: usize,
+    /// When the committed offsets were counted, and how many there are at most.
+    counted: Option<(Instant, usize)>,
 }
 
 impl PendingOffsets {
     pub(crate) fn new(limits: &Limits) -> Self {
-        Self { table: Mutex::default(), added: Notify::new(), max: limits.pending_offsets }
+        Self {
+            table: Mutex::default(),
+            added: Notify::new(),
+            max: limits.pending_offsets,
+            committed_max: limits.committed_offsets,
+        }
     }
 
     /// Takes note of an offset that is to be committed. One that is committed already costs nothing.
@@ -46,11 +57,15 @@ impl PendingOffsets {
             *pending = offset;
             return Ok(());
         }
-        if metadata.offset(group, topic, queue_id) == Some(offset) {
+        let committed = metadata.offset(group, topic, queue_id);
+        if committed == Some(offset) {
             return Ok(());
         }
         if table.len >= self.max {
             return Err(Refusal::busy(format!("{} consumer offsets wait to be committed", self.max)));
+        }
+        if committed.is_none() && !table.admit_new(metadata, self.committed_max) {
+            return Err(Refusal::busy(format!("there are {} consumer offsets", self.committed_max)));
         }
         table.insert(group, topic, queue_id, offset);
         if table.len == 1 {
@@ -73,7 +88,7 @@ impl PendingOffsets {
             for (topic, queues) in topics {
                 for (&queue_id, &offset) in queues {
                     let size = COMMIT_BYTES + group.len() + topic.len();
-                    if bytes + size > OFFSETS_COMMAND_BYTES {
+                    if bytes + size > OFFSETS_COMMAND_BYTES && !batch.is_empty() {
                         batches.push(std::mem::take(&mut batch));
                         bytes = 0;
                     }
@@ -112,13 +127,24 @@ impl PendingOffsets {
         }
     }
 
-    /// Proposes what is pending. What fails stays pending where this member still leads.
+    /// Proposes what is pending. What fails stays pending where this member still leads; what no command can carry is
+    /// dropped.
     pub(crate) async fn flush(&self, node: &Node) {
         for batch in self.batches() {
             if node.leading().is_err() {
-                return self.clear();
+                // A leader that the others do not answer for a moment keeps them.
+                if node.role.borrow().role != Role::Leader {
+                    self.clear();
+                }
+                return;
             }
-            match node.propose(Command::CommitOffsets(batch.clone())).await {
+            let command = Command::CommitOffsets(batch.clone());
+            if let Err(error) = command.encode() {
+                tracing::warn!(%error, offsets = batch.len(), "dropping consumer offsets");
+                self.committed(&batch);
+                continue;
+            }
+            match node.propose(command).await {
                 Ok(_) => self.committed(&batch),
                 Err(refusal) => {
                     tracing::debug!(remark = %refusal.remark, "consumer offsets not committed yet")
@@ -131,6 +157,17 @@ impl PendingOffsets {
 impl Table {
     fn get_mut(&mut self, group: &str, topic: &str, queue_id: u32) -> Option<&mut u64> {
         self.offsets.get_mut(group)?.get_mut(topic)?.get_mut(&queue_id)
+    }
+
+    /// Counts an offset that nothing is committed for yet. False where there are too many.
+    fn admit_new(&mut self, metadata: &Metadata, max: usize) -> bool {
+        let now = Instant::now();
+        let fresh = self.counted.filter(|(at, _)| now.duration_since(*at) < COUNT_AGE);
+        // Pending ones that replace a committed one are counted twice.
+        let (at, count) = fresh.unwrap_or_else(|| (now, metadata.offset_count() + self.len));
+        let admitted = count < max;
+        self.counted = Some((at, count + usize::from(admitted)));
+        admitted
     }
 
     fn insert(&mut self, group: &str, topic: &str, queue_id: u32, offset: u64) {
@@ -165,18 +202,21 @@ pub(crate) struct YoungQueue {
     pub(crate) bytes_behind: u64,
 }
 
-/// Where a group starts that has no offset, by the rule of RocketMQ 5: at 0 where the queue still has its first message
-/// and that is likely to be in memory. `None` leaves it to the client.
+/// Where a group starts that has no offset, by the rule of RocketMQ 4.9: at 0 where the queue has had no message, or
+/// still has its first one and that is likely to be in memory. `None` leaves it to the client, which would
+/// ask for an empty queue's end, and pass over what is sent before it has done so.
 pub(crate) fn first_offset(queue: Option<YoungQueue>, memory_bytes: u64) -> Option<u64> {
     /// The part of memory that RocketMQ takes to hold the log, in percent.
     const LOG_PERCENT: u64 = 40;
     let queue = queue?;
     let is_recent = queue.bytes_behind <= memory_bytes / 100 * LOG_PERCENT;
-    (queue.min_offset == 0 && queue.max_offset > 0 && is_recent).then_some(0)
+    (queue.max_offset == 0 || queue.min_offset == 0 && is_recent).then_some(0)
 }
 
 #[cfg(test)]
 mod tests {
+    use raftmq_raft::Topic;
+
     use super::*;
 
     fn pending(max: usize) -> PendingOffsets {
@@ -186,6 +226,7 @@ mod tests {
     #[test]
     fn a_read_sees_what_is_pending_first() {
         let (offsets, metadata) = (pending(10), Metadata::default());
+        metadata.apply(&Command::PutTopic(Topic::new("t", 1, 6)));
         offsets.commit(&metadata, "g", "t", 0, 5).unwrap();
         assert_eq!(offsets.get(&metadata, "g", "t", 0), Some(5));
         let batch = offsets.batches().remove(0);
@@ -221,6 +262,33 @@ mod tests {
     }
 
     #[test]
+    fn new_offsets_end_where_there_are_too_many_and_known_ones_go_on() {
+        let offsets = PendingOffsets::new(&Limits { committed_offsets: 3, ..Limits::default() });
+        let metadata = Metadata::default();
+        metadata.apply(&Command::PutTopic(Topic::new("t", 8, 6)));
+        let commit = |queue_id| OffsetCommit { group: "g".into(), topic: "t".into(), queue_id, offset: 1 };
+        metadata.apply(&Command::CommitOffsets(vec![commit(0)]));
+        for queue in 1..3 {
+            offsets.commit(&metadata, "g", "t", queue, 5).unwrap();
+        }
+        let refusal = offsets.commit(&metadata, "g", "t", 3, 5).unwrap_err();
+        assert!(refusal.remark.contains("[BUSY]"), "{refusal:?}");
+        for queue in 0..3 {
+            offsets.commit(&metadata, "g", "t", queue, 6).unwrap();
+        }
+    }
+
+    #[test]
+    fn an_offset_that_fits_no_command_makes_no_empty_batch() {
+        let (offsets, metadata) = (pending(10), Metadata::default());
+        let group = "g".repeat(raftmq_raft::COMMAND_BYTES_MAX);
+        offsets.commit(&metadata, &group, "t", 0, 1).unwrap();
+        let batches = offsets.batches();
+        assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), [1]);
+        assert!(Command::CommitOffsets(batches[0].clone()).encode().is_err());
+    }
+
+    #[test]
     fn a_batch_fits_a_command() {
         let (offsets, metadata) = (pending(10_000), Metadata::default());
         let group = "g".repeat(200);
@@ -241,7 +309,11 @@ mod tests {
             |min_offset, max_offset, bytes_behind| YoungQueue { min_offset, max_offset, bytes_behind };
         assert_eq!(first_offset(Some(queue(0, 5, 400)), 1000), Some(0));
         assert_eq!(first_offset(Some(queue(0, 5, 401)), 1000), None);
-        assert_eq!(first_offset(Some(queue(0, 0, 0)), 1000), None);
+        assert_eq!(
+            first_offset(Some(queue(0, 0, u64::MAX)), 1000),
+            Some(0),
+            "it starts with the first message"
+        );
         assert_eq!(first_offset(Some(queue(1, 5, 0)), 1000), None);
         assert_eq!(first_offset(None, 1000), None);
     }

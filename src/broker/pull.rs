@@ -173,8 +173,11 @@ pub(crate) fn answer(node: &Node, channel: &Channel, request: &PullRequest, foun
         (code, remark) = (response::PULL_RETRY_IMMEDIATELY, PullStatus::MessageWasRemoving.name());
         found_fields.next_begin_offset = request.offset;
     } else if !found.runs.is_empty() && channel.is_congested() {
-        // The client, or all of them together, reads slower than it asks; it may ask again.
-        (code, remark) = (response::PULL_RETRY_IMMEDIATELY, "[BUSY]too many bytes wait to be sent");
+        // The client, or all of them together, reads slower than it asks; it may ask again, but not at once where
+        // others have to read first.
+        let asks_at_once = !channel.are_all_congested();
+        code = if asks_at_once { response::PULL_RETRY_IMMEDIATELY } else { response::FLOW_CONTROL };
+        remark = "[BUSY]too many bytes wait to be sent";
         found_fields.next_begin_offset = request.offset;
         slices = None;
     }
@@ -221,10 +224,15 @@ pub(crate) async fn handle(
     let header = PullHeader::decode(command)?;
     let group = match consumer_group(node, &header.consumer_group) {
         Some(group) => group,
-        None => topics::create_group(node, &header.consumer_group).await?,
+        None => {
+            let group = topics::create_group(node, &header.consumer_group).await?;
+            node.leading()?;
+            group
+        }
     };
     let request = check(node, command, &header, &group)?;
     if header.sys_flag & pull_flag::COMMIT_OFFSET != 0 && header.commit_offset >= 0 {
+        topics::check_group_name(&header.consumer_group)?;
         let offset = header.commit_offset as u64;
         // A commit that finds no room is made again with the next pull.
         let _ = node.offsets.commit(
@@ -241,6 +249,7 @@ pub(crate) async fn handle(
     if found.code(request.offset) == response::PULL_OFFSET_MOVED {
         // Before it is sent elsewhere: it may know an offset from an acknowledgement.
         node.settle().await;
+        node.leading()?;
         found = find(node.group.store(), &request);
     }
     if may_hold && found.code(request.offset) == response::PULL_NOT_FOUND {

@@ -14,6 +14,7 @@ use super::node::Node;
 use super::offsets::{YoungQueue, first_offset};
 use super::pull::{existing_queue, existing_topic};
 use super::reply::{Handled, Refusal, Reply};
+use super::topics;
 
 /// Answers with an offset. Offsets stay within 63 bits.
 fn offset(offset: u64) -> Handled {
@@ -21,7 +22,7 @@ fn offset(offset: u64) -> Handled {
 }
 
 /// 14: what a group has committed for a queue.
-pub(crate) fn query_consumer_offset(node: &Node, command: &Command) -> Handled {
+pub(crate) async fn query_consumer_offset(node: &Node, command: &Command) -> Handled {
     node.leading()?;
     let header = QueryConsumerOffsetHeader::decode(command)?;
     let (group, topic) = (&header.consumer_group, &header.topic);
@@ -30,13 +31,13 @@ pub(crate) fn query_consumer_offset(node: &Node, command: &Command) -> Handled {
     if let Some(committed) = node.offsets.get(node.group.metadata(), group, topic, queue_id) {
         return offset(committed);
     }
-    let store = node.group.store();
-    let first = if header.set_zero_if_not_found == Some(false) {
-        None
-    } else {
-        let queue = store.queue(topic, queue_id).map(|queue| young_queue(store, &queue));
-        first_offset(queue, node.memory_bytes)
-    };
+    let mut first = None;
+    if header.set_zero_if_not_found != Some(false) {
+        // A queue whose only messages were acknowledged just now is not empty.
+        node.settle().await;
+        node.leading()?;
+        first = first_offset(young_queue(node, topic, header.queue_id), node.memory_bytes);
+    }
     first.map_or_else(
         || {
             let remark = "Not found, maybe this group consumer boot first";
@@ -46,14 +47,20 @@ pub(crate) fn query_consumer_offset(node: &Node, command: &Command) -> Handled {
     )
 }
 
-fn young_queue(store: &Store, queue: &ConsumeQueue) -> YoungQueue {
+/// A queue that exists, with messages or without.
+fn young_queue(node: &Node, topic: &str, queue_id: i32) -> Option<YoungQueue> {
+    let queue_id = existing_queue(&*existing_topic(node, topic).ok()?, queue_id).ok()?;
+    let store = node.group.store();
     let end = store.dispatched_physical_offset();
+    let Some(queue) = store.queue(topic, queue_id) else {
+        return Some(YoungQueue { min_offset: 0, max_offset: 0, bytes_behind: 0 });
+    };
     let first = queue.get(0);
-    YoungQueue {
+    Some(YoungQueue {
         min_offset: queue.min_offset(),
         max_offset: queue.max_offset(),
         bytes_behind: first.map_or(u64::MAX, |unit| end.saturating_sub(unit.physical_offset)),
-    }
+    })
 }
 
 /// 15: a group has consumed a queue up to an offset.
@@ -61,6 +68,7 @@ pub(crate) fn update_consumer_offset(node: &Node, command: &Command) -> Handled 
     node.leading()?;
     let header = UpdateConsumerOffsetHeader::decode(command)?;
     let (group, topic) = (&header.consumer_group, &header.topic);
+    topics::check_group_name(group)?;
     if node.group.metadata().group(group).is_none() && !is_system_group(group) {
         return Err(Refusal::new(
             response::SUBSCRIPTION_GROUP_NOT_EXIST,

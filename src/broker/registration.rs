@@ -130,10 +130,11 @@ impl Registration {
         };
         let Some(id) = broker_id else { return Ok(()) };
         let stamp = self.stamp(term, node.group.metadata().version(), broker_id);
-        let body = RegisterBrokerBody {
-            topic_config_serialize_wrapper: all_topics(node, stamp),
-            ..RegisterBrokerBody::default()
-        };
+        let mut topics = all_topics(node, stamp);
+        // Name servers have no use for them, and a registration has to fit a frame.
+        topics.topic_config_table.values_mut().for_each(|topic| topic.attributes.clear());
+        let body =
+            RegisterBrokerBody { topic_config_serialize_wrapper: topics, ..RegisterBrokerBody::default() };
         let body = fastjson::to_vec(&body).map_err(|error| error.to_string())?;
         let header = RegisterBrokerHeader {
             broker_name: node.config.broker_name.clone(),

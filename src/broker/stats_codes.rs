@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
+use raftmq_message::RecordView;
 use raftmq_remoting::Command;
 use raftmq_remoting::body::{
     ConsumeStats, KvTable, MessageQueue, OffsetWrapper, ProducerConnection, QueueMap, TopicOffset,
@@ -12,6 +13,7 @@ use raftmq_remoting::body::{
 use raftmq_remoting::codes::response;
 use raftmq_remoting::fastjson::BodyError;
 use raftmq_remoting::header::{ConsumeStatsHeader, ConsumerGroupHeader, ProducerGroupHeader, TopicHeader};
+use raftmq_store::FrameKind;
 
 use super::config_codes::json;
 use super::node::Node;
@@ -150,6 +152,7 @@ fn runtime_table(node: &Node) -> BTreeMap<String, String> {
         ("putMessageAverageSize", average.to_string()),
         ("commitLogMinOffset", status.min_physical_offset.to_string()),
         ("commitLogMaxOffset", status.max_physical_offset.to_string()),
+        ("commitLogDiskRatio", format!("{:.4}", disk_ratio(node))),
         ("dispatchBehindBytes", behind.to_string()),
         ("remainHowManyDataToFlush", format!("{flush_behind} B")),
         ("raftRole", format!("{:?}", status.role)),
@@ -181,20 +184,33 @@ fn runtime_table(node: &Node) -> BTreeMap<String, String> {
     table
 }
 
-/// Store time of the oldest message that some queue still has; -1 where there is none.
+/// Store time of the log's first message; -1 where there is none.
 fn earliest_store_time(node: &Node) -> i64 {
+    /// Entries that are looked at. A young log begins with changes of the group's state.
+    const ENTRIES_MAX: usize = 4096;
     let store = node.group.store();
-    let mut earliest = None;
-    for topic in node.group.metadata().topics() {
-        for queue_id in 0..topic.read_queues.max(topic.write_queues) {
-            let Some(queue) = store.queue(&topic.name, queue_id) else { continue };
-            let first = queue.get(queue.min_offset());
-            earliest = earliest.into_iter().chain(first.map(|unit| (unit.physical_offset, unit.size))).min();
+    let dispatched = store.dispatched_physical_offset();
+    let mut walk = store.log().walk(store.min_physical_offset());
+    for _ in 0..ENTRIES_MAX {
+        // An error here is no damage: the log's start may be deleted at any time.
+        let Ok(Some(frame)) = walk.next() else { break };
+        if frame.header.end() > dispatched {
+            break;
+        }
+        if frame.header.kind == FrameKind::Messages {
+            return RecordView::parse(frame.payload()).map_or(-1, |record| record.store_timestamp_ms());
         }
     }
-    let Some((physical_offset, size)) = earliest else { return -1 };
-    let unit = raftmq_store::Unit { physical_offset, size, tags_code: 0 };
-    store_time(store, unit).unwrap_or(-1)
+    -1
+}
+
+/// The part of the log's disk that is in use, from 0 to 1, of what is not reserved for the system; -1 where it is not
+/// known.
+fn disk_ratio(node: &Node) -> f64 {
+    let Ok(space) = rustix::fs::statvfs(&node.group.config().dir) else { return -1.0 };
+    let used = space.f_blocks.saturating_sub(space.f_bfree);
+    let all = used.saturating_add(space.f_bavail);
+    if all == 0 { -1.0 } else { used as f64 / all as f64 }
 }
 
 /// The time since the start as RocketMQ prints it.

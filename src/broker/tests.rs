@@ -11,8 +11,8 @@ use raftmq_message::batch::BatchMessage;
 use raftmq_message::id::OffsetMessageId;
 use raftmq_raft::{FlushMode, GroupConfig, Member};
 use raftmq_remoting::body::{
-    ConsumerData, ConsumerIdList, HeartbeatData, LockBatchRequest, LockBatchResponse, MessageQueue,
-    RegisterBrokerBody, SubscriptionData, TopicStatsTable,
+    ConsumerData, ConsumerIdList, HeartbeatData, KvTable, LockBatchRequest, LockBatchResponse, MessageQueue,
+    RegisterBrokerBody, SubscriptionData, SubscriptionGroupConfig, TopicStatsTable,
 };
 use raftmq_remoting::codes::{request, response};
 use raftmq_remoting::encode::encode_command;
@@ -326,6 +326,11 @@ async fn a_message_goes_in_and_comes_out() {
     let stats: TopicStatsTable = fastjson::parse(&answer.body).unwrap();
     assert_eq!(stats.offset_table.len(), 4);
     assert_eq!(stats.offset_table.values().map(|queue| queue.max_offset).sum::<i64>(), 5);
+    let answer = client.ok(Command::request(request::GET_BROKER_RUNTIME_INFO, Ext::new())).await;
+    let info: KvTable = fastjson::parse(&answer.body).unwrap();
+    assert_eq!(info.table["earliestMessageTimeStamp"], stored.to_string());
+    let ratio: f64 = info.table["commitLogDiskRatio"].parse().unwrap();
+    assert!((0.0..=1.0).contains(&ratio), "{ratio}");
     let totals = f.broker.stats().totals;
     assert_eq!((totals.put_messages, totals.get_messages, totals.put_failed), (5, 5, 0));
     f.stop().await;
@@ -453,6 +458,15 @@ async fn consumers_find_each_other_and_their_offsets() {
     let mut strict = query();
     strict.ext.set("setZeroIfNotFound", "false");
     assert_eq!(a.call(strict).await.code, response::QUERY_NOT_FOUND);
+    for (queue, code) in [("3", response::SUCCESS), ("4", response::QUERY_NOT_FOUND)] {
+        let mut empty = query();
+        empty.ext.set("queueId", queue);
+        let answer = a.call(empty).await;
+        assert_eq!((answer.code, answer.ext.get_i64("offset")), (code, Ok((code == 0).then_some(0))));
+    }
+    let mut bad_name = Command::request(request::UPDATE_CONSUMER_OFFSET, offset_ext(Some("1")));
+    bad_name.ext.set("consumerGroup", "CID_RMQ_SYS_a b");
+    assert_eq!(a.call(bad_name).await.code, response::INVALID_PARAMETER);
     a.ok(Command::request(request::UPDATE_CONSUMER_OFFSET, offset_ext(Some("1")))).await;
     assert_eq!(b.ok(query()).await.ext.get_i64("offset"), Ok(Some(1)), "seen before it is in the log");
     f.until(|f| f.group.metadata().offset("G", "T", 0) == Some(1)).await;
@@ -474,6 +488,16 @@ async fn consumers_find_each_other_and_their_offsets() {
     let unlock = Command { code: request::UNLOCK_BATCH_MQ, ..lock("a") };
     a.ok(unlock).await;
     assert_eq!(held(&b.ok(lock("b")).await), 1);
+    let of_new_group = |code| {
+        let body = String::from_utf8(lock("a").body.to_vec()).unwrap().replace("\"G\"", "\"H\"");
+        Command::request(code, Ext::new()).with_body(body)
+    };
+    assert_eq!(
+        a.call(of_new_group(request::UNLOCK_BATCH_MQ)).await.code,
+        response::SUBSCRIPTION_GROUP_NOT_EXIST
+    );
+    assert_eq!(held(&a.ok(of_new_group(request::LOCK_BATCH_MQ)).await), 1);
+    assert!(f.group.metadata().group("H").is_some(), "locks are of groups that can be deleted");
 
     drop(a);
     let told = b.read().await.unwrap();
@@ -511,7 +535,57 @@ async fn bad_input_is_answered_or_closes_its_own_connection_only() {
         hostile.stream.write_all(garbage).await.unwrap();
         assert!(hostile.read().await.is_none(), "{garbage:?}");
     }
+    // What came before the garbage is answered.
+    let mut out = BytesMut::new();
+    encode_command(&Command::request(request::SEND_MESSAGE_V2, Ext::new()), &mut out).unwrap();
+    out.extend_from_slice(&[0xFF; 64]);
+    let mut hostile = f.client().await;
+    hostile.stream.write_all(&out).await.unwrap();
+    assert_eq!(hostile.read().await.unwrap().code, response::SYSTEM_ERROR);
+    assert!(hostile.read().await.is_none());
     client.ok(send("T", "still here")).await;
+    f.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_may_come_in_pieces() {
+    let f = Fixture::start().await;
+    let mut client = f.client().await;
+    client.ok(send("T", "first")).await;
+    let mut out = BytesMut::new();
+    for len in [100, 50_000] {
+        encode_command(&send("T", vec![b'x'; len]), &mut out).unwrap();
+    }
+    // Ends in the first request, at the second's beginning, and far into it.
+    for piece in [10, 300, 30_000] {
+        client.stream.write_all(&out.split_to(piece)).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    client.stream.write_all(&out).await.unwrap();
+    for offset in 1..3 {
+        let answer = client.read().await.unwrap();
+        assert_eq!((answer.code, answer.ext.get_i64("queueOffset")), (0, Ok(Some(offset))));
+    }
+    f.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_that_wants_no_notifications_gets_none() {
+    let f = Fixture::start().await;
+    let mut client = f.client().await;
+    let settings = SubscriptionGroupConfig {
+        group_name: "G".into(),
+        notify_consumer_ids_changed_enable: false,
+        ..Default::default()
+    };
+    let put = Command::request(request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP, Ext::new());
+    client.ok(put.with_body(fastjson::to_vec(&settings).unwrap())).await;
+    let consumer = ConsumerData { group_name: "G".into(), ..Default::default() };
+    let body =
+        HeartbeatData { client_id: "c".into(), consumer_data_set: vec![consumer], ..Default::default() };
+    let beat = Command::request(request::HEART_BEAT, Ext::new());
+    // A notification would come first.
+    client.ok(beat.with_body(fastjson::to_vec(&body).unwrap())).await;
     f.stop().await;
 }
 

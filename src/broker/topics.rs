@@ -42,7 +42,7 @@ fn system_topics(cluster: &str, broker_name: &str) -> Vec<Topic> {
 
 /// Makes what a new leader finds missing: the system's topics, and the groups of consumers that it heard of before.
 pub(crate) async fn complete(node: &Node) -> Result<(), Refusal> {
-    let changes = node.topic_changes.lock().await;
+    let changes = node.may_change_topics().await?;
     for topic in system_topics(&node.config.cluster, &node.config.broker_name) {
         if node.group.metadata().topic(&topic.name).is_none() {
             node.propose(Command::PutTopic(topic)).await?;
@@ -124,7 +124,7 @@ pub(crate) fn check_group_name(name: &str) -> Result<(), Refusal> {
 
 /// Creates or changes a group; with `only_new` one that exists is left as it is.
 pub(crate) async fn put_group(node: &Node, group: SubscriptionGroup, only_new: bool) -> Result<(), Refusal> {
-    let _changes = node.topic_changes.lock().await;
+    let _changes = node.may_change_topics().await?;
     let metadata = node.group.metadata();
     let exists = metadata.group(&group.name).is_some();
     if exists && only_new {
@@ -148,7 +148,7 @@ pub(crate) async fn put(node: &Node, topic: Topic) -> Result<(), Refusal> {
 
 async fn change(node: &Node, topic: Topic, only_new: bool) -> Result<(), Refusal> {
     {
-        let _changes = node.topic_changes.lock().await;
+        let _changes = node.may_change_topics().await?;
         let metadata = node.group.metadata();
         let exists = metadata.topic(&topic.name).is_some();
         if !(exists && only_new) {

@@ -4,9 +4,10 @@
 //! - An address has one id in a group: registering it under another removes the old one. So a change of roles is one
 //!   registration of each member.
 //! - Only the leader says which topics there are, and each of its registrations says all of them.
-//! - A leader of an older term than the group has had is refused: it does not know yet that it was replaced.
+//! - A leader of an older term than the group's is refused: it does not know yet that it was replaced.
+//! - So is what a member has said before something newer that came sooner, on another connection.
 //! - A member is forgotten when it has been silent for its time limit, and at once when the connection ends that it
-//!   registered on. With its last member a group is forgotten, and with it its topics and its term.
+//!   registered on. With the leader its term is forgotten, with the last member the group and its topics.
 //! - While a group has no leader, the member with the lowest id stands in for it if it has said that it may: it passes
 //!   on what only a leader can do, and clients drop brokers that have no leader from their routes.
 
@@ -45,6 +46,8 @@ pub(crate) enum TableError {
     Cluster { broker: String, expected: String, found: String },
     #[error("{addr} says it leads {broker} in term {found}, but that had a leader of term {known}")]
     StaleTerm { addr: String, broker: String, found: i64, known: i64 },
+    #[error("{addr} has told newer things of itself in {broker} before")]
+    Stale { addr: String, broker: String },
     #[error("topic {topic:?} has {what} {found}; 0 to {QUEUES_MAX} are allowed")]
     Queues { topic: String, what: &'static str, found: i32 },
     #[error("no room for another of the {what}: {limit} are the limit")]
@@ -88,7 +91,7 @@ struct Group {
     /// By id. Never empty.
     members: BTreeMap<i64, Member>,
     topics: BTreeMap<String, Queues>,
-    /// The latest term a leader has registered with.
+    /// The term the leader has registered with; it stays when that one registers under another id. 0 if none is known.
     leader_term: i64,
     /// Whether producers are kept away.
     write_wiped: bool,
@@ -132,7 +135,7 @@ impl Table {
             cluster,
             members: BTreeMap::new(),
             topics: BTreeMap::new(),
-            leader_term: version.state_version,
+            leader_term: 0,
             write_wiped: false,
         });
         group.members.retain(|other, member| *other == id || member.addr != addr);
@@ -186,6 +189,12 @@ impl Table {
                 found: registration.cluster.clone(),
             });
         }
+        let age = |version: &DataVersion| (version.state_version, version.timestamp);
+        let stored = group.members.values().find(|member| member.addr == registration.addr);
+        if stored.is_some_and(|stored| age(&stored.version) > age(&registration.version)) {
+            let (addr, broker) = (registration.addr.clone(), registration.broker.clone());
+            return Err(TableError::Stale { addr, broker });
+        }
         let known = group.members.iter().any(|(id, m)| *id == registration.id || m.addr == registration.addr);
         if !known && group.members.len() >= self.limits.members {
             return Err(TableError::Full { what: "members of a broker name", limit: self.limits.members });
@@ -213,6 +222,10 @@ impl Table {
             group.members.retain(|id, member| {
                 let forgotten = which(name, *id, member);
                 if forgotten {
+                    if *id == LEADER_ID {
+                        // Otherwise a group that was set up anew, at term 1, would have no leader here.
+                        group.leader_term = 0;
+                    }
                     tracing::info!(broker = name, id, addr = member.addr, "broker gone");
                 }
                 !forgotten

@@ -55,12 +55,42 @@ fn a_leader_of_an_older_term_is_refused_and_changes_nothing() {
     let error = table.register(2, 1, member(0, "one", 5)).unwrap_err();
     assert!(matches!(error, TableError::StaleTerm { found: 5, known: 6, .. }), "{error}");
     assert_eq!(addrs(&table), before);
-    // Even while there is no leader; but not when nobody is left who knows of the term.
-    table.connection_closed(2);
+    // Even when the newer one follows again; but not when it is gone.
+    table.register(3, 2, member(2, "two", 7)).unwrap();
     assert!(table.register(3, 1, member(0, "one", 5)).is_err());
-    table.connection_closed(3);
-    table.register(4, 1, member(0, "one", 5)).unwrap();
-    assert_eq!(addrs(&table), pairs(&[(0, "one")]));
+    table.register(4, 2, member(0, "two", 8)).unwrap();
+    table.connection_closed(2);
+    table.register(5, 1, member(0, "one", 5)).unwrap();
+    assert_eq!(addrs(&table), pairs(&[(0, "one"), (3, "three")]));
+}
+
+#[test]
+fn a_follower_says_nothing_of_the_leaders_term() {
+    let mut table = Table::new(LIMITS);
+    table.register(0, 1, member(2, "two", 9)).unwrap();
+    table.register(0, 2, member(0, "one", 5)).unwrap();
+    assert_eq!(addrs(&table), pairs(&[(0, "one"), (2, "two")]));
+}
+
+#[test]
+fn what_a_hung_name_server_reads_late_does_not_undo_what_is_newer() {
+    let at = |id, term, timestamp| {
+        let version = DataVersion { state_version: term, timestamp, ..DataVersion::default() };
+        Registration { version, ..member(id, "two", term) }
+    };
+    let mut table = three();
+    // While it hung, the member gave the connection up, was elected, and registered on a new one.
+    table.register(1, 9, at(0, 6, 100)).unwrap();
+    for late in [at(2, 5, 50), at(2, 6, 99)] {
+        let error = table.register(2, 2, late).unwrap_err();
+        assert!(matches!(error, TableError::Stale { .. }), "{error}");
+        assert_eq!(addrs(&table), pairs(&[(0, "two"), (3, "three")]));
+    }
+    table.connection_closed(2);
+    assert_eq!(addrs(&table), pairs(&[(0, "two"), (3, "three")]));
+    table.register(3, 9, at(0, 6, 100)).unwrap();
+    table.register(4, 9, at(2, 7, 0)).unwrap();
+    assert_eq!(addrs(&table), pairs(&[(2, "two"), (3, "three")]));
 }
 
 #[test]
