@@ -2,7 +2,7 @@
 //!
 //! There is no timer. While fewer than [`PIPELINE_MAX`] entries are on their way a batch is proposed at once; while
 //! that many are, new messages gather, so batches grow with the load. Everything is bounded by
-//! [`Limits::bytes_on_their_way`].
+//! [`BYTES_ON_THEIR_WAY_MAX`].
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 //! to record, and has the next segment ready before it is needed.
 //!
 //! On ext4 a sync over blocks that are allocated and were never written costs two to three times as much, because
-//! each one commits the file system's journal. Zeros cost bandwidth once more, so they are written at a bounded pace,
+//! each one also records that they are written now. Zeros cost bandwidth once more, so they are written at a bounded pace,
 //! and not at all while the log grows fast: then the disk is better used for the log, and a sync serves so many
 //! messages that its own cost matters little. Such a writer goes on in blocks that are only allocated.
 
