@@ -71,7 +71,6 @@ struct Inner {
     raft: Core,
     proposer: Arc<Proposer>,
     peers: Peers,
-    clock: Arc<dyn Clock>,
     role: watch::Sender<RoleState>,
     stopped: watch::Sender<Option<String>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -94,7 +93,7 @@ impl Group {
             StoreOptions { dir: config.dir.clone(), identity: identity(&config), flush: config.flush.into() };
         let Environment { disk, clock } = environment;
         let store = open_store(options, disk).await?;
-        let log = LogStorage::open(store.clone(), config.node_id, clock.clone())?;
+        let log = LogStorage::open(store.clone(), config.node_id, clock)?;
         let state = Arc::new(Shared::open(store.clone())?);
         dispatch_known_commits(&store)?;
 
@@ -120,7 +119,6 @@ impl Group {
             state,
             raft,
             peers,
-            clock,
             role: watch::Sender::new(role),
             stopped: watch::Sender::new(None),
             tasks: Mutex::default(),
@@ -158,11 +156,6 @@ impl Group {
     /// The store, for reading.
     pub fn store(&self) -> &Arc<Store> {
         &self.inner.store
-    }
-
-    /// The clock this member was given.
-    pub fn clock(&self) -> &Arc<dyn Clock> {
-        &self.inner.clock
     }
 
     /// The configuration this member was started with.

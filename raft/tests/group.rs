@@ -46,6 +46,21 @@ async fn start(id: u64, members: &[Member], dir: &Path) -> Group {
     Group::start(config(id, members, dir)).await.unwrap()
 }
 
+/// Every member, in the order of their ids.
+async fn start_all(members: &[Member], dir: &Path) -> Vec<Group> {
+    let mut groups = Vec::new();
+    for member in members {
+        groups.push(start(member.id, members, dir).await);
+    }
+    groups
+}
+
+async fn stop_all(groups: &[Group]) {
+    for group in groups {
+        group.shutdown().await;
+    }
+}
+
 async fn leader(groups: &[Group]) -> Group {
     let mut roles: Vec<_> = groups.iter().map(Group::watch_role).collect();
     timeout(PATIENCE, async {
@@ -131,10 +146,7 @@ fn read_all(group: &Group, queue_id: u32) -> Vec<String> {
 async fn messages_survive_a_change_of_leader_and_a_restart_of_all() {
     let dir = tempfile::tempdir().unwrap();
     let members = members();
-    let mut groups = Vec::new();
-    for id in 1..=3 {
-        groups.push(start(id, &members, dir.path()).await);
-    }
+    let mut groups = start_all(&members, dir.path()).await;
     let first = leader(&groups).await;
     first.propose(Command::PutTopic(Topic::new("topic", 4, 6))).await.unwrap();
     let mut expected = Vec::new();
@@ -168,13 +180,8 @@ async fn messages_survive_a_change_of_leader_and_a_restart_of_all() {
     }
 
     // All stop and start again.
-    for group in &groups {
-        group.shutdown().await;
-    }
-    let mut again = Vec::new();
-    for id in 1..=3 {
-        again.push(start(id, &members, dir.path()).await);
-    }
+    stop_all(&groups).await;
+    let again = start_all(&members, dir.path()).await;
     let third = leader(&again).await;
     let positions = send(&third, 0, &bodies("third", 1)).await;
     assert_eq!(positions[0].queue_offset, expected.len() as u64);
@@ -192,10 +199,7 @@ async fn messages_survive_a_change_of_leader_and_a_restart_of_all() {
 async fn leadership_is_handed_over() {
     let dir = tempfile::tempdir().unwrap();
     let members = members();
-    let mut groups = Vec::new();
-    for id in 1..=3 {
-        groups.push(start(id, &members, dir.path()).await);
-    }
+    let groups = start_all(&members, dir.path()).await;
     let first = leader(&groups).await;
     send(&first, 0, &bodies("a", 10)).await;
     let own = first.status().node_id;
@@ -204,9 +208,7 @@ async fn leadership_is_handed_over() {
     let second = leader(&others).await;
     let positions = send(&second, 0, &bodies("b", 1)).await;
     assert_eq!(positions[0].queue_offset, 10);
-    for group in &groups {
-        group.shutdown().await;
-    }
+    stop_all(&groups).await;
 }
 
 #[tokio::test]
@@ -259,10 +261,7 @@ async fn messages_that_the_log_refuses_are_answered_and_the_member_goes_on() {
 async fn a_leader_without_a_majority_does_not_serve_until_it_has_one() {
     let dir = tempfile::tempdir().unwrap();
     let members = members();
-    let mut groups = Vec::new();
-    for id in 1..=3 {
-        groups.push(start(id, &members, dir.path()).await);
-    }
+    let groups = start_all(&members, dir.path()).await;
     let first = leader(&groups).await;
     send(&first, 0, &bodies("a", 1)).await;
     let own = first.status().node_id;
@@ -286,7 +285,5 @@ async fn a_leader_without_a_majority_does_not_serve_until_it_has_one() {
         Ok(placed) => assert_eq!((placed[0].queue_offset, positions[0].queue_offset), (1, 2)),
         Err(e) => assert!(matches!(e, ProposeError::Unknown | ProposeError::NotLeader { .. }), "{e}"),
     }
-    for group in &pair {
-        group.shutdown().await;
-    }
+    stop_all(&pair).await;
 }
