@@ -152,6 +152,11 @@ impl Metadata {
         self.members.read().values().cloned().collect()
     }
 
+    /// Whether a client of `group` holds a queue lock that is good at `now_ms`, in ms since the epoch.
+    pub fn has_lock(&self, group: &str, now_ms: i64) -> bool {
+        self.locks.read().get(group).is_some_and(|held| held.values().any(|lock| lock.until_ms > now_ms))
+    }
+
     /// How often topics or groups have changed.
     pub fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
@@ -411,7 +416,9 @@ mod tests {
         assert_eq!(metadata.apply(&lock("b", 119, 60)), granted);
         assert_eq!(metadata.apply(&lock("a", 119, 0)), refused, "only the holder releases");
         assert_eq!(metadata.apply(&lock("a", 120, 60)), refused);
+        assert!(metadata.has_lock("g", 178) && !metadata.has_lock("g", 179) && !metadata.has_lock("h", 0));
         metadata.apply(&lock("b", 121, 0));
+        assert!(!metadata.has_lock("g", 121));
         assert_eq!(metadata.apply(&lock("a", 122, 60)), granted);
     }
 

@@ -19,13 +19,14 @@ const INHERIT: u32 = perm::INHERIT as u32;
 /// Queues of the topic that automatically made topics copy; RocketMQ's default.
 const AUTO_CREATE_QUEUES: u32 = 8;
 
-/// The topics that every broker has, as RocketMQ 4.9 makes them.
+/// The topics that every broker has, as RocketMQ 4.9 makes them, and the timers' of 5.x.
 fn system_topics(cluster: &str, broker_name: &str) -> Vec<Topic> {
     let plain = [
         (topic::SELF_TEST_TOPIC, 1),
         (topic::BENCHMARK_TOPIC, 16),
         (topic::OFFSET_MOVED_TOPIC, 1),
         (topic::SCHEDULE_TOPIC, 18),
+        (topic::TIMER_TOPIC, 1),
         (topic::TRACE_TOPIC, 1),
         (topic::TRANS_HALF_TOPIC, 1),
         (topic::TRANS_OP_HALF_TOPIC, 1),
