@@ -14,6 +14,7 @@ use tokio::sync::{MutexGuard, watch};
 use super::BrokerConfig;
 use super::channel::Channel;
 use super::clients::{self, Clients};
+use super::delay::Delay;
 use super::gauge::Gauge;
 use super::heartbeat::notify;
 use super::limits::{CONNECTION_IDLE, SETTLE_MAX, SUBMIT_BYTES};
@@ -40,6 +41,7 @@ pub(crate) struct Node {
     pub(crate) clients: Clients<OwnedWriteHalf>,
     pub(crate) long_poll: LongPoll,
     pub(crate) offsets: PendingOffsets,
+    pub(crate) delay: Delay,
     pub(crate) registration: Registration,
     pub(crate) stats: Stats,
     /// Held while a topic or a group is looked for and then made.
@@ -82,6 +84,7 @@ impl Node {
             clients: Clients::new(limits),
             long_poll: LongPoll::new(limits),
             offsets: PendingOffsets::new(limits),
+            delay: Delay::new(),
             registration: Registration::new(config.namesrv.len()),
             stats: Stats::default(),
             topic_changes: tokio::sync::Mutex::default(),

@@ -170,6 +170,7 @@ impl Fixture {
             namesrv: vec![free_address().to_string(), name_server],
             auto_create_topic: true,
             auto_create_group: true,
+            delay_levels: DelayLevels::default(),
             limits,
         };
         let broker = super::start(config, group.clone()).await.unwrap();
