@@ -25,6 +25,8 @@ use tokio::time::timeout;
 
 use super::*;
 
+mod delay;
+
 /// What a test waits for at most.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -128,7 +130,7 @@ struct Fixture {
     broker: Broker,
     group: Group,
     registrations: Registrations,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 fn free_address() -> SocketAddr {
@@ -143,14 +145,32 @@ impl Fixture {
 
     /// A group of one member that leads, and a broker that has told its name servers so. One name server is down.
     async fn start_with(limits: Limits) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let advertise = free_address();
+        Self::start_in(tempfile::tempdir().unwrap(), free_address(), free_address(), limits).await
+    }
+
+    /// Stops, and starts again with what is stored.
+    async fn restart(self) -> Self {
+        let Self { broker, group, dir, .. } = self;
+        broker.shutdown().await;
+        group.shutdown().await;
+        let (address, raft) = (broker.address, group.config().members[0].raft);
+        let limits = broker.node.config.limits.clone();
+        drop((broker, group));
+        Self::start_in(dir, address, raft, limits).await
+    }
+
+    async fn start_in(
+        dir: tempfile::TempDir,
+        advertise: SocketAddr,
+        raft: SocketAddr,
+        limits: Limits,
+    ) -> Self {
         let group = Group::start(GroupConfig {
             cluster: "C1".into(),
             broker_name: "broker-a".into(),
             node_id: 1,
             dir: dir.path().to_owned(),
-            members: vec![Member { id: 1, raft: free_address() }],
+            members: vec![Member { id: 1, raft }],
             client: advertise,
             admin: free_address(),
             flush: FlushMode::Async,
@@ -174,7 +194,7 @@ impl Fixture {
             limits,
         };
         let broker = super::start(config, group.clone()).await.unwrap();
-        let fixture = Self { broker, group, registrations, _dir: dir };
+        let fixture = Self { broker, group, registrations, dir };
         fixture.until(|f| f.registered_topics().contains(&"C1_REPLY_TOPIC".to_owned())).await;
         fixture
     }
