@@ -6,6 +6,7 @@
 //! | `channel` | the way back to a client: one bounded buffer, one system call |
 //! | `dispatch` | from request codes to handlers |
 //! | `send`, `send_batch` | checking and encoding messages; submitting and answering a read's sends together |
+//! | `send_back`, `detour` | messages that consumers return; where those and delayed ones go instead of their topic |
 //! | `pull`, `long_poll`, `holds`, `filter` | finding messages, and holding pulls until there are some |
 //! | `clients`, `heartbeat` | who is connected in which group |
 //! | `offsets`, `queue_codes` | consumer offsets, the ends of queues, offsets by time |
@@ -25,6 +26,7 @@ mod channel;
 mod clients;
 mod config_codes;
 mod connection;
+mod detour;
 mod dispatch;
 mod filter;
 mod gauge;
@@ -41,6 +43,7 @@ mod queue_codes;
 mod registration;
 mod reply;
 mod send;
+mod send_back;
 mod send_batch;
 mod server;
 mod stats;
