@@ -32,9 +32,11 @@
 
 mod admin;
 mod client;
+mod compression;
 mod connection;
 mod consumer;
 mod error;
+mod hooks;
 mod message;
 mod name_servers;
 mod pool;
@@ -45,6 +47,9 @@ pub use client::{Client, ClientConfig};
 pub use connection::Connection;
 pub use consumer::{PullConsumer, PullOptions, PullResult, PullStatus};
 pub use error::{CallError, ClientError, SendError, SendOutcome};
+pub use hooks::{
+    ConsumeMessageContext, ConsumeMessageHook, ConsumeReturnType, SendMessageContext, SendMessageHook,
+};
 pub use message::{Message, MessageExt};
 pub use name_servers::{NameServers, parse_name_servers};
 pub use pool::ConnectionPool;
