@@ -31,6 +31,7 @@
 //! ```
 
 mod admin;
+mod allocate;
 mod client;
 mod connection;
 mod consumer;
@@ -41,6 +42,11 @@ mod pool;
 mod producer;
 mod route;
 
+pub use allocate::{
+    AllocateMachineRoomNearby, AllocateMessageQueueAveragely, AllocateMessageQueueAveragelyByCircle,
+    AllocateMessageQueueByConfig, AllocateMessageQueueByMachineRoom, AllocateMessageQueueConsistentHash,
+    AllocateMessageQueueStrategy, MachineRoomResolver,
+};
 pub use client::{Client, ClientConfig};
 pub use connection::Connection;
 pub use consumer::{PullConsumer, PullOptions, PullResult, PullStatus};
