@@ -38,6 +38,7 @@ mod consumer;
 mod error;
 mod message;
 mod name_servers;
+mod offset_store;
 mod pool;
 mod producer;
 mod route;
@@ -53,6 +54,10 @@ pub use consumer::{PullConsumer, PullOptions, PullResult, PullStatus};
 pub use error::{CallError, ClientError, SendError, SendOutcome};
 pub use message::{Message, MessageExt};
 pub use name_servers::{NameServers, parse_name_servers};
+pub use offset_store::{
+    LocalFileOffsetStore, OffsetFuture, OffsetStore, ReadOffsetType, RemoteBrokerOffsetStore,
+    default_offset_dir,
+};
 pub use pool::ConnectionPool;
 pub use producer::{Producer, SendResult, SendStatus};
 pub use raftmq_remoting::body::{MessageQueue, TopicConfig};

@@ -62,7 +62,8 @@ fn every_share_is_the_one_java_gives() {
         assert_eq!(strategy.name(), name.split('(').next().unwrap());
         let clients: Vec<_> = clients.split(' ').map(str::to_owned).collect();
         for (client, share) in clients.iter().zip(shares.split('/')) {
-            let expected: Vec<_> = share.split_whitespace().map(|n| queues[n.parse::<usize>().unwrap()].clone()).collect();
+            let expected: Vec<_> =
+                share.split_whitespace().map(|n| queues[n.parse::<usize>().unwrap()].clone()).collect();
             assert_eq!(strategy.allocate("G", client, &queues, &clients), expected, "{client} in {line}");
         }
         assert_eq!(shares.split('/').count(), clients.len(), "{line}");
