@@ -132,7 +132,7 @@ impl PullConsumer {
             _ => return Err(refused(&addr, answer)),
         };
         let fields = PullResponse::decode(&answer).map_err(|error| ClientError::header(&addr, &error))?;
-        let messages = MessageExt::read_all(&answer.body)
+        let messages = MessageExt::read_all(&answer.body, &queue.broker_name)
             .map_err(|error| ClientError::Malformed { addr, reason: error.to_string() })?;
         Ok(PullResult {
             status,

@@ -33,9 +33,11 @@
 mod admin;
 mod allocate;
 mod client;
+mod compression;
 mod connection;
 mod consumer;
 mod error;
+mod hooks;
 mod message;
 mod name_servers;
 mod offset_store;
@@ -52,6 +54,9 @@ pub use client::{Client, ClientConfig};
 pub use connection::Connection;
 pub use consumer::{PullConsumer, PullOptions, PullResult, PullStatus};
 pub use error::{CallError, ClientError, SendError, SendOutcome};
+pub use hooks::{
+    ConsumeMessageContext, ConsumeMessageHook, ConsumeReturnType, SendMessageContext, SendMessageHook,
+};
 pub use message::{Message, MessageExt};
 pub use name_servers::{NameServers, parse_name_servers};
 pub use offset_store::{

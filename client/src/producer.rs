@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::client::{Client, Tries, local_ip, refused};
 use crate::error::{CallError, ClientError, SendError, SendOutcome};
+use crate::hooks::{Hooks, SendMessageContext, SendMessageHook};
 use crate::message::Message;
 use crate::route::{Routed, TopicRoute};
 
@@ -84,6 +86,7 @@ pub struct Producer {
     next_queue: AtomicUsize,
     try_timeout: Duration,
     send_timeout: Duration,
+    hooks: Hooks<dyn SendMessageHook>,
 }
 
 /// What is sent: one message, or a batch in one body.
@@ -107,13 +110,25 @@ impl Producer {
         // Half of the random number is enough to tell producers apart; so is half for where to start.
         let keys = UniqueKeys::new(ip, std::process::id(), salt as u32);
         let next_queue = AtomicUsize::new((salt >> 32) as usize);
-        Ok(Self { client, group, keys, next_queue, try_timeout, send_timeout })
+        let hooks = Hooks::default();
+        Ok(Self { client, group, keys, next_queue, try_timeout, send_timeout, hooks })
     }
 
     /// Sets how long one try may take, and how long a send may take with all its tries.
     #[must_use]
     pub fn with_timeouts(self, try_timeout: Duration, send_timeout: Duration) -> Self {
         Self { try_timeout, send_timeout, ..self }
+    }
+
+    /// Adds a hook that is called around every send but one-way ones.
+    pub fn register_send_message_hook(&self, hook: Arc<dyn SendMessageHook>) {
+        tracing::debug!(group = self.group, hook = hook.name(), "hook registered");
+        self.hooks.register(hook);
+    }
+
+    /// The producer's group.
+    pub fn group(&self) -> &str {
+        &self.group
     }
 
     /// The client.
@@ -124,7 +139,7 @@ impl Producer {
     /// Sends a message to the topic's next queue and waits until it is stored. A failed try refreshes the route and is
     /// repeated until the time is over, so that a message may be stored twice; both then have the same message id.
     pub async fn send(&self, message: &Message) -> Result<SendResult, SendError> {
-        self.deliver(self.parcel(message).map_err(never_tried)?, None).await
+        self.send_one(message, None).await
     }
 
     /// As [`Producer::send`], to a queue of the caller's choice.
@@ -133,7 +148,16 @@ impl Producer {
             let reason = format!("a message to {} for a queue of {}", message.topic, queue.topic);
             return Err(never_tried(ClientError::Invalid(reason)));
         }
-        self.deliver(self.parcel(message).map_err(never_tried)?, Some(queue)).await
+        self.send_one(message, Some(queue)).await
+    }
+
+    async fn send_one(
+        &self,
+        message: &Message,
+        queue: Option<&MessageQueue>,
+    ) -> Result<SendResult, SendError> {
+        let parcel = self.parcel(message).map_err(never_tried)?;
+        self.deliver_hooked(parcel, std::slice::from_ref(message), queue).await
     }
 
     /// Sends messages of one topic to its next queue, where they are stored one behind the other.
@@ -142,7 +166,7 @@ impl Producer {
         let topic = &messages[0].topic;
         let parcel =
             Parcel { topic, flag: 0, body: &body, properties: Cow::Borrowed(""), message_id, is_batch: true };
-        self.deliver(parcel, None).await
+        self.deliver_hooked(parcel, messages, None).await
     }
 
     /// Sends a message without waiting for an answer: it may be lost without anyone noticing.
@@ -194,6 +218,32 @@ impl Producer {
             ids.push(id);
         }
         Ok((body.freeze(), ids.join(",")))
+    }
+
+    /// As [`Producer::deliver`], with the hooks around it.
+    async fn deliver_hooked(
+        &self,
+        parcel: Parcel<'_>,
+        messages: &[Message],
+        queue: Option<&MessageQueue>,
+    ) -> Result<SendResult, SendError> {
+        if self.hooks.is_empty() {
+            return self.deliver(parcel, queue).await;
+        }
+        let message_id = parcel.message_id.clone();
+        let context = SendMessageContext {
+            producer_group: &self.group,
+            messages,
+            message_id: &message_id,
+            queue,
+            begin_timestamp_ms: now_ms(),
+        };
+        self.hooks.each(|hook| hook.send_message_before(&context));
+        let began = Instant::now();
+        let outcome = self.deliver(parcel, queue).await;
+        let cost = began.elapsed();
+        self.hooks.each(|hook| hook.send_message_after(&context, outcome.as_ref(), cost));
+        outcome
     }
 
     /// Tries until the parcel is stored or the time is over.
@@ -384,7 +434,8 @@ fn check_body(len: usize) -> Result<(), ClientError> {
     }
 }
 
-fn now_ms() -> i64 {
+/// Now, in ms since 1970.
+pub(crate) fn now_ms() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }
