@@ -105,6 +105,24 @@ impl ConsumeStats {
     }
 }
 
+/// Offsets by queue: body of 220, answer to 222, and what consumers keep in files for broadcast groups.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct OffsetTable {
+    #[serde(deserialize_with = "read_map")]
+    pub offset_table: QueueMap<i64>,
+}
+
+impl OffsetTable {
+    /// The body as Java peers read it.
+    pub fn to_json(&self) -> Result<Vec<u8>, BodyError> {
+        let mut out = b"{\"offsetTable\":".to_vec();
+        write_map(&mut out, &self.offset_table)?;
+        out.push(b'}');
+        Ok(out)
+    }
+}
+
 /// Writes a map with its keys as bare objects.
 fn write_map<V: Serialize>(out: &mut Vec<u8>, map: &QueueMap<V>) -> Result<(), BodyError> {
     out.push(b'{');
