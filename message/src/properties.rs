@@ -44,6 +44,12 @@ pub mod names {
     pub const TRAN_PREPARED_QUEUE_OFFSET: &str = "TRAN_PREPARED_QUEUE_OFFSET";
     pub const DLQ_ORIGIN_TOPIC: &str = "DLQ_ORIGIN_TOPIC";
     pub const DLQ_ORIGIN_MESSAGE_ID: &str = "DLQ_ORIGIN_MESSAGE_ID";
+    /// Deliver that many seconds after the broker got it.
+    pub const TIMER_DELAY_SEC: &str = "TIMER_DELAY_SEC";
+    /// Deliver that many ms after the broker got it.
+    pub const TIMER_DELAY_MS: &str = "TIMER_DELAY_MS";
+    /// Deliver at that time, in ms since 1970.
+    pub const TIMER_DELIVER_MS: &str = "TIMER_DELIVER_MS";
     pub const SHARDING_KEY: &str = "__SHARDINGKEY";
     /// Asks for delivery after so many seconds.
     pub const TIMER_DELAY_SEC: &str = "TIMER_DELAY_SEC";
