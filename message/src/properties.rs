@@ -51,12 +51,6 @@ pub mod names {
     /// Deliver at that time, in ms since 1970.
     pub const TIMER_DELIVER_MS: &str = "TIMER_DELIVER_MS";
     pub const SHARDING_KEY: &str = "__SHARDINGKEY";
-    /// Asks for delivery after so many seconds.
-    pub const TIMER_DELAY_SEC: &str = "TIMER_DELAY_SEC";
-    /// Asks for delivery after so many milliseconds.
-    pub const TIMER_DELAY_MS: &str = "TIMER_DELAY_MS";
-    /// Asks for delivery at a time, in milliseconds since 1970.
-    pub const TIMER_DELIVER_MS: &str = "TIMER_DELIVER_MS";
     /// When a message is due, in milliseconds since 1970; set by the broker.
     pub const TIMER_OUT_MS: &str = "TIMER_OUT_MS";
     /// When the broker took a message to be delivered later, likewise.
