@@ -1,4 +1,5 @@
-//! From request codes to handlers: every request that is answered once and at once. Sends and pulls are the connection's.
+//! From request codes to handlers: every request that is answered once and at once. Sends, pulls and what others have to
+//! do their part of are the connection's.
 
 use std::sync::Arc;
 
@@ -14,7 +15,6 @@ use super::{config_codes, heartbeat, locks, queue_codes, stats_codes};
 pub(crate) async fn handle(node: &Arc<Node>, channel: &Arc<Channel>, command: &Command) -> Handled {
     match command.code {
         QUERY_CONSUMER_OFFSET => queue_codes::query_consumer_offset(node, command).await,
-        UPDATE_CONSUMER_OFFSET => queue_codes::update_consumer_offset(node, command),
         SEARCH_OFFSET_BY_TIMESTAMP => queue_codes::search_offset(node, command),
         GET_MAX_OFFSET => queue_codes::max_offset(node, command).await,
         GET_MIN_OFFSET => queue_codes::min_offset(node, command),

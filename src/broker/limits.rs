@@ -127,6 +127,17 @@ pub(crate) const CONNECTION_IDLE: Duration = Duration::from_secs(120);
 /// How often expiry is looked at.
 pub(crate) const EXPIRY_SCAN: Duration = Duration::from_secs(10);
 
+/// Requests of the broker that one client has not answered. Only operators cause them.
+pub(crate) const CALLS_PER_CONNECTION_MAX: usize = 32;
+/// How long a client has to tell its state, or to consume a message. Operators' tools wait a little longer.
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long each member of a group has to tell how far it is.
+pub(crate) const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
+/// Members of a group that are asked at a time.
+pub(crate) const STATUS_CALLS_MAX: usize = 64;
+/// Bytes of all members' answers, as they go into one frame together.
+pub(crate) const STATUS_BYTES_MAX: usize = 8 * 1024 * 1024;
+
 /// How long a queue lock lasts without renewal. Clients renew every 20 s.
 pub(crate) const LOCK_LEASE: Duration = Duration::from_secs(60);
 /// Queues in one lock request; a command has to stay under its size limit.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `server`, `connection` | accepting, reading, one task per connection |
 //! | `channel` | the way back to a client: one bounded buffer, one system call |
+//! | `calls`, `relay` | asking a client over its own connection; what operators have asked of clients |
 //! | `dispatch` | from request codes to handlers |
 //! | `send`, `send_batch` | checking and encoding messages; submitting and answering a read's sends together |
 //! | `pull`, `long_poll`, `holds`, `filter` | finding messages, and holding pulls until there are some |
@@ -21,6 +22,7 @@
 //! the connection's output at once. There is no task, no channel and no lock per message.
 
 mod buffers;
+mod calls;
 mod channel;
 mod clients;
 mod config_codes;
@@ -39,6 +41,7 @@ mod offsets;
 mod pull;
 mod queue_codes;
 mod registration;
+mod relay;
 mod reply;
 mod send;
 mod send_batch;

@@ -81,7 +81,7 @@ impl Node {
             ),
             clients: Clients::new(limits),
             long_poll: LongPoll::new(limits),
-            offsets: PendingOffsets::new(limits),
+            offsets: PendingOffsets::new(limits, group.watch_role()),
             registration: Registration::new(config.namesrv.len()),
             stats: Stats::default(),
             topic_changes: tokio::sync::Mutex::default(),
