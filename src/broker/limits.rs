@@ -47,6 +47,8 @@ pub(crate) struct Limits {
     /// Consumer offsets in all, one for each queue of each group. They stay in memory and are part of every checkpoint.
     /// Past it the first commit of a group for a queue is answered "busy".
     pub(crate) committed_offsets: usize,
+    /// Queue locks in all, likewise. Past it only renewals are taken.
+    pub(crate) queue_locks: usize,
 }
 
 impl Default for Limits {
@@ -74,6 +76,7 @@ impl Default for Limits {
             memberships_per_connection: 4096,
             pending_offsets: 100_000,
             committed_offsets: 1_000_000,
+            queue_locks: 200_000,
         }
     }
 }
@@ -137,6 +140,9 @@ pub(crate) const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) const STATUS_CALLS_MAX: usize = 64;
 /// Bytes of all members' answers, as they go into one frame together.
 pub(crate) const STATUS_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Queues in one answer about the progress of groups: some 200 bytes each, in a frame of 16 MiB.
+pub(crate) const REPORTED_QUEUES_MAX: usize = 50_000;
 
 /// How long a queue lock lasts without renewal. Clients renew every 20 s.
 pub(crate) const LOCK_LEASE: Duration = Duration::from_secs(60);

@@ -10,6 +10,8 @@
 //! | `pull`, `long_poll`, `holds`, `filter` | finding messages, and holding pulls until there are some |
 //! | `clients`, `heartbeat` | who is connected in which group |
 //! | `offsets`, `queue_codes` | consumer offsets, the ends of queues, offsets by time |
+//! | `offset_admin` | resetting a group's offsets, copying another group's |
+//! | `group_codes` | how far groups are, and who consumes what |
 //! | `locks` | queue locks |
 //! | `topics`, `config_codes` | making topics and groups |
 //! | `stats`, `stats_codes` | counters and what tools print |
@@ -30,6 +32,7 @@ mod connection;
 mod dispatch;
 mod filter;
 mod gauge;
+mod group_codes;
 mod heartbeat;
 mod holds;
 pub(crate) mod limits;
@@ -37,6 +40,7 @@ mod locks;
 mod long_poll;
 mod name_server;
 mod node;
+mod offset_admin;
 mod offsets;
 mod pull;
 mod queue_codes;

@@ -140,10 +140,21 @@ pub(crate) fn search_offset(node: &Node, command: &Command) -> Handled {
     let queue_id = existing_queue(&topic, header.queue_id)?;
     let is_upper = header.boundary_type.is_some_and(|boundary| boundary.eq_ignore_ascii_case("UPPER"));
     let boundary = if is_upper { Boundary::Upper } else { Boundary::Lower };
+    offset(offset_at(node, &header.topic, queue_id, header.timestamp, boundary)?)
+}
+
+/// The offset that belongs to a time in ms since the epoch; 0 in a queue that never had a message.
+pub(crate) fn offset_at(
+    node: &Node,
+    topic: &str,
+    queue_id: u32,
+    timestamp_ms: i64,
+    boundary: Boundary,
+) -> Result<u64, Refusal> {
     let store = node.group.store();
-    let Some(queue) = store.queue(&header.topic, queue_id) else { return offset(0) };
-    let found = queue.offset_by_time(header.timestamp, boundary, |unit| store_time(store, unit));
-    offset(found.map_err(|error| Refusal::error(error.to_string()))?)
+    let Some(queue) = store.queue(topic, queue_id) else { return Ok(0) };
+    let found = queue.offset_by_time(timestamp_ms, boundary, |unit| store_time(store, unit));
+    found.map_err(|error| Refusal::error(error.to_string()))
 }
 
 /// 33: a message by its physical offset.
