@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use raftmq_remoting::codes::request;
 use raftmq_remoting::header::SendHeader;
 use raftmq_remoting::{Command, CommandError, FrameError, frame};
@@ -13,10 +13,10 @@ use tokio::net::tcp::OwnedReadHalf;
 use super::channel::Channel;
 use super::limits::{READ_BYTES, SMALL_REST_BYTES};
 use super::node::Node;
-use super::reply::{Refusal, Reply, write_handled};
-use super::send::{Missing, SendProblem, TopicCache, encode_send};
+use super::reply::{Handled, Refusal, Reply, write_handled};
+use super::send::{Missing, SendProblem, SendRequest, TopicCache, encode_send};
 use super::send_batch::SendBatch;
-use super::{buffers, dispatch, pull, send_back, topics};
+use super::{buffers, dispatch, locks, pull, queue_codes, relay, send_back, topics};
 
 /// Why a connection is closed from this side.
 #[derive(Debug, thiserror::Error)]
@@ -122,7 +122,7 @@ impl Connection {
             }
             let command = Command::decode(frame)?;
             if command.is_response() {
-                // Nothing that is asked of clients waits for an answer.
+                self.channel.calls.answered(command);
                 continue;
             }
             self.handle(&command, sends).await;
@@ -156,6 +156,23 @@ impl Connection {
                     self.refuse(command, &refusal);
                 }
             }
+            request::UPDATE_CONSUMER_OFFSET => {
+                self.finish(sends);
+                match queue_codes::update_consumer_offset(&self.node, command) {
+                    // Others of the connection do not wait until it is in the log.
+                    Ok(committed) => self.answer_later(command, committed),
+                    Err(refusal) => self.refuse(command, &refusal),
+                }
+            }
+            request::GET_CONSUMER_RUNNING_INFO => {
+                self.answer_later(command, relay::running_info(self.node.clone(), command.clone()));
+            }
+            request::CONSUME_MESSAGE_DIRECTLY => {
+                self.answer_later(command, relay::consume_directly(self.node.clone(), command.clone()));
+            }
+            request::INVOKE_BROKER_TO_GET_CONSUMER_STATUS => {
+                self.answer_later(command, relay::consumer_status(self.node.clone(), command.clone()));
+            }
             _ => {
                 // It may take a while: what came before it does not wait for it.
                 self.finish(sends);
@@ -176,6 +193,25 @@ impl Connection {
         }
         // Few of these wait for anything: other connections have their turn between two of them.
         tokio::task::yield_now().await;
+    }
+
+    /// Answers when others have done their part. Until then the connection goes on, within its bounds.
+    fn answer_later(&self, command: &Command, handled: impl Future<Output = Handled> + Send + 'static) {
+        if command.is_oneway() {
+            return;
+        }
+        if self.channel.is_congested() {
+            return self.refuse(command, &Refusal::busy("too many bytes wait to be sent"));
+        }
+        let bytes = command.body.len();
+        self.channel.begin(1, bytes);
+        let request = Command { body: Bytes::new(), ..command.clone() };
+        let channel = self.channel.clone();
+        tokio::spawn(async move {
+            let handled = handled.await;
+            channel.write(|out| write_handled(out, &request, handled));
+            channel.end(1, bytes);
+        });
     }
 
     async fn send(&mut self, command: &Command, sends: &mut SendBatch) {
@@ -227,9 +263,13 @@ impl Connection {
                 }
             }
         } else {
-            let header = SendHeader::decode(command).map_err(Refusal::from)?;
-            let peer = self.channel.peer;
-            encode_send(settings, metadata, &mut self.topic, &header, &command.body, peer, records)?
+            let request = SendRequest {
+                header: SendHeader::decode(command).map_err(Refusal::from)?,
+                body: &command.body,
+                born_host: self.channel.peer,
+            };
+            let holds_locks = |group: &str| locks::are_held(&self.node, group);
+            encode_send(settings, metadata, holds_locks, &mut self.topic, &request, records)?
         };
         sends.add(&self.node, &self.channel, command, &encoded, start);
         Ok(())

@@ -17,6 +17,7 @@ use super::clients::{self, Clients};
 use super::gauge::Gauge;
 use super::heartbeat::notify;
 use super::limits::{CONNECTION_IDLE, SETTLE_MAX, SUBMIT_BYTES};
+use super::locks::LockClock;
 use super::long_poll::LongPoll;
 use super::offsets::PendingOffsets;
 use super::registration::{Registration, broker_id};
@@ -42,6 +43,7 @@ pub(crate) struct Node {
     pub(crate) clients: Clients<OwnedWriteHalf>,
     pub(crate) long_poll: LongPoll,
     pub(crate) offsets: PendingOffsets,
+    pub(crate) lock_clock: LockClock,
     pub(crate) registration: Registration,
     pub(crate) stats: Stats,
     /// Held while a topic or a group is looked for and then made.
@@ -85,7 +87,8 @@ impl Node {
             ),
             clients: Clients::new(limits),
             long_poll: LongPoll::new(limits),
-            offsets: PendingOffsets::new(limits),
+            offsets: PendingOffsets::new(limits, group.watch_role()),
+            lock_clock: LockClock::default(),
             registration: Registration::new(config.namesrv.len()),
             stats: Stats::default(),
             topic_changes: tokio::sync::Mutex::default(),

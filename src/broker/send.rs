@@ -160,16 +160,26 @@ pub(crate) struct Encoded {
     pub(crate) records: u32,
 }
 
+/// A send as it came in.
+pub(crate) struct SendRequest<'a> {
+    pub(crate) header: SendHeader<'a>,
+    pub(crate) body: &'a [u8],
+    /// The client.
+    pub(crate) born_host: SocketAddr,
+}
+
 /// Checks a send and appends its records to `out`, with a single message's unique key. Writes nothing where it fails.
+///
+/// `holds_locks` tells whether a member of a group has a queue locked.
 pub(crate) fn encode_send(
     settings: &SendSettings,
     metadata: &Metadata,
+    holds_locks: impl FnOnce(&str) -> bool,
     cache: &mut TopicCache,
-    header: &SendHeader<'_>,
-    body: &[u8],
-    born_host: SocketAddr,
+    request: &SendRequest<'_>,
     out: &mut Records,
 ) -> Result<Encoded, SendProblem> {
+    let SendRequest { header, body, .. } = request;
     let name = header.topic.as_ref();
     let topic = match cache.get(metadata, name) {
         Some(topic) if !is_forbidden_to_send(name) => topic,
@@ -181,10 +191,10 @@ pub(crate) fn encode_send(
         return Err(no_transactions().into());
     }
     let dead_group = match group_of_retry_topic(name) {
-        Some(group) => dead_group(metadata, group, header, settings.clock.now_ms())?,
+        Some(group) => dead_group(metadata, group, header, holds_locks)?,
         None => None,
     };
-    let message = Message { settings, header, queue_id, dead_group, born_host };
+    let message = Message { settings, request, header, queue_id, dead_group };
     let start = out.end();
     let encoded = if header.batch {
         message.encode_batch(body, &mut out.bytes)
@@ -290,11 +300,11 @@ fn scan(list: &str) -> Result<Scanned<'_>, Refusal> {
 /// One send request on its way to records.
 struct Message<'a> {
     settings: &'a SendSettings,
+    request: &'a SendRequest<'a>,
     header: &'a SendHeader<'a>,
     queue_id: i32,
     /// The group whose dead letters it belongs to.
     dead_group: Option<&'a str>,
-    born_host: SocketAddr,
 }
 
 impl Message<'_> {
@@ -386,7 +396,7 @@ impl Message<'_> {
             flag,
             sys_flag: self.header.sys_flag & STORED_FLAGS,
             born_timestamp_ms: self.header.born_timestamp_ms,
-            born_host: self.born_host,
+            born_host: self.request.born_host,
             store_host: self.settings.store_host,
             reconsume_times: self.header.reconsume_times,
             prepared_transaction_offset: 0,
@@ -421,7 +431,7 @@ fn without_added(list: &str) -> String {
 mod tests {
     use raftmq_message::batch::BatchMessage;
     use raftmq_message::{RecordIter, RecordView};
-    use raftmq_raft::{Command, QueueLocks, SubscriptionGroup};
+    use raftmq_raft::{Command, SubscriptionGroup};
 
     use super::*;
 
@@ -461,6 +471,8 @@ mod tests {
         metadata: Metadata,
         cache: TopicCache,
         out: Records,
+        /// Whether the group has queues locked.
+        is_locked: bool,
     }
 
     impl Fixture {
@@ -472,13 +484,20 @@ mod tests {
             metadata.apply(&Command::PutGroup(SubscriptionGroup::new("G")));
             let host = "127.0.0.1:10911".parse().unwrap();
             let settings = SendSettings::new("C1", host, 100, 1000, 18, StoppedClock, 7);
-            Self { settings, metadata, cache: TopicCache::default(), out: Records::default() }
+            Self {
+                settings,
+                metadata,
+                cache: TopicCache::default(),
+                out: Records::default(),
+                is_locked: false,
+            }
         }
 
         fn send(&mut self, header: &SendHeader<'_>, body: &[u8]) -> Result<Encoded, SendProblem> {
-            let peer = "127.0.0.2:4000".parse().unwrap();
-            let Self { settings, metadata, cache, out } = self;
-            encode_send(settings, metadata, cache, header, body, peer, out)
+            let born_host = "127.0.0.2:4000".parse().unwrap();
+            let Self { settings, metadata, cache, out, is_locked } = self;
+            let request = SendRequest { header: header.clone(), body, born_host };
+            encode_send(settings, metadata, |_| *is_locked, cache, &request, out)
         }
 
         fn code(&mut self, header: &SendHeader<'_>, body: &[u8]) -> i32 {
@@ -670,13 +689,8 @@ mod tests {
         assert_eq!((record.property("DELAY"), record.property("REAL_TOPIC")), (Some("-1"), None));
 
         // Who holds a lock consumes in order, and returns only what it gives up.
-        let lock = |lease_ms| {
-            let queues = vec![("T".to_owned(), 0)];
-            let (group, client_id) = ("G".to_owned(), "c".to_owned());
-            Command::LockQueues(QueueLocks { group, client_id, queues, now_ms: NOW_MS - 10, lease_ms })
-        };
-        for (lease_ms, topic) in [(10, "SCHEDULE_TOPIC_XXXX"), (11, "%DLQ%G")] {
-            f.metadata.apply(&lock(lease_ms));
+        for (is_locked, topic) in [(false, "SCHEDULE_TOPIC_XXXX"), (true, "%DLQ%G")] {
+            f.is_locked = is_locked;
             f.send(&tried(2, Some(2)), b"x").unwrap();
             assert_eq!(f.last().topic(), topic);
         }

@@ -96,11 +96,11 @@ pub(crate) fn dead_group<'a>(
     metadata: &Metadata,
     group: &'a str,
     header: &SendHeader<'_>,
-    now_ms: i64,
+    holds_locks: impl FnOnce(&str) -> bool,
 ) -> Result<Option<&'a str>, SendProblem> {
     let settings = metadata.group(group).ok_or_else(|| missing_group(group))?;
     let max = header.max_reconsume_times.unwrap_or(settings.retry_max_times);
-    if header.reconsume_times <= max && !metadata.has_lock(group, now_ms) {
+    if header.reconsume_times <= max && !holds_locks(group) {
         return Ok(None);
     }
     match metadata.topic(&dlq_topic(group)) {
