@@ -158,7 +158,7 @@ pub(crate) fn notify(node: &Node, changed: impl IntoIterator<Item = Changed>) {
         let mut notification = Command::request(request::NOTIFY_CONSUMER_IDS_CHANGED, ext).oneway();
         notification.language = raftmq_remoting::command::language::JAVA;
         for channel in members {
-            notification.opaque = channel.next_opaque();
+            notification.opaque = channel.calls.next_opaque();
             channel.write(|out| {
                 if let Err(error) = encode_command(&notification, out) {
                     tracing::warn!(%error, "a notification cannot be written");

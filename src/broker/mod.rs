@@ -4,11 +4,15 @@
 //! |---|---|
 //! | `server`, `connection` | accepting, reading, one task per connection |
 //! | `channel` | the way back to a client: one bounded buffer, one system call |
+//! | `calls`, `relay` | asking a client over its own connection; what operators have asked of clients |
 //! | `dispatch` | from request codes to handlers |
 //! | `send`, `send_batch` | checking and encoding messages; submitting and answering a read's sends together |
+//! | `send_back`, `detour` | messages that consumers return; where those and delayed ones go instead of their topic |
 //! | `pull`, `long_poll`, `holds`, `filter` | finding messages, and holding pulls until there are some |
 //! | `clients`, `heartbeat` | who is connected in which group |
 //! | `offsets`, `queue_codes` | consumer offsets, the ends of queues, offsets by time |
+//! | `offset_admin` | resetting a group's offsets, copying another group's |
+//! | `group_codes` | how far groups are, and who consumes what |
 //! | `locks` | queue locks |
 //! | `topics`, `config_codes` | making topics and groups |
 //! | `stats`, `stats_codes` | counters and what tools print |
@@ -21,13 +25,16 @@
 //! the connection's output at once. There is no task, no channel and no lock per message.
 
 mod buffers;
+mod calls;
 mod channel;
 mod clients;
 mod config_codes;
 mod connection;
+mod detour;
 mod dispatch;
 mod filter;
 mod gauge;
+mod group_codes;
 mod heartbeat;
 mod holds;
 pub(crate) mod limits;
@@ -35,12 +42,15 @@ mod locks;
 mod long_poll;
 mod name_server;
 mod node;
+mod offset_admin;
 mod offsets;
 mod pull;
 mod queue_codes;
 mod registration;
+mod relay;
 mod reply;
 mod send;
+mod send_back;
 mod send_batch;
 mod server;
 mod stats;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-use raftmq_raft::{Command, CommandOutcome, Group, ProposeError, Role, RoleState, SubmitError};
+use raftmq_raft::{Command, CommandOutcome, Group, ProposeError, Role, RoleState, SubmitError, SystemClock};
 use raftmq_store::{FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::{MutexGuard, watch};
@@ -17,6 +17,7 @@ use super::clients::{self, Clients};
 use super::gauge::Gauge;
 use super::heartbeat::notify;
 use super::limits::{CONNECTION_IDLE, SETTLE_MAX, SUBMIT_BYTES};
+use super::locks::LockClock;
 use super::long_poll::LongPoll;
 use super::offsets::PendingOffsets;
 use super::registration::{Registration, broker_id};
@@ -29,6 +30,8 @@ pub(crate) type Changed = clients::Changed<OwnedWriteHalf>;
 
 /// How long a proposal may take before its outcome is called unknown: no longer than clients wait for an answer.
 const PROPOSE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How many delay levels there are: RocketMQ's.
+const DELAY_LEVELS: u32 = 18;
 /// Memory to assume where the system does not tell.
 const MEMORY_BYTES_ASSUMED: u64 = 4 << 30;
 
@@ -40,6 +43,7 @@ pub(crate) struct Node {
     pub(crate) clients: Clients<OwnedWriteHalf>,
     pub(crate) long_poll: LongPoll,
     pub(crate) offsets: PendingOffsets,
+    pub(crate) lock_clock: LockClock,
     pub(crate) registration: Registration,
     pub(crate) stats: Stats,
     /// Held while a topic or a group is looked for and then made.
@@ -77,11 +81,14 @@ impl Node {
                 config.advertise,
                 limits.message_bytes,
                 entry_bytes,
+                DELAY_LEVELS,
+                SystemClock,
                 salt,
             ),
             clients: Clients::new(limits),
             long_poll: LongPoll::new(limits),
-            offsets: PendingOffsets::new(limits),
+            offsets: PendingOffsets::new(limits, group.watch_role()),
+            lock_clock: LockClock::default(),
             registration: Registration::new(config.namesrv.len()),
             stats: Stats::default(),
             topic_changes: tokio::sync::Mutex::default(),

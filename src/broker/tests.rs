@@ -25,6 +25,8 @@ use tokio::time::timeout;
 
 use super::*;
 
+mod send_back;
+
 /// What a test waits for at most.
 const PATIENCE: Duration = Duration::from_secs(10);
 
