@@ -44,13 +44,13 @@ pub mod names {
     pub const TRAN_PREPARED_QUEUE_OFFSET: &str = "TRAN_PREPARED_QUEUE_OFFSET";
     pub const DLQ_ORIGIN_TOPIC: &str = "DLQ_ORIGIN_TOPIC";
     pub const DLQ_ORIGIN_MESSAGE_ID: &str = "DLQ_ORIGIN_MESSAGE_ID";
-    pub const SHARDING_KEY: &str = "__SHARDINGKEY";
-    /// Asks for delivery after so many seconds.
+    /// Deliver that many seconds after the broker got it.
     pub const TIMER_DELAY_SEC: &str = "TIMER_DELAY_SEC";
-    /// Asks for delivery after so many milliseconds.
+    /// Deliver that many ms after the broker got it.
     pub const TIMER_DELAY_MS: &str = "TIMER_DELAY_MS";
-    /// Asks for delivery at a time, in milliseconds since 1970.
+    /// Deliver at that time, in ms since 1970.
     pub const TIMER_DELIVER_MS: &str = "TIMER_DELIVER_MS";
+    pub const SHARDING_KEY: &str = "__SHARDINGKEY";
     /// When a message is due, in milliseconds since 1970; set by the broker.
     pub const TIMER_OUT_MS: &str = "TIMER_OUT_MS";
     /// When the broker took a message to be delivered later, likewise.
