@@ -99,7 +99,8 @@ pub(crate) fn consumed_topics(node: &Node, group: &str) -> Vec<std::sync::Arc<To
 }
 
 /// 208: how far a consumer group is.
-pub(crate) fn consume_stats(node: &Node, command: &Command) -> Handled {
+pub(crate) async fn consume_stats(node: &Node, command: &Command) -> Handled {
+    node.settle().await;
     node.leading()?;
     let header = ConsumeStatsHeader::decode(command)?;
     let wanted = wanted_topics(&header);
@@ -122,6 +123,7 @@ fn wanted_topics(header: &ConsumeStatsHeader) -> BTreeSet<&str> {
 
 /// 317: how far every group is in every topic.
 pub(crate) async fn broker_consume_stats(node: &Node, command: &Command) -> Handled {
+    node.settle().await;
     node.leading()?;
     let header = BrokerConsumeStatsHeader::decode(command)?;
     let mut list =
@@ -179,7 +181,8 @@ fn lag(progress: &OffsetWrapper) -> i64 {
 }
 
 /// 303: how far behind a group is in a topic, in time.
-pub(crate) fn consume_time_span(node: &Node, command: &Command) -> Handled {
+pub(crate) async fn consume_time_span(node: &Node, command: &Command) -> Handled {
+    node.settle().await;
     node.leading()?;
     let header = GroupTopicHeader::decode(command)?;
     let topic = existing_topic(node, &header.topic)

@@ -25,6 +25,9 @@ use tokio::time::timeout;
 
 use super::*;
 
+mod failover;
+mod operators;
+
 /// What a test waits for at most.
 const PATIENCE: Duration = Duration::from_secs(10);
 
