@@ -52,7 +52,7 @@ const SYSTEM_GROUPS: [&str; 7] = [
     "CID_ONSAPI_PERMISSION",
     "CID_ONSAPI_OWNER",
 ];
-const SYSTEM_GROUP_PREFIXES: [&str; 2] = ["CID_SYS_", "%SYS%"];
+const SYSTEM_GROUP_PREFIXES: [&str; 2] = ["CID_RMQ_SYS_", "%SYS%"];
 
 /// Why a name cannot be a topic or a group.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -143,6 +143,8 @@ mod tests {
         assert_eq!(group_of_retry_topic("%DLQ%G"), None);
         assert!(is_system_topic("TBW102") && !is_forbidden_to_send("TBW102"));
         assert!(is_system_topic("rmq_sys_wheel_timer") && is_forbidden_to_send(SCHEDULE_TOPIC));
-        assert!(is_system_group("CID_SYS_X") && is_system_group("TOOLS_CONSUMER") && !is_system_group("G"));
+        assert!(
+            is_system_group("CID_RMQ_SYS_X") && is_system_group("TOOLS_CONSUMER") && !is_system_group("G")
+        );
     }
 }

@@ -1,86 +1,7 @@
 //! What has to hold while leadership moves among three members.
 
-use raftmq_raft::Role;
-
+use super::trio::Trio;
 use super::*;
-
-/// Three members in one process, each with a broker.
-struct Trio {
-    members: Vec<(Group, Broker)>,
-    _dir: tempfile::TempDir,
-}
-
-impl Trio {
-    async fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let voters: Vec<_> = (1..=3).map(|id| Member { id, raft: free_address() }).collect();
-        let mut members = Vec::new();
-        for id in 1..=3 {
-            let client = free_address();
-            let group = Group::start(GroupConfig {
-                cluster: "C1".into(),
-                broker_name: "broker-a".into(),
-                node_id: id,
-                dir: dir.path().join(id.to_string()),
-                members: voters.clone(),
-                client,
-                admin: free_address(),
-                flush: FlushMode::Async,
-                segment_bytes: 1 << 20,
-                heartbeat_ms: 50,
-                election_timeout_ms: (200, 400),
-            })
-            .await
-            .unwrap();
-            let config = BrokerConfig {
-                cluster: "C1".into(),
-                broker_name: "broker-a".into(),
-                node_id: id,
-                listen: client,
-                advertise: client,
-                namesrv: Vec::new(),
-                auto_create_topic: true,
-                auto_create_group: true,
-                limits: Limits::default(),
-            };
-            let broker = crate::broker::start(config, group.clone()).await.unwrap();
-            members.push((group, broker));
-        }
-        Self { members, _dir: dir }
-    }
-
-    /// The member that leads and serves, other than `except`.
-    async fn leader(&self, except: Option<u64>) -> (u64, &Group, &Broker) {
-        let leads = |(group, _): &&(Group, Broker)| {
-            let role = group.watch_role().borrow().clone();
-            let is_complete = group.metadata().topic("C1_REPLY_TOPIC").is_some();
-            role.role == Role::Leader && role.ready && is_complete && Some(group.config().node_id) != except
-        };
-        let start = Instant::now();
-        loop {
-            if let Some((group, broker)) = self.members.iter().find(leads) {
-                return (group.config().node_id, group, broker);
-            }
-            assert!(start.elapsed() < PATIENCE, "nobody leads");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    /// Has another member lead; returns a connection to it.
-    async fn move_leadership(&self) -> Client {
-        let (id, group, _) = self.leader(None).await;
-        group.transfer_leadership().await;
-        let (_, _, broker) = self.leader(Some(id)).await;
-        Client::connect(broker.address).await
-    }
-
-    async fn stop(self) {
-        for (group, broker) in self.members {
-            broker.shutdown().await;
-            group.shutdown().await;
-        }
-    }
-}
 
 fn locks(code: i32, client: &str, queues: std::ops::Range<i32>) -> Command {
     let queue = |queue_id| MessageQueue { broker_name: "broker-a".into(), queue_id, topic: "T".into() };
@@ -102,19 +23,19 @@ async fn lock(client: &mut Client, id: &str, queues: std::ops::Range<i32>) -> Ve
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_queue_gets_two_owners_while_leadership_moves() {
     let trio = Trio::start().await;
-    let (_, _, broker) = trio.leader(None).await;
-    let mut client = Client::connect(broker.address).await;
+    let mut client = trio.client(trio.leader().await).await;
     client.ok(send("T", "zero")).await;
     assert_eq!(lock(&mut client, "a", 0..2).await, [0, 1]);
-    let until = |group: &Group| group.metadata().locks_of_group("G").iter().map(|lock| lock.until_ms).max();
+    let until = |leader: usize| {
+        let locks = trio.members[leader].1.metadata().locks_of_group("G");
+        locks.iter().map(|lock| lock.until_ms).max()
+    };
     for _ in 0..3 {
-        let (_, group, _) = trio.leader(None).await;
-        let before = until(group);
+        let before = until(trio.leader().await);
         let mut client = trio.move_leadership().await;
         assert_eq!(lock(&mut client, "b", 0..3).await, [2], "b gets what nobody holds");
         assert_eq!(lock(&mut client, "a", 0..3).await, [0, 1], "a renews what it holds");
-        let (_, group, _) = trio.leader(None).await;
-        assert!(until(group) >= before, "a renewal never shortens a lock");
+        assert!(until(trio.leader().await) >= before, "a renewal never shortens a lock");
         client.ok(locks(request::UNLOCK_BATCH_MQ, "a", 0..3)).await;
         assert_eq!(lock(&mut client, "c", 0..3).await, [0, 1], "what a has let go is free, not what b holds");
         client.ok(locks(request::UNLOCK_BATCH_MQ, "c", 0..3)).await;
@@ -127,8 +48,7 @@ async fn no_queue_gets_two_owners_while_leadership_moves() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answered_offset_and_a_reset_survive_every_move() {
     let trio = Trio::start().await;
-    let (_, _, broker) = trio.leader(None).await;
-    let mut client = Client::connect(broker.address).await;
+    let mut client = trio.client(trio.leader().await).await;
     for _ in 0..9 {
         client.ok(send("T", "x")).await;
     }

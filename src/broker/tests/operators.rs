@@ -52,7 +52,7 @@ impl Client {
         }
     }
 
-    async fn answer(&mut self, answer: &Command) {
+    async fn reply(&mut self, answer: &Command) {
         let mut out = BytesMut::new();
         encode_command(answer, &mut out).unwrap();
         self.stream.write_all(&out).await.unwrap();
@@ -96,7 +96,7 @@ async fn a_consumers_answer_is_handed_on_as_it_is() {
     for asked in asked.iter().rev() {
         assert!(asked.code == 307 && !asked.is_oneway());
         let jstack = asked.ext.get("jstackEnable").unwrap().into_owned();
-        consumer.answer(&Command::response_to(asked, 0).with_body(jstack)).await;
+        consumer.reply(&Command::response_to(asked, 0).with_body(jstack)).await;
     }
     for _ in 0..2 {
         let answer = operator.read().await.unwrap();
@@ -105,11 +105,11 @@ async fn a_consumers_answer_is_handed_on_as_it_is() {
     }
     operator.write([running_info("true")]).await;
     let asked = consumer.asked().await;
-    consumer.answer(&Command::response_to(&asked, 1).with_remark("no such group here")).await;
+    consumer.reply(&Command::response_to(&asked, 1).with_remark("no such group here")).await;
     let answer = operator.read().await.unwrap();
     assert_eq!((answer.code, answer.remark.as_deref()), (1, Some("no such group here")));
     // An answer that nobody waits for changes nothing.
-    consumer.answer(&Command::response_to(&asked, 0)).await;
+    consumer.reply(&Command::response_to(&asked, 0)).await;
 
     // A message to be consumed goes along.
     let sent = operator.ok(send("T", "again")).await;
@@ -122,7 +122,7 @@ async fn a_consumers_answer_is_handed_on_as_it_is() {
     let asked = consumer.asked().await;
     assert_eq!((asked.code, asked.ext.get("brokerName").as_deref()), (309, Some("broker-a")));
     assert_eq!(bodies(&asked.body), [b"again".to_vec()]);
-    consumer.answer(&Command::response_to(&asked, 0).with_body("{\"consumeResult\":\"CR_SUCCESS\"}")).await;
+    consumer.reply(&Command::response_to(&asked, 0).with_body("{\"consumeResult\":\"CR_SUCCESS\"}")).await;
     assert_eq!(&operator.read().await.unwrap().body[..], b"{\"consumeResult\":\"CR_SUCCESS\"}");
     let nowhere = format!("{}{:016X}", &id[..16], 1u64 << 40);
     assert!(operator.call(direct(&nowhere)).await.remark.unwrap().contains("can not find message"));
@@ -131,7 +131,7 @@ async fn a_consumers_answer_is_handed_on_as_it_is() {
     // Who asks about itself over its own connection is not in its own way.
     consumer.write([running_info("true")]).await;
     let asked = consumer.asked().await;
-    consumer.answer(&Command::response_to(&asked, 0).with_body("me")).await;
+    consumer.reply(&Command::response_to(&asked, 0).with_body("me")).await;
     assert_eq!(&consumer.read().await.unwrap().body[..], b"me");
 
     // The connection's end ends the wait, long before its time is over.
@@ -154,12 +154,12 @@ async fn a_consumer_that_does_not_answer_is_asked_only_so_often() {
     assert_eq!((refused.code, refused.remark.unwrap().contains("[BUSY]")), (1, true));
     for _ in 0..max {
         let asked = consumer.asked().await;
-        consumer.answer(&Command::response_to(&asked, 0)).await;
+        consumer.reply(&Command::response_to(&asked, 0)).await;
         assert_eq!(operator.read().await.unwrap().code, 0);
     }
     operator.write([running_info("true")]).await;
     let asked = consumer.asked().await;
-    consumer.answer(&Command::response_to(&asked, 0)).await;
+    consumer.reply(&Command::response_to(&asked, 0)).await;
     assert_eq!(operator.read().await.unwrap().code, 0, "there is room again");
     f.stop().await;
 }
@@ -190,7 +190,7 @@ async fn members_tell_how_far_they_are() {
             if wanted.is_none() || offset == 9 {
                 let asked = client.asked().await;
                 assert_eq!((asked.code, asked.ext.get("topic").as_deref()), (221, Some("T")));
-                client.answer(&Command::response_to(&asked, 0).with_body(status(offset))).await;
+                client.reply(&Command::response_to(&asked, 0).with_body(status(offset))).await;
             }
         }
         #[derive(serde::Deserialize)]
@@ -331,6 +331,41 @@ async fn offsets_are_reset_by_time_by_number_and_to_the_end_and_cloned() {
     client.ok(Command::request(request::CLONE_GROUP_OFFSET, clone.to_ext())).await;
     assert_eq!(committed(&mut client, "H", "0").await, 2);
     assert!(f.group.metadata().group("H").is_some());
+    f.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reset_reaches_pulls_that_are_held() {
+    let f = Fixture::start().await;
+    let (mut operator, mut consumer) = (f.client().await, f.client().await);
+    for n in 0..5 {
+        operator.ok(send("T", format!("{n}"))).await;
+    }
+    consumer.join("c").await;
+    consumer.ok(pull("T", 4, 5000, "*")).await;
+    consumer.write([pull("T", 5, 20_000, "*")]).await;
+    f.until(|f| f.broker.stats().held_pulls == 1).await;
+    let one = |offset| ResetOffsetHeader { queue_id: 0, offset, ..reset(0, true) };
+    operator.ok(reset_request(&one(1))).await;
+    let told = consumer.read().await.unwrap();
+    let next = PullResponse::decode(&told).unwrap().next_begin_offset;
+    assert_eq!((told.code, told.remark.as_deref(), next), (21, Some("OFFSET_RESET"), 1));
+    let ignored = commit(&mut consumer, "0", "5").await;
+    assert!(ignored.remark.is_some());
+    assert_eq!(bodies(&consumer.ok(pull("T", 1, 5000, "*")).await.body).len(), 4);
+    commit(&mut consumer, "0", "5").await;
+    f.until(|f| f.group.metadata().pending_reset("G", "T", 0).is_none()).await;
+    assert_eq!(f.group.metadata().offset("G", "T", 0), Some(5));
+
+    // Who is where the group is sent to goes on without being told.
+    consumer.write([pull("T", 5, 20_000, "*")]).await;
+    f.until(|f| f.broker.stats().held_pulls == 1).await;
+    operator.ok(reset_request(&reset(-1, true))).await;
+    operator.ok(send("T", "5")).await;
+    let found = consumer.read().await.unwrap();
+    assert_eq!((found.code, bodies(&found.body)), (0, vec![b"5".to_vec()]));
+    commit(&mut consumer, "0", "6").await;
+    assert_eq!(f.group.metadata().offset("G", "T", 0), Some(6));
     f.stop().await;
 }
 
