@@ -271,6 +271,15 @@ async fn groups_are_told_of_in_every_way() {
     let text = String::from_utf8(client.ok(ask).await.body.to_vec()).unwrap();
     assert_eq!(text.matches("minTimeStamp").count(), 4, "{text}");
 
+    let report = serde_json::to_value(f.broker.group_report("G").unwrap()).unwrap();
+    assert_eq!((&report["lag"], report["queues"].as_array().unwrap().len()), (&3.into(), 5));
+    let queue = &report["queues"].as_array().unwrap().iter().find(|queue| queue["committed"] == 2).unwrap();
+    assert_eq!((&queue["topic"], &queue["max_offset"], &queue["lag"]), (&"T".into(), &5.into(), &3.into()));
+    let consumers = &report["consumers"];
+    assert_eq!((&consumers["members"][0]["client_id"], &consumers["conflicts"]), (&"c".into(), &[].into()));
+    assert_eq!(consumers["subscriptions"][1]["expression"], "TagA");
+    assert!(f.broker.group_report("nobody").is_none());
+
     let answer = client.ok(Command::request(request::GET_ALL_PRODUCER_INFO, Ext::new())).await;
     let table: ProducerTable = fastjson::parse(&answer.body).unwrap();
     let producer = &table.data["P"][0];
