@@ -167,6 +167,11 @@ impl Metadata {
         self.members.read().values().cloned().collect()
     }
 
+    /// Whether a client of `group` holds a queue lock that is good at `now_ms` of the group's own clock.
+    pub fn has_lock(&self, group: &str, now_ms: i64) -> bool {
+        self.locks.read().has_lock(group, now_ms)
+    }
+
     /// How often topics or groups have changed.
     pub fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)

@@ -65,6 +65,11 @@ impl LockTable {
         held.filter(|lock| lock.until_ms > self.clock_ms).collect()
     }
 
+    /// Whether a group has a lock that does not expire before then, in ms of the group's clock.
+    pub(crate) fn has_lock(&self, group: &str, now_ms: i64) -> bool {
+        self.groups.get(group).is_some_and(|held| held.values().any(|lock| lock.until_ms > now_ms))
+    }
+
     /// Grants each queue that is free, expired or already the client's; with a lease of 0 releases the client's own.
     /// Returns what it granted.
     pub(crate) fn apply(&mut self, request: &QueueLocks) -> Vec<(String, u32)> {
@@ -138,6 +143,15 @@ mod tests {
     fn request(group: &str, client: &str, now_ms: i64, lease_ms: i64) -> QueueLocks {
         let queues = vec![("t".into(), 0)];
         QueueLocks { group: group.into(), client_id: client.into(), queues, now_ms, lease_ms }
+    }
+
+    #[test]
+    fn a_group_has_a_lock_until_its_last_one_expires() {
+        let mut table = LockTable::default();
+        table.apply(&request("g", "a", 0, 60));
+        assert!(table.has_lock("g", 59) && !table.has_lock("g", 60) && !table.has_lock("h", 0));
+        table.apply(&request("g", "a", 1, 0));
+        assert!(!table.has_lock("g", 1));
     }
 
     #[test]

@@ -91,9 +91,8 @@ impl Source for Member {
 
     fn delay(&self) -> DelayView {
         let (store, metadata) = (self.group.store(), self.group.metadata());
-        let stored = |topic: &str, queue_id| {
-            store.queue(topic, queue_id).map_or(0, |queue| queue.max_offset())
-        };
+        let stored =
+            |topic: &str, queue_id| store.queue(topic, queue_id).map_or(0, |queue| queue.max_offset());
         let levels = metadata.topic(SCHEDULE_TOPIC).map_or(0, |topic| topic.read_queues);
         let levels = (1..=levels).map(|level| {
             LevelView::new(level, metadata.delay_level(level), stored(SCHEDULE_TOPIC, level - 1))

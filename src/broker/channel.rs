@@ -218,7 +218,8 @@ impl<S: Sink> Channel<S> {
         self.resume.notify_one();
     }
 
-    fn must_pause(&self) -> bool {
+    /// Whether this connection's open requests or unsent answers are at their limits.
+    pub(crate) fn must_pause(&self) -> bool {
         !self.is_closed()
             && (self.requests.get() >= self.limits.requests
                 || self.bytes.get() >= self.limits.bytes

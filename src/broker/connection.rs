@@ -13,10 +13,10 @@ use tokio::net::tcp::OwnedReadHalf;
 use super::channel::Channel;
 use super::limits::{READ_BYTES, SMALL_REST_BYTES};
 use super::node::Node;
-use super::reply::{Handled, Refusal, write_handled};
-use super::send::{SendProblem, TopicCache, encode_send};
+use super::reply::{Handled, Refusal, Reply, write_handled};
+use super::send::{Missing, SendProblem, SendRequest, TopicCache, encode_send};
 use super::send_batch::SendBatch;
-use super::{buffers, dispatch, pull, queue_codes, relay, topics};
+use super::{buffers, dispatch, locks, pull, queue_codes, relay, send_back, topics};
 
 /// Why a connection is closed from this side.
 #[derive(Debug, thiserror::Error)]
@@ -141,6 +141,14 @@ impl Connection {
             request::SEND_MESSAGE | request::SEND_MESSAGE_V2 | request::SEND_BATCH_MESSAGE => {
                 self.send(command, sends).await;
             }
+            request::CONSUMER_SEND_MSG_BACK => {
+                // A few bytes ask for a large record: the bounds hold between two of them, not only between two reads.
+                if self.channel.must_pause() {
+                    self.finish(sends);
+                    self.channel.may_read().await;
+                }
+                self.send(command, sends).await;
+            }
             request::PULL_MESSAGE | request::LITE_PULL_MESSAGE => {
                 let before_waiting = || self.finish(sends);
                 let handled = pull::handle(&self.node, &self.channel, command, before_waiting);
@@ -208,9 +216,9 @@ impl Connection {
 
     async fn send(&mut self, command: &Command, sends: &mut SendBatch) {
         let outcome = match self.encode(command, sends) {
-            Err(SendProblem::UnknownTopic) => {
+            Err(SendProblem::Missing(missing)) => {
                 self.finish(sends);
-                Box::pin(self.send_to_new_topic(command, sends)).await
+                Box::pin(self.send_to_new_topic(command, missing, sends)).await
             }
             Err(SendProblem::Refused(refusal)) => Err(refusal),
             Ok(()) => Ok(()),
@@ -221,32 +229,56 @@ impl Connection {
         }
     }
 
-    async fn send_to_new_topic(&mut self, command: &Command, sends: &mut SendBatch) -> Result<(), Refusal> {
-        topics::create_for_send(&self.node, &SendHeader::decode(command)?).await?;
-        match self.encode(command, sends) {
-            Ok(()) => Ok(()),
-            Err(SendProblem::Refused(refusal)) => Err(refusal),
-            Err(SendProblem::UnknownTopic) => Err(Refusal::unavailable("the topic has been deleted again")),
+    async fn send_to_new_topic(
+        &mut self,
+        command: &Command,
+        mut missing: Missing,
+        sends: &mut SendBatch,
+    ) -> Result<(), Refusal> {
+        // A returned message may need its group's retry topic and then the one of the dead letters.
+        for _ in 0..2 {
+            topics::create_for_send(&self.node, command, &missing).await?;
+            missing = match self.encode(command, sends) {
+                Ok(()) => return Ok(()),
+                Err(SendProblem::Refused(refusal)) => return Err(refusal),
+                Err(SendProblem::Missing(next)) => next,
+            };
         }
+        Err(Refusal::unavailable("the topic has been deleted again"))
     }
 
     /// Checks a send and adds its records to the batch.
     fn encode(&mut self, command: &Command, sends: &mut SendBatch) -> Result<(), SendProblem> {
         self.node.leading()?;
-        let header = SendHeader::decode(command).map_err(Refusal::from)?;
+        let (settings, metadata) = (&self.node.send, self.node.group.metadata());
         let records = sends.records();
         let start = records.end();
-        let encoded = encode_send(
-            &self.node.send,
-            self.node.group.metadata(),
-            &mut self.topic,
-            &header,
-            &command.body,
-            self.channel.peer,
-            records,
-        )?;
+        let encoded = if command.code == request::CONSUMER_SEND_MSG_BACK {
+            let store = self.node.group.store();
+            match send_back::encode(settings, metadata, store, command, records)? {
+                Some(encoded) => encoded,
+                None => {
+                    self.succeed(command);
+                    return Ok(());
+                }
+            }
+        } else {
+            let request = SendRequest {
+                header: SendHeader::decode(command).map_err(Refusal::from)?,
+                body: &command.body,
+                born_host: self.channel.peer,
+            };
+            let holds_locks = |group: &str| locks::are_held(&self.node, group);
+            encode_send(settings, metadata, holds_locks, &mut self.topic, &request, records)?
+        };
         sends.add(&self.node, &self.channel, command, &encoded, start);
         Ok(())
+    }
+
+    fn succeed(&self, command: &Command) {
+        if !command.is_oneway() {
+            self.channel.put(|out| write_handled(out, command, Reply::done()));
+        }
     }
 
     fn refuse(&self, command: &Command, refusal: &Refusal) {

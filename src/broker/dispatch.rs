@@ -1,5 +1,5 @@
-//! From request codes to handlers: every request that is answered once and at once. Sends, pulls and what others have to
-//! do their part of are the connection's.
+//! From request codes to handlers: every request that is answered once and at once. Sends, returned messages, pulls and
+//! what others have to do their part of are the connection's.
 
 use std::sync::Arc;
 
@@ -59,7 +59,6 @@ pub(crate) async fn handle(node: &Arc<Node>, channel: &Arc<Channel>, command: &C
             Err(Refusal::unsupported("the configuration cannot be changed while the broker runs"))
         }
 
-        CONSUMER_SEND_MSG_BACK => Err(Refusal::unsupported("sending a message back is not supported")),
         END_TRANSACTION => Err(Refusal::unsupported("transactional messages are not supported")),
         SEND_REPLY_MESSAGE | SEND_REPLY_MESSAGE_V2 => {
             Err(Refusal::unsupported("replies to requests are not supported"))

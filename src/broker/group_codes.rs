@@ -49,15 +49,14 @@ pub(crate) fn producer_connection(node: &Node, command: &Command) -> Handled {
 pub(crate) fn all_producers(node: &Node) -> Handled {
     let boot_ms = i64::try_from(node.boot_timestamp_ms).unwrap_or(0);
     let mut table = ProducerTable::default();
-    for (group, members) in node.clients.producers() {
-        let infos = members.into_iter().map(|(client, heard_ms)| ProducerInfo {
+    for (group, client, heard_ms) in node.clients.producers() {
+        table.data.entry(group).or_default().push(ProducerInfo {
             client_id: client.id.to_string(),
             language: language::name(client.language).to_owned(),
             last_update_timestamp: boot_ms.saturating_add(i64::try_from(heard_ms).unwrap_or(i64::MAX)),
             remote_ip: format!("/{}", client.channel.peer),
             version: client.version,
         });
-        table.data.insert(group, infos.collect());
     }
     json(&table)
 }

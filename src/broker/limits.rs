@@ -96,6 +96,9 @@ pub(crate) const BATCH_MESSAGES_MAX: usize = 64 * 1024;
 /// Message ids that the answer to a batch lists: 57 bytes each, and a header must stay below 256 KiB.
 pub(crate) const JOINED_IDS_MAX: usize = 4096;
 
+/// The longest time that a message can be delayed by; RocketMQ's default.
+pub(crate) const TIMER_DELAY_MAX: Duration = Duration::from_secs(3 * 24 * 3600);
+
 /// Messages that one pull brings; more are not asked for by default (32) and a client cannot ask for more than this.
 pub(crate) const PULL_MESSAGES_MAX: usize = 1024;
 /// Bytes of messages that one pull brings, unless its first message alone is larger. What RocketMQ brings.

@@ -41,6 +41,15 @@ pub(crate) async fn unlock(node: &Node, request: &Command) -> Handled {
     Reply::done()
 }
 
+/// Whether a client of the group holds a queue locked.
+pub(crate) fn are_held(node: &Node, group: &str) -> bool {
+    node.group.metadata().has_lock(group, now_ms(node))
+}
+
+fn now_ms(node: &Node) -> i64 {
+    node.lock_clock.now_ms(node.role.borrow().term, node.group.metadata())
+}
+
 fn json(body: &LockBatchResponse) -> Handled {
     Reply::body(fastjson::to_vec(body).map_err(|error| Refusal::error(error.to_string()))?)
 }
@@ -84,12 +93,11 @@ async fn apply(node: &Node, batch: &LockBatchRequest, lease_ms: i64) -> Result<V
     if lease_ms > 0 {
         check_room(node, batch, &queues)?;
     }
-    let now_ms = node.lock_clock.now_ms(node.role.borrow().term, node.group.metadata());
     let locks = QueueLocks {
         group: batch.consumer_group.clone(),
         client_id: batch.client_id.clone(),
         queues,
-        now_ms,
+        now_ms: now_ms(node),
         lease_ms,
     };
     match node.propose(LogCommand::LockQueues(locks)).await? {

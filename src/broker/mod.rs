@@ -7,6 +7,7 @@
 //! | `calls`, `relay` | asking a client over its own connection; what operators have asked of clients |
 //! | `dispatch` | from request codes to handlers |
 //! | `send`, `send_batch` | checking and encoding messages; submitting and answering a read's sends together |
+//! | `send_back`, `detour` | messages that consumers return; where those and delayed ones go instead of their topic |
 //! | `pull`, `scan` | what a pull may see, what it finds, its answer |
 //! | `long_poll`, `holds` | holding pulls until there are messages for them |
 //! | `filter`, `filter_cache` | which messages a consumer wants |
@@ -31,6 +32,7 @@ mod channel;
 mod clients;
 mod config_codes;
 mod connection;
+mod detour;
 mod dispatch;
 mod filter;
 mod filter_cache;
@@ -54,6 +56,7 @@ mod relay;
 mod reply;
 mod scan;
 mod send;
+mod send_back;
 mod send_batch;
 mod server;
 mod stats;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 use raftmq_raft::{
     Command, CommandOutcome, Group, ProposeError, Role, RoleState, SubmitError, SubscriptionGroup,
+    SystemClock,
 };
 use raftmq_store::{FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX};
 use tokio::net::tcp::OwnedWriteHalf;
@@ -39,6 +40,8 @@ pub(crate) enum Reader {
 
 /// How long a proposal may take before its outcome is called unknown: no longer than clients wait for an answer.
 const PROPOSE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How many delay levels there are: RocketMQ's.
+const DELAY_LEVELS: u32 = 18;
 /// Memory to assume where the system does not tell.
 const MEMORY_BYTES_ASSUMED: u64 = 4 << 30;
 
@@ -90,6 +93,8 @@ impl Node {
                 config.advertise,
                 limits.message_bytes,
                 entry_bytes,
+                DELAY_LEVELS,
+                SystemClock,
                 salt,
             ),
             clients: Clients::new(limits),

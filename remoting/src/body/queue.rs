@@ -142,8 +142,8 @@ impl ConsumeStatsList {
     }
 }
 
-/// Answer to 222: where the group goes on.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+/// Offsets by queue: body of 220, answer to 222, and what consumers keep in files for broadcast groups.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct OffsetTable {
     #[serde(deserialize_with = "read_map")]

@@ -31,6 +31,7 @@ mod followers;
 mod groups;
 mod operators;
 mod pull;
+mod send_back;
 mod trio;
 
 /// What a test waits for at most.

@@ -276,7 +276,10 @@ async fn groups_are_told_of_in_every_way() {
     let queue = &report["queues"].as_array().unwrap().iter().find(|queue| queue["committed"] == 2).unwrap();
     assert_eq!((&queue["topic"], &queue["max_offset"], &queue["lag"]), (&"T".into(), &5.into(), &3.into()));
     let consumers = &report["consumers"];
-    assert_eq!((&consumers["members"][0]["client_id"], &consumers["conflicts"]), (&"c".into(), &[].into()));
+    assert_eq!(
+        (&consumers["members"][0]["client_id"], &consumers["conflicts"]),
+        (&"c".into(), &serde_json::json!([]))
+    );
     assert_eq!(consumers["subscriptions"][1]["expression"], "TagA");
     assert!(f.broker.group_report("nobody").is_none());
 
