@@ -157,7 +157,11 @@ async fn a_group_is_not_made_where_it_must_not_be() {
     let f = Fixture::start_configured(|config| config.auto_create_group = false).await;
     let mut client = f.client().await;
     client.ok(send("T", "zero")).await;
-    assert_eq!(client.call(pull("T", 0, 0, "*")).await.code, response::SUBSCRIPTION_GROUP_NOT_EXIST);
+    client.ok(heartbeat("a", consumer("G", &[("T", "*", 1)]))).await;
+    for pull in [pull("T", 0, 0, "*"), by_heartbeat("G", "T", 1)] {
+        assert_eq!(client.call(pull).await.code, response::SUBSCRIPTION_GROUP_NOT_EXIST);
+    }
+    assert!(f.broker.node.clients.consumer_ids("G").is_empty());
     f.stop().await;
 }
 
