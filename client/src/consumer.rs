@@ -132,7 +132,7 @@ impl PullConsumer {
             _ => return Err(refused(&addr, answer)),
         };
         let fields = PullResponse::decode(&answer).map_err(|error| ClientError::header(&addr, &error))?;
-        let messages = MessageExt::read_all(&answer.body)
+        let messages = MessageExt::read_all(&answer.body, &queue.broker_name)
             .map_err(|error| ClientError::Malformed { addr, reason: error.to_string() })?;
         Ok(PullResult {
             status,
@@ -201,14 +201,19 @@ impl Client {
         read_offset(&addr, answer)
     }
 
-    async fn ask(&self, queue: &MessageQueue, code: i32, ext: Ext) -> Result<(String, Command), ClientError> {
+    pub(crate) async fn ask(
+        &self,
+        queue: &MessageQueue,
+        code: i32,
+        ext: Ext,
+    ) -> Result<(String, Command), ClientError> {
         let config = self.config();
         let request = Command::request(code, ext);
         self.call_queue(queue, &request, config.try_timeout, config.request_timeout).await
     }
 }
 
-fn read_offset(addr: &str, answer: Command) -> Result<i64, ClientError> {
+pub(crate) fn read_offset(addr: &str, answer: Command) -> Result<i64, ClientError> {
     if answer.code != response::SUCCESS {
         return Err(refused(addr, answer));
     }

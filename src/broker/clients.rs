@@ -243,6 +243,41 @@ impl<S: Sink> Clients<S> {
         members.into_iter().flatten().map(ToString::to_string).collect()
     }
 
+    /// A member of a consumer group.
+    pub(crate) fn consumer_client(&self, group: &str, id: &str) -> Option<Client<S>> {
+        let tables = self.tables.lock();
+        tables.consumers.get(group)?.members.get(id).map(|member| member.client.clone())
+    }
+
+    /// The members of a consumer group.
+    pub(crate) fn consumer_clients(&self, group: &str) -> Vec<Client<S>> {
+        let tables = self.tables.lock();
+        let members = tables.consumers.get(group).map(|group| group.members.values());
+        members.into_iter().flatten().map(|member| member.client.clone()).collect()
+    }
+
+    /// Consumer groups whose members subscribe to a topic.
+    pub(crate) fn groups_subscribing(&self, topic: &str) -> Vec<String> {
+        let tables = self.tables.lock();
+        let groups = tables.consumers.iter().filter(|(_, group)| group.subscriptions.contains_key(topic));
+        groups.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// What a consumer group wants of a topic.
+    pub(crate) fn subscription_data(&self, group: &str, topic: &str) -> Option<SubscriptionData> {
+        let tables = self.tables.lock();
+        tables.consumers.get(group)?.subscriptions.get(topic).map(|(data, _)| data.clone())
+    }
+
+    /// The producers by group, with the time of the node's clock at which each was last heard of.
+    pub(crate) fn producers(&self) -> Vec<(String, Vec<(Client<S>, u64)>)> {
+        let tables = self.tables.lock();
+        let members = |members: &Members<S>| {
+            members.values().map(|member| (member.client.clone(), member.heard_ms)).collect()
+        };
+        tables.producers.iter().map(|(group, of)| (group.clone(), members(of))).collect()
+    }
+
     /// What a consumer group wants of a topic; `None` where it has no members.
     pub(crate) fn subscription(&self, group: &str, topic: &str) -> Option<Subscription> {
         let tables = self.tables.lock();

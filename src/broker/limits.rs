@@ -47,6 +47,8 @@ pub(crate) struct Limits {
     /// Consumer offsets in all, one for each queue of each group. They stay in memory and are part of every checkpoint.
     /// Past it the first commit of a group for a queue is answered "busy".
     pub(crate) committed_offsets: usize,
+    /// Queue locks in all, likewise. Past it only renewals are taken.
+    pub(crate) queue_locks: usize,
 }
 
 impl Default for Limits {
@@ -74,6 +76,7 @@ impl Default for Limits {
             memberships_per_connection: 4096,
             pending_offsets: 100_000,
             committed_offsets: 1_000_000,
+            queue_locks: 200_000,
         }
     }
 }
@@ -92,6 +95,9 @@ pub(crate) const SUBMIT_BYTES: usize = 1024 * 1024;
 pub(crate) const BATCH_MESSAGES_MAX: usize = 64 * 1024;
 /// Message ids that the answer to a batch lists: 57 bytes each, and a header must stay below 256 KiB.
 pub(crate) const JOINED_IDS_MAX: usize = 4096;
+
+/// The longest time that a message can be delayed by; RocketMQ's default.
+pub(crate) const TIMER_DELAY_MAX: Duration = Duration::from_secs(3 * 24 * 3600);
 
 /// Messages that one pull brings; more are not asked for by default (32) and a client cannot ask for more than this.
 pub(crate) const PULL_MESSAGES_MAX: usize = 1024;
@@ -140,6 +146,20 @@ pub(crate) const CLIENT_EXPIRY: Duration = Duration::from_secs(120);
 pub(crate) const CONNECTION_IDLE: Duration = Duration::from_secs(120);
 /// How often expiry is looked at.
 pub(crate) const EXPIRY_SCAN: Duration = Duration::from_secs(10);
+
+/// Requests of the broker that one client has not answered. Only operators cause them.
+pub(crate) const CALLS_PER_CONNECTION_MAX: usize = 32;
+/// How long a client has to tell its state, or to consume a message. Operators' tools wait a little longer.
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long each member of a group has to tell how far it is.
+pub(crate) const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
+/// Members of a group that are asked at a time.
+pub(crate) const STATUS_CALLS_MAX: usize = 64;
+/// Bytes of all members' answers, as they go into one frame together.
+pub(crate) const STATUS_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Queues in one answer about the progress of groups: some 200 bytes each, in a frame of 16 MiB.
+pub(crate) const REPORTED_QUEUES_MAX: usize = 50_000;
 
 /// How long a queue lock lasts without renewal. Clients renew every 20 s.
 pub(crate) const LOCK_LEASE: Duration = Duration::from_secs(60);

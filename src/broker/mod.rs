@@ -4,13 +4,17 @@
 //! |---|---|
 //! | `server`, `connection` | accepting, reading, one task per connection |
 //! | `channel` | the way back to a client: one bounded buffer, one system call |
+//! | `calls`, `relay` | asking a client over its own connection; what operators have asked of clients |
 //! | `dispatch` | from request codes to handlers |
 //! | `send`, `send_batch` | checking and encoding messages; submitting and answering a read's sends together |
+//! | `send_back`, `detour` | messages that consumers return; where those and delayed ones go instead of their topic |
 //! | `pull`, `scan` | what a pull may see, what it finds, its answer |
 //! | `long_poll`, `holds` | holding pulls until there are messages for them |
 //! | `filter`, `filter_cache` | which messages a consumer wants |
 //! | `clients`, `heartbeat`, `notices` | who is connected in which group, and telling the members |
 //! | `offsets`, `queue_codes` | consumer offsets, the ends of queues, offsets by time |
+//! | `offset_admin` | resetting a group's offsets, copying another group's |
+//! | `group_codes` | how far groups are, and who consumes what |
 //! | `locks` | queue locks |
 //! | `topics`, `config_codes` | making topics and groups |
 //! | `stats`, `stats_codes` | counters and what tools print |
@@ -23,14 +27,17 @@
 //! the connection's output at once. There is no task, no channel and no lock per message.
 
 mod buffers;
+mod calls;
 mod channel;
 mod clients;
 mod config_codes;
 mod connection;
+mod detour;
 mod dispatch;
 mod filter;
 mod filter_cache;
 mod gauge;
+mod group_codes;
 mod heartbeat;
 mod holds;
 pub(crate) mod limits;
@@ -39,13 +46,16 @@ mod long_poll;
 mod name_server;
 mod node;
 mod notices;
+mod offset_admin;
 mod offsets;
 mod pull;
 mod queue_codes;
 mod registration;
+mod relay;
 mod reply;
 mod scan;
 mod send;
+mod send_back;
 mod send_batch;
 mod server;
 mod stats;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 use raftmq_raft::{
     Command, CommandOutcome, Group, ProposeError, Role, RoleState, SubmitError, SubscriptionGroup,
+    SystemClock,
 };
 use raftmq_store::{FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX};
 use tokio::net::tcp::OwnedWriteHalf;
@@ -19,6 +20,7 @@ use super::clients::Clients;
 use super::filter_cache::FilterCache;
 use super::gauge::Gauge;
 use super::limits::{CONNECTION_IDLE, SETTLE_MAX, SUBMIT_BYTES};
+use super::locks::LockClock;
 use super::long_poll::LongPoll;
 use super::notices::Notices;
 use super::offsets::PendingOffsets;
@@ -38,6 +40,8 @@ pub(crate) enum Reader {
 
 /// How long a proposal may take before its outcome is called unknown: no longer than clients wait for an answer.
 const PROPOSE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How many delay levels there are: RocketMQ's.
+const DELAY_LEVELS: u32 = 18;
 /// Memory to assume where the system does not tell.
 const MEMORY_BYTES_ASSUMED: u64 = 4 << 30;
 
@@ -51,6 +55,7 @@ pub(crate) struct Node {
     pub(crate) filters: FilterCache,
     pub(crate) notices: Notices,
     pub(crate) offsets: PendingOffsets,
+    pub(crate) lock_clock: LockClock,
     pub(crate) registration: Registration,
     pub(crate) stats: Stats,
     /// Held while a topic or a group is looked for and then made.
@@ -88,13 +93,16 @@ impl Node {
                 config.advertise,
                 limits.message_bytes,
                 entry_bytes,
+                DELAY_LEVELS,
+                SystemClock,
                 salt,
             ),
             clients: Clients::new(limits),
             long_poll: LongPoll::new(limits),
+            offsets: PendingOffsets::new(limits, group.watch_role()),
+            lock_clock: LockClock::default(),
             filters: FilterCache::default(),
             notices: Notices::new(limits),
-            offsets: PendingOffsets::new(limits),
             registration: Registration::new(config.namesrv.len()),
             stats: Stats::default(),
             topic_changes: tokio::sync::Mutex::default(),

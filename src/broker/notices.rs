@@ -68,7 +68,7 @@ async fn tell(node: &Node, group: String) -> u32 {
     notification.language = language::JAVA;
     let mut told = 0;
     for channel in members {
-        notification.opaque = channel.next_opaque();
+        notification.opaque = channel.calls.next_opaque();
         channel.write(|out| {
             if let Err(error) = encode_command(&notification, out) {
                 tracing::warn!(%error, "a notification cannot be written");

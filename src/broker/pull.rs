@@ -55,7 +55,7 @@ pub(crate) async fn handle(
     let reader = node.reader(&group)?;
     let request = check(node, command, &header, group)?;
     if reader == Reader::Leader {
-        if let Some(found) = reset(node, &request) {
+        if let Some(found) = reset(node, channel.id, &request) {
             answer(node, channel, &request, &found, reader);
             return Ok(());
         }
@@ -93,9 +93,10 @@ fn consumer_group(node: &Node, name: &str) -> Option<Arc<SubscriptionGroup>> {
 }
 
 /// Where an operator wants the group to go on, if it has not been told yet.
-fn reset(node: &Node, request: &PullRequest) -> Option<Found> {
-    let PullRequest { group, topic, queue_id, .. } = request;
-    let offset = node.group.metadata().pending_reset(&group.name, &topic.name, *queue_id)?;
+fn reset(node: &Node, connection: u64, request: &PullRequest) -> Option<Found> {
+    let PullRequest { group, topic, queue_id, offset: asked, .. } = request;
+    let queue = (&*group.name, &*topic.name, *queue_id);
+    let offset = node.offsets.take_reset(node.group.metadata(), connection, queue, *asked)?;
     let queue = node.group.store().queue(&topic.name, *queue_id);
     let (min, max) = queue.map_or((0, 0), |queue| (queue.min_offset(), queue.max_offset()));
     Some(Found::nothing(PullStatus::OffsetReset, offset as i64, min as i64, max as i64))

@@ -5,27 +5,31 @@
 
 use std::sync::Arc;
 
-use raftmq_message::topic::{self, GROUP_NAME_LEN_MAX, group_of_retry_topic, retry_topic, validate_group};
+use raftmq_message::topic::{self, GROUP_NAME_LEN_MAX, dlq_topic, retry_topic, validate_group};
 use raftmq_raft::{Command, SubscriptionGroup, Topic};
+use raftmq_remoting::Command as Request;
 use raftmq_remoting::body::perm;
 use raftmq_remoting::codes::response;
 use raftmq_remoting::header::SendHeader;
 
 use super::node::Node;
 use super::reply::Refusal;
+use super::send::Missing;
+use super::send_back::missing_group;
 
 const READ_WRITE: u32 = (perm::READ | perm::WRITE) as u32;
 const INHERIT: u32 = perm::INHERIT as u32;
 /// Queues of the topic that automatically made topics copy; RocketMQ's default.
 const AUTO_CREATE_QUEUES: u32 = 8;
 
-/// The topics that every broker has, as RocketMQ 4.9 makes them.
+/// The topics that every broker has, as RocketMQ 4.9 makes them, and the timers' of 5.x.
 fn system_topics(cluster: &str, broker_name: &str) -> Vec<Topic> {
     let plain = [
         (topic::SELF_TEST_TOPIC, 1),
         (topic::BENCHMARK_TOPIC, 16),
         (topic::OFFSET_MOVED_TOPIC, 1),
         (topic::SCHEDULE_TOPIC, 18),
+        (topic::TIMER_TOPIC, 1),
         (topic::TRACE_TOPIC, 1),
         (topic::TRANS_HALF_TOPIC, 1),
         (topic::TRANS_OP_HALF_TOPIC, 1),
@@ -58,15 +62,27 @@ pub(crate) async fn complete(node: &Node) -> Result<(), Refusal> {
 }
 
 /// Makes the topic that a send needs, if it may.
-pub(crate) async fn create_for_send(node: &Node, header: &SendHeader<'_>) -> Result<(), Refusal> {
-    let name = header.topic.as_ref();
-    if let Some(group) = group_of_retry_topic(name) {
-        if node.group.metadata().group(group).is_none() {
-            let remark = format!("subscription group not exist, {group}");
-            return Err(Refusal::new(response::SUBSCRIPTION_GROUP_NOT_EXIST, remark));
+pub(crate) async fn create_for_send(
+    node: &Node,
+    command: &Request,
+    missing: &Missing,
+) -> Result<(), Refusal> {
+    match missing {
+        Missing::Named => create_named(node, &SendHeader::decode(command)?).await,
+        Missing::Retry(group) => {
+            let group = node.group.metadata().group(group).ok_or_else(|| missing_group(group))?;
+            let queues = group.retry_queues.max(1);
+            put_if_missing(node, Topic::new(retry_topic(&group.name), queues, READ_WRITE)).await
         }
-        return create_group(node, group).await.map(drop);
+        Missing::DeadLetters(group) => {
+            put_if_missing(node, Topic::new(dlq_topic(group), 1, READ_WRITE)).await
+        }
     }
+}
+
+/// Makes the topic that a send names.
+async fn create_named(node: &Node, header: &SendHeader<'_>) -> Result<(), Refusal> {
+    let name = header.topic.as_ref();
     let missing =
         || Refusal::new(response::TOPIC_NOT_EXIST, format!("topic[{name}] not exist, apply first please!"));
     if !node.config.auto_create_topic {

@@ -29,6 +29,7 @@ use super::*;
 mod followers;
 mod groups;
 mod pull;
+mod send_back;
 
 /// What a test waits for at most.
 const PATIENCE: Duration = Duration::from_secs(10);
