@@ -44,6 +44,7 @@ mod offset_store;
 mod pool;
 mod producer;
 mod route;
+mod trace;
 
 pub use allocate::{
     AllocateMachineRoomNearby, AllocateMessageQueueAveragely, AllocateMessageQueueAveragelyByCircle,
@@ -67,3 +68,4 @@ pub use pool::ConnectionPool;
 pub use producer::{Producer, SendResult, SendStatus};
 pub use raftmq_remoting::body::{MessageQueue, TopicConfig};
 pub use route::{BrokerQueues, RouteTable, Routed, TopicRoute};
+pub use trace::AsyncTraceDispatcher;
