@@ -9,7 +9,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::{Bytes, BytesMut};
 use raftmq_message::batch::BatchMessage;
 use raftmq_message::id::UniqueKeys;
-use raftmq_message::topic::{AUTO_CREATE_TOPIC, validate_group, validate_topic};
+use raftmq_message::properties::{self, names};
+use raftmq_message::topic::{AUTO_CREATE_TOPIC, RETRY_PREFIX, validate_group, validate_topic};
 use raftmq_remoting::body::MessageQueue;
 use raftmq_remoting::codes::response;
 use raftmq_remoting::encode::write_send_request;
@@ -17,7 +18,7 @@ use raftmq_remoting::header::{SendHeader, SendResponse};
 use raftmq_remoting::{Command, Serialization};
 use tokio::time::Instant;
 
-use crate::client::{Client, Tries, local_ip, refused};
+use crate::client::{Client, LOOK_EVERY, Tries, local_ip, refused};
 use crate::error::{CallError, ClientError, SendError, SendOutcome};
 use crate::hooks::{Hooks, SendMessageContext, SendMessageHook};
 use crate::message::Message;
@@ -97,6 +98,8 @@ struct Parcel<'a> {
     properties: Cow<'a, str>,
     message_id: String,
     is_batch: bool,
+    reconsume_times: i32,
+    max_reconsume_times: Option<i32>,
 }
 
 impl Producer {
@@ -111,13 +114,15 @@ impl Producer {
         let keys = UniqueKeys::new(ip, std::process::id(), salt as u32);
         let next_queue = AtomicUsize::new((salt >> 32) as usize);
         let hooks = Hooks::default();
+        client.instance().add_producer(&group);
         Ok(Self { client, group, keys, next_queue, try_timeout, send_timeout, hooks })
     }
 
     /// Sets how long one try may take, and how long a send may take with all its tries.
     #[must_use]
-    pub fn with_timeouts(self, try_timeout: Duration, send_timeout: Duration) -> Self {
-        Self { try_timeout, send_timeout, ..self }
+    pub fn with_timeouts(mut self, try_timeout: Duration, send_timeout: Duration) -> Self {
+        (self.try_timeout, self.send_timeout) = (try_timeout, send_timeout);
+        self
     }
 
     /// Adds a hook that is called around every send but one-way ones.
@@ -164,8 +169,16 @@ impl Producer {
     pub async fn send_batch(&self, messages: &[Message]) -> Result<SendResult, SendError> {
         let (body, message_id) = self.batch(messages).map_err(never_tried)?;
         let topic = &messages[0].topic;
-        let parcel =
-            Parcel { topic, flag: 0, body: &body, properties: Cow::Borrowed(""), message_id, is_batch: true };
+        let parcel = Parcel {
+            topic,
+            flag: 0,
+            body: &body,
+            properties: Cow::Borrowed(""),
+            message_id,
+            is_batch: true,
+            reconsume_times: 0,
+            max_reconsume_times: None,
+        };
         self.deliver_hooked(parcel, messages, None).await
     }
 
@@ -187,14 +200,28 @@ impl Producer {
         check_topic(&message.topic)?;
         check_body(message.body.len())?;
         let message_id = self.message_id(message);
-        let properties = Cow::Owned(message.properties_with_id(&message_id));
+        let mut properties = message.properties_with_id(&message_id);
+        let (mut reconsume_times, mut max_reconsume_times) = (0, None);
+        if message.topic.starts_with(RETRY_PREFIX) {
+            // What is a property for the consumer that returns a message is a field of the request.
+            reconsume_times = take_number(&mut properties, names::RECONSUME_TIME).unwrap_or(0);
+            max_reconsume_times = take_number(&mut properties, names::MAX_RECONSUME_TIMES);
+        }
         let Message { topic, body, flag, .. } = message;
-        Ok(Parcel { topic, flag: *flag, body, properties, message_id, is_batch: false })
+        Ok(Parcel {
+            topic,
+            flag: *flag,
+            body,
+            properties: Cow::Owned(properties),
+            message_id,
+            is_batch: false,
+            reconsume_times,
+            max_reconsume_times,
+        })
     }
 
     fn message_id(&self, message: &Message) -> String {
-        use raftmq_message::properties::names::UNIQ_KEY;
-        message.property(UNIQ_KEY).map_or_else(|| self.keys.next(now_ms()).to_string(), str::to_owned)
+        message.property(names::UNIQ_KEY).map_or_else(|| self.keys.next(now_ms()).to_string(), str::to_owned)
     }
 
     /// The body of a batch and the ids of its messages.
@@ -309,7 +336,9 @@ impl Producer {
         });
         let answer = tokio::select! {
             answer = exchange => answer?,
-            moved = self.client.leader_moved(parcel.topic, broker_name, addr, lookup, true) => return Err(moved),
+            moved = self.client.leader_moved(parcel.topic, broker_name, addr, lookup, true, LOOK_EVERY) => {
+                return Err(moved);
+            }
         };
         read_answer(parcel, broker_name, addr, answer)
     }
@@ -369,12 +398,18 @@ impl Producer {
             born_timestamp_ms: now_ms(),
             flag: parcel.flag,
             properties: Cow::Borrowed(&parcel.properties),
-            reconsume_times: 0,
+            reconsume_times: parcel.reconsume_times,
             unit_mode: false,
-            max_reconsume_times: None,
+            max_reconsume_times: parcel.max_reconsume_times,
             batch: parcel.is_batch,
             broker_name: Some(Cow::Borrowed(broker_name)),
         }
+    }
+}
+
+impl Drop for Producer {
+    fn drop(&mut self) {
+        self.client.instance().remove_producer(&self.group);
     }
 }
 
@@ -404,6 +439,13 @@ fn leader<'r>(topic: &str, route: &'r TopicRoute, broker_name: &str) -> Result<&
         topic: topic.to_owned(),
         what: format!("leader for broker {broker_name}"),
     })
+}
+
+/// Takes a property that is a number out of a list.
+fn take_number(properties: &mut String, name: &str) -> Option<i32> {
+    let number = properties::get(properties, name)?.parse().ok();
+    *properties = properties::remove(properties, name);
+    number
 }
 
 /// Bounds the making of a connection, whatever the pool's own limit is.
