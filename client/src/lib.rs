@@ -39,13 +39,17 @@ mod consumer;
 mod error;
 mod hooks;
 mod instance;
+mod lite_pull;
 mod message;
 mod name_servers;
 mod offset_store;
 mod peer;
 mod pool;
 mod producer;
+mod pull_request;
+mod rebalance;
 mod route;
+mod subscription;
 mod trace;
 
 pub use allocate::{
@@ -60,6 +64,7 @@ pub use error::{CallError, ClientError, SendError, SendOutcome};
 pub use hooks::{
     ConsumeMessageContext, ConsumeMessageHook, ConsumeReturnType, SendMessageContext, SendMessageHook,
 };
+pub use lite_pull::{LitePullConsumer, LitePullConsumerConfig, TopicMessageQueueChangeListener};
 pub use message::{Message, MessageExt};
 pub use name_servers::{NameServers, parse_name_servers};
 pub use offset_store::{
@@ -68,6 +73,7 @@ pub use offset_store::{
 };
 pub use pool::ConnectionPool;
 pub use producer::{Producer, SendResult, SendStatus};
-pub use raftmq_remoting::body::{MessageQueue, TopicConfig};
+pub use raftmq_remoting::body::{ConsumeFromWhere, MessageModel, MessageQueue, TopicConfig};
 pub use route::{BrokerQueues, RouteTable, Routed, TopicRoute};
+pub use subscription::MessageSelector;
 pub use trace::AsyncTraceDispatcher;
