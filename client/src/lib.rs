@@ -39,6 +39,7 @@ mod consumer;
 mod error;
 mod hooks;
 mod instance;
+mod listener;
 mod lite_pull;
 mod message;
 mod name_servers;
@@ -47,6 +48,7 @@ mod peer;
 mod pool;
 mod producer;
 mod pull_request;
+mod push;
 mod rebalance;
 mod route;
 mod subscription;
@@ -64,6 +66,10 @@ pub use error::{CallError, ClientError, SendError, SendOutcome};
 pub use hooks::{
     ConsumeMessageContext, ConsumeMessageHook, ConsumeReturnType, SendMessageContext, SendMessageHook,
 };
+pub use listener::{
+    ConsumeConcurrentlyContext, ConsumeConcurrentlyStatus, ConsumeOrderlyContext, ConsumeOrderlyStatus,
+    MessageListener, MessageListenerConcurrently, MessageListenerOrderly,
+};
 pub use lite_pull::{LitePullConsumer, LitePullConsumerConfig, TopicMessageQueueChangeListener};
 pub use message::{Message, MessageExt};
 pub use name_servers::{NameServers, parse_name_servers};
@@ -73,6 +79,7 @@ pub use offset_store::{
 };
 pub use pool::ConnectionPool;
 pub use producer::{Producer, SendResult, SendStatus};
+pub use push::{PushConsumer, PushConsumerConfig};
 pub use raftmq_remoting::body::{ConsumeFromWhere, MessageModel, MessageQueue, TopicConfig};
 pub use route::{BrokerQueues, RouteTable, Routed, TopicRoute};
 pub use subscription::MessageSelector;

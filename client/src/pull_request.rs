@@ -45,7 +45,6 @@ pub(crate) struct PullRequest<'a> {
 pub(crate) struct Pulled {
     pub(crate) status: PullStatus,
     pub(crate) next_offset: i64,
-    pub(crate) max_offset: i64,
     /// Broker id to pull from next.
     pub(crate) suggested: i64,
     pub(crate) messages: Vec<MessageExt>,
@@ -135,7 +134,6 @@ fn read_answer(addr: &str, broker_name: &str, answer: Command) -> Result<Pulled,
     Ok(Pulled {
         status,
         next_offset: fields.next_begin_offset,
-        max_offset: fields.max_offset,
         suggested: fields.suggest_which_broker_id,
         messages,
     })
@@ -164,6 +162,7 @@ impl PullPauses {
     pub(crate) fn after(&mut self, error: &ClientError, refused: Duration) -> Duration {
         match error {
             ClientError::Refused { code: response::FLOW_CONTROL, .. } => PAUSE_FLOW_CONTROL,
+            ClientError::NoRoute { .. } => refused,
             error if error.is_retryable() && !error.is_stubborn() || is_unknown_subscription(error) => {
                 self.pause = (self.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
                 self.pause
