@@ -90,7 +90,12 @@ async fn load(group: Group, in_flight: u32, batch: u32, body: usize, seconds: u6
             count: u64::from(batch),
         };
         group
-            .submit(MessageBatch { records: template.clone(), count: batch, completion: Box::new(done) })
+            .submit(MessageBatch {
+                records: template.clone(),
+                count: batch,
+                command: None,
+                completion: Box::new(done),
+            })
             .expect("room");
     };
     for _ in 0..in_flight.div_ceil(batch) {

@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use raftmq_store::StoreError;
 use serde::Serialize;
 
-use crate::command::CommandError;
+use crate::command::{Command, CommandError};
 
 /// How durable an entry is before a member counts it as stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -178,7 +178,10 @@ pub struct MessageBatch {
     pub records: BytesMut,
     /// How many records.
     pub count: u32,
-    /// Told of the outcome.
+    /// What they mean for the replicated state. Both are one entry, which holds nothing else: whoever sees the one sees
+    /// the other, whatever fails in between.
+    pub command: Option<Command>,
+    /// Told of the outcome: when the entry is committed, or, with a command, when that is applied.
     pub completion: Box<dyn Completion>,
 }
 
@@ -205,6 +208,9 @@ pub enum SubmitError {
         /// The leader this member knows.
         leader: Option<u64>,
     },
+    /// The command cannot be encoded.
+    #[error("{0}")]
+    Illegal(String),
     /// This member has stopped.
     #[error("stopped")]
     Stopped,

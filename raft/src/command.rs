@@ -41,6 +41,46 @@ pub enum Command {
     PutMember(MemberAddress),
     /// Takes, renews or releases queue locks.
     LockQueues(QueueLocks),
+    /// Records how far delayed messages are delivered. Goes with the messages that were.
+    DelayProgress(DelayProgress),
+    /// Sets consumer offsets, and has each queue's next pull of the group go on from there: what consumers that are
+    /// still at work commit for it until then does not count.
+    ResetOffsets(Vec<OffsetCommit>),
+    /// Consumers have been told of resets. One that was reset anew in between, to another offset, stays.
+    ClearResets(Vec<OffsetCommit>),
+}
+
+/// How far delayed messages are delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DelayProgress {
+    /// Of a delay level: its queue is delivered in order.
+    Level {
+        /// The level, from 1.
+        level: u32,
+        /// The queue offset that was the next before.
+        from: u64,
+        /// The queue offset to be delivered next.
+        to: u64,
+    },
+    /// Of messages with a time of their own.
+    Timer {
+        /// The progress before.
+        from: TimerProgress,
+        /// The progress with it.
+        to: TimerProgress,
+    },
+}
+
+/// Which of the messages with a time of their own are delivered: of those whose place in their queue is below
+/// `scanned`, the ones whose time and place are at or before (`due_ms`, `offset`); of the others, none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimerProgress {
+    /// Queue offset.
+    pub scanned: u64,
+    /// In ms since the epoch.
+    pub due_ms: i64,
+    /// Queue offset.
+    pub offset: u64,
 }
 
 /// How a topic's messages may be tagged; carried for clients that ask.

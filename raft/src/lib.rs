@@ -32,8 +32,8 @@ pub use api::{
 };
 pub use clock::{Clock, SystemClock};
 pub use command::{
-    COMMAND_BYTES_MAX, Command, CommandError, CommandOutcome, FilterType, MemberAddress, OffsetCommit,
-    QueueLocks, SubscriptionGroup, Topic,
+    COMMAND_BYTES_MAX, Command, CommandError, CommandOutcome, DelayProgress, FilterType, MemberAddress,
+    OffsetCommit, QueueLocks, SubscriptionGroup, TimerProgress, Topic,
 };
 pub use group::{Environment, Group};
 pub use metadata::Metadata;

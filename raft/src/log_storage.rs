@@ -80,26 +80,33 @@ impl LogStorage {
 
     fn append_entry(&self, entry: Entry) -> Result<(), StoreError> {
         let id = entry_id(&entry.log_id);
-        let (kind, mut pieces, places) = match entry.payload {
+        let (kind, command, mut pieces, places) = match entry.payload {
             Payload::Frame(frame) => {
                 check_frame(&frame)?;
                 return self.store.append_frame(id, frame.bytes.as_ref()).map(drop);
             }
-            Payload::Blank => (FrameKind::Blank, Vec::new(), None),
+            Payload::Blank => (FrameKind::Blank, Vec::new(), Vec::new(), None),
             Payload::Membership(membership) => {
                 let bytes = encode_membership(&membership).map_err(|e| StoreError::Illegal(e.to_string()))?;
-                (FrameKind::Membership, vec![BytesMut::from(&bytes[..])], None)
+                (FrameKind::Membership, Vec::new(), vec![BytesMut::from(&bytes[..])], None)
             }
             Payload::Proposal(Proposal::Command(bytes)) => {
-                (FrameKind::Command, vec![BytesMut::from(&bytes[..])], None)
+                (FrameKind::Command, Vec::new(), vec![BytesMut::from(&bytes[..])], None)
             }
             Payload::Proposal(Proposal::Messages(messages)) => {
-                (FrameKind::Messages, messages.pieces, Some(messages.places))
+                (FrameKind::Messages, messages.command, messages.pieces, Some(messages.places))
             }
         };
         // Every member lays the founding entry out for itself, and all must come to the same bytes.
         let leader = if id.term == 0 { 0 } else { self.node_id };
-        let entry = NewEntry { id, kind, leader, pieces: &mut pieces, now_ms: self.clock.now_ms() };
+        let entry = NewEntry {
+            id,
+            kind,
+            leader,
+            command: &command,
+            pieces: &mut pieces,
+            now_ms: self.clock.now_ms(),
+        };
         let Some(places) = places else { return self.store.append(entry, &mut Vec::new()).map(drop) };
         let mut placed = Vec::new();
         match self.store.append(entry, &mut placed) {
@@ -111,7 +118,8 @@ impl LogStorage {
             // sent them hears why once it is committed.
             Err(e @ (StoreError::Illegal(_) | StoreError::TooLarge { .. })) => {
                 *places.0.lock() = Err(e.to_string());
-                let blank = NewEntry { id, kind: FrameKind::Blank, leader, pieces: &mut [], now_ms: 0 };
+                let blank =
+                    NewEntry { id, kind: FrameKind::Blank, leader, command: &[], pieces: &mut [], now_ms: 0 };
                 self.store.append(blank, &mut Vec::new()).map(drop)
             }
             Err(e) => Err(e),

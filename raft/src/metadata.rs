@@ -1,18 +1,20 @@
-//! The replicated state: topics, subscription groups, consumer offsets, member addresses, queue locks.
+//! The replicated state: topics, subscription groups, consumer offsets, member addresses, queue locks, how far delayed
+//! messages are delivered.
 //!
 //! It changes only by [`Metadata::apply`], in log order, so every member has the same state at the same index. Any
 //! thread may read it at any time. A command's effect depends on the command and the state alone, never on a clock.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::command::{
-    Command, CommandOutcome, MemberAddress, OffsetCommit, QueueLocks, SubscriptionGroup, Topic,
+    Command, CommandOutcome, DelayProgress, MemberAddress, OffsetCommit, QueueLocks, SubscriptionGroup,
+    TimerProgress, Topic,
 };
 
 /// The replicated state of a group.
@@ -23,6 +25,10 @@ pub struct Metadata {
     offsets: RwLock<Offsets>,
     members: RwLock<BTreeMap<u64, MemberAddress>>,
     locks: RwLock<HashMap<String, GroupLocks>>,
+    delay: RwLock<Delay>,
+    resets: RwLock<Offsets>,
+    /// How many resets wait for their pull.
+    reset_count: AtomicUsize,
     /// Counts changes of topics and groups.
     version: AtomicU64,
     version_changed: watch::Sender<u64>,
@@ -39,6 +45,14 @@ struct Lock {
     until_ms: i64,
 }
 
+/// How far delayed messages are delivered.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Delay {
+    /// Next queue offset by level.
+    levels: BTreeMap<u32, u64>,
+    timer: TimerProgress,
+}
+
 /// All of the state, as it is written into a checkpoint.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct MetadataImage {
@@ -48,6 +62,8 @@ pub(crate) struct MetadataImage {
     members: Vec<MemberAddress>,
     locks: Vec<(String, String, u32, String, i64)>,
     version: u64,
+    delay: Delay,
+    resets: Vec<OffsetCommit>,
 }
 
 impl Default for Metadata {
@@ -58,6 +74,9 @@ impl Default for Metadata {
             offsets: RwLock::default(),
             members: RwLock::default(),
             locks: RwLock::default(),
+            delay: RwLock::default(),
+            resets: RwLock::default(),
+            reset_count: AtomicUsize::new(0),
             version: AtomicU64::new(0),
             version_changed: watch::Sender::new(0),
         }
@@ -100,9 +119,32 @@ impl Metadata {
         offsets.get(group).into_iter().flat_map(|topics| flatten_offsets(group, topics)).collect()
     }
 
+    /// Where `group` has to go on in a queue: an operator has reset it, and no pull has been told yet.
+    pub fn pending_reset(&self, group: &str, topic: &str, queue_id: u32) -> Option<u64> {
+        if self.reset_count.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        self.resets.read().get(group)?.get(topic)?.get(&queue_id).copied()
+    }
+
+    /// Every reset that no pull has been told of yet.
+    pub fn pending_resets(&self) -> Vec<OffsetCommit> {
+        flatten(&self.resets.read())
+    }
+
+    /// The queue offset of a delay level's next message to be delivered.
+    pub fn delay_level(&self, level: u32) -> u64 {
+        self.delay.read().levels.get(&level).copied().unwrap_or(0)
+    }
+
+    /// Which of the messages with a time of their own are delivered.
+    pub fn timer_progress(&self) -> TimerProgress {
+        self.delay.read().timer
+    }
+
     /// How many offsets are committed in all.
     pub fn offset_count(&self) -> usize {
-        self.offsets.read().values().flat_map(HashMap::values).map(BTreeMap::len).sum()
+        count(&self.offsets.read())
     }
 
     /// Where clients reach the members, by id.
@@ -132,6 +174,7 @@ impl Metadata {
                 for topics in self.offsets.write().values_mut() {
                     topics.remove(name);
                 }
+                self.change_resets(|resets| resets.values_mut().for_each(|topics| drop(topics.remove(name))));
                 self.changed();
             }
             Command::PutGroup(group) => {
@@ -142,11 +185,15 @@ impl Metadata {
                 self.groups.write().remove(name);
                 if *clean_offsets {
                     self.offsets.write().remove(name);
+                    self.change_resets(|resets| drop(resets.remove(name)));
                 }
                 self.locks.write().remove(name);
                 self.changed();
             }
             Command::CommitOffsets(commits) => self.commit_offsets(commits),
+            Command::ResetOffsets(resets) => self.reset_offsets(resets),
+            Command::ClearResets(resets) => self.clear_resets(resets),
+            Command::DelayProgress(progress) => self.delay_progress(progress),
             Command::PutMember(member) => {
                 self.members.write().insert(member.id, member.clone());
                 self.changed();
@@ -166,8 +213,78 @@ impl Metadata {
         let mut offsets = self.offsets.write();
         // An offset that was on its way while its topic was deleted would come back with the next topic of that name.
         for commit in commits.iter().filter(|c| topics.contains_key(&c.topic)) {
+            if self.pending_reset(&commit.group, &commit.topic, commit.queue_id).is_some() {
+                continue;
+            }
             let queues = entry(entry(&mut offsets, &commit.group), &commit.topic);
             queues.insert(commit.queue_id, commit.offset);
+        }
+    }
+
+    fn reset_offsets(&self, commits: &[OffsetCommit]) {
+        // Not held back by a reset before this one.
+        self.clear_where(commits, |_, _| true);
+        self.commit_offsets(commits);
+        self.note_resets(commits);
+    }
+
+    fn note_resets(&self, resets: &[OffsetCommit]) {
+        let topics = self.topics.read();
+        let known = resets.iter().filter(|c| topics.contains_key(&c.topic));
+        self.change_resets(|pending| {
+            for reset in known {
+                entry(entry(pending, &reset.group), &reset.topic).insert(reset.queue_id, reset.offset);
+            }
+        });
+    }
+
+    fn clear_resets(&self, told: &[OffsetCommit]) {
+        self.clear_where(told, |pending, told| pending == told);
+    }
+
+    fn clear_where(&self, resets: &[OffsetCommit], clears: impl Fn(u64, u64) -> bool) {
+        self.change_resets(|pending| {
+            for reset in resets {
+                let queues = pending.get_mut(&reset.group).and_then(|topics| topics.get_mut(&reset.topic));
+                let Some(queues) = queues else { continue };
+                if queues.get(&reset.queue_id).is_some_and(|offset| clears(*offset, reset.offset)) {
+                    queues.remove(&reset.queue_id);
+                }
+            }
+        });
+    }
+
+    fn change_resets(&self, change: impl FnOnce(&mut Offsets)) {
+        let mut resets = self.resets.write();
+        change(&mut resets);
+        resets.values_mut().for_each(|topics| topics.retain(|_, queues| !queues.is_empty()));
+        resets.retain(|_, topics| !topics.is_empty());
+        self.reset_count.store(count(&resets), Ordering::Release);
+    }
+
+    /// One leader at a time delivers, and each of its steps starts where the last one ended. A step that does not has
+    /// lost or repeated messages; it must not move the progress on top of that.
+    fn delay_progress(&self, progress: &DelayProgress) {
+        let mut delay = self.delay.write();
+        let is_next = match *progress {
+            DelayProgress::Level { level, from, to } => {
+                let next = delay.levels.entry(level).or_default();
+                let is_next = *next == from;
+                if is_next {
+                    *next = to;
+                }
+                is_next
+            }
+            DelayProgress::Timer { from, to } => {
+                let is_next = delay.timer == from;
+                if is_next {
+                    delay.timer = to;
+                }
+                is_next
+            }
+        };
+        if !is_next {
+            tracing::error!(?progress, state = ?*delay, "a step of delayed delivery that does not go on from the last");
         }
     }
 
@@ -197,28 +314,29 @@ impl Metadata {
     }
 
     pub(crate) fn image(&self) -> MetadataImage {
-        let offsets = self.offsets.read();
-        let mut all_offsets: Vec<_> =
-            offsets.iter().flat_map(|(g, topics)| flatten_offsets(g, topics)).collect();
-        all_offsets.sort_by(|a, b| (&a.group, &a.topic, a.queue_id).cmp(&(&b.group, &b.topic, b.queue_id)));
         let mut locks: Vec<_> =
             self.locks.read().iter().flat_map(|(g, held)| flatten_locks(g, held)).collect();
         locks.sort();
         MetadataImage {
             topics: self.topics().iter().map(|t| (**t).clone()).collect(),
             groups: self.groups().iter().map(|g| (**g).clone()).collect(),
-            offsets: all_offsets,
+            offsets: flatten(&self.offsets.read()),
             members: self.members(),
             locks,
             version: self.version(),
+            delay: self.delay.read().clone(),
+            resets: flatten(&self.resets.read()),
         }
     }
 
     pub(crate) fn restore(&self, image: MetadataImage) {
         *self.topics.write() = image.topics.into_iter().map(|t| (t.name.clone(), Arc::new(t))).collect();
         *self.groups.write() = image.groups.into_iter().map(|g| (g.name.clone(), Arc::new(g))).collect();
+        self.change_resets(HashMap::clear);
         self.offsets.write().clear();
         self.commit_offsets(&image.offsets);
+        self.note_resets(&image.resets);
+        *self.delay.write() = image.delay;
         *self.members.write() = image.members.into_iter().map(|m| (m.id, m)).collect();
         let mut locks = self.locks.write();
         locks.clear();
@@ -236,6 +354,17 @@ fn entry<'a, V: Default>(map: &'a mut HashMap<String, V>, key: &str) -> &'a mut 
         map.insert(key.to_owned(), V::default());
     }
     map.get_mut(key).expect("inserted above")
+}
+
+fn count(offsets: &Offsets) -> usize {
+    offsets.values().flat_map(HashMap::values).map(BTreeMap::len).sum()
+}
+
+/// All of them, sorted.
+fn flatten(offsets: &Offsets) -> Vec<OffsetCommit> {
+    let mut flat: Vec<_> = offsets.iter().flat_map(|(g, topics)| flatten_offsets(g, topics)).collect();
+    flat.sort_by(|a, b| (&a.group, &a.topic, a.queue_id).cmp(&(&b.group, &b.topic, b.queue_id)));
+    flat
 }
 
 fn flatten_offsets(group: &str, topics: &HashMap<String, BTreeMap<u32, u64>>) -> Vec<OffsetCommit> {
@@ -287,6 +416,39 @@ mod tests {
     }
 
     #[test]
+    fn a_reset_holds_commits_off_until_it_is_told() {
+        let metadata = Metadata::default();
+        metadata.apply(&Command::PutTopic(Topic::new("t", 4, 6)));
+        let at = |offset| vec![OffsetCommit { group: "g".into(), topic: "t".into(), queue_id: 1, offset }];
+        let state = |metadata: &Metadata| (metadata.offset("g", "t", 1), metadata.pending_reset("g", "t", 1));
+        metadata.apply(&Command::CommitOffsets(at(50)));
+        assert_eq!(state(&metadata), (Some(50), None));
+        metadata.apply(&Command::ResetOffsets(at(10)));
+        metadata.apply(&Command::CommitOffsets(at(60)));
+        assert_eq!(state(&metadata), (Some(10), Some(10)));
+        metadata.apply(&Command::ResetOffsets(at(20)));
+        metadata.apply(&Command::ClearResets(at(10)));
+        assert_eq!(state(&metadata), (Some(20), Some(20)), "told of the first only");
+        metadata.apply(&Command::ClearResets(at(20)));
+        metadata.apply(&Command::CommitOffsets(at(21)));
+        assert_eq!(state(&metadata), (Some(21), None));
+        metadata.apply(&Command::ResetOffsets(at(5)));
+        metadata.apply(&Command::DeleteTopic { name: "t".into() });
+        assert_eq!(state(&metadata), (None, None));
+    }
+
+    #[test]
+    fn delayed_delivery_goes_on_from_where_it_was_and_from_nowhere_else() {
+        let metadata = Metadata::default();
+        let level = |from, to| Command::DelayProgress(DelayProgress::Level { level: 3, from, to });
+        metadata.apply(&level(0, 5));
+        metadata.apply(&level(0, 9));
+        assert_eq!((metadata.delay_level(3), metadata.delay_level(2)), (5, 0));
+        metadata.apply(&level(5, 9));
+        assert_eq!(metadata.delay_level(3), 9);
+    }
+
+    #[test]
     fn an_image_restores_everything() {
         let metadata = Metadata::default();
         metadata.apply(&Command::PutTopic(Topic::new("t", 4, 6)));
@@ -294,10 +456,24 @@ mod tests {
         let commit = OffsetCommit { group: "g".into(), topic: "t".into(), queue_id: 1, offset: 9 };
         metadata.apply(&Command::CommitOffsets(vec![commit.clone()]));
         metadata.apply(&lock("a", 0, 60));
+        metadata.apply(&Command::ResetOffsets(vec![OffsetCommit {
+            queue_id: 2,
+            offset: 3,
+            ..commit.clone()
+        }]));
+        metadata.apply(&Command::DelayProgress(DelayProgress::Level { level: 4, from: 0, to: 7 }));
+        let timer = TimerProgress { scanned: 5, due_ms: 6, offset: 7 };
+        metadata.apply(&Command::DelayProgress(DelayProgress::Timer {
+            from: TimerProgress::default(),
+            to: timer,
+        }));
         let restored = Metadata::default();
         restored.restore(metadata.image());
         assert_eq!(restored.image(), metadata.image());
         assert_eq!(restored.offset("g", "t", 1), Some(9));
+        assert_eq!(restored.offset("g", "t", 2), Some(3));
+        assert_eq!(restored.pending_reset("g", "t", 2), Some(3));
+        assert_eq!((restored.delay_level(4), restored.timer_progress()), (7, timer));
         assert_eq!(restored.apply(&lock("b", 1, 60)), CommandOutcome::Locked(vec![]));
         metadata.apply(&Command::DeleteTopic { name: "t".into() });
         assert_eq!(metadata.offset("g", "t", 1), None);

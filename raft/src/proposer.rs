@@ -38,10 +38,32 @@ pub(crate) struct Proposer {
 
 #[derive(Default)]
 struct State {
-    waiting: VecDeque<MessageBatch>,
+    waiting: VecDeque<Waiting>,
     bytes: usize,
     proposals: usize,
     closed: bool,
+}
+
+/// A batch with its command encoded.
+struct Waiting {
+    records: BytesMut,
+    count: usize,
+    /// Empty where there is none.
+    command: Vec<u8>,
+    completion: Box<dyn Completion>,
+}
+
+impl Waiting {
+    fn new(batch: MessageBatch) -> Result<Self, SubmitError> {
+        let MessageBatch { records, count, command, completion } = batch;
+        let command = command.map(|command| command.encode()).transpose();
+        let command = command.map_err(|e| SubmitError::Illegal(e.to_string()))?.unwrap_or_default();
+        Ok(Self { records, count: count as usize, command, completion })
+    }
+
+    fn bytes(&self) -> usize {
+        self.records.len() + self.command.len()
+    }
 }
 
 impl Proposer {
@@ -53,11 +75,12 @@ impl Proposer {
 
     /// Takes a batch, or says why not; then its completion is not called.
     pub(crate) fn submit(&self, batch: MessageBatch) -> Result<(), SubmitError> {
+        let batch = Waiting::new(batch)?;
         let mut state = self.state.lock();
         if state.closed {
             return Err(SubmitError::Stopped);
         }
-        let bytes = state.bytes + batch.records.len();
+        let bytes = state.bytes + batch.bytes();
         // A batch of any size is taken when nothing else is on its way.
         if bytes > BYTES_ON_THEIR_WAY_MAX && state.bytes > 0 {
             return Err(SubmitError::Busy { bytes: state.bytes, limit: BYTES_ON_THEIR_WAY_MAX });
@@ -102,15 +125,15 @@ impl Proposer {
         self.refuse(waiting, &ProposeError::NotLeader { leader });
     }
 
-    fn refuse(&self, waiting: VecDeque<MessageBatch>, error: &ProposeError) {
-        self.state.lock().bytes -= waiting.iter().map(|batch| batch.records.len()).sum::<usize>();
+    fn refuse(&self, waiting: VecDeque<Waiting>, error: &ProposeError) {
+        self.state.lock().bytes -= waiting.iter().map(Waiting::bytes).sum::<usize>();
         for batch in waiting {
             batch.completion.complete(Err(error));
         }
     }
 
-    /// The batches of the next entry; none while the pipeline is full.
-    fn take(&self) -> Vec<MessageBatch> {
+    /// The batches of the next entry; none while the pipeline is full. One with a command is alone in its entry.
+    fn take(&self) -> Vec<Waiting> {
         let mut state = self.state.lock();
         let mut batches = Vec::new();
         let mut bytes = 0;
@@ -118,11 +141,15 @@ impl Proposer {
             return batches;
         }
         while let Some(next) = state.waiting.front() {
-            if bytes > 0 && bytes + next.records.len() > self.entry_bytes {
+            let is_alone = !next.command.is_empty();
+            if bytes > 0 && (is_alone || bytes + next.bytes() > self.entry_bytes) {
                 break;
             }
-            bytes += next.records.len();
+            bytes += next.bytes();
             batches.extend(state.waiting.pop_front());
+            if is_alone {
+                break;
+            }
         }
         state.proposals += usize::from(!batches.is_empty());
         batches
@@ -130,20 +157,22 @@ impl Proposer {
 
     fn proposal(
         self: &Arc<Self>,
-        batches: Vec<MessageBatch>,
+        batches: Vec<Waiting>,
     ) -> (Proposal, WriteResponder<ClientWriteResult<TypeConfig>>) {
         let mut pieces: Vec<BytesMut> = Vec::with_capacity(batches.len());
         let mut completions = Vec::with_capacity(batches.len());
-        let mut bytes = 0;
+        let (mut bytes, mut command) = (0, Vec::new());
         for batch in batches {
-            bytes += batch.records.len();
+            bytes += batch.bytes();
+            command = batch.command;
             pieces.push(batch.records);
-            completions.push((batch.count as usize, batch.completion));
+            completions.push((batch.count, batch.completion));
         }
+        let at_commit = command.is_empty();
         let places = Arc::new(Places::default());
-        let proposal = Proposal::Messages(MessageProposal { pieces, places: places.clone() });
+        let proposal = Proposal::Messages(MessageProposal { command, pieces, places: places.clone() });
         let waiting = MessagesWaiting { proposer: self.clone(), places, completions, bytes, answered: false };
-        (proposal, WriteResponder::messages(waiting))
+        (proposal, WriteResponder::messages(waiting, at_commit))
     }
 
     fn done(&self, bytes: usize) {
@@ -228,13 +257,16 @@ impl<T: Send + 'static> WriteResponder<T> {
 }
 
 impl WriteResponder<ClientWriteResult<TypeConfig>> {
-    fn messages(waiting: MessagesWaiting) -> Self {
+    /// Messages with a command are answered when that is applied.
+    fn messages(waiting: MessagesWaiting, at_commit: bool) -> Self {
         let waiting = Arc::new(Mutex::new(Some(waiting)));
-        let at_commit = waiting.clone();
-        let on_commit = Box::new(move || {
-            if let Some(waiting) = at_commit.lock().take() {
-                waiting.committed();
-            }
+        let for_commit = waiting.clone();
+        let on_commit = at_commit.then(|| -> Box<dyn FnOnce() + Send> {
+            Box::new(move || {
+                if let Some(waiting) = for_commit.lock().take() {
+                    waiting.committed();
+                }
+            })
         });
         let on_complete = Box::new(move |result: ClientWriteResult<TypeConfig>| {
             let Some(mut waiting) = waiting.lock().take() else { return };
@@ -243,7 +275,7 @@ impl WriteResponder<ClientWriteResult<TypeConfig>> {
                 Err(e) => waiting.failed(&propose_error(&e)),
             }
         });
-        Self { on_commit: Some(on_commit), on_complete }
+        Self { on_commit, on_complete }
     }
 }
 

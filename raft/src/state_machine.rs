@@ -12,7 +12,7 @@ use openraft::entry::RaftPayload;
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{OptionalSend, RaftSnapshotBuilder, Snapshot, SnapshotMeta};
 use parking_lot::Mutex;
-use raftmq_store::{EntryId, FrameKind, Store, StoreError};
+use raftmq_store::{EntryId, Store, StoreError};
 use serde::{Deserialize, Serialize};
 
 use crate::api::StartError;
@@ -114,11 +114,14 @@ impl Shared {
 
     fn apply(&self, entry: &Entry) -> Result<CommandOutcome, io::Error> {
         let outcome = match &entry.payload {
-            Payload::Frame(frame) if frame.kind == FrameKind::Command => {
-                let command = Command::decode(frame.payload())
-                    .map_err(|e| io::Error::other(format!("command in entry {}: {e}", entry.log_id)))?;
-                self.metadata.apply(&command)
-            }
+            Payload::Frame(frame) => match frame.command() {
+                Some(command) => {
+                    let command = Command::decode(command)
+                        .map_err(|e| io::Error::other(format!("command in entry {}: {e}", entry.log_id)))?;
+                    self.metadata.apply(&command)
+                }
+                None => CommandOutcome::Done,
+            },
             Payload::Proposal(_) => {
                 return Err(io::Error::other(format!("entry {} was not read from the log", entry.log_id)));
             }

@@ -9,7 +9,7 @@ use openraft::entry::{RaftEntry, RaftPayload};
 use openraft::impls::leader_id_std;
 use openraft::{BasicNode, OptionalSend};
 use parking_lot::Mutex;
-use raftmq_store::{EntryId, FrameKind, LogFrame, LogSlice, Placed};
+use raftmq_store::{EntryId, FrameHeader, FrameKind, LogFrame, LogSlice, Placed};
 use serde::{Deserialize, Serialize};
 
 use crate::command::CommandOutcome;
@@ -67,6 +67,8 @@ pub(crate) enum Proposal {
 
 #[derive(Debug)]
 pub(crate) struct MessageProposal {
+    /// An encoded command that goes with them; empty where there is none.
+    pub(crate) command: Vec<u8>,
     pub(crate) pieces: Vec<BytesMut>,
     pub(crate) places: Arc<Places>,
 }
@@ -97,6 +99,7 @@ impl fmt::Display for Proposal {
 #[derive(Clone)]
 pub(crate) struct Frame {
     pub(crate) kind: FrameKind,
+    command_len: u32,
     pub(crate) bytes: FrameBytes,
 }
 
@@ -116,6 +119,19 @@ impl AsRef<[u8]> for FrameBytes {
 }
 
 impl Frame {
+    pub(crate) fn new(header: &FrameHeader, bytes: FrameBytes) -> Self {
+        Self { kind: header.kind, command_len: header.command_len, bytes }
+    }
+
+    /// The encoded command it carries: all of a command's payload, or what stands in front of messages.
+    pub(crate) fn command(&self) -> Option<&[u8]> {
+        match self.kind {
+            FrameKind::Command => Some(self.payload()),
+            FrameKind::Messages if self.command_len > 0 => self.payload().get(..self.command_len as usize),
+            _ => None,
+        }
+    }
+
     pub(crate) fn payload(&self) -> &[u8] {
         self.bytes.as_ref().get(raftmq_store::FRAME_HEADER_BYTES..).unwrap_or_default()
     }
@@ -185,7 +201,7 @@ impl From<LogFrame> for Entry {
     fn from(frame: LogFrame) -> Self {
         Self {
             log_id: log_id(frame.id()),
-            payload: Payload::Frame(Frame { kind: frame.header.kind, bytes: FrameBytes::Log(frame.bytes) }),
+            payload: Payload::Frame(Frame::new(&frame.header, FrameBytes::Log(frame.bytes))),
         }
     }
 }

@@ -329,7 +329,7 @@ fn entry_of(bytes: Bytes) -> Result<Entry, WireError> {
     match decode_frame(&bytes) {
         Ok((header, _, _)) if header.kind != FrameKind::Filler && header.index < u64::MAX / 2 => Ok(Entry {
             log_id: log_id(EntryId { term: header.term, index: header.index }),
-            payload: Payload::Frame(Frame { kind: header.kind, bytes: FrameBytes::Wire(bytes) }),
+            payload: Payload::Frame(Frame::new(&header, FrameBytes::Wire(bytes))),
         }),
         _ => Err(bad),
     }
@@ -450,6 +450,7 @@ mod tests {
             kind: FrameKind::Blank,
             payload_len: 0,
             records: 0,
+            command_len: 0,
             term,
             index,
             physical_offset: 0,

@@ -10,8 +10,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use raftmq_message::builder::RecordParts;
 use raftmq_raft::{
-    Command, Completion, FlushMode, Group, GroupConfig, Member, MessageBatch, Position, ProposeError, Role,
-    StartError, Topic,
+    Command, Completion, DelayProgress, FlushMode, Group, GroupConfig, Member, MessageBatch, Position,
+    ProposeError, Role, StartError, Topic,
 };
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -106,7 +106,15 @@ fn batch(
         parts.encode_into(&mut records).unwrap();
     }
     let (sender, outcome) = oneshot::channel();
-    (MessageBatch { records, count: bodies.len() as u32, completion: Box::new(Tell(sender)) }, outcome)
+    (
+        MessageBatch {
+            records,
+            count: bodies.len() as u32,
+            command: None,
+            completion: Box::new(Tell(sender)),
+        },
+        outcome,
+    )
 }
 
 async fn send(leader: &Group, queue_id: i32, bodies: &[String]) -> Vec<Position> {
@@ -209,6 +217,61 @@ async fn leadership_is_handed_over() {
     let positions = send(&second, 0, &bodies("b", 1)).await;
     assert_eq!(positions[0].queue_offset, 10);
     stop_all(&groups).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_and_the_command_with_them_are_one_entry() {
+    let dir = tempfile::tempdir().unwrap();
+    let members = members();
+    let mut groups = start_all(&members, dir.path()).await;
+    let mut expected = Vec::new();
+    let mut next = 0;
+    for round in 0..3 {
+        let leader = leader(&groups).await;
+        assert_eq!(leader.metadata().delay_level(1), next);
+        // Messages without a command around it, so that they could be joined.
+        let plain = [bodies("before", 3), bodies("after", 3)];
+        let due = bodies(&format!("due{round}"), 100);
+        let (mut with_command, outcome) = batch(0, &due);
+        let progress = DelayProgress::Level { level: 1, from: next, to: next + 100 };
+        with_command.command = Some(Command::DelayProgress(progress));
+        let (before, told_before) = batch(1, &plain[0]);
+        let (after, told_after) = batch(1, &plain[1]);
+        for batch in [before, with_command, after] {
+            leader.submit(batch).unwrap();
+        }
+        let positions = timeout(PATIENCE, outcome).await.unwrap().unwrap().unwrap();
+        // Told when it is applied, not only committed.
+        next += 100;
+        assert_eq!(leader.metadata().delay_level(1), next);
+        assert_eq!((positions.len(), positions[0].queue_offset), (100, expected.len() as u64));
+        for told in [told_before, told_after] {
+            assert_eq!(timeout(PATIENCE, told).await.unwrap().unwrap().unwrap().len(), 3);
+        }
+        expected.extend(due);
+
+        let gone = leader.status().node_id;
+        leader.shutdown().await;
+        groups.retain(|g| g.status().node_id != gone);
+        groups.push(start(gone, &members, dir.path()).await);
+    }
+    for group in &groups {
+        eventually("a member with every message", || read_all(group, 0).len() == expected.len()).await;
+        assert_eq!(read_all(group, 0), expected);
+        eventually("the progress", || group.metadata().delay_level(1) == next).await;
+    }
+    stop_all(&groups).await;
+
+    // Refused messages take their command with them.
+    let again = start_all(&members, dir.path()).await;
+    let leader = leader(&again).await;
+    let (mut refused, outcome) = batch(raftmq_store::QUEUE_ID_MAX as i32 + 1, &bodies("a", 1));
+    refused.command =
+        Some(Command::DelayProgress(DelayProgress::Level { level: 1, from: next, to: next + 1 }));
+    leader.submit(refused).unwrap();
+    assert!(matches!(timeout(PATIENCE, outcome).await.unwrap().unwrap(), Err(ProposeError::Refused(_))));
+    assert_eq!(leader.metadata().delay_level(1), next);
+    stop_all(&again).await;
 }
 
 #[tokio::test]

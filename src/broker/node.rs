@@ -137,7 +137,7 @@ impl Node {
     pub(crate) fn submit_refusal(&self, error: &SubmitError) -> Refusal {
         match error {
             SubmitError::NotLeader { leader } => self.not_leader(*leader),
-            SubmitError::Busy { .. } | SubmitError::Stopped => error.into(),
+            SubmitError::Busy { .. } | SubmitError::Illegal(_) | SubmitError::Stopped => error.into(),
         }
     }
 

@@ -103,6 +103,7 @@ impl From<&SubmitError> for Refusal {
     fn from(error: &SubmitError) -> Self {
         match error {
             SubmitError::Busy { .. } => Self::busy(error),
+            SubmitError::Illegal(_) => Self::error(error.to_string()),
             SubmitError::NotLeader { .. } | SubmitError::Stopped => Self::unavailable(error.to_string()),
         }
     }

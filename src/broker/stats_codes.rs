@@ -198,7 +198,7 @@ fn earliest_store_time(node: &Node) -> i64 {
             break;
         }
         if frame.header.kind == FrameKind::Messages {
-            return RecordView::parse(frame.payload()).map_or(-1, |record| record.store_timestamp_ms());
+            return RecordView::parse(frame.records()).map_or(-1, |record| record.store_timestamp_ms());
         }
     }
     -1

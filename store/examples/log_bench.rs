@@ -66,7 +66,7 @@ impl Bench {
         self.placed.clear();
         let id = EntryId { term: 1, index: self.index };
         let pieces = &mut [records];
-        let entry = NewEntry { id, kind: FrameKind::Messages, leader: 1, pieces, now_ms: 1 };
+        let entry = NewEntry { id, kind: FrameKind::Messages, leader: 1, command: &[], pieces, now_ms: 1 };
         self.store.append(entry, &mut self.placed)?;
         self.index += 1;
         Ok(since.elapsed())

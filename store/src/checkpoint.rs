@@ -192,7 +192,8 @@ mod tests {
         let log = Arc::new(open_log(disk.clone(), &log_dir, 64 * 1024, 7, marks).unwrap().0);
         for index in 0..3 {
             let id = EntryId { term: 1, index };
-            let entry = NewEntry { id, kind: FrameKind::Blank, leader: 1, pieces: &mut [], now_ms: 0 };
+            let entry =
+                NewEntry { id, kind: FrameKind::Blank, leader: 1, command: &[], pieces: &mut [], now_ms: 0 };
             log.append(entry, &mut Vec::new()).unwrap();
         }
         let flusher = Flusher::new(log.clone(), marks_file, marks, FlushMode::Async, Box::new(|_| ()));

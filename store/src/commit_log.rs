@@ -34,7 +34,9 @@ pub struct NewEntry<'a> {
     pub kind: FrameKind,
     /// This node; zero for an entry that founds the group.
     pub leader: u64,
-    /// The payload in pieces. Each piece of messages holds whole records, which are patched in place.
+    /// A command that belongs to messages and stands in front of them; empty where there is none.
+    pub command: &'a [u8],
+    /// The payload, or the rest of it, in pieces. Each piece of messages holds whole records, which are patched in place.
     pub pieces: &'a mut [BytesMut],
     /// The leader's clock, in ms since the epoch: the store timestamp of messages.
     pub now_ms: i64,
@@ -179,35 +181,45 @@ impl CommitLog {
     /// [`StoreError::Illegal`], [`StoreError::TooLarge`] and [`StoreError::Divergence`] refuse the entry, and nothing
     /// has changed. Where the disk refused to write, nothing can be appended any more.
     pub fn append(&self, entry: NewEntry<'_>, placed: &mut Vec<Placed>) -> Result<Appended, StoreError> {
-        let NewEntry { id, kind, leader, pieces, now_ms } = entry;
+        let NewEntry { id, kind, leader, command, pieces, now_ms } = entry;
         if kind == FrameKind::Filler {
             return Err(StoreError::Illegal("a filler is not an entry".into()));
         }
+        if kind != FrameKind::Messages && !command.is_empty() {
+            return Err(StoreError::Illegal(format!("a command beside an entry of kind {kind:?}")));
+        }
         let mut writer = self.writer.lock();
         writer.check_next(id)?;
-        let payload_len = pieces.iter().map(|p| p.len()).sum();
+        let payload_len = command.len() + pieces.iter().map(|p| p.len()).sum::<usize>();
         self.check_size(payload_len)?;
         let room = self.room_for(&writer.tail, FRAME_HEADER_BYTES + payload_len);
         self.segments.ensure(room.start)?;
 
         let first_new = placed.len();
         if kind == FrameKind::Messages {
-            writer.offsets.place(pieces, room.start + FRAME_HEADER_BYTES as u64, now_ms, placed)?;
+            let records_at = (FRAME_HEADER_BYTES + command.len()) as u64;
+            writer.offsets.place(pieces, room.start + records_at, now_ms, placed)?;
         }
         let header = FrameHeader {
             kind,
             payload_len: payload_len as u32,
             records: (placed.len() - first_new) as u32,
+            command_len: command.len() as u32,
             term: id.term,
             index: id.index,
             physical_offset: room.start,
             leader,
             chain: room.chain,
-            payload_checksum: pieces.iter().fold(0, |checksum, piece| crc32c::crc32c_append(checksum, piece)),
+            payload_checksum: pieces
+                .iter()
+                .fold(crc32c::crc32c(command), |checksum, piece| crc32c::crc32c_append(checksum, piece)),
         };
         let (bytes, checksum) = header.encode();
-        let mut slices = Vec::with_capacity(1 + pieces.len());
+        let mut slices = Vec::with_capacity(2 + pieces.len());
         slices.push(IoSlice::new(&bytes));
+        if !command.is_empty() {
+            slices.push(IoSlice::new(command));
+        }
         slices.extend(pieces.iter().map(|p| IoSlice::new(p)));
         let written = self.write(&mut writer, &room, &header, checksum, &slices);
         if written.is_err() {
@@ -236,8 +248,11 @@ impl CommitLog {
             )));
         }
         self.segments.ensure(room.start)?;
-        let messages = if header.kind == FrameKind::Messages { payload } else { &[] };
-        let records = writer.offsets.check(messages, room.start + FRAME_HEADER_BYTES as u64)?;
+        let messages = match header.kind {
+            FrameKind::Messages => &payload[header.command_len as usize..],
+            _ => &[],
+        };
+        let records = writer.offsets.check(messages, room.start + header.records_at() as u64)?;
         if records != header.records {
             writer.offsets.take_back(messages)?;
             return Err(StoreError::Divergence(format!(
@@ -357,7 +372,7 @@ impl CommitLog {
         let mut walk = self.walk(tail.end);
         while let Some(frame) = walk.next()? {
             if frame.header.kind == FrameKind::Messages {
-                writer.offsets.take_back(frame.payload())?;
+                writer.offsets.take_back(frame.records())?;
             }
         }
         writer.tail = tail;
@@ -433,6 +448,7 @@ fn filler(tail: &Tail, left: u64) -> FrameHeader {
         kind: FrameKind::Filler,
         payload_len: (left - FRAME_HEADER_BYTES as u64) as u32,
         records: 0,
+        command_len: 0,
         term: tail.last.map_or(0, |l| l.term),
         index: tail.last.map_or(0, |l| l.index),
         physical_offset: tail.end,

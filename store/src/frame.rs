@@ -16,8 +16,11 @@
 //! | 40 | 8 | leader: the node that laid the frame out; zero for a founding entry |
 //! | 48 | 4 | chain: the header checksum of the frame before it; the group's seed for the first |
 //! | 52 | 4 | payload checksum |
-//! | 56 | 4 | zero |
+//! | 56 | 4 | bytes of command in front of the records; zero unless the kind is messages |
 //! | 60 | 4 | header checksum, over bytes 0 to 59 |
+//!
+//! The payload of messages may begin with a command that belongs to them: what they mean for the replicated state is then
+//! one entry with them.
 //!
 //! Checksums are CRC-32C. The header checksum covers the payload's, and the next frame's header covers it in turn, so
 //! two logs with the same last header checksum hold the same bytes. A filler ends a segment in which the next frame
@@ -40,14 +43,14 @@ const PHYSICAL_OFFSET_AT: usize = 32;
 const LEADER_AT: usize = 40;
 const CHAIN_AT: usize = 48;
 const PAYLOAD_CHECKSUM_AT: usize = 52;
-const RESERVED_AT: usize = 56;
+const COMMAND_LEN_AT: usize = 56;
 const HEADER_CHECKSUM_AT: usize = 60;
 
 /// What a frame's payload is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum FrameKind {
-    /// Message records back to back.
+    /// Message records back to back, behind a command where one belongs to them.
     Messages = 1,
     /// A change of the replicated state.
     Command = 2,
@@ -81,6 +84,8 @@ pub struct FrameHeader {
     pub payload_len: u32,
     /// Message records in it.
     pub records: u32,
+    /// Bytes of a command in front of the records.
+    pub command_len: u32,
     /// Term of the entry.
     pub term: u64,
     /// Index of the entry.
@@ -108,6 +113,8 @@ pub enum FrameError {
     Kind(u8),
     /// A byte that must be zero is not.
     Reserved,
+    /// A command where none can be, or one longer than the payload.
+    CommandLen(u32),
     /// Fewer bytes than the header announces.
     Truncated { announced: usize, found: usize },
     /// The payload's checksum is another.
@@ -126,6 +133,7 @@ impl fmt::Display for FrameError {
             }
             Self::Kind(kind) => write!(f, "unknown frame kind {kind}"),
             Self::Reserved => write!(f, "frame header with bytes that must be zero and are not"),
+            Self::CommandLen(len) => write!(f, "frame header with an impossible command of {len} bytes"),
             Self::Truncated { announced, found } => {
                 write!(f, "a frame of {announced} bytes was announced, {found} are there")
             }
@@ -155,6 +163,7 @@ impl FrameHeader {
         bytes[CHAIN_AT..CHAIN_AT + 4].copy_from_slice(&self.chain.to_le_bytes());
         bytes[PAYLOAD_CHECKSUM_AT..PAYLOAD_CHECKSUM_AT + 4]
             .copy_from_slice(&self.payload_checksum.to_le_bytes());
+        bytes[COMMAND_LEN_AT..COMMAND_LEN_AT + 4].copy_from_slice(&self.command_len.to_le_bytes());
         let checksum = crc32c::crc32c(&bytes[..HEADER_CHECKSUM_AT]);
         bytes[HEADER_CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
         (bytes, checksum)
@@ -173,13 +182,18 @@ impl FrameHeader {
         }
         let kind = FrameKind::from_byte(header[5]).ok_or(FrameError::Kind(header[5]))?;
         // With these fixed, a decoded header encodes to the same bytes and the same checksum again.
-        if header[6..PAYLOAD_LEN_AT] != [0; 2] || header[RESERVED_AT..HEADER_CHECKSUM_AT] != [0; 4] {
+        if header[6..PAYLOAD_LEN_AT] != [0; 2] {
             return Err(FrameError::Reserved);
+        }
+        let (payload_len, command_len) = (u32_at(header, PAYLOAD_LEN_AT), u32_at(header, COMMAND_LEN_AT));
+        if command_len > 0 && (kind != FrameKind::Messages || command_len > payload_len) {
+            return Err(FrameError::CommandLen(command_len));
         }
         let decoded = Self {
             kind,
-            payload_len: u32_at(header, PAYLOAD_LEN_AT),
+            payload_len,
             records: u32_at(header, RECORDS_AT),
+            command_len,
             term: u64_at(header, TERM_AT),
             index: u64_at(header, INDEX_AT),
             physical_offset: u64_at(header, PHYSICAL_OFFSET_AT),
@@ -188,6 +202,11 @@ impl FrameHeader {
             payload_checksum: u32_at(header, PAYLOAD_CHECKSUM_AT),
         };
         Ok((decoded, stored))
+    }
+
+    /// How far into the frame the records of messages begin.
+    pub fn records_at(&self) -> usize {
+        FRAME_HEADER_BYTES + self.command_len as usize
     }
 
     /// Length of header and payload in bytes.
@@ -235,6 +254,7 @@ mod tests {
             kind: FrameKind::Command,
             payload_len: payload.len() as u32,
             records: 0,
+            command_len: 0,
             term: 7,
             index: 42,
             physical_offset: 4096,
@@ -269,13 +289,25 @@ mod tests {
 
     #[test]
     fn bytes_that_must_be_zero_are_checked() {
-        for at in [6, 7, 56, 59] {
+        for at in [6, 7] {
             let mut bytes = frame(b"");
             bytes[at] = 1;
             let checksum = crc32c::crc32c(&bytes[..HEADER_CHECKSUM_AT]);
             bytes[HEADER_CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
             assert_eq!(decode_frame(&bytes), Err(FrameError::Reserved));
         }
+    }
+
+    #[test]
+    fn a_command_has_to_fit_and_to_belong_to_messages() {
+        let with = |kind, command_len| {
+            let (header, _) = FrameHeader::decode(&frame(b"payload")).unwrap();
+            let (bytes, _) = FrameHeader { kind, command_len, ..header }.encode();
+            FrameHeader::decode(&bytes).map(|(header, _)| header.records_at())
+        };
+        assert_eq!(with(FrameKind::Messages, 7), Ok(64 + 7));
+        assert_eq!(with(FrameKind::Messages, 8), Err(FrameError::CommandLen(8)));
+        assert_eq!(with(FrameKind::Command, 1), Err(FrameError::CommandLen(1)));
     }
 
     proptest! {

@@ -90,7 +90,7 @@ impl FrameCheck {
         }
         let mut records = 0;
         if header.kind == FrameKind::Messages {
-            for record in raftmq_message::RecordIter::new(payload) {
+            for record in raftmq_message::RecordIter::new(&payload[header.command_len as usize..]) {
                 self.newest_ms = self.newest_ms.max(record.map_err(|e| e.to_string())?.store_timestamp_ms());
                 records += 1;
             }

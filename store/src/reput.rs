@@ -208,7 +208,7 @@ impl Reput {
                 )));
             };
             if frame.header.kind == FrameKind::Messages {
-                self.dispatch_records(frame.payload(), &mut touched)?;
+                self.dispatch_records(frame.records(), &mut touched)?;
             }
         }
         self.publish(touched, position)

@@ -17,7 +17,7 @@ use crate::directory::{self, Identity};
 use crate::disk::Disk;
 use crate::error::StoreError;
 use crate::flush::{FlushCallback, FlushMode, Flusher};
-use crate::frame::{FRAME_HEADER_BYTES, FrameKind};
+use crate::frame::FrameKind;
 use crate::index_file::IndexShape;
 use crate::index_files::IndexFiles;
 use crate::marks::{EntryId, MarksFile};
@@ -371,8 +371,8 @@ fn seed_offsets(log: &CommitLog, queues: &ConsumeQueues, dispatched: u64) -> Res
         let mut walk = log.walk(dispatched);
         while let Some(frame) = walk.next()? {
             if frame.header.kind == FrameKind::Messages {
-                let start = frame.header.physical_offset + FRAME_HEADER_BYTES as u64;
-                offsets.check(frame.payload(), start)?;
+                let start = frame.header.physical_offset + frame.header.records_at() as u64;
+                offsets.check(frame.records(), start)?;
             }
         }
         Ok(())

@@ -26,6 +26,11 @@ impl LogFrame {
     pub fn payload(&self) -> &[u8] {
         &self.bytes.as_ref()[FRAME_HEADER_BYTES..]
     }
+
+    /// Of messages, the records: what is behind the command.
+    pub fn records(&self) -> &[u8] {
+        &self.bytes.as_ref()[self.header.records_at()..]
+    }
 }
 
 /// A walk over the entries of a log, in order.

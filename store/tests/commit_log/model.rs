@@ -13,6 +13,8 @@ pub(crate) struct Entry {
     pub(crate) id: EntryId,
     pub(crate) kind: FrameKind,
     pub(crate) messages: Vec<Message>,
+    /// The command in front of the messages.
+    pub(crate) command: Vec<u8>,
     /// The frame as it was read back right after the append.
     pub(crate) frame: Vec<u8>,
 }
@@ -72,7 +74,7 @@ impl Model {
         let (starts, _) = self.layout();
         let mut derived = DerivedModel::default();
         for (entry, start) in self.entries[..entries].iter().zip(starts) {
-            let mut physical_offset = start + HEADER;
+            let mut physical_offset = start + HEADER + entry.command.len() as u64;
             for message in &entry.messages {
                 let size = crate::support::records(std::slice::from_ref(message)).len() as u32;
                 let unit = Unit { physical_offset, size, tags_code: raftmq_message::hash::tags_code("TagA") };
@@ -110,7 +112,7 @@ impl Model {
             assert_eq!((frame.id(), frame.header.kind), (entry.id, entry.kind));
             assert_eq!((frame.header.physical_offset, &frame.bytes[..]), (*start, &entry.frame[..]));
             assert_eq!(&log.frame(entry.id.index).unwrap().unwrap().bytes[..], &entry.frame[..]);
-            let of_messages = if entry.kind == FrameKind::Messages { frame.payload() } else { &[] };
+            let of_messages = if entry.kind == FrameKind::Messages { frame.records() } else { &[] };
             let mut count = 0;
             for (record, message) in RecordIter::new(of_messages).zip(&entry.messages) {
                 let record = record.unwrap();

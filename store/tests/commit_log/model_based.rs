@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use raftmq_store::{FrameKind, Store, StoreError};
 
 use crate::model::{Entry, Model};
-use crate::support::{Message, append_pieces, id, log_bytes, open, records, temp_dir};
+use crate::support::{Message, append_beside, append_pieces, id, log_bytes, open, records, temp_dir};
 
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
@@ -82,11 +82,16 @@ impl Member {
 
     pub(crate) fn append(&mut self, kind: FrameKind, messages: Vec<Message>, mut pieces: Vec<BytesMut>) {
         let id = id(self.term, self.model.next_index());
-        let (appended, placed) = append_pieces(self.store(), id, kind, &mut pieces).unwrap();
+        // Every third entry of messages has a command of some length in front of it.
+        let command = match (kind, self.serial % 3) {
+            (FrameKind::Messages, 0) => vec![9; (self.serial % 50) as usize],
+            _ => Vec::new(),
+        };
+        let (appended, placed) = append_beside(self.store(), id, kind, &command, &mut pieces).unwrap();
         let frame = self.store().log().frame(id.index).unwrap().unwrap();
         assert_eq!((frame.header.physical_offset, frame.header.end()), (appended.start, appended.end));
-        assert_eq!(frame.payload(), pieces.concat());
-        self.model.entries.push(Entry { id, kind, messages, frame: frame.bytes.to_vec() });
+        assert_eq!(frame.payload(), [&command[..], &pieces.concat()].concat());
+        self.model.entries.push(Entry { id, kind, messages, command, frame: frame.bytes.to_vec() });
         assert_eq!(placed, self.model.last_placed());
     }
 

@@ -318,6 +318,7 @@ fn store_timestamps_do_not_go_back_after_a_restart() {
             id: id(1, index),
             kind: FrameKind::Messages,
             leader: 1,
+            command: &[],
             pieces: &mut pieces,
             now_ms,
         };

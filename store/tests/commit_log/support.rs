@@ -95,8 +95,19 @@ pub(crate) fn append_pieces(
     kind: FrameKind,
     pieces: &mut [BytesMut],
 ) -> Result<(Appended, Vec<Placed>), StoreError> {
+    append_beside(store, id, kind, &[], pieces)
+}
+
+/// The same, with a command in front of them.
+pub(crate) fn append_beside(
+    store: &Store,
+    id: EntryId,
+    kind: FrameKind,
+    command: &[u8],
+    pieces: &mut [BytesMut],
+) -> Result<(Appended, Vec<Placed>), StoreError> {
     let mut placed = Vec::new();
-    let entry = NewEntry { id, kind, leader: 1, pieces, now_ms: 1_000_000 + id.index as i64 };
+    let entry = NewEntry { id, kind, leader: 1, command, pieces, now_ms: 1_000_000 + id.index as i64 };
     let appended = store.append(entry, &mut placed);
     assert!(appended.is_ok() || placed.is_empty());
     Ok((appended?, placed))
