@@ -4,7 +4,9 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use raftmq_client::{Client, ClientConfig, LitePullConsumer, LitePullConsumerConfig, Message, MessageSelector};
+use raftmq_client::{
+    Client, ClientConfig, LitePullConsumer, LitePullConsumerConfig, Message, MessageSelector,
+};
 use raftmq_client::{ConsumeFromWhere, Producer};
 
 fn now_ms() -> u64 {
@@ -24,7 +26,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         // The second of the broker's levels: 5 s.
         Message::new(&*topic, "by level").with_delay_level(2).with_property("due", &due(5000)),
         Message::new(&*topic, "after a time").with_delay_time_ms(2500).with_property("due", &due(2500)),
-        Message::new(&*topic, "at a time").with_deliver_time_ms(now_ms() + 4000).with_property("due", &due(4000)),
+        Message::new(&*topic, "at a time")
+            .with_deliver_time_ms(now_ms() + 4000)
+            .with_property("due", &due(4000)),
     ];
     for message in &messages {
         producer.send(message).await?;
@@ -35,7 +39,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         ..LitePullConsumerConfig::new("example-delayed")
     };
     let consumer = LitePullConsumer::start(client, config).await?;
-    consumer.subscribe(&topic, MessageSelector::all())?;
+    consumer.subscribe(&topic, MessageSelector::all()).await?;
     let mut missing = messages.len();
     while missing > 0 {
         let polled = consumer.poll(Duration::from_secs(10)).await?;
