@@ -7,10 +7,12 @@ use std::time::Duration;
 use raftmq_remoting::Command;
 use raftmq_remoting::body::MessageQueue;
 use raftmq_remoting::codes::response;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::connection::Connection;
+use crate::connection::{Connection, PeerRequest};
 use crate::error::{CallError, ClientError};
+use crate::instance::Instance;
 use crate::name_servers::{NameServers, parse_name_servers};
 use crate::pool::ConnectionPool;
 use crate::route::{REFRESH_EVERY, RouteTable, Routed};
@@ -22,8 +24,10 @@ const PAUSE_MIN: Duration = Duration::from_millis(10);
 /// The longest pause between tries.
 const PAUSE_MAX: Duration = Duration::from_millis(50);
 
+/// Requests of brokers that wait to be handled. They are few; more are left out, and brokers ask again.
+const PEER_REQUESTS_MAX: usize = 1024;
 /// How long a request may wait for its answer before the route is looked at again, and again.
-const LOOK_EVERY: Duration = Duration::from_millis(150);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(150);
 
 /// Settings of a [`Client`].
 #[derive(Debug, Clone)]
@@ -40,6 +44,9 @@ pub struct ClientConfig {
     pub in_flight_max: usize,
     /// Queues that a topic created by sending to it gets at most.
     pub default_topic_queues: u32,
+    /// What tells this client from others of the same machine; Java's `instanceName`. By default every client has one
+    /// of its own. Two clients with the same name look like one to brokers and must not be in one group.
+    pub instance_name: Option<String>,
 }
 
 impl ClientConfig {
@@ -52,6 +59,7 @@ impl ClientConfig {
             request_timeout: Duration::from_secs(3),
             in_flight_max: 4096,
             default_topic_queues: 4,
+            instance_name: None,
         }
     }
 }
@@ -67,18 +75,47 @@ struct Shared {
     config: ClientConfig,
     pool: Arc<ConnectionPool>,
     routes: RouteTable,
+    instance: Arc<Instance>,
+}
+
+/// A client that does not keep the connections and routes.
+#[derive(Debug, Clone)]
+pub(crate) struct WeakClient {
+    shared: Weak<Shared>,
+}
+
+impl WeakClient {
+    pub(crate) fn upgrade(&self) -> Option<Client> {
+        self.shared.upgrade().map(|shared| Client { shared })
+    }
 }
 
 impl Client {
     /// A client that connects when it is first used. Call it inside a tokio runtime: it refreshes routes in the
     /// background for as long as a clone of it lives.
     pub fn new(config: ClientConfig) -> Self {
-        let pool = Arc::new(ConnectionPool::new(config.connect_timeout, config.in_flight_max));
+        let (requests, requested) = mpsc::channel(PEER_REQUESTS_MAX);
+        let pool = ConnectionPool::new(config.connect_timeout, config.in_flight_max).with_requests(requests);
+        let pool = Arc::new(pool);
         let name_servers = NameServers::new(config.name_servers.clone(), pool.clone(), config.try_timeout);
         let routes = RouteTable::new(name_servers, config.default_topic_queues);
-        let shared = Arc::new(Shared { config, pool, routes });
-        tokio::spawn(refresh_routes(Arc::downgrade(&shared)));
-        Self { shared }
+        let instance = Instance::new(config.name_servers.first(), config.instance_name.as_deref());
+        let changes = routes.changes();
+        let shared = Arc::new(Shared { config, pool, routes, instance: Arc::new(instance) });
+        let client = Self { shared };
+        tokio::spawn(refresh_routes(client.downgrade()));
+        tokio::spawn(follow_routes(Arc::downgrade(&client.shared.instance), changes));
+        tokio::spawn(Self::keep_heartbeats(client.downgrade()));
+        tokio::spawn(answer_peers(Arc::downgrade(&client.shared.instance), requested));
+        client
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakClient {
+        WeakClient { shared: Arc::downgrade(&self.shared) }
+    }
+
+    pub(crate) fn instance(&self) -> &Arc<Instance> {
+        &self.shared.instance
     }
 
     /// The settings.
@@ -148,7 +185,9 @@ impl Client {
         })?;
         let answer = tokio::select! {
             answer = self.call(addr, request.clone(), tries.bound(try_timeout)) => answer?,
-            moved = self.leader_moved(&queue.topic, &queue.broker_name, addr, lookup, false) => return Err(moved),
+            moved = self.leader_moved(&queue.topic, &queue.broker_name, addr, lookup, false, LOOK_EVERY) => {
+                return Err(moved);
+            }
         };
         match answer.code {
             response::SERVICE_NOT_AVAILABLE | response::SYSTEM_BUSY | response::GO_AWAY => {
@@ -184,9 +223,10 @@ impl Client {
         addr: &str,
         mut lookup: u64,
         for_sending: bool,
+        every: Duration,
     ) -> ClientError {
         loop {
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(every).await;
             let Ok(routed) = self.routes().refresh(topic, lookup, for_sending).await else { continue };
             if routed.route.leader(broker_name).is_some_and(|leader| leader != addr) {
                 let reason = "another member leads now".to_owned();
@@ -264,11 +304,27 @@ impl Tries {
     }
 }
 
-async fn refresh_routes(shared: Weak<Shared>) {
+async fn refresh_routes(client: WeakClient) {
     loop {
         tokio::time::sleep(REFRESH_EVERY).await;
-        let Some(shared) = shared.upgrade() else { return };
-        shared.routes.refresh_all().await;
+        let Some(client) = client.upgrade() else { return };
+        client.routes().refresh_all().await;
+    }
+}
+
+/// Tells consumers of changed routes.
+async fn follow_routes(instance: Weak<Instance>, mut changes: watch::Receiver<u64>) {
+    while changes.changed().await.is_ok() {
+        let Some(instance) = instance.upgrade() else { return };
+        instance.route_changed();
+    }
+}
+
+/// Hands what brokers ask to the consumer it is meant for.
+async fn answer_peers(instance: Weak<Instance>, mut requested: mpsc::Receiver<PeerRequest>) {
+    while let Some(request) = requested.recv().await {
+        let Some(instance) = instance.upgrade() else { return };
+        crate::peer::handle(&instance, request);
     }
 }
 

@@ -1,7 +1,8 @@
 //! One TCP connection: requests of many callers pipelined, answers matched by opaque.
 //!
 //! One task owns the socket and both directions of it. Callers append encoded frames to a shared buffer, which goes out
-//! in one write however many they are. When the connection ends every caller is told so, and whether its request had
+//! in one write however many they are. What the peer asks of its own accord goes into a channel, if there is one; those who
+//! read there may answer. When the connection ends every caller is told so, and whether its request had
 //! left completely: an incomplete frame is never carried out.
 
 use std::collections::HashMap;
@@ -16,6 +17,7 @@ use raftmq_remoting::{Command, EncodeError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::sync::mpsc::Sender;
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::{Instant, timeout_at};
 
@@ -38,9 +40,36 @@ pub struct Connection {
     shared: Arc<Shared>,
 }
 
+/// A request that came from the other end.
+#[derive(Debug)]
+pub(crate) struct PeerRequest {
+    pub(crate) command: Command,
+    shared: Arc<Shared>,
+}
+
+impl PeerRequest {
+    /// Who asks.
+    pub(crate) fn addr(&self) -> &str {
+        &self.shared.addr
+    }
+
+    /// Answers, where the peer wants an answer and is still there.
+    pub(crate) fn reply(&self, mut answer: Command) {
+        if self.command.is_oneway() {
+            return;
+        }
+        answer.opaque = self.command.opaque;
+        if let Err(error) = self.shared.queue_answer(&answer) {
+            tracing::debug!(addr = self.addr(), code = self.command.code, %error, "an answer was not sent");
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Shared {
     addr: String,
+    /// Where to put what the peer asks; without it such requests are passed over.
+    requests: Option<Sender<PeerRequest>>,
     state: Mutex<State>,
     /// One permit for each request that waits for its answer.
     in_flight: Semaphore,
@@ -77,6 +106,16 @@ struct Waiter {
 impl Connection {
     /// Connects. At most `in_flight_max` requests wait for answers at a time; more callers queue up.
     pub async fn connect(addr: &str, timeout: Duration, in_flight_max: usize) -> Result<Self, CallError> {
+        Self::connect_with(addr, timeout, in_flight_max, None).await
+    }
+
+    /// As [`Connection::connect`], with a place for what the peer asks.
+    pub(crate) async fn connect_with(
+        addr: &str,
+        timeout: Duration,
+        in_flight_max: usize,
+        requests: Option<Sender<PeerRequest>>,
+    ) -> Result<Self, CallError> {
         let failed = |reason: String| CallError::Connect { addr: addr.to_owned(), reason };
         let connecting = tokio::time::timeout(timeout, TcpStream::connect(addr)).await;
         let stream = connecting
@@ -85,6 +124,7 @@ impl Connection {
         stream.set_nodelay(true).map_err(|error| failed(error.to_string()))?;
         let shared = Arc::new(Shared {
             addr: addr.to_owned(),
+            requests,
             state: Mutex::new(State {
                 unwritten: BytesMut::new(),
                 queued_bytes: 0,
@@ -218,7 +258,15 @@ impl Shared {
         Ok(opaque)
     }
 
-    fn answer(&self, command: Command) {
+    /// As [`Shared::queue`], for an answer, which has the peer's opaque already.
+    fn queue_answer(&self, answer: &Command) -> Result<(), CallError> {
+        if !self.state.lock().has_room() {
+            return Err(self.not_sent("the write buffer is full"));
+        }
+        self.queue(None, |_, out| encode_command(answer, out)).map(drop)
+    }
+
+    fn received(self: &Arc<Self>, command: Command) {
         let waiter = {
             let mut state = self.state.lock();
             state.timeouts_in_a_row = 0;
@@ -228,7 +276,21 @@ impl Shared {
         match waiter {
             // A caller that gave up in this moment is not there any more.
             Some(waiter) => drop(waiter.answer.send(Ok(command))),
-            None => tracing::trace!(addr = self.addr, code = command.code, "an unexpected command"),
+            None if command.is_response() => {
+                tracing::trace!(addr = self.addr, code = command.code, "an answer nobody waits for");
+            }
+            None => self.asked(command),
+        }
+    }
+
+    /// The peer asks something. Where too much of that waits already it is left out: who asked will ask again.
+    fn asked(self: &Arc<Self>, command: Command) {
+        let code = command.code;
+        let request = PeerRequest { command, shared: self.clone() };
+        match self.requests.as_ref().map(|requests| requests.try_send(request)) {
+            Some(Ok(())) => {}
+            Some(Err(_)) => tracing::warn!(addr = self.addr, code, "a request of the peer was left out"),
+            None => tracing::trace!(addr = self.addr, code, "an unexpected request"),
         }
     }
 
@@ -306,7 +368,7 @@ async fn own_socket(shared: Arc<Shared>, mut stream: TcpStream) {
     shared.end(&reason);
 }
 
-async fn read_all(shared: &Shared, mut reader: ReadHalf<'_>) -> String {
+async fn read_all(shared: &Arc<Shared>, mut reader: ReadHalf<'_>) -> String {
     let mut input = BytesMut::new();
     loop {
         // A frame's length was checked when it was first seen, so this is bounded.
@@ -320,7 +382,7 @@ async fn read_all(shared: &Shared, mut reader: ReadHalf<'_>) -> String {
             match frame::decode(&mut input, FRAME_LEN_MAX) {
                 Ok(None) => break,
                 Ok(Some(frame)) => match Command::decode(frame) {
-                    Ok(command) => shared.answer(command),
+                    Ok(command) => shared.received(command),
                     Err(error) => return format!("bad header from the peer: {error}"),
                 },
                 Err(error) => return format!("bad frame from the peer: {error}"),

@@ -105,6 +105,14 @@ pub enum ClientError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The offsets of a broadcast group cannot be read from or written to this machine's disk.
+    #[error("offset file {}: {reason}", path.display())]
+    OffsetFile {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong with it, or what the system said.
+        reason: String,
+    },
     /// The caller asked for something impossible.
     #[error("{0}")]
     Invalid(String),
@@ -124,16 +132,21 @@ impl ClientError {
                 matches!(*code, response::SYSTEM_ERROR | response::SERVICE_NOT_AVAILABLE)
             }
             Self::Malformed { .. } => true,
-            Self::NameServer { .. } | Self::NoRoute { .. } | Self::Unroutable { .. } | Self::Invalid(_) => {
-                false
-            }
+            Self::NameServer { .. }
+            | Self::NoRoute { .. }
+            | Self::Unroutable { .. }
+            | Self::OffsetFile { .. }
+            | Self::Invalid(_) => false,
         }
     }
 
     /// Whether it is worth trying again, perhaps at another broker.
     pub(crate) fn is_retryable(&self) -> bool {
         match self {
-            Self::Call(CallError::Encode { .. }) | Self::Invalid(_) | Self::Malformed { .. } => false,
+            Self::Call(CallError::Encode { .. })
+            | Self::Invalid(_)
+            | Self::Malformed { .. }
+            | Self::OffsetFile { .. } => false,
             Self::Call(_) | Self::NameServer { .. } | Self::NoRoute { .. } | Self::Unroutable { .. } => true,
             Self::Refused { code, .. } => RETRIED_CODES.contains(code),
         }

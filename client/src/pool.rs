@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::mpsc::Sender;
 
-use crate::connection::Connection;
+use crate::connection::{Connection, PeerRequest};
 use crate::error::CallError;
 
 /// Addresses beyond this make the pool forget those without a connection. Routes hold far fewer.
@@ -18,6 +19,8 @@ pub struct ConnectionPool {
     slots: Mutex<HashMap<String, Slot>>,
     connect_timeout: Duration,
     in_flight_max: usize,
+    /// Where connections put what their peers ask.
+    requests: Option<Sender<PeerRequest>>,
 }
 
 /// Held while connecting, so that one caller connects and the others wait for it.
@@ -26,7 +29,12 @@ type Slot = Arc<tokio::sync::Mutex<Option<Arc<Connection>>>>;
 impl ConnectionPool {
     /// An empty pool. `in_flight_max` holds for each connection.
     pub fn new(connect_timeout: Duration, in_flight_max: usize) -> Self {
-        Self { slots: Mutex::default(), connect_timeout, in_flight_max }
+        Self { slots: Mutex::default(), connect_timeout, in_flight_max, requests: None }
+    }
+
+    /// Sets where connections put what their peers ask.
+    pub(crate) fn with_requests(self, requests: Sender<PeerRequest>) -> Self {
+        Self { requests: Some(requests), ..self }
     }
 
     /// The connection to `addr`, as `host:port`; connects if there is none that lives.
@@ -37,7 +45,8 @@ impl ConnectionPool {
             return Ok(connection.clone());
         }
         *slot = None;
-        let made = Connection::connect(addr, self.connect_timeout, self.in_flight_max).await?;
+        let requests = self.requests.clone();
+        let made = Connection::connect_with(addr, self.connect_timeout, self.in_flight_max, requests).await?;
         Ok(slot.insert(Arc::new(made)).clone())
     }
 

@@ -2,13 +2,15 @@
 
 use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
 use raftmq_message::batch::BatchMessage;
 use raftmq_message::id::UniqueKeys;
-use raftmq_message::topic::{AUTO_CREATE_TOPIC, validate_group, validate_topic};
+use raftmq_message::properties::{self, names};
+use raftmq_message::topic::{AUTO_CREATE_TOPIC, RETRY_PREFIX, validate_group, validate_topic};
 use raftmq_remoting::body::MessageQueue;
 use raftmq_remoting::codes::response;
 use raftmq_remoting::encode::write_send_request;
@@ -16,8 +18,9 @@ use raftmq_remoting::header::{SendHeader, SendResponse};
 use raftmq_remoting::{Command, Serialization};
 use tokio::time::Instant;
 
-use crate::client::{Client, Tries, local_ip, refused};
+use crate::client::{Client, LOOK_EVERY, Tries, local_ip, refused};
 use crate::error::{CallError, ClientError, SendError, SendOutcome};
+use crate::hooks::{Hooks, SendMessageContext, SendMessageHook};
 use crate::message::Message;
 use crate::route::{Routed, TopicRoute};
 
@@ -84,6 +87,7 @@ pub struct Producer {
     next_queue: AtomicUsize,
     try_timeout: Duration,
     send_timeout: Duration,
+    hooks: Hooks<dyn SendMessageHook>,
 }
 
 /// What is sent: one message, or a batch in one body.
@@ -94,6 +98,8 @@ struct Parcel<'a> {
     properties: Cow<'a, str>,
     message_id: String,
     is_batch: bool,
+    reconsume_times: i32,
+    max_reconsume_times: Option<i32>,
 }
 
 impl Producer {
@@ -107,13 +113,27 @@ impl Producer {
         // Half of the random number is enough to tell producers apart; so is half for where to start.
         let keys = UniqueKeys::new(ip, std::process::id(), salt as u32);
         let next_queue = AtomicUsize::new((salt >> 32) as usize);
-        Ok(Self { client, group, keys, next_queue, try_timeout, send_timeout })
+        let hooks = Hooks::default();
+        client.instance().add_producer(&group);
+        Ok(Self { client, group, keys, next_queue, try_timeout, send_timeout, hooks })
     }
 
     /// Sets how long one try may take, and how long a send may take with all its tries.
     #[must_use]
-    pub fn with_timeouts(self, try_timeout: Duration, send_timeout: Duration) -> Self {
-        Self { try_timeout, send_timeout, ..self }
+    pub fn with_timeouts(mut self, try_timeout: Duration, send_timeout: Duration) -> Self {
+        (self.try_timeout, self.send_timeout) = (try_timeout, send_timeout);
+        self
+    }
+
+    /// Adds a hook that is called around every send but one-way ones.
+    pub fn register_send_message_hook(&self, hook: Arc<dyn SendMessageHook>) {
+        tracing::debug!(group = self.group, hook = hook.name(), "hook registered");
+        self.hooks.register(hook);
+    }
+
+    /// The producer's group.
+    pub fn group(&self) -> &str {
+        &self.group
     }
 
     /// The client.
@@ -124,7 +144,7 @@ impl Producer {
     /// Sends a message to the topic's next queue and waits until it is stored. A failed try refreshes the route and is
     /// repeated until the time is over, so that a message may be stored twice; both then have the same message id.
     pub async fn send(&self, message: &Message) -> Result<SendResult, SendError> {
-        self.deliver(self.parcel(message).map_err(never_tried)?, None).await
+        self.send_one(message, None).await
     }
 
     /// As [`Producer::send`], to a queue of the caller's choice.
@@ -133,16 +153,33 @@ impl Producer {
             let reason = format!("a message to {} for a queue of {}", message.topic, queue.topic);
             return Err(never_tried(ClientError::Invalid(reason)));
         }
-        self.deliver(self.parcel(message).map_err(never_tried)?, Some(queue)).await
+        self.send_one(message, Some(queue)).await
+    }
+
+    async fn send_one(
+        &self,
+        message: &Message,
+        queue: Option<&MessageQueue>,
+    ) -> Result<SendResult, SendError> {
+        let parcel = self.parcel(message).map_err(never_tried)?;
+        self.deliver_hooked(parcel, std::slice::from_ref(message), queue).await
     }
 
     /// Sends messages of one topic to its next queue, where they are stored one behind the other.
     pub async fn send_batch(&self, messages: &[Message]) -> Result<SendResult, SendError> {
         let (body, message_id) = self.batch(messages).map_err(never_tried)?;
         let topic = &messages[0].topic;
-        let parcel =
-            Parcel { topic, flag: 0, body: &body, properties: Cow::Borrowed(""), message_id, is_batch: true };
-        self.deliver(parcel, None).await
+        let parcel = Parcel {
+            topic,
+            flag: 0,
+            body: &body,
+            properties: Cow::Borrowed(""),
+            message_id,
+            is_batch: true,
+            reconsume_times: 0,
+            max_reconsume_times: None,
+        };
+        self.deliver_hooked(parcel, messages, None).await
     }
 
     /// Sends a message without waiting for an answer: it may be lost without anyone noticing.
@@ -159,18 +196,37 @@ impl Producer {
         }
     }
 
+    /// A key that no other message or batch has.
+    pub(crate) fn unique_key(&self) -> String {
+        self.keys.next(now_ms()).to_string()
+    }
+
     fn parcel<'a>(&self, message: &'a Message) -> Result<Parcel<'a>, ClientError> {
         check_topic(&message.topic)?;
         check_body(message.body.len())?;
         let message_id = self.message_id(message);
-        let properties = Cow::Owned(message.properties_with_id(&message_id));
+        let mut properties = message.properties_with_id(&message_id);
+        let (mut reconsume_times, mut max_reconsume_times) = (0, None);
+        if message.topic.starts_with(RETRY_PREFIX) {
+            // What is a property for the consumer that returns a message is a field of the request.
+            reconsume_times = take_number(&mut properties, names::RECONSUME_TIME).unwrap_or(0);
+            max_reconsume_times = take_number(&mut properties, names::MAX_RECONSUME_TIMES);
+        }
         let Message { topic, body, flag, .. } = message;
-        Ok(Parcel { topic, flag: *flag, body, properties, message_id, is_batch: false })
+        Ok(Parcel {
+            topic,
+            flag: *flag,
+            body,
+            properties: Cow::Owned(properties),
+            message_id,
+            is_batch: false,
+            reconsume_times,
+            max_reconsume_times,
+        })
     }
 
     fn message_id(&self, message: &Message) -> String {
-        use raftmq_message::properties::names::UNIQ_KEY;
-        message.property(UNIQ_KEY).map_or_else(|| self.keys.next(now_ms()).to_string(), str::to_owned)
+        message.property(names::UNIQ_KEY).map_or_else(|| self.unique_key(), str::to_owned)
     }
 
     /// The body of a batch and the ids of its messages.
@@ -194,6 +250,32 @@ impl Producer {
             ids.push(id);
         }
         Ok((body.freeze(), ids.join(",")))
+    }
+
+    /// As [`Producer::deliver`], with the hooks around it.
+    async fn deliver_hooked(
+        &self,
+        parcel: Parcel<'_>,
+        messages: &[Message],
+        queue: Option<&MessageQueue>,
+    ) -> Result<SendResult, SendError> {
+        if self.hooks.is_empty() {
+            return self.deliver(parcel, queue).await;
+        }
+        let message_id = parcel.message_id.clone();
+        let context = SendMessageContext {
+            producer_group: &self.group,
+            messages,
+            message_id: &message_id,
+            queue,
+            begin_timestamp_ms: now_ms(),
+        };
+        self.hooks.each(|hook| hook.send_message_before(&context));
+        let began = Instant::now();
+        let outcome = self.deliver(parcel, queue).await;
+        let cost = began.elapsed();
+        self.hooks.each(|hook| hook.send_message_after(&context, outcome.as_ref(), cost));
+        outcome
     }
 
     /// Tries until the parcel is stored or the time is over.
@@ -259,7 +341,9 @@ impl Producer {
         });
         let answer = tokio::select! {
             answer = exchange => answer?,
-            moved = self.client.leader_moved(parcel.topic, broker_name, addr, lookup, true) => return Err(moved),
+            moved = self.client.leader_moved(parcel.topic, broker_name, addr, lookup, true, LOOK_EVERY) => {
+                return Err(moved);
+            }
         };
         read_answer(parcel, broker_name, addr, answer)
     }
@@ -319,12 +403,18 @@ impl Producer {
             born_timestamp_ms: now_ms(),
             flag: parcel.flag,
             properties: Cow::Borrowed(&parcel.properties),
-            reconsume_times: 0,
+            reconsume_times: parcel.reconsume_times,
             unit_mode: false,
-            max_reconsume_times: None,
+            max_reconsume_times: parcel.max_reconsume_times,
             batch: parcel.is_batch,
             broker_name: Some(Cow::Borrowed(broker_name)),
         }
+    }
+}
+
+impl Drop for Producer {
+    fn drop(&mut self) {
+        self.client.instance().remove_producer(&self.group);
     }
 }
 
@@ -356,6 +446,13 @@ fn leader<'r>(topic: &str, route: &'r TopicRoute, broker_name: &str) -> Result<&
     })
 }
 
+/// Takes a property that is a number out of a list.
+fn take_number(properties: &mut String, name: &str) -> Option<i32> {
+    let number = properties::get(properties, name)?.parse().ok();
+    *properties = properties::remove(properties, name);
+    number
+}
+
 /// Bounds the making of a connection, whatever the pool's own limit is.
 async fn within<T>(
     addr: &str,
@@ -384,7 +481,8 @@ fn check_body(len: usize) -> Result<(), ClientError> {
     }
 }
 
-fn now_ms() -> i64 {
+/// Now, in ms since 1970.
+pub(crate) fn now_ms() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }

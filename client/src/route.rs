@@ -11,9 +11,11 @@ use raftmq_remoting::body::{TopicRouteData, perm};
 use raftmq_remoting::codes::{request, response};
 use raftmq_remoting::header::RouteHeader;
 use raftmq_remoting::{Command, fastjson};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::error::ClientError;
+use crate::instance::BrokerAddrs;
 use crate::name_servers::NameServers;
 
 /// How long the route of the topic that new ones copy stands in for that of a topic nobody knew.
@@ -117,6 +119,8 @@ pub struct RouteTable {
     topics: RwLock<HashMap<String, Arc<Entry>>>,
     /// Queues that a topic created by sending to it gets at most.
     default_queues: u32,
+    /// Counts the lookups that have found something else than the one before.
+    changes: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -138,7 +142,24 @@ struct Known {
 impl RouteTable {
     /// An empty table.
     pub fn new(name_servers: NameServers, default_queues: u32) -> Self {
-        Self { name_servers, topics: RwLock::default(), default_queues }
+        Self { name_servers, topics: RwLock::default(), default_queues, changes: watch::Sender::new(0) }
+    }
+
+    /// Tells of routes that have changed.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// The addresses of all brokers of all known routes, or of those that lead.
+    pub(crate) fn broker_addrs(&self, leaders_only: bool) -> BrokerAddrs {
+        let mut addrs = BrokerAddrs::new();
+        for entry in self.topics.read().values() {
+            let Some(route) = entry.known.read().as_ref().map(|known| known.route.clone()) else { continue };
+            let members = route.brokers.values().flatten();
+            let wanted = members.filter(|(id, _)| !leaders_only || **id == 0);
+            addrs.extend(wanted.map(|(_, addr)| addr.clone()));
+        }
+        addrs
     }
 
     /// The name servers this table asks.
@@ -224,8 +245,12 @@ impl RouteTable {
             Err(error) => return Err(error),
         };
         let route = Arc::new(route);
-        *entry.known.write() = Some(Known { route: route.clone(), at: Instant::now(), is_default });
+        let known = Known { route: route.clone(), at: Instant::now(), is_default };
+        let before = entry.known.write().replace(known);
         let lookup = entry.lookups.fetch_add(1, Ordering::AcqRel) + 1;
+        if before.is_none_or(|before| before.route != route) {
+            self.changes.send_modify(|count| *count += 1);
+        }
         Ok(Routed { route, lookup })
     }
 

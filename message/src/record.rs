@@ -50,6 +50,11 @@ pub mod sys_flag {
     pub const TRANSACTION_ROLLBACK: i32 = 0xC;
     pub const BORN_HOST_V6: i32 = 0x10;
     pub const STORE_HOST_V6: i32 = 0x20;
+    /// How a compressed body was compressed; without any of these bits with zlib.
+    pub const COMPRESSION_MASK: i32 = 0x700;
+    pub const COMPRESSION_LZ4: i32 = 0x100;
+    pub const COMPRESSION_ZSTD: i32 = 0x200;
+    pub const COMPRESSION_ZLIB: i32 = 0x300;
 }
 
 /// What is wrong with bytes that should be a record.

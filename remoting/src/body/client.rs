@@ -145,3 +145,42 @@ pub struct ConsumerConnection {
 pub struct ProducerConnection {
     pub connection_set: Vec<Connection>,
 }
+
+/// Answer to 328: the producers by group.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProducerTable {
+    pub data: BTreeMap<String, Vec<ProducerInfo>>,
+}
+
+/// A producer.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ProducerInfo {
+    pub client_id: String,
+    /// Name of the language, see [`crate::command::language`].
+    pub language: String,
+    /// When it was last heard of, milliseconds since 1970.
+    pub last_update_timestamp: i64,
+    /// `/ip:port`.
+    #[serde(rename = "remoteIP")]
+    pub remote_ip: String,
+    pub version: i32,
+}
+
+/// Answer to 300: consumer groups.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GroupList {
+    pub group_list: Vec<String>,
+}
+
+/// Answer to 345: what a group wants of a topic; without a subscription where nobody knows.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct QuerySubscription {
+    pub group: String,
+    pub topic: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subscription_data: Option<SubscriptionData>,
+}

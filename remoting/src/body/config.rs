@@ -170,6 +170,13 @@ impl Default for SubscriptionGroupConfig {
     }
 }
 
+/// Body of 225.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SubscriptionGroupList {
+    pub group_config_list: Vec<SubscriptionGroupConfig>,
+}
+
 /// Answer to 201. `forbidden_table` must be there even when empty, for 5.x peers.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

@@ -105,8 +105,126 @@ impl ConsumeStats {
     }
 }
 
+/// Answer to 317: the progress of every group.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ConsumeStatsList {
+    /// `ip:port`.
+    pub broker_addr: String,
+    /// By group, one for each of its topics.
+    pub groups: Vec<(String, Vec<ConsumeStats>)>,
+    /// Messages that are not consumed yet, over all groups.
+    pub total_diff: i64,
+}
+
+impl ConsumeStatsList {
+    /// The body as Java peers read it.
+    pub fn to_json(&self) -> Result<Vec<u8>, BodyError> {
+        let mut out = b"{\"brokerAddr\":".to_vec();
+        serde_json::to_writer(&mut out, &self.broker_addr)?;
+        out.extend_from_slice(b",\"consumeStatsList\":[");
+        for (index, (group, topics)) in self.groups.iter().enumerate() {
+            out.extend_from_slice(if index > 0 { b",{" } else { b"{" });
+            serde_json::to_writer(&mut out, group)?;
+            out.extend_from_slice(b":[");
+            for (index, stats) in topics.iter().enumerate() {
+                if index > 0 {
+                    out.push(b',');
+                }
+                out.extend_from_slice(&stats.to_json()?);
+            }
+            out.extend_from_slice(b"]}");
+        }
+        out.extend_from_slice(b"],\"totalDiff\":");
+        serde_json::to_writer(&mut out, &self.total_diff)?;
+        // Messages that were fetched and are not consumed: what only a client knows.
+        out.extend_from_slice(b",\"totalInflightDiff\":0}");
+        Ok(out)
+    }
+}
+
+/// Offsets by queue: body of 220, answer to 222, and what consumers keep in files for broadcast groups.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct OffsetTable {
+    #[serde(deserialize_with = "read_map")]
+    pub offset_table: QueueMap<i64>,
+}
+
+impl OffsetTable {
+    /// The body as Java peers read it.
+    pub fn to_json(&self) -> Result<Vec<u8>, BodyError> {
+        let mut out = b"{\"offsetTable\":".to_vec();
+        write_map(&mut out, &self.offset_table)?;
+        out.push(b'}');
+        Ok(out)
+    }
+}
+
+/// A consumer's answer to 221: how far it is.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClientStatus {
+    #[serde(deserialize_with = "read_map")]
+    pub message_queue_table: QueueMap<i64>,
+}
+
+impl ClientStatus {
+    /// The body as Java peers read it.
+    pub fn to_json(&self) -> Result<Vec<u8>, BodyError> {
+        let mut out = b"{\"messageQueueTable\":".to_vec();
+        write_map(&mut out, &self.message_queue_table)?;
+        out.push(b'}');
+        Ok(out)
+    }
+}
+
+/// Answer to 223: how far each member of a consumer group is, by client id.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ConsumerStatus {
+    pub consumer_table: BTreeMap<String, QueueMap<i64>>,
+}
+
+impl ConsumerStatus {
+    /// The body as Java peers read it.
+    pub fn to_json(&self) -> Result<Vec<u8>, BodyError> {
+        let mut out = b"{\"consumerTable\":{".to_vec();
+        for (index, (client, queues)) in self.consumer_table.iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            serde_json::to_writer(&mut out, client)?;
+            out.push(b':');
+            write_map(&mut out, queues)?;
+        }
+        out.extend_from_slice(b"}}");
+        Ok(out)
+    }
+}
+
+/// A queue's part of the answer to 303. All times in milliseconds since 1970, the delay in milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct QueueTimeSpan {
+    /// Store time of the last consumed message.
+    pub consume_time_stamp: i64,
+    /// How long the next message has been waiting.
+    pub delay_time: i64,
+    /// Store time of the last message.
+    pub max_time_stamp: i64,
+    pub message_queue: MessageQueue,
+    /// Store time of the first message.
+    pub min_time_stamp: i64,
+}
+
+/// Answer to 303: how far behind a group is, in time.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ConsumeTimeSpan {
+    pub consume_time_span_set: Vec<QueueTimeSpan>,
+}
+
 /// Writes a map with its keys as bare objects.
-fn write_map<V: Serialize>(out: &mut Vec<u8>, map: &QueueMap<V>) -> Result<(), BodyError> {
+pub(super) fn write_map<V: Serialize>(out: &mut Vec<u8>, map: &QueueMap<V>) -> Result<(), BodyError> {
     out.push(b'{');
     for (index, (queue, value)) in map.iter().enumerate() {
         if index > 0 {

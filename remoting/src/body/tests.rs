@@ -146,3 +146,31 @@ proptest! {
         prop_assert_eq!(parse::<ConsumeStats>(&stats.to_json().unwrap()).unwrap(), stats);
     }
 }
+
+#[test]
+fn bodies_keyed_by_queue_are_written_with_objects_as_keys() {
+    let queue = MessageQueue { broker_name: "b".into(), queue_id: 1, topic: "T".into() };
+    let text =
+        |written: Result<Vec<u8>, crate::fastjson::BodyError>| String::from_utf8(written.unwrap()).unwrap();
+    let key = r#"{"brokerName":"b","queueId":1,"topic":"T"}"#;
+    let table = OffsetTable { offset_table: [(queue.clone(), 7)].into() };
+    assert_eq!(text(table.to_json()), format!(r#"{{"offsetTable":{{{key}:7}}}}"#));
+    assert_eq!(parse::<OffsetTable>(text(table.to_json()).as_bytes()).unwrap(), table);
+    let status: ClientStatus = parse(format!(r#"{{"messageQueueTable":{{{key}:9}}}}"#).as_bytes()).unwrap();
+    assert_eq!(status.message_queue_table, [(queue.clone(), 9)].into());
+    let table = [("c\"1".to_owned(), status.message_queue_table), ("d".to_owned(), QueueMap::new())].into();
+    let status = ConsumerStatus { consumer_table: table };
+    assert_eq!(text(status.to_json()), format!(r#"{{"consumerTable":{{"c\"1":{{{key}:9}},"d":{{}}}}}}"#));
+    let progress = OffsetWrapper { broker_offset: 5, consumer_offset: 2, pull_offset: 2, last_timestamp: 3 };
+    let stats = ConsumeStats { consume_tps: 0.0, offset_table: [(queue, progress)].into() };
+    let list = ConsumeStatsList {
+        broker_addr: "a:1".into(),
+        groups: vec![("g".into(), vec![stats.clone(), stats.clone()]), ("h".into(), Vec::new())],
+        total_diff: 6,
+    };
+    let one = text(stats.to_json());
+    let expected = format!(
+        r#"{{"brokerAddr":"a:1","consumeStatsList":[{{"g":[{one},{one}]}},{{"h":[]}}],"totalDiff":6,"totalInflightDiff":0}}"#
+    );
+    assert_eq!(text(list.to_json()), expected);
+}

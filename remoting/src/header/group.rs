@@ -71,8 +71,57 @@ header! {
 }
 
 header! {
-    /// 352, the settings of a group.
+    /// 343 and 352, a group.
     GroupConfigHeader {
         group: String = "group",
+    }
+}
+
+header! {
+    /// 303 and 345, a consumer group and a topic.
+    GroupTopicHeader {
+        group: String = "group",
+        topic: String = "topic",
+    }
+}
+
+header! {
+    /// 221 and 223, how far the members of a consumer group are in a topic.
+    ConsumerStatusHeader {
+        topic: String = "topic",
+        group: String = "group",
+        /// Only the member with this client id.
+        client_id: Option<String> = "clientAddr",
+    }
+}
+
+header! {
+    /// 307 and 309, a member of a consumer group, by its client id.
+    ConsumerClientHeader {
+        consumer_group: String = "consumerGroup",
+        client_id: String = "clientId",
+        /// 309 only: the offset message id of the message to be consumed.
+        msg_id: Option<String> = "msgId",
+    }
+}
+
+header! {
+    /// 314, give a group the offsets of another.
+    CloneOffsetsHeader {
+        source: String = "srcGroup",
+        destination: String = "destGroup",
+        /// Only this topic's.
+        topic: Option<String> = "topic",
+        /// Also of topics that the source's members do not subscribe to at the moment.
+        offline: bool = "offline" or false,
+    }
+}
+
+header! {
+    /// 317, the progress of all groups.
+    #[derive(Copy)]
+    BrokerConsumeStatsHeader {
+        /// Only of ordered topics.
+        is_order: bool = "isOrder" or false,
     }
 }

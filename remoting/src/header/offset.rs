@@ -24,6 +24,22 @@ header! {
 }
 
 header! {
+    /// 222, set where a group goes on in a topic.
+    ResetOffsetHeader {
+        topic: String = "topic",
+        group: String = "group",
+        /// Milliseconds since 1970; below 0 means the end.
+        timestamp: i64 = "timestamp",
+        /// Whether it may go forwards too.
+        is_force: bool = "isForce" or true,
+        /// From 5.x clients: one queue; below 0 means all.
+        queue_id: i32 = "queueId" or -1,
+        /// From 5.x clients, with a queue: the offset itself; -1 leaves it to the timestamp.
+        offset: i64 = "offset" or -1,
+    }
+}
+
+header! {
     /// 30, 31 and 32, the largest or smallest offset of a queue or the store time of its first message.
     QueueHeader {
         topic: String = "topic",

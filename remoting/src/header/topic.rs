@@ -21,7 +21,7 @@ header! {
 }
 
 header! {
-    /// 202, 215 and 351: a topic.
+    /// 202, 215, 300 and 351: a topic.
     TopicHeader {
         topic: String = "topic",
     }

@@ -1,0 +1,141 @@
+//! Offsets of a group kept by the brokers, with codes 14 and 15.
+
+use std::collections::BTreeMap;
+
+use raftmq_remoting::body::MessageQueue;
+use raftmq_remoting::codes::{request, response};
+use raftmq_remoting::header::{QueryConsumerOffsetHeader, UpdateConsumerOffsetHeader};
+use tokio::task::JoinSet;
+
+use super::{OffsetFuture, OffsetStore, ReadOffsetType, Table};
+use crate::client::{Client, refused};
+use crate::consumer::read_offset;
+use crate::error::ClientError;
+
+/// The offsets of a clustering group. Whoever of its consumers gets a queue goes on where the last one stopped.
+#[derive(Debug)]
+pub struct RemoteBrokerOffsetStore {
+    client: Client,
+    group: String,
+    table: Table,
+    /// Held while persisting: an older offset is never sent behind a newer one.
+    persisting: tokio::sync::Mutex<()>,
+}
+
+impl RemoteBrokerOffsetStore {
+    /// The offsets of a group.
+    pub fn new(client: Client, group: impl Into<String>) -> Self {
+        Self {
+            client,
+            group: group.into(),
+            table: Table::default(),
+            persisting: tokio::sync::Mutex::default(),
+        }
+    }
+
+    async fn fetch(&self, queue: &MessageQueue) -> Result<Option<i64>, ClientError> {
+        let header = QueryConsumerOffsetHeader {
+            consumer_group: self.group.clone(),
+            topic: queue.topic.clone(),
+            queue_id: queue.queue_id,
+            // Absent, as with the Java client: a broker answers 0 for a young queue then, so that a new group misses
+            // nothing of a topic that was created after its consumer had started.
+            set_zero_if_not_found: None,
+        };
+        let (addr, answer) = self.client.ask(queue, request::QUERY_CONSUMER_OFFSET, header.to_ext()).await?;
+        match answer.code {
+            response::QUERY_NOT_FOUND => Ok(None),
+            _ => read_offset(&addr, answer).map(Some),
+        }
+    }
+
+    async fn persist(&self, queues: &[MessageQueue]) -> Result<(), ClientError> {
+        let _persisting = self.persisting.lock().await;
+        let mut sends = JoinSet::new();
+        for (queue, offset) in self.table.unpersisted(queues) {
+            let (client, group) = (self.client.clone(), self.group.clone());
+            sends.spawn(async move {
+                let sent = store(&client, group, &queue, offset).await;
+                (queue, offset, sent)
+            });
+        }
+        let mut outcome = Ok(());
+        while let Some(sent) = sends.join_next().await {
+            // A send neither panics nor is it aborted while this waits for it.
+            let Ok((queue, offset, sent)) = sent else { continue };
+            match sent {
+                Ok(()) => self.table.persisted(&queue, offset),
+                Err(error) => {
+                    tracing::warn!(group = self.group, ?queue, offset, %error, "the offset was not persisted");
+                    outcome = outcome.and(Err(error));
+                }
+            }
+        }
+        outcome
+    }
+}
+
+async fn store(
+    client: &Client,
+    consumer_group: String,
+    queue: &MessageQueue,
+    offset: i64,
+) -> Result<(), ClientError> {
+    let header = UpdateConsumerOffsetHeader {
+        consumer_group,
+        topic: queue.topic.clone(),
+        queue_id: queue.queue_id,
+        commit_offset: offset,
+    };
+    let (addr, answer) = client.ask(queue, request::UPDATE_CONSUMER_OFFSET, header.to_ext()).await?;
+    if answer.code == response::SUCCESS { Ok(()) } else { Err(refused(&addr, answer)) }
+}
+
+impl OffsetStore for RemoteBrokerOffsetStore {
+    /// Does nothing: offsets are asked for when they are needed.
+    fn load(&self) -> OffsetFuture<'_, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn update_offset(&self, queue: &MessageQueue, offset: i64, increase_only: bool) {
+        self.table.update(queue, offset, increase_only);
+    }
+
+    fn update_and_freeze_offset(&self, queue: &MessageQueue, offset: i64) {
+        self.table.update_and_freeze(queue, offset);
+    }
+
+    fn read_offset<'a>(
+        &'a self,
+        queue: &'a MessageQueue,
+        from: ReadOffsetType,
+    ) -> OffsetFuture<'a, Option<i64>> {
+        Box::pin(async move {
+            if from != ReadOffsetType::ReadFromStore
+                && let Some(offset) = self.table.get(queue)
+            {
+                return Ok(Some(offset));
+            }
+            if from == ReadOffsetType::ReadFromMemory {
+                return Ok(None);
+            }
+            let offset = self.fetch(queue).await?;
+            if let Some(offset) = offset {
+                self.table.found(queue, offset);
+            }
+            Ok(offset)
+        })
+    }
+
+    fn persist_all<'a>(&'a self, queues: &'a [MessageQueue]) -> OffsetFuture<'a, ()> {
+        Box::pin(self.persist(queues))
+    }
+
+    fn remove_offset(&self, queue: &MessageQueue) {
+        self.table.remove(queue);
+    }
+
+    fn clone_offset_table(&self, topic: Option<&str>) -> BTreeMap<MessageQueue, i64> {
+        self.table.to_map(topic)
+    }
+}
