@@ -3,7 +3,10 @@
 // Outside of #[test] functions too, which is where clippy allows it by itself.
 #![allow(clippy::unwrap_used)]
 
+mod broker;
 mod connection;
 mod consumer;
 mod fake;
 mod producer;
+mod push;
+mod push_operators;
