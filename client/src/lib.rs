@@ -40,6 +40,7 @@ mod error;
 mod hooks;
 mod instance;
 mod listener;
+mod lite_pull;
 mod message;
 mod name_servers;
 mod offset_store;
@@ -51,6 +52,7 @@ mod push;
 mod rebalance;
 mod route;
 mod subscription;
+mod trace;
 
 pub use allocate::{
     AllocateMachineRoomNearby, AllocateMessageQueueAveragely, AllocateMessageQueueAveragelyByCircle,
@@ -68,6 +70,7 @@ pub use listener::{
     ConsumeConcurrentlyContext, ConsumeConcurrentlyStatus, ConsumeOrderlyContext, ConsumeOrderlyStatus,
     MessageListener, MessageListenerConcurrently, MessageListenerOrderly,
 };
+pub use lite_pull::{LitePullConsumer, LitePullConsumerConfig, TopicMessageQueueChangeListener};
 pub use message::{Message, MessageExt};
 pub use name_servers::{NameServers, parse_name_servers};
 pub use offset_store::{
@@ -80,3 +83,4 @@ pub use push::{PushConsumer, PushConsumerConfig};
 pub use raftmq_remoting::body::{ConsumeFromWhere, MessageModel, MessageQueue, TopicConfig};
 pub use route::{BrokerQueues, RouteTable, Routed, TopicRoute};
 pub use subscription::MessageSelector;
+pub use trace::AsyncTraceDispatcher;
