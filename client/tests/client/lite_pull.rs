@@ -229,6 +229,16 @@ async fn a_group_without_offsets_begins_where_it_is_told_to() {
     }
 }
 
+#[derive(Debug)]
+struct Divided(tokio::sync::mpsc::UnboundedSender<(Vec<MessageQueue>, Vec<MessageQueue>)>);
+
+impl MessageQueueListener for Divided {
+    fn message_queue_changed(&self, topic: &str, all: &[MessageQueue], divided: &[MessageQueue]) {
+        assert_eq!(topic, "T");
+        self.0.send((all.to_vec(), divided.to_vec())).unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_subscription_shares_the_queues_with_the_group() {
     let servers = servers().await;
@@ -236,10 +246,15 @@ async fn a_subscription_shares_the_queues_with_the_group() {
     servers.queues.join("somebody else");
     servers.queues.store(0, "a", 5);
     servers.queues.store(1, "a", 5);
-    let consumer = servers.consumer(config()).await;
+    let (told, mut changes) = tokio::sync::mpsc::unbounded_channel();
+    let listener: Arc<dyn MessageQueueListener> = Arc::new(Divided(told));
+    let config = LitePullConsumerConfig { message_queue_listener: Some(listener), ..config() };
+    let consumer = servers.consumer(config).await;
     consumer.subscribe("T", MessageSelector::all()).await.unwrap();
     assert_eq!(poll(&consumer, 5).await, [0, 1, 2, 3, 4]);
     assert_eq!(consumer.assignment(), [queue(0)]);
+    let change = tokio::time::timeout(LONG, changes.recv()).await.unwrap().unwrap();
+    assert_eq!(change, (vec![queue(0), queue(1)], vec![queue(0)]));
     is_invalid(consumer.assign(&[queue(1)]).await, "not both");
     is_invalid(consumer.set_sub_expression_for_assign("T", MessageSelector::all()).await, "not both");
     assert!(consumer.poll(Duration::ZERO).await.unwrap().is_empty());
