@@ -8,7 +8,7 @@ use super::fake::{FakeServer, Routes, client};
 use super::fake_queues::{FakeQueues, queue};
 use raftmq_client::{
     ClientError, ConsumeFromWhere, LitePullConsumer, LitePullConsumerConfig, LocalFileOffsetStore,
-    MessageModel, MessageQueue, MessageSelector, TopicMessageQueueChangeListener,
+    MessageModel, MessageQueue, MessageQueueListener, MessageSelector, TopicMessageQueueChangeListener,
 };
 
 /// Longer than anything takes that is waited for.
