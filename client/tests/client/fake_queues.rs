@@ -88,7 +88,7 @@ impl FakeQueues {
 
     pub(crate) async fn serve(&self) -> FakeServer {
         let queues = self.clone();
-        FakeServer::start(move |request| queues.answer(&request)).await
+        FakeServer::start_raw(move |request| queues.answer(&request)).await
     }
 
     fn answer(&self, request: &Command) -> Reply {

@@ -3,6 +3,7 @@
 // Outside of #[test] functions too, which is where clippy allows it by itself.
 #![allow(clippy::unwrap_used)]
 
+mod broker;
 mod connection;
 mod consumer;
 mod fake;
@@ -10,4 +11,6 @@ mod fake_queues;
 mod lite_pull;
 mod offset_store;
 mod producer;
+mod push;
+mod push_operators;
 mod trace;
