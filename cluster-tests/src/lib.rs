@@ -5,6 +5,7 @@
 //! | [`harness`] | a group of three real processes, and the faults done to it |
 //! | [`workload`] | producers that send until they are told to stop, and the history of what they were answered |
 //! | [`history`] | that history, and [`body`]: what the messages hold |
+//! | [`deliveries`] | what consumers were given, and when |
 //! | [`readback`] | reading every queue back once the faults are over |
 //! | [`checker`] | the history against what was read back: pure functions, no network |
 //! | [`commit_logs`] | the members' logs against each other, byte for byte |
@@ -18,6 +19,7 @@ pub mod attack;
 pub mod body;
 pub mod checker;
 pub mod commit_logs;
+pub mod deliveries;
 pub mod harness;
 pub mod history;
 pub mod pulse;

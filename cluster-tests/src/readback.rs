@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use raftmq_client::{Client, ClientConfig, MessageExt, MessageQueue, PullConsumer, PullOptions};
+use raftmq_message::properties::names;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::checker::{Checker, Found, Verdict};
+use crate::checker::{Arrivals, Checker, Found, Verdict};
 use crate::harness::BROKER_NAME;
 use crate::history::History;
 use crate::workload::{WorkloadOptions, runtime};
@@ -19,6 +20,9 @@ const ANSWERS_MAX: usize = 64;
 /// Longest time a queue may stand still though its end is not reached.
 const STANDSTILL: Duration = Duration::from_secs(20);
 
+/// How often it is looked whether what is missing has come.
+const LATER: Duration = Duration::from_millis(200);
+
 /// What is read of a queue, in this order.
 enum Part {
     Begin { queue: u32, min_offset: u64 },
@@ -28,6 +32,27 @@ enum Part {
 
 /// Reads all queues of a workload's topic from the leader and compares them with its history.
 pub fn read_back(options: &WorkloadOptions, history: &History) -> Result<Verdict> {
+    let mut checker = Checker::new(history);
+    read_topic(options, |part| feed(&mut checker, part))?;
+    Ok(checker.finish())
+}
+
+/// Waits until everything acknowledged has come that a workload has sent to be delivered later, and checks what has come.
+/// What is still missing after `timeout` counts as lost.
+pub fn read_arrivals(options: &WorkloadOptions, history: &History, timeout: Duration) -> Result<Verdict> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        let mut arrivals = Arrivals::new(history);
+        read_topic(options, |part| arrive(&mut arrivals, part))?;
+        if arrivals.missing() == 0 || Instant::now() >= deadline {
+            return Ok(arrivals.finish());
+        }
+        std::thread::sleep(LATER);
+    }
+}
+
+/// Reads all queues of a workload's topic from the leader.
+fn read_topic(options: &WorkloadOptions, mut visit: impl FnMut(Part) -> Result<()>) -> Result<()> {
     let runtime = runtime()?;
     runtime.block_on(async {
         let mut config = ClientConfig::new(&options.name_servers);
@@ -45,15 +70,26 @@ pub fn read_back(options: &WorkloadOptions, history: &History) -> Result<Verdict
             readers.spawn(read_queue(client.clone(), queue, parts.clone()));
         }
         drop(parts);
-        let mut checker = Checker::new(history);
         while let Some(part) = arriving.recv().await {
-            feed(&mut checker, part)?;
+            visit(part)?;
         }
         while let Some(reader) = readers.join_next().await {
             reader??;
         }
-        Ok(checker.finish())
+        Ok(())
     })
+}
+
+fn arrive(arrivals: &mut Arrivals<'_>, part: Part) -> Result<()> {
+    let Part::Messages { queue, messages } = part else { return Ok(()) };
+    for message in &messages {
+        // Brokers say when such a message was due, unless it was delayed by a level.
+        let due_ms = message.property(names::TIMER_OUT_MS).map(str::parse::<i64>).transpose()?;
+        let early_ms = due_ms.map_or(0, |due_ms| due_ms - message.store_timestamp_ms);
+        let queue_offset = u64::try_from(message.queue_offset).context("a queue offset")?;
+        arrivals.message(queue, queue_offset, &message.body, early_ms);
+    }
+    Ok(())
 }
 
 fn feed(checker: &mut Checker<'_>, part: Part) -> Result<()> {

@@ -51,6 +51,12 @@ pub mod names {
     /// Deliver at that time, in ms since 1970.
     pub const TIMER_DELIVER_MS: &str = "TIMER_DELIVER_MS";
     pub const SHARDING_KEY: &str = "__SHARDINGKEY";
+    /// When a message is due, in milliseconds since 1970; set by the broker.
+    pub const TIMER_OUT_MS: &str = "TIMER_OUT_MS";
+    /// When the broker took a message to be delivered later, likewise.
+    pub const TIMER_ENQUEUE_MS: &str = "TIMER_ENQUEUE_MS";
+    /// The unique key of an earlier message that is not to be delivered.
+    pub const TIMER_DEL_UNIQKEY: &str = "TIMER_DEL_UNIQKEY";
 }
 
 /// The well-formed entries of a list, in order.
@@ -109,9 +115,14 @@ pub fn set(properties: &str, name: &str, value: &str) -> String {
 
 /// The list without `name`.
 pub fn remove(properties: &str, name: &str) -> String {
+    remove_all(properties, &[name])
+}
+
+/// The list without any of these names.
+pub fn remove_all(properties: &str, names: &[&str]) -> String {
     let mut kept = String::with_capacity(properties.len() + 1);
     for (piece, _) in entries(properties) {
-        let is_named = piece.split_once(KEY_END_CHAR).is_some_and(|(key, _)| key == name);
+        let is_named = piece.split_once(KEY_END_CHAR).is_some_and(|(key, _)| names.contains(&key));
         if !is_named && !piece.is_empty() {
             kept.push_str(piece);
             kept.push(PAIR_END_CHAR);
@@ -172,6 +183,7 @@ mod tests {
         let changed = set(LIST, names::KEYS, "z");
         assert_eq!(changed, "UNIQ_KEY\u{1}FD00\u{2}TAGS\u{1}TagA\u{2}KEYS\u{1}z\u{2}");
         assert_eq!(remove(&changed, names::UNIQ_KEY), "TAGS\u{1}TagA\u{2}KEYS\u{1}z\u{2}");
+        assert_eq!(remove_all(&changed, &[names::UNIQ_KEY, "absent", names::KEYS]), "TAGS\u{1}TagA\u{2}");
     }
 
     proptest! {

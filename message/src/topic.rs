@@ -12,6 +12,8 @@ pub const GROUP_NAME_LEN_MAX: usize = 255;
 /// The topic whose settings automatically created topics copy.
 pub const AUTO_CREATE_TOPIC: &str = "TBW102";
 pub const SCHEDULE_TOPIC: &str = "SCHEDULE_TOPIC_XXXX";
+/// Where messages wait that are due at a time of their own.
+pub const TIMER_TOPIC: &str = "rmq_sys_wheel_timer";
 pub const BENCHMARK_TOPIC: &str = "BenchmarkTest";
 pub const TRANS_HALF_TOPIC: &str = "RMQ_SYS_TRANS_HALF_TOPIC";
 pub const TRANS_OP_HALF_TOPIC: &str = "RMQ_SYS_TRANS_OP_HALF_TOPIC";
@@ -34,8 +36,9 @@ const SYSTEM_TOPICS: [&str; 9] = [
     OFFSET_MOVED_TOPIC,
 ];
 
-const NOT_FOR_CLIENTS: [&str; 6] = [
+const NOT_FOR_CLIENTS: [&str; 7] = [
     SCHEDULE_TOPIC,
+    TIMER_TOPIC,
     TRANS_HALF_TOPIC,
     TRANS_OP_HALF_TOPIC,
     TRANS_CHECK_MAX_TIME_TOPIC,
@@ -52,7 +55,7 @@ const SYSTEM_GROUPS: [&str; 7] = [
     "CID_ONSAPI_PERMISSION",
     "CID_ONSAPI_OWNER",
 ];
-const SYSTEM_GROUP_PREFIXES: [&str; 2] = ["CID_SYS_", "%SYS%"];
+const SYSTEM_GROUP_PREFIXES: [&str; 2] = ["CID_RMQ_SYS_", "%SYS%"];
 
 /// Why a name cannot be a topic or a group.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -142,7 +145,11 @@ mod tests {
         assert_eq!(group_of_retry_topic("%RETRY%G"), Some("G"));
         assert_eq!(group_of_retry_topic("%DLQ%G"), None);
         assert!(is_system_topic("TBW102") && !is_forbidden_to_send("TBW102"));
-        assert!(is_system_topic("rmq_sys_wheel_timer") && is_forbidden_to_send(SCHEDULE_TOPIC));
-        assert!(is_system_group("CID_SYS_X") && is_system_group("TOOLS_CONSUMER") && !is_system_group("G"));
+        for topic in [TIMER_TOPIC, SCHEDULE_TOPIC] {
+            assert!(is_system_topic(topic) && is_forbidden_to_send(topic));
+        }
+        assert!(
+            is_system_group("CID_RMQ_SYS_X") && is_system_group("TOOLS_CONSUMER") && !is_system_group("G")
+        );
     }
 }

@@ -159,6 +159,34 @@ pub struct SubscriptionGroup {
     pub consume_timeout_minutes: i32,
     /// 5.x attributes, by name without sign.
     pub attributes: BTreeMap<String, String>,
+    /// 5.x: when failed messages are retried; carried for those who ask.
+    pub retry_policy: RetryPolicy,
+    /// 5.x: subscriptions kept with the settings; carried for those who ask.
+    pub subscriptions: Vec<GroupSubscription>,
+}
+
+/// When a group's failed messages are retried, as 5.x clients set it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetryPolicy {
+    /// Whether the exponential one applies, not the customized one.
+    pub is_exponential: bool,
+    /// First delay, longest delay, both in ms, and the factor from each to the next.
+    pub exponential: Option<(i64, i64, i64)>,
+    /// Delays one by one, in ms.
+    pub customized: Option<Vec<i64>>,
+}
+
+/// A subscription kept with a group's settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupSubscription {
+    /// The topic.
+    pub topic: String,
+    /// `TAG` or `SQL92`.
+    pub expression_type: String,
+    /// The expression.
+    pub expression: String,
+    /// Its version.
+    pub version: i64,
 }
 
 impl SubscriptionGroup {
@@ -178,6 +206,8 @@ impl SubscriptionGroup {
             group_sys_flag: 0,
             consume_timeout_minutes: 15,
             attributes: BTreeMap::new(),
+            retry_policy: RetryPolicy::default(),
+            subscriptions: Vec::new(),
         }
     }
 }
@@ -215,7 +245,8 @@ pub struct QueueLocks {
     pub client_id: String,
     /// The queues, as topic and queue id.
     pub queues: Vec<(String, u32)>,
-    /// The leader's clock when it proposed this, in ms since the epoch; every member decides by it.
+    /// The group's clock when the leader proposed this, in ms: [`crate::Metadata::lock_clock_ms`] at the beginning of its
+    /// term and what has passed since. Every member decides by it.
     pub now_ms: i64,
     /// How long a grant lasts, in ms; 0 releases.
     pub lease_ms: i64,

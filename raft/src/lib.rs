@@ -5,7 +5,7 @@
 //! | [`Group`] | a running member: the handle the broker holds |
 //! | `proposer` | the batcher: many messages, one entry, several entries on their way |
 //! | `log_storage` | openraft's log storage, directly on the CommitLog |
-//! | `state_machine`, [`Metadata`] | what committed commands change |
+//! | `state_machine`, [`Metadata`], `queue_locks` | what committed commands change |
 //! | [`Command`] | the commands and how they are written |
 //! | `wire`, `transport`, `server` | what members say to each other |
 //!
@@ -20,6 +20,7 @@ mod group;
 mod log_storage;
 mod metadata;
 mod proposer;
+mod queue_locks;
 mod server;
 mod state_machine;
 mod transport;
@@ -32,8 +33,9 @@ pub use api::{
 };
 pub use clock::{Clock, SystemClock};
 pub use command::{
-    COMMAND_BYTES_MAX, Command, CommandError, CommandOutcome, DelayProgress, FilterType, MemberAddress,
-    OffsetCommit, QueueLocks, SubscriptionGroup, TimerProgress, Topic,
+    COMMAND_BYTES_MAX, Command, CommandError, CommandOutcome, DelayProgress, FilterType, GroupSubscription,
+    MemberAddress, OffsetCommit, QueueLocks, RetryPolicy, SubscriptionGroup, TimerProgress, Topic,
 };
 pub use group::{Environment, Group};
 pub use metadata::Metadata;
+pub use queue_locks::QueueLock;

@@ -13,9 +13,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::command::{
-    Command, CommandOutcome, DelayProgress, MemberAddress, OffsetCommit, QueueLocks, SubscriptionGroup,
-    TimerProgress, Topic,
+    Command, CommandOutcome, DelayProgress, MemberAddress, OffsetCommit, SubscriptionGroup, TimerProgress,
+    Topic,
 };
+use crate::queue_locks::{LockTable, LocksImage, QueueLock};
 
 /// The replicated state of a group.
 #[derive(Debug)]
@@ -24,7 +25,7 @@ pub struct Metadata {
     groups: RwLock<HashMap<String, Arc<SubscriptionGroup>>>,
     offsets: RwLock<Offsets>,
     members: RwLock<BTreeMap<u64, MemberAddress>>,
-    locks: RwLock<HashMap<String, GroupLocks>>,
+    locks: RwLock<LockTable>,
     delay: RwLock<Delay>,
     resets: RwLock<Offsets>,
     /// How many resets wait for their pull.
@@ -36,14 +37,6 @@ pub struct Metadata {
 
 /// Offsets by group, then topic, then queue.
 type Offsets = HashMap<String, HashMap<String, BTreeMap<u32, u64>>>;
-/// Locks of one consumer group by topic and queue.
-type GroupLocks = BTreeMap<(String, u32), Lock>;
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Lock {
-    client_id: String,
-    until_ms: i64,
-}
 
 /// How far delayed messages are delivered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,7 +53,7 @@ pub(crate) struct MetadataImage {
     groups: Vec<SubscriptionGroup>,
     offsets: Vec<OffsetCommit>,
     members: Vec<MemberAddress>,
-    locks: Vec<(String, String, u32, String, i64)>,
+    locks: LocksImage,
     version: u64,
     delay: Delay,
     resets: Vec<OffsetCommit>,
@@ -142,6 +135,28 @@ impl Metadata {
         self.delay.read().timer
     }
 
+    /// Groups that have committed an offset for `topic`.
+    pub fn groups_with_offset(&self, topic: &str) -> Vec<String> {
+        let offsets = self.offsets.read();
+        let groups = offsets.iter().filter(|(_, topics)| topics.contains_key(topic));
+        groups.map(|(group, _)| group.clone()).collect()
+    }
+
+    /// The latest time, in ms of the group's own clock, of a request for queue locks. A leader's requests go on from it.
+    pub fn lock_clock_ms(&self) -> i64 {
+        self.locks.read().clock_ms()
+    }
+
+    /// How many queue locks there are, expired ones included that are not forgotten yet.
+    pub fn lock_count(&self) -> usize {
+        self.locks.read().len()
+    }
+
+    /// The queue locks of a consumer group.
+    pub fn locks_of_group(&self, group: &str) -> Vec<QueueLock> {
+        self.locks.read().of_group(group)
+    }
+
     /// How many offsets are committed in all.
     pub fn offset_count(&self) -> usize {
         count(&self.offsets.read())
@@ -150,6 +165,11 @@ impl Metadata {
     /// Where clients reach the members, by id.
     pub fn members(&self) -> Vec<MemberAddress> {
         self.members.read().values().cloned().collect()
+    }
+
+    /// Whether a client of `group` holds a queue lock that is good at `now_ms` of the group's own clock.
+    pub fn has_lock(&self, group: &str, now_ms: i64) -> bool {
+        self.locks.read().has_lock(group, now_ms)
     }
 
     /// How often topics or groups have changed.
@@ -187,7 +207,6 @@ impl Metadata {
                     self.offsets.write().remove(name);
                     self.change_resets(|resets| drop(resets.remove(name)));
                 }
-                self.locks.write().remove(name);
                 self.changed();
             }
             Command::CommitOffsets(commits) => self.commit_offsets(commits),
@@ -198,7 +217,9 @@ impl Metadata {
                 self.members.write().insert(member.id, member.clone());
                 self.changed();
             }
-            Command::LockQueues(request) => return CommandOutcome::Locked(self.lock_queues(request)),
+            Command::LockQueues(request) => {
+                return CommandOutcome::Locked(self.locks.write().apply(request));
+            }
         }
         CommandOutcome::Done
     }
@@ -288,41 +309,13 @@ impl Metadata {
         }
     }
 
-    /// Grants each queue that is free, expired or already the client's; with a lease of 0 releases the client's own.
-    /// Locks that have expired are forgotten.
-    fn lock_queues(&self, request: &QueueLocks) -> Vec<(String, u32)> {
-        let mut locks = self.locks.write();
-        let held = entry(&mut locks, &request.group);
-        held.retain(|_, lock| lock.until_ms > request.now_ms);
-        let mut granted = Vec::new();
-        for queue in &request.queues {
-            if held.get(queue).is_some_and(|lock| lock.client_id != request.client_id) {
-                continue;
-            }
-            if request.lease_ms <= 0 {
-                held.remove(queue);
-            } else {
-                let until_ms = request.now_ms.saturating_add(request.lease_ms);
-                held.insert(queue.clone(), Lock { client_id: request.client_id.clone(), until_ms });
-                granted.push(queue.clone());
-            }
-        }
-        if held.is_empty() {
-            locks.remove(&request.group);
-        }
-        granted
-    }
-
     pub(crate) fn image(&self) -> MetadataImage {
-        let mut locks: Vec<_> =
-            self.locks.read().iter().flat_map(|(g, held)| flatten_locks(g, held)).collect();
-        locks.sort();
         MetadataImage {
             topics: self.topics().iter().map(|t| (**t).clone()).collect(),
             groups: self.groups().iter().map(|g| (**g).clone()).collect(),
             offsets: flatten(&self.offsets.read()),
             members: self.members(),
-            locks,
+            locks: self.locks.read().image(),
             version: self.version(),
             delay: self.delay.read().clone(),
             resets: flatten(&self.resets.read()),
@@ -338,11 +331,7 @@ impl Metadata {
         self.note_resets(&image.resets);
         *self.delay.write() = image.delay;
         *self.members.write() = image.members.into_iter().map(|m| (m.id, m)).collect();
-        let mut locks = self.locks.write();
-        locks.clear();
-        for (group, topic, queue_id, client_id, until_ms) in image.locks {
-            locks.entry(group).or_default().insert((topic, queue_id), Lock { client_id, until_ms });
-        }
+        *self.locks.write() = LockTable::restore(image.locks);
         self.version.store(image.version, Ordering::Release);
         self.version_changed.send_replace(image.version);
     }
@@ -377,17 +366,10 @@ fn flatten_offsets(group: &str, topics: &HashMap<String, BTreeMap<u32, u64>>) ->
     flat
 }
 
-fn flatten_locks(group: &str, held: &GroupLocks) -> Vec<(String, String, u32, String, i64)> {
-    held.iter()
-        .map(|((topic, queue), lock)| {
-            (group.to_owned(), topic.clone(), *queue, lock.client_id.clone(), lock.until_ms)
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::QueueLocks;
 
     fn lock(client: &str, now_ms: i64, lease_ms: i64) -> Command {
         Command::LockQueues(QueueLocks {
@@ -397,22 +379,6 @@ mod tests {
             now_ms,
             lease_ms,
         })
-    }
-
-    #[test]
-    fn a_lock_is_granted_once_until_it_expires_or_is_released() {
-        let metadata = Metadata::default();
-        let granted = CommandOutcome::Locked(vec![("t".into(), 0)]);
-        let refused = CommandOutcome::Locked(vec![]);
-        assert_eq!(metadata.apply(&lock("a", 0, 60)), granted);
-        assert_eq!(metadata.apply(&lock("b", 59, 60)), refused);
-        assert_eq!(metadata.apply(&lock("a", 59, 60)), granted);
-        assert_eq!(metadata.apply(&lock("b", 118, 60)), refused);
-        assert_eq!(metadata.apply(&lock("b", 119, 60)), granted);
-        assert_eq!(metadata.apply(&lock("a", 119, 0)), refused, "only the holder releases");
-        assert_eq!(metadata.apply(&lock("a", 120, 60)), refused);
-        metadata.apply(&lock("b", 121, 0));
-        assert_eq!(metadata.apply(&lock("a", 122, 60)), granted);
     }
 
     #[test]

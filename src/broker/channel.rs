@@ -14,6 +14,7 @@ use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::Notify;
 
 use super::buffers;
+use super::calls::Calls;
 use super::gauge::Gauge;
 use super::limits::Limits;
 
@@ -53,8 +54,8 @@ pub(crate) struct Channel<S: Sink = OwnedWriteHalf> {
     limits: ChannelLimits,
     /// Bytes waiting in all channels.
     buffered: Arc<Gauge>,
-    /// Numbers the requests the broker sends on this connection.
-    next_opaque: AtomicU64,
+    /// What the broker asks this client.
+    pub(crate) calls: Calls,
     /// When it was last read or written, in ms of the node's clock.
     active_ms: AtomicU64,
     closed: AtomicBool,
@@ -97,7 +98,7 @@ impl<S: Sink> Channel<S> {
                 output_all: limits.output_bytes,
             },
             buffered,
-            next_opaque: AtomicU64::new(0),
+            calls: Calls::default(),
             active_ms: AtomicU64::new(0),
             closed: AtomicBool::new(false),
         }
@@ -180,6 +181,7 @@ impl<S: Sink> Channel<S> {
         self.buffered.sub(output.bytes.len());
         *output = Output::default();
         self.sink.shut();
+        self.calls.end();
         self.blocked.notify_one();
         self.resume.notify_one();
     }
@@ -216,7 +218,8 @@ impl<S: Sink> Channel<S> {
         self.resume.notify_one();
     }
 
-    fn must_pause(&self) -> bool {
+    /// Whether this connection's open requests or unsent answers are at their limits.
+    pub(crate) fn must_pause(&self) -> bool {
         !self.is_closed()
             && (self.requests.get() >= self.limits.requests
                 || self.bytes.get() >= self.limits.bytes
@@ -229,11 +232,6 @@ impl<S: Sink> Channel<S> {
             // A wake-up between the check and this is kept by the notify.
             self.resume.notified().await;
         }
-    }
-
-    /// The number of the next request that the broker sends to this client.
-    pub(crate) fn next_opaque(&self) -> i32 {
-        (self.next_opaque.fetch_add(1, Ordering::Relaxed) & 0x7FFF_FFFF) as i32
     }
 
     /// Notes that the client was heard of.

@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 
 use raftmq_message::topic::{is_system_topic, validate_topic};
-use raftmq_raft::{Command as LogCommand, FilterType, SubscriptionGroup, Topic};
+use raftmq_raft::{
+    Command as LogCommand, FilterType, GroupSubscription, RetryPolicy, SubscriptionGroup, Topic,
+};
 use raftmq_remoting::body::{
-    DataVersion, SubscriptionGroupConfig, SubscriptionGroupWrapper, TopicConfig, TopicConfigSerializeWrapper,
-    TopicFilterType,
+    CustomizedRetryPolicy, DataVersion, ExponentialRetryPolicy, GroupRetryPolicy, SimpleSubscriptionData,
+    SubscriptionGroupConfig, SubscriptionGroupList, SubscriptionGroupWrapper, TopicConfig,
+    TopicConfigSerializeWrapper, TopicFilterType,
 };
 use raftmq_remoting::codes::response;
 use raftmq_remoting::header::{CreateTopicHeader, DeleteGroupHeader, GroupConfigHeader, TopicHeader};
@@ -22,6 +25,8 @@ use super::topics;
 const PERM_MAX: i32 = 15;
 /// Bytes of all attributes of a topic or a group, and of one change of a topic's.
 const ATTRIBUTES_LEN_MAX: usize = 4096;
+/// Bytes of a request to change groups. What they hold stays in memory; a command of the log has room for one's.
+const GROUP_SETTINGS_BYTES_MAX: usize = 128 * 1024;
 
 pub(crate) fn json(body: &impl Serialize) -> Handled {
     Reply::body(fastjson::to_vec(body).map_err(|error| Refusal::error(error.to_string()))?)
@@ -152,26 +157,57 @@ pub(crate) fn get_topic(node: &Node, command: &Command) -> Handled {
 /// 200: creates a group or changes its settings.
 pub(crate) async fn put_group(node: &Node, command: &Command) -> Handled {
     node.leading()?;
+    check_body(command)?;
     let config: SubscriptionGroupConfig =
         fastjson::parse(&command.body).map_err(|error| Refusal::error(format!("group settings: {error}")))?;
-    topics::check_group_name(&config.group_name)?;
-    let group = group_from(&config)?;
-    let name = group.name.clone();
-    tracing::info!(group = name, "subscription group put");
-    topics::put_group(node, group, false).await?;
+    put_groups(node, &[config]).await
+}
+
+/// 225: creates groups or changes their settings; none of them where one is refused.
+pub(crate) async fn put_group_list(node: &Node, command: &Command) -> Handled {
+    node.leading()?;
+    check_body(command)?;
+    let list: SubscriptionGroupList =
+        fastjson::parse(&command.body).map_err(|error| Refusal::error(format!("group settings: {error}")))?;
+    put_groups(node, &list.group_config_list).await
+}
+
+fn check_body(command: &Command) -> Result<(), Refusal> {
+    let len = command.body.len();
+    if len > GROUP_SETTINGS_BYTES_MAX {
+        let remark = format!("group settings of {len} bytes, at most {GROUP_SETTINGS_BYTES_MAX}");
+        return Err(Refusal::illegal(remark));
+    }
+    Ok(())
+}
+
+async fn put_groups(node: &Node, configs: &[SubscriptionGroupConfig]) -> Handled {
+    let queues_max = node.config.limits.queues_per_topic;
+    let groups: Vec<_> =
+        configs.iter().map(|config| group_from(config, queues_max)).collect::<Result<_, _>>()?;
+    for group in groups {
+        tracing::info!(group = group.name, "subscription group put");
+        topics::put_group(node, group, false).await?;
+    }
     Reply::done()
 }
 
-fn group_from(config: &SubscriptionGroupConfig) -> Result<SubscriptionGroup, Refusal> {
-    let negative =
-        |what: &str| Refusal::illegal(format!("{what} of group[{}] is below 0", config.group_name));
+fn group_from(config: &SubscriptionGroupConfig, queues_max: u32) -> Result<SubscriptionGroup, Refusal> {
+    let name = &config.group_name;
+    topics::check_group_name(name)?;
+    let negative = |what: &str| Refusal::illegal(format!("{what} of group[{name}] is below 0"));
     check_attributes(&config.attributes)?;
+    let retry_queues = u32::try_from(config.retry_queue_nums).map_err(|_| negative("retryQueueNums"))?;
+    if retry_queues > queues_max {
+        let remark = format!("retryQueueNums of group[{name}] is {retry_queues}, at most {queues_max}");
+        return Err(Refusal::illegal(remark));
+    }
     Ok(SubscriptionGroup {
-        name: config.group_name.clone(),
+        name: name.clone(),
         consume_enable: config.consume_enable,
         consume_from_min_enable: config.consume_from_min_enable,
         consume_broadcast_enable: config.consume_broadcast_enable,
-        retry_queues: u32::try_from(config.retry_queue_nums).map_err(|_| negative("retryQueueNums"))?,
+        retry_queues,
         retry_max_times: config.retry_max_times,
         broker_id: u64::try_from(config.broker_id).map_err(|_| negative("brokerId"))?,
         which_broker_when_consume_slowly: u64::try_from(config.which_broker_when_consume_slowly)
@@ -181,7 +217,50 @@ fn group_from(config: &SubscriptionGroupConfig) -> Result<SubscriptionGroup, Ref
         group_sys_flag: config.group_sys_flag,
         consume_timeout_minutes: config.consume_timeout_minute,
         attributes: config.attributes.clone(),
+        retry_policy: retry_policy_from(&config.group_retry_policy),
+        subscriptions: config.subscription_data_set.iter().map(subscription_from).collect(),
     })
+}
+
+/// The name by which a policy of growing delays goes.
+const EXPONENTIAL: &str = "EXPONENTIAL";
+
+fn retry_policy_from(policy: &GroupRetryPolicy) -> RetryPolicy {
+    let exponential = policy.exponential_retry_policy.as_ref();
+    RetryPolicy {
+        is_exponential: policy.kind == EXPONENTIAL,
+        exponential: exponential.map(|policy| (policy.initial, policy.max, policy.multiplier)),
+        customized: policy.customized_retry_policy.as_ref().map(|policy| policy.next.clone()),
+    }
+}
+
+fn retry_policy(policy: &RetryPolicy) -> GroupRetryPolicy {
+    let kind = if policy.is_exponential { EXPONENTIAL.to_owned() } else { GroupRetryPolicy::default().kind };
+    GroupRetryPolicy {
+        kind,
+        exponential_retry_policy: policy
+            .exponential
+            .map(|(initial, max, multiplier)| ExponentialRetryPolicy { initial, max, multiplier }),
+        customized_retry_policy: policy.customized.clone().map(|next| CustomizedRetryPolicy { next }),
+    }
+}
+
+fn subscription_from(subscription: &SimpleSubscriptionData) -> GroupSubscription {
+    GroupSubscription {
+        topic: subscription.topic.clone(),
+        expression_type: subscription.expression_type.clone(),
+        expression: subscription.expression.clone(),
+        version: subscription.version,
+    }
+}
+
+fn subscription(subscription: &GroupSubscription) -> SimpleSubscriptionData {
+    SimpleSubscriptionData {
+        topic: subscription.topic.clone(),
+        expression_type: subscription.expression_type.clone(),
+        expression: subscription.expression.clone(),
+        version: subscription.version,
+    }
 }
 
 fn group_config(group: &SubscriptionGroup) -> SubscriptionGroupConfig {
@@ -200,7 +279,8 @@ fn group_config(group: &SubscriptionGroup) -> SubscriptionGroupConfig {
         group_sys_flag: group.group_sys_flag,
         consume_timeout_minute: group.consume_timeout_minutes,
         attributes: group.attributes.clone(),
-        ..SubscriptionGroupConfig::default()
+        group_retry_policy: retry_policy(&group.retry_policy),
+        subscription_data_set: group.subscriptions.iter().map(subscription).collect(),
     }
 }
 
@@ -236,6 +316,8 @@ pub(crate) async fn delete_group(node: &Node, command: &Command) -> Handled {
     if node.group.metadata().group(&header.group_name).is_some() {
         let clean_offsets = header.clean_offset || header.remove_offset;
         tracing::info!(group = header.group_name, clean_offsets, "subscription group deleted");
+        // What it has been told is committed is in the log; the rest must not bring it back.
+        node.offsets.discard_group(&header.group_name);
         node.propose(LogCommand::DeleteGroup { name: header.group_name, clean_offsets }).await?;
     }
     Reply::done()
@@ -307,9 +389,28 @@ mod tests {
             retry_queue_nums: 3,
             retry_max_times: -1,
             group_sys_flag: 2,
+            group_retry_policy: GroupRetryPolicy {
+                kind: EXPONENTIAL.into(),
+                exponential_retry_policy: Some(ExponentialRetryPolicy { initial: 1, max: 9, multiplier: 2 }),
+                customized_retry_policy: Some(CustomizedRetryPolicy { next: vec![5, 7] }),
+            },
+            subscription_data_set: vec![SimpleSubscriptionData {
+                topic: "t".into(),
+                expression_type: "TAG".into(),
+                expression: "a || b".into(),
+                version: 3,
+            }],
+            attributes: [("k".to_owned(), "v".to_owned())].into(),
             ..SubscriptionGroupConfig::default()
         };
-        assert_eq!(group_config(&group_from(&config).unwrap()), config);
-        assert!(group_from(&SubscriptionGroupConfig { broker_id: -1, ..config }).is_err());
+        assert_eq!(group_config(&group_from(&config, 8).unwrap()), config);
+        for bad in [
+            SubscriptionGroupConfig { broker_id: -1, ..config.clone() },
+            SubscriptionGroupConfig { retry_queue_nums: 9, ..config.clone() },
+            SubscriptionGroupConfig { retry_queue_nums: -1, ..config.clone() },
+            SubscriptionGroupConfig { group_name: "a b".into(), ..config },
+        ] {
+            assert_eq!(group_from(&bad, 8).unwrap_err().code, response::INVALID_PARAMETER, "{bad:?}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use raftmq_remoting::codes::request;
 use raftmq_remoting::header::SendHeader;
 use raftmq_remoting::{Command, CommandError, FrameError, frame};
@@ -13,10 +13,10 @@ use tokio::net::tcp::OwnedReadHalf;
 use super::channel::Channel;
 use super::limits::{READ_BYTES, SMALL_REST_BYTES};
 use super::node::Node;
-use super::reply::{Refusal, write_handled};
-use super::send::{SendProblem, TopicCache, encode_send};
+use super::reply::{Handled, Refusal, Reply, write_handled};
+use super::send::{Missing, SendProblem, SendRequest, TopicCache, encode_send};
 use super::send_batch::SendBatch;
-use super::{buffers, dispatch, pull, topics};
+use super::{buffers, dispatch, locks, pull, queue_codes, relay, send_back, topics};
 
 /// Why a connection is closed from this side.
 #[derive(Debug, thiserror::Error)]
@@ -122,7 +122,7 @@ impl Connection {
             }
             let command = Command::decode(frame)?;
             if command.is_response() {
-                // Nothing that is asked of clients waits for an answer.
+                self.channel.calls.answered(command);
                 continue;
             }
             self.handle(&command, sends).await;
@@ -141,12 +141,37 @@ impl Connection {
             request::SEND_MESSAGE | request::SEND_MESSAGE_V2 | request::SEND_BATCH_MESSAGE => {
                 self.send(command, sends).await;
             }
+            request::CONSUMER_SEND_MSG_BACK => {
+                // A few bytes ask for a large record: the bounds hold between two of them, not only between two reads.
+                if self.channel.must_pause() {
+                    self.finish(sends);
+                    self.channel.may_read().await;
+                }
+                self.send(command, sends).await;
+            }
             request::PULL_MESSAGE | request::LITE_PULL_MESSAGE => {
-                // It may wait, for the log or for its group to be made.
-                self.finish(sends);
-                if let Err(refusal) = pull::handle(&self.node, &self.channel, command).await {
+                let before_waiting = || self.finish(sends);
+                let handled = pull::handle(&self.node, &self.channel, command, before_waiting);
+                if let Err(refusal) = handled.await {
                     self.refuse(command, &refusal);
                 }
+            }
+            request::UPDATE_CONSUMER_OFFSET => {
+                self.finish(sends);
+                match queue_codes::update_consumer_offset(&self.node, command) {
+                    // Others of the connection do not wait until it is in the log.
+                    Ok(committed) => self.answer_later(command, committed),
+                    Err(refusal) => self.refuse(command, &refusal),
+                }
+            }
+            request::GET_CONSUMER_RUNNING_INFO => {
+                self.answer_later(command, relay::running_info(self.node.clone(), command.clone()));
+            }
+            request::CONSUME_MESSAGE_DIRECTLY => {
+                self.answer_later(command, relay::consume_directly(self.node.clone(), command.clone()));
+            }
+            request::INVOKE_BROKER_TO_GET_CONSUMER_STATUS => {
+                self.answer_later(command, relay::consumer_status(self.node.clone(), command.clone()));
             }
             _ => {
                 // It may take a while: what came before it does not wait for it.
@@ -170,11 +195,30 @@ impl Connection {
         tokio::task::yield_now().await;
     }
 
+    /// Answers when others have done their part. Until then the connection goes on, within its bounds.
+    fn answer_later(&self, command: &Command, handled: impl Future<Output = Handled> + Send + 'static) {
+        if command.is_oneway() {
+            return;
+        }
+        if self.channel.is_congested() {
+            return self.refuse(command, &Refusal::busy("too many bytes wait to be sent"));
+        }
+        let bytes = command.body.len();
+        self.channel.begin(1, bytes);
+        let request = Command { body: Bytes::new(), ..command.clone() };
+        let channel = self.channel.clone();
+        tokio::spawn(async move {
+            let handled = handled.await;
+            channel.write(|out| write_handled(out, &request, handled));
+            channel.end(1, bytes);
+        });
+    }
+
     async fn send(&mut self, command: &Command, sends: &mut SendBatch) {
         let outcome = match self.encode(command, sends) {
-            Err(SendProblem::UnknownTopic) => {
+            Err(SendProblem::Missing(missing)) => {
                 self.finish(sends);
-                Box::pin(self.send_to_new_topic(command, sends)).await
+                Box::pin(self.send_to_new_topic(command, missing, sends)).await
             }
             Err(SendProblem::Refused(refusal)) => Err(refusal),
             Ok(()) => Ok(()),
@@ -185,32 +229,56 @@ impl Connection {
         }
     }
 
-    async fn send_to_new_topic(&mut self, command: &Command, sends: &mut SendBatch) -> Result<(), Refusal> {
-        topics::create_for_send(&self.node, &SendHeader::decode(command)?).await?;
-        match self.encode(command, sends) {
-            Ok(()) => Ok(()),
-            Err(SendProblem::Refused(refusal)) => Err(refusal),
-            Err(SendProblem::UnknownTopic) => Err(Refusal::unavailable("the topic has been deleted again")),
+    async fn send_to_new_topic(
+        &mut self,
+        command: &Command,
+        mut missing: Missing,
+        sends: &mut SendBatch,
+    ) -> Result<(), Refusal> {
+        // A returned message may need its group's retry topic and then the one of the dead letters.
+        for _ in 0..2 {
+            topics::create_for_send(&self.node, command, &missing).await?;
+            missing = match self.encode(command, sends) {
+                Ok(()) => return Ok(()),
+                Err(SendProblem::Refused(refusal)) => return Err(refusal),
+                Err(SendProblem::Missing(next)) => next,
+            };
         }
+        Err(Refusal::unavailable("the topic has been deleted again"))
     }
 
     /// Checks a send and adds its records to the batch.
     fn encode(&mut self, command: &Command, sends: &mut SendBatch) -> Result<(), SendProblem> {
         self.node.leading()?;
-        let header = SendHeader::decode(command).map_err(Refusal::from)?;
+        let (settings, metadata) = (&self.node.send, self.node.group.metadata());
         let records = sends.records();
         let start = records.end();
-        let encoded = encode_send(
-            &self.node.send,
-            self.node.group.metadata(),
-            &mut self.topic,
-            &header,
-            &command.body,
-            self.channel.peer,
-            records,
-        )?;
+        let encoded = if command.code == request::CONSUMER_SEND_MSG_BACK {
+            let store = self.node.group.store();
+            match send_back::encode(settings, metadata, store, command, records)? {
+                Some(encoded) => encoded,
+                None => {
+                    self.succeed(command);
+                    return Ok(());
+                }
+            }
+        } else {
+            let request = SendRequest {
+                header: SendHeader::decode(command).map_err(Refusal::from)?,
+                body: &command.body,
+                born_host: self.channel.peer,
+            };
+            let holds_locks = |group: &str| locks::are_held(&self.node, group);
+            encode_send(settings, metadata, holds_locks, &mut self.topic, &request, records)?
+        };
         sends.add(&self.node, &self.channel, command, &encoded, start);
         Ok(())
+    }
+
+    fn succeed(&self, command: &Command) {
+        if !command.is_oneway() {
+            self.channel.put(|out| write_handled(out, command, Reply::done()));
+        }
     }
 
     fn refuse(&self, command: &Command, refusal: &Refusal) {

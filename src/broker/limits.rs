@@ -47,6 +47,8 @@ pub(crate) struct Limits {
     /// Consumer offsets in all, one for each queue of each group. They stay in memory and are part of every checkpoint.
     /// Past it the first commit of a group for a queue is answered "busy".
     pub(crate) committed_offsets: usize,
+    /// Queue locks in all, likewise. Past it only renewals are taken.
+    pub(crate) queue_locks: usize,
 }
 
 impl Default for Limits {
@@ -74,6 +76,7 @@ impl Default for Limits {
             memberships_per_connection: 4096,
             pending_offsets: 100_000,
             committed_offsets: 1_000_000,
+            queue_locks: 200_000,
         }
     }
 }
@@ -93,16 +96,25 @@ pub(crate) const BATCH_MESSAGES_MAX: usize = 64 * 1024;
 /// Message ids that the answer to a batch lists: 57 bytes each, and a header must stay below 256 KiB.
 pub(crate) const JOINED_IDS_MAX: usize = 4096;
 
+/// The longest time that a message can be delayed by; RocketMQ's default.
+pub(crate) const TIMER_DELAY_MAX: Duration = Duration::from_secs(3 * 24 * 3600);
+
 /// Messages that one pull brings; more are not asked for by default (32) and a client cannot ask for more than this.
 pub(crate) const PULL_MESSAGES_MAX: usize = 1024;
 /// Bytes of messages that one pull brings, unless its first message alone is larger. What RocketMQ brings.
 pub(crate) const PULL_BYTES_MAX: usize = 256 * 1024;
-/// ConsumeQueue units that one pull looks at where its filter lets few through.
-pub(crate) const PULL_SCAN_UNITS: usize = 4096;
+/// What one pull does where its filter lets few messages through, in units of some 4 ns: about 1 ms, which is 65,000
+/// ConsumeQueue units, 2,000 records under a short expression, or a few under a dear one.
+pub(crate) const PULL_WORK: usize = 256 * 1024;
+/// What pulls do before the other connections have their turn, and likewise bytes of answers.
+pub(crate) const PULL_TURN_WORK: usize = 32 * 1024;
+pub(crate) const PULL_OUTPUT_BYTES: usize = PULL_BYTES_MAX;
 /// How long a request waits at most to see what was acknowledged just before it.
 pub(crate) const SETTLE_MAX: Duration = Duration::from_millis(100);
 /// Longest time a pull is held. Clients give up after some 30 s.
 pub(crate) const HOLD_MAX: Duration = Duration::from_secs(25);
+/// Held pulls that are answered before the other connections have their turn.
+pub(crate) const HOLD_ANSWERS: usize = 64;
 /// How exactly the end of a hold is met.
 pub(crate) const HOLD_TICK: Duration = Duration::from_millis(100);
 
@@ -118,14 +130,36 @@ pub(crate) const CLIENT_ID_LEN_MAX: usize = 255;
 pub(crate) const SUBSCRIPTION_BYTES_PER_GROUP_MAX: usize = 64 * 1024;
 /// Bytes of a subscription expression.
 pub(crate) const EXPRESSION_BYTES_MAX: usize = 16 * 1024;
-/// Tags in a subscription expression. Each message that a pull looks at is compared with them.
-pub(crate) const TAGS_MAX: usize = 256;
+/// Filters that pulls bring with them and that are kept for their next pulls: in number, and in bytes of their
+/// expressions. As many again are about to be forgotten.
+pub(crate) const FILTERS_KEPT: usize = 1024;
+pub(crate) const FILTER_BYTES_KEPT: usize = 256 * 1024;
+/// Changes of groups are told at least this much apart, and for each member that was told so much more: telling takes
+/// some 5 us each, so that it never takes more than a tenth of the time.
+pub(crate) const NOTICE_GAP: Duration = Duration::from_millis(20);
+pub(crate) const NOTICE_GAP_PER_MEMBER: Duration = Duration::from_micros(50);
+/// Members that are told before the connections have their turn.
+pub(crate) const NOTICES_AT_ONCE: u32 = 64;
 /// A client that has not sent a heartbeat for this long is gone. Clients send one every 30 s.
 pub(crate) const CLIENT_EXPIRY: Duration = Duration::from_secs(120);
 /// A connection without a read or a write for this long is closed, as RocketMQ's peers do.
 pub(crate) const CONNECTION_IDLE: Duration = Duration::from_secs(120);
 /// How often expiry is looked at.
 pub(crate) const EXPIRY_SCAN: Duration = Duration::from_secs(10);
+
+/// Requests of the broker that one client has not answered. Only operators cause them.
+pub(crate) const CALLS_PER_CONNECTION_MAX: usize = 32;
+/// How long a client has to tell its state, or to consume a message. Operators' tools wait a little longer.
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long each member of a group has to tell how far it is.
+pub(crate) const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
+/// Members of a group that are asked at a time.
+pub(crate) const STATUS_CALLS_MAX: usize = 64;
+/// Bytes of all members' answers, as they go into one frame together.
+pub(crate) const STATUS_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Queues in one answer about the progress of groups: some 200 bytes each, in a frame of 16 MiB.
+pub(crate) const REPORTED_QUEUES_MAX: usize = 50_000;
 
 /// How long a queue lock lasts without renewal. Clients renew every 20 s.
 pub(crate) const LOCK_LEASE: Duration = Duration::from_secs(60);
@@ -143,6 +177,10 @@ pub(crate) const REGISTRATION_PERIOD: Duration = Duration::from_secs(10);
 pub(crate) const NAME_SERVER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Bytes of a name server's answer: any frame, as it holds whatever is set there for the order of topics.
 pub(crate) const NAME_SERVER_ANSWER_BYTES_MAX: usize = raftmq_remoting::frame::FRAME_LEN_MAX;
+
+/// Delayed messages that are delivered in one step, one entry of the log. Beside their bytes this bounds what a failed
+/// step has cost.
+pub(crate) const DELAY_STEP_MESSAGES: usize = 1024;
 
 /// How long a stop waits for open sends.
 pub(crate) const DRAIN: Duration = Duration::from_secs(2);

@@ -1,8 +1,12 @@
 //! Queue locks of consumers that consume in order. They go through the log, so that no failover gives a queue two owners.
+//!
+//! A lock is only ever given up by its holder or by time: not when its holder leaves the group or is lost, as it may
+//! still be at work on what it has. Clients count on a lock for half its lease after each renewal.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
-use raftmq_raft::{Command as LogCommand, CommandOutcome, QueueLocks};
+use parking_lot::Mutex;
+use raftmq_raft::{Command as LogCommand, CommandOutcome, Metadata, QueueLocks};
 use raftmq_remoting::body::{LockBatchRequest, LockBatchResponse, MessageQueue};
 use raftmq_remoting::codes::response;
 use raftmq_remoting::{Command, fastjson};
@@ -35,6 +39,15 @@ pub(crate) async fn unlock(node: &Node, request: &Command) -> Handled {
     }
     apply(node, &batch, 0).await?;
     Reply::done()
+}
+
+/// Whether a client of the group holds a queue locked.
+pub(crate) fn are_held(node: &Node, group: &str) -> bool {
+    node.group.metadata().has_lock(group, now_ms(node))
+}
+
+fn now_ms(node: &Node) -> i64 {
+    node.lock_clock.now_ms(node.role.borrow().term, node.group.metadata())
 }
 
 fn json(body: &LockBatchResponse) -> Handled {
@@ -77,12 +90,14 @@ async fn apply(node: &Node, batch: &LockBatchRequest, lease_ms: i64) -> Result<V
     if queues.is_empty() {
         return Ok(Vec::new());
     }
-    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
+    if lease_ms > 0 {
+        check_room(node, batch, &queues)?;
+    }
     let locks = QueueLocks {
         group: batch.consumer_group.clone(),
         client_id: batch.client_id.clone(),
         queues,
-        now_ms,
+        now_ms: now_ms(node),
         lease_ms,
     };
     match node.propose(LogCommand::LockQueues(locks)).await? {
@@ -91,9 +106,69 @@ async fn apply(node: &Node, batch: &LockBatchRequest, lease_ms: i64) -> Result<V
     }
 }
 
+/// Locks are part of every checkpoint. Who holds one may always renew it.
+fn check_room(node: &Node, batch: &LockBatchRequest, queues: &[(String, u32)]) -> Result<(), Refusal> {
+    let (metadata, max) = (node.group.metadata(), node.config.limits.queue_locks);
+    if metadata.lock_count() + queues.len() <= max {
+        return Ok(());
+    }
+    let held = metadata.locks_of_group(&batch.consumer_group);
+    let is_held = |(topic, queue_id): &(String, u32)| {
+        held.iter().any(|lock| lock.topic == *topic && lock.queue_id == *queue_id)
+    };
+    if queues.iter().all(is_held) {
+        Ok(())
+    } else {
+        Err(Refusal::busy(format!("there are {max} queue locks")))
+    }
+}
+
+/// This leader's part of the group's clock for locks: from where the group's state had it when this leader's term
+/// first asked, as fast as time passes here.
+#[derive(Default)]
+pub(crate) struct LockClock(Mutex<Option<Since>>);
+
+#[derive(Clone, Copy)]
+struct Since {
+    term: u64,
+    base_ms: i64,
+    at: Instant,
+}
+
+impl LockClock {
+    fn now_ms(&self, term: u64, metadata: &Metadata) -> i64 {
+        let mut since = self.0.lock();
+        let now = Instant::now();
+        let Since { base_ms, at, .. } = match *since {
+            Some(since) if since.term == term => since,
+            _ => *since.insert(Since { term, base_ms: metadata.lock_clock_ms(), at: now }),
+        };
+        base_ms.saturating_add(i64::try_from(now.duration_since(at).as_millis()).unwrap_or(i64::MAX))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_new_leaders_clock_goes_on_from_the_groups_and_not_from_its_own() {
+        let (clock, metadata) = (LockClock::default(), Metadata::default());
+        let first = clock.now_ms(1, &metadata);
+        assert!((0..60_000).contains(&first), "{first}");
+        let queues = vec![("t".to_owned(), 0)];
+        let locks = QueueLocks {
+            group: "g".into(),
+            client_id: "c".into(),
+            queues,
+            now_ms: 5_000_000,
+            lease_ms: 60_000,
+        };
+        metadata.apply(&LogCommand::LockQueues(locks));
+        assert!(clock.now_ms(1, &metadata) < 60_000, "within a term it only follows time");
+        let later = clock.now_ms(2, &metadata);
+        assert!((5_000_000..5_060_000).contains(&later), "{later}");
+    }
 
     #[test]
     fn hostile_requests_are_refused() {

@@ -4,14 +4,21 @@
 //! |---|---|
 //! | `server`, `connection` | accepting, reading, one task per connection |
 //! | `channel` | the way back to a client: one bounded buffer, one system call |
+//! | `calls`, `relay` | asking a client over its own connection; what operators have asked of clients |
 //! | `dispatch` | from request codes to handlers |
 //! | `send`, `send_batch` | checking and encoding messages; submitting and answering a read's sends together |
-//! | `pull`, `long_poll`, `holds`, `filter` | finding messages, and holding pulls until there are some |
-//! | `clients`, `heartbeat` | who is connected in which group |
+//! | `send_back`, `detour` | messages that consumers return; where those and delayed ones go instead of their topic |
+//! | `pull`, `scan` | what a pull may see, what it finds, its answer |
+//! | `long_poll`, `holds` | holding pulls until there are messages for them |
+//! | `filter`, `filter_cache` | which messages a consumer wants |
+//! | `clients`, `heartbeat`, `notices` | who is connected in which group, and telling the members |
 //! | `offsets`, `queue_codes` | consumer offsets, the ends of queues, offsets by time |
+//! | `offset_admin` | resetting a group's offsets, copying another group's |
+//! | `group_codes`, `group_report` | how far groups are, and who consumes what: for tools, for the admin API |
 //! | `locks` | queue locks |
 //! | `topics`, `config_codes` | making topics and groups |
 //! | `stats`, `stats_codes` | counters and what tools print |
+//! | `delay` | delivering delayed messages when they are due |
 //! | `registration`, `name_server` | telling the name servers |
 //! | `node` | what all of it shares, and the decision whether this member serves |
 //! | `reply`, `buffers`, `gauge`, `limits` | answers, shared buffers, counts, bounds |
@@ -21,13 +28,19 @@
 //! the connection's output at once. There is no task, no channel and no lock per message.
 
 mod buffers;
+mod calls;
 mod channel;
 mod clients;
 mod config_codes;
 mod connection;
+mod delay;
+mod detour;
 mod dispatch;
 mod filter;
+mod filter_cache;
 mod gauge;
+mod group_codes;
+mod group_report;
 mod heartbeat;
 mod holds;
 pub(crate) mod limits;
@@ -35,12 +48,17 @@ mod locks;
 mod long_poll;
 mod name_server;
 mod node;
+mod notices;
+mod offset_admin;
 mod offsets;
 mod pull;
 mod queue_codes;
 mod registration;
+mod relay;
 mod reply;
+mod scan;
 mod send;
+mod send_back;
 mod send_batch;
 mod server;
 mod stats;
@@ -58,6 +76,8 @@ use parking_lot::Mutex;
 use raftmq_raft::{Group, Role};
 use tokio::task::JoinHandle;
 
+pub(crate) use delay::{DEFAULT_LEVELS, DelayLevels};
+pub(crate) use group_report::GroupReport;
 pub(crate) use limits::Limits;
 use node::Node;
 use reply::Refusal;
@@ -82,6 +102,8 @@ pub(crate) struct BrokerConfig {
     pub(crate) auto_create_topic: bool,
     /// Whether a consumer may make its group.
     pub(crate) auto_create_group: bool,
+    /// How long each delay level is.
+    pub(crate) delay_levels: DelayLevels,
     /// Bounds.
     pub(crate) limits: Limits,
 }
@@ -118,6 +140,7 @@ pub(crate) async fn start(config: BrokerConfig, group: Group) -> anyhow::Result<
         move |arrivals| {
             if let Some(node) = node.upgrade() {
                 node.long_poll.arrived(arrivals);
+                node.delay.arrived(arrivals);
             }
         }
     }));
@@ -128,7 +151,10 @@ pub(crate) async fn start(config: BrokerConfig, group: Group) -> anyhow::Result<
     }
     tasks.others.push(spawn(&node, |node| async move { node.long_poll.run(&node).await }));
     tasks.others.push(spawn(&node, |node| async move { node.offsets.run(&node).await }));
+    tasks.others.push(spawn(&node, |node| async move { node.notices.run(&node).await }));
     tasks.others.push(spawn(&node, follow_role));
+    tasks.others.push(spawn(&node, delay::run));
+    tasks.others.push(spawn(&node, |node| every(delay::DROP_INTERVAL, move || delay::drop_delivered(&node))));
     tasks.others.push(spawn(&node, |node| every(limits::EXPIRY_SCAN, move || node.expire())));
     let sample = Duration::from_secs(stats::SAMPLE_SECONDS as u64);
     tasks.others.push(spawn(&node, move |node| every(sample, move || node.stats.sample())));
@@ -176,8 +202,8 @@ async fn follow_role(node: Arc<Node>) {
             node.offsets.clear();
         }
         term = now.term;
-        if !leads && let Err(refusal) = node.leading() {
-            node.long_poll.refuse_all(&refusal);
+        if !leads {
+            node.long_poll.refuse_unserved(&node);
         }
         let mut complete = !(leads && now.ready);
         while !complete {
@@ -212,6 +238,11 @@ impl Broker {
         self.node.stats()
     }
 
+    /// A consumer group as this member knows it; `None` where there is no such group.
+    pub(crate) fn group_report(&self, name: &str) -> Option<GroupReport> {
+        group_report::report(&self.node, name)
+    }
+
     /// Has the consumer offsets that are committed by now written to the log. To be called before another member leads.
     pub(crate) async fn flush_offsets(&self) {
         if tokio::time::timeout(limits::DRAIN, self.node.offsets.flush(&self.node)).await.is_err() {
@@ -236,7 +267,7 @@ impl Broker {
         for task in others {
             end(task).await;
         }
-        self.node.long_poll.refuse_all(&Refusal::unavailable("this broker is stopping"));
+        self.node.long_poll.refuse_unserved(&self.node);
         let drained = async {
             while self.node.bytes_in_flight.get() > 0 || self.node.channels().iter().any(|c| c.waiting() > 0)
             {

@@ -1,11 +1,17 @@
 //! Consumer offsets: commits gather here and go through the log in batches; reads see what is gathered first.
+//!
+//! Two promises. What a client was told is committed is in the log. And a newer offset is never followed into the log
+//! by an older one: rounds of proposals do not overlap, and what gathered in one term is forgotten in the next, when
+//! another member may have committed more.
+//!
+//! An operator's reset is in the replicated state until consumers have taken it up. Which pull does is decided here.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-use raftmq_raft::{Command, Metadata, OffsetCommit, Role};
-use tokio::sync::Notify;
+use parking_lot::{Mutex, MutexGuard};
+use raftmq_raft::{Command, Metadata, OffsetCommit, Role, RoleState};
+use tokio::sync::{Notify, oneshot, watch};
 
 use super::limits::{Limits, OFFSETS_COMMAND_BYTES, OFFSETS_GATHER};
 use super::node::Node;
@@ -19,28 +25,92 @@ const COUNT_AGE: Duration = Duration::from_secs(1);
 /// Offsets that are not applied yet.
 pub(crate) struct PendingOffsets {
     table: Mutex<Table>,
+    role: watch::Receiver<RoleState>,
     added: Notify,
+    /// Somebody waits for what has gathered: it goes now.
+    urgent: Notify,
+    /// Held by the one round of proposals that is on its way.
+    round: tokio::sync::Mutex<()>,
     max: usize,
     committed_max: usize,
 }
 
 #[derive(Default)]
 struct Table {
+    /// The term in which all of this gathered.
+    term: u64,
     /// By group, then topic, then queue.
     offsets: HashMap<String, HashMap<String, HashMap<u32, u64>>>,
     len: usize,
+    /// Told what becomes of the next round.
+    waiting: Vec<oneshot::Sender<Result<(), Refusal>>>,
+    /// Resets that consumers are about to take up.
+    resets: HashMap<QueueOfGroup, Reset>,
     /// When the committed offsets were counted, and how many there are at most.
     counted: Option<(Instant, usize)>,
 }
 
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct QueueOfGroup {
+    group: String,
+    topic: String,
+    queue_id: u32,
+}
+
+/// A reset that is pending in the replicated state.
+#[derive(Clone, Copy)]
+struct Reset {
+    offset: u64,
+    taken: Taken,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    /// A pull over this connection was sent to the offset.
+    Told(u64),
+    /// Consumers go on from there: it is to be cleared.
+    Clearing,
+}
+
+/// What became of a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Noted {
+    /// It is what the log says already.
+    Committed,
+    /// It is to go into the log.
+    Pending,
+    /// The queue was reset, and no consumer has taken that up: it does not count.
+    Ignored,
+}
+
+/// What the next round of proposals carries.
+struct Round {
+    waiting: Vec<oneshot::Sender<Result<(), Refusal>>>,
+    clears: Vec<Vec<OffsetCommit>>,
+    commits: Vec<Vec<OffsetCommit>>,
+}
+
 impl PendingOffsets {
-    pub(crate) fn new(limits: &Limits) -> Self {
+    pub(crate) fn new(limits: &Limits, role: watch::Receiver<RoleState>) -> Self {
         Self {
             table: Mutex::default(),
+            role,
             added: Notify::new(),
+            urgent: Notify::new(),
+            round: tokio::sync::Mutex::default(),
             max: limits.pending_offsets,
             committed_max: limits.committed_offsets,
         }
+    }
+
+    /// The table of the present term.
+    fn table(&self) -> MutexGuard<'_, Table> {
+        let term = self.role.borrow().term;
+        let mut table = self.table.lock();
+        if table.term != term {
+            *table = Table { term, ..Table::default() };
+        }
+        table
     }
 
     /// Takes note of an offset that is to be committed. One that is committed already costs nothing.
@@ -51,15 +121,18 @@ impl PendingOffsets {
         topic: &str,
         queue_id: u32,
         offset: u64,
-    ) -> Result<(), Refusal> {
-        let mut table = self.table.lock();
+    ) -> Result<Noted, Refusal> {
+        let mut table = self.table();
+        if table.untaken_reset(metadata, group, topic, queue_id).is_some() {
+            return Ok(Noted::Ignored);
+        }
         if let Some(pending) = table.get_mut(group, topic, queue_id) {
             *pending = offset;
-            return Ok(());
+            return Ok(Noted::Pending);
         }
         let committed = metadata.offset(group, topic, queue_id);
         if committed == Some(offset) {
-            return Ok(());
+            return Ok(Noted::Committed);
         }
         if table.len >= self.max {
             return Err(Refusal::busy(format!("{} consumer offsets wait to be committed", self.max)));
@@ -71,41 +144,118 @@ impl PendingOffsets {
         if table.len == 1 {
             self.added.notify_one();
         }
-        Ok(())
+        Ok(Noted::Pending)
+    }
+
+    /// Has what is pending now proposed without delay, and tells what becomes of it. Without an answer the outcome is
+    /// unknown.
+    pub(crate) fn when_committed(&self) -> Result<oneshot::Receiver<Result<(), Refusal>>, Refusal> {
+        let mut table = self.table();
+        if table.waiting.len() >= self.max {
+            return Err(Refusal::busy(format!("{} requests wait for consumer offsets", self.max)));
+        }
+        let (sender, outcome) = oneshot::channel();
+        table.waiting.push(sender);
+        self.urgent.notify_one();
+        self.added.notify_one();
+        Ok(outcome)
     }
 
     /// What a group has committed for a queue, pending or not.
     pub(crate) fn get(&self, metadata: &Metadata, group: &str, topic: &str, queue_id: u32) -> Option<u64> {
-        let pending = self.table.lock().get_mut(group, topic, queue_id).copied();
+        let mut table = self.table();
+        let reset = table.untaken_reset(metadata, group, topic, queue_id);
+        let pending = reset.or_else(|| table.get_mut(group, topic, queue_id).copied());
         pending.or_else(|| metadata.offset(group, topic, queue_id))
     }
 
-    /// All pending offsets in pieces that fit a command. They stay pending until [`PendingOffsets::committed`].
-    fn batches(&self) -> Vec<Vec<OffsetCommit>> {
-        let (mut batches, mut batch, mut bytes) = (Vec::new(), Vec::new(), 0);
-        let table = self.table.lock();
-        for (group, topics) in &table.offsets {
-            for (topic, queues) in topics {
-                for (&queue_id, &offset) in queues {
-                    let size = COMMIT_BYTES + group.len() + topic.len();
-                    if bytes + size > OFFSETS_COMMAND_BYTES && !batch.is_empty() {
-                        batches.push(std::mem::take(&mut batch));
-                        bytes = 0;
-                    }
-                    bytes += size;
-                    batch.push(OffsetCommit { group: group.clone(), topic: topic.clone(), queue_id, offset });
-                }
+    /// Where a pull has to go on instead of where it asks, as an operator has reset the queue. Who was told so and asks
+    /// again has it from there: the reset is over, wherever that pull begins. So is it when somebody pulls from there
+    /// without having been told.
+    pub(crate) fn take_reset(
+        &self,
+        metadata: &Metadata,
+        connection: u64,
+        (group, topic, queue_id): (&str, &str, u32),
+        offset: i64,
+    ) -> Option<u64> {
+        let reset = metadata.pending_reset(group, topic, queue_id)?;
+        let queue = QueueOfGroup { group: group.to_owned(), topic: topic.to_owned(), queue_id };
+        let mut table = self.table();
+        let known = table.resets.get(&queue).filter(|known| known.offset == reset).map(|known| known.taken);
+        if known == Some(Taken::Clearing) {
+            return None;
+        }
+        let taken_up = known == Some(Taken::Told(connection)) || u64::try_from(offset) == Ok(reset);
+        let taken = if taken_up { Taken::Clearing } else { Taken::Told(connection) };
+        table.resets.insert(queue, Reset { offset: reset, taken });
+        if taken_up {
+            self.urgent.notify_one();
+            self.added.notify_one();
+            return None;
+        }
+        Some(reset)
+    }
+
+    /// Whether a queue was reset and consumers have not taken that up.
+    pub(crate) fn is_reset(&self, metadata: &Metadata, group: &str, topic: &str, queue_id: u32) -> bool {
+        let is_pending = metadata.pending_reset(group, topic, queue_id).is_some();
+        is_pending && self.table().untaken_reset(metadata, group, topic, queue_id).is_some()
+    }
+
+    /// Whether so many offsets may be set at once for queues that have none.
+    pub(crate) fn admit(&self, metadata: &Metadata, commits: &[OffsetCommit]) -> Result<(), Refusal> {
+        let mut table = self.table();
+        for commit in commits {
+            let is_new = metadata.offset(&commit.group, &commit.topic, commit.queue_id).is_none();
+            if is_new && !table.admit_new(metadata, self.committed_max) {
+                return Err(Refusal::busy(format!("there are {} consumer offsets", self.committed_max)));
             }
         }
-        if !batch.is_empty() {
-            batches.push(batch);
+        Ok(())
+    }
+
+    /// Forgets what is pending for these queues, whatever it is.
+    pub(crate) fn discard(&self, commits: &[OffsetCommit]) {
+        let mut table = self.table();
+        for OffsetCommit { group, topic, queue_id, .. } in commits {
+            if let Some(&mut offset) = table.get_mut(group, topic, *queue_id) {
+                let (group, topic) = (group.clone(), topic.clone());
+                table.remove_if(&OffsetCommit { group, topic, queue_id: *queue_id, offset });
+            }
         }
-        batches
+    }
+
+    /// Forgets what is pending of a group.
+    pub(crate) fn discard_group(&self, group: &str) {
+        let mut table = self.table();
+        if let Some(topics) = table.offsets.remove(group) {
+            table.len -= topics.values().map(HashMap::len).sum::<usize>();
+        }
+    }
+
+    /// All that is pending, in pieces that fit a command, and who waits for it. Offsets stay pending until
+    /// [`PendingOffsets::committed`].
+    fn round(&self, metadata: &Metadata) -> Round {
+        let mut table = self.table();
+        // Some are gone with their topics, or were replaced.
+        table.resets.retain(|queue, reset| {
+            metadata.pending_reset(&queue.group, &queue.topic, queue.queue_id) == Some(reset.offset)
+        });
+        let clearing = table.resets.iter().filter(|(_, reset)| reset.taken == Taken::Clearing);
+        let clears = batches(clearing.map(|(queue, reset)| OffsetCommit {
+            group: queue.group.clone(),
+            topic: queue.topic.clone(),
+            queue_id: queue.queue_id,
+            offset: reset.offset,
+        }));
+        let commits = batches(table.commits());
+        Round { waiting: std::mem::take(&mut table.waiting), clears, commits }
     }
 
     /// Forgets offsets that are applied, unless they have changed since.
     fn committed(&self, commits: &[OffsetCommit]) {
-        let mut table = self.table.lock();
+        let mut table = self.table();
         for commit in commits {
             table.remove_if(commit);
         }
@@ -116,13 +266,22 @@ impl PendingOffsets {
         *self.table.lock() = Table::default();
     }
 
+    fn is_idle(&self) -> bool {
+        let table = self.table();
+        let clearing = table.resets.values().any(|reset| reset.taken == Taken::Clearing);
+        table.len == 0 && table.waiting.is_empty() && !clearing
+    }
+
     /// Proposes what gathers. Runs until the task is ended.
     pub(crate) async fn run(&self, node: &Node) {
         loop {
-            if self.table.lock().len == 0 {
+            if self.is_idle() {
                 self.added.notified().await;
             }
-            tokio::time::sleep(OFFSETS_GATHER).await;
+            tokio::select! {
+                () = tokio::time::sleep(OFFSETS_GATHER) => {}
+                () = self.urgent.notified() => {}
+            }
             self.flush(node).await;
         }
     }
@@ -130,31 +289,99 @@ impl PendingOffsets {
     /// Proposes what is pending. What fails stays pending where this member still leads; what no command can carry is
     /// dropped.
     pub(crate) async fn flush(&self, node: &Node) {
-        for batch in self.batches() {
-            if node.leading().is_err() {
-                // A leader that the others do not answer for a moment keeps them.
-                if node.role.borrow().role != Role::Leader {
-                    self.clear();
-                }
-                return;
-            }
+        let _one_at_a_time = self.round.lock().await;
+        let Round { waiting, clears, commits } = self.round(node.group.metadata());
+        let outcome = self.propose(node, clears, commits).await;
+        if let Err(refusal) = &outcome {
+            tracing::debug!(remark = %refusal.remark, "consumer offsets not committed yet");
+        }
+        for waiting in waiting {
+            // A client may have gone meanwhile.
+            let _ = waiting.send(outcome.clone());
+        }
+    }
+
+    async fn propose(
+        &self,
+        node: &Node,
+        clears: Vec<Vec<OffsetCommit>>,
+        commits: Vec<Vec<OffsetCommit>>,
+    ) -> Result<(), Refusal> {
+        // What is committed for a queue counts from when its reset is cleared.
+        for batch in clears {
+            self.check_leading(node)?;
+            node.propose(Command::ClearResets(batch)).await?;
+        }
+        let mut outcome = Ok(());
+        for batch in commits {
+            self.check_leading(node)?;
             let command = Command::CommitOffsets(batch.clone());
             if let Err(error) = command.encode() {
                 tracing::warn!(%error, offsets = batch.len(), "dropping consumer offsets");
                 self.committed(&batch);
+                outcome = Err(Refusal::error(error.to_string()));
                 continue;
             }
             match node.propose(command).await {
                 Ok(_) => self.committed(&batch),
-                Err(refusal) => {
-                    tracing::debug!(remark = %refusal.remark, "consumer offsets not committed yet")
-                }
+                Err(refusal) => outcome = Err(refusal),
             }
         }
+        outcome
+    }
+
+    /// A leader that the others do not answer for a moment keeps what is pending; who leads no more does not.
+    fn check_leading(&self, node: &Node) -> Result<(), Refusal> {
+        node.leading().inspect_err(|_| {
+            if node.role.borrow().role != Role::Leader {
+                self.clear();
+            }
+        })
     }
 }
 
+/// Offsets in pieces that fit a command.
+pub(crate) fn batches(commits: impl Iterator<Item = OffsetCommit>) -> Vec<Vec<OffsetCommit>> {
+    let (mut batches, mut batch, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for commit in commits {
+        let size = COMMIT_BYTES + commit.group.len() + commit.topic.len();
+        if bytes + size > OFFSETS_COMMAND_BYTES && !batch.is_empty() {
+            batches.push(std::mem::take(&mut batch));
+            bytes = 0;
+        }
+        bytes += size;
+        batch.push(commit);
+    }
+    if !batch.is_empty() {
+        batches.push(batch);
+    }
+    batches
+}
+
 impl Table {
+    /// Every pending offset.
+    fn commits(&self) -> impl Iterator<Item = OffsetCommit> {
+        self.offsets.iter().flat_map(|(group, topics)| {
+            topics.iter().flat_map(move |(topic, queues)| {
+                queues.iter().map(move |(&queue_id, &offset)| OffsetCommit {
+                    group: group.clone(),
+                    topic: topic.clone(),
+                    queue_id,
+                    offset,
+                })
+            })
+        })
+    }
+
+    /// The offset a queue was reset to, while consumers have not taken that up.
+    fn untaken_reset(&self, metadata: &Metadata, group: &str, topic: &str, queue_id: u32) -> Option<u64> {
+        let offset = metadata.pending_reset(group, topic, queue_id)?;
+        let queue = QueueOfGroup { group: group.to_owned(), topic: topic.to_owned(), queue_id };
+        let known = self.resets.get(&queue);
+        let clearing = known.is_some_and(|known| known.offset == offset && known.taken == Taken::Clearing);
+        (!clearing).then_some(offset)
+    }
+
     fn get_mut(&mut self, group: &str, topic: &str, queue_id: u32) -> Option<&mut u64> {
         self.offsets.get_mut(group)?.get_mut(topic)?.get_mut(&queue_id)
     }
@@ -219,8 +446,20 @@ mod tests {
 
     use super::*;
 
+    fn leader(term: u64) -> RoleState {
+        RoleState { role: Role::Leader, term, leader: Some(1), ready: true }
+    }
+
+    fn with(limits: &Limits) -> PendingOffsets {
+        PendingOffsets::new(limits, watch::channel(leader(1)).1)
+    }
+
     fn pending(max: usize) -> PendingOffsets {
-        PendingOffsets::new(&Limits { pending_offsets: max, ..Limits::default() })
+        with(&Limits { pending_offsets: max, ..Limits::default() })
+    }
+
+    fn commits(offsets: &PendingOffsets) -> Vec<Vec<OffsetCommit>> {
+        offsets.round(&Metadata::default()).commits
     }
 
     #[test]
@@ -229,7 +468,7 @@ mod tests {
         metadata.apply(&Command::PutTopic(Topic::new("t", 1, 6)));
         offsets.commit(&metadata, "g", "t", 0, 5).unwrap();
         assert_eq!(offsets.get(&metadata, "g", "t", 0), Some(5));
-        let batch = offsets.batches().remove(0);
+        let batch = commits(&offsets).remove(0);
         metadata.apply(&Command::CommitOffsets(batch.clone()));
         offsets.commit(&metadata, "g", "t", 0, 7).unwrap();
         offsets.committed(&batch);
@@ -238,10 +477,10 @@ mod tests {
             Some(7),
             "a later commit outlives an earlier proposal"
         );
-        let batch = offsets.batches().remove(0);
+        let batch = commits(&offsets).remove(0);
         metadata.apply(&Command::CommitOffsets(batch.clone()));
         offsets.committed(&batch);
-        assert!(offsets.batches().is_empty() && offsets.table.lock().offsets.is_empty());
+        assert!(commits(&offsets).is_empty() && offsets.table.lock().offsets.is_empty());
         assert_eq!(offsets.get(&metadata, "g", "t", 0), Some(7));
         offsets.commit(&metadata, "g", "t", 0, 7).unwrap();
         assert_eq!(offsets.table.lock().len, 0, "an offset that is committed already is not proposed again");
@@ -262,8 +501,49 @@ mod tests {
     }
 
     #[test]
+    fn what_gathered_in_one_term_is_forgotten_in_the_next() {
+        let (role, watched) = watch::channel(leader(1));
+        let offsets = PendingOffsets::new(&Limits::default(), watched);
+        let metadata = Metadata::default();
+        offsets.commit(&metadata, "g", "t", 0, 5).unwrap();
+        let mut outcome = offsets.when_committed().unwrap();
+        role.send_replace(leader(3));
+        assert_eq!(offsets.get(&metadata, "g", "t", 0), None);
+        assert!(commits(&offsets).is_empty());
+        assert_eq!(outcome.try_recv(), Err(oneshot::error::TryRecvError::Closed), "the outcome is unknown");
+    }
+
+    #[test]
+    fn a_reset_is_told_once_to_each_connection_and_over_when_taken_up() {
+        let (offsets, metadata) = (pending(10), Metadata::default());
+        metadata.apply(&Command::PutTopic(Topic::new("t", 1, 6)));
+        let reset = |offset| vec![OffsetCommit { group: "g".into(), topic: "t".into(), queue_id: 0, offset }];
+        let pull = |connection, offset| offsets.take_reset(&metadata, connection, ("g", "t", 0), offset);
+        let commit = |offset| offsets.commit(&metadata, "g", "t", 0, offset).unwrap();
+        assert_eq!(pull(1, 9), None);
+        commit(50);
+        metadata.apply(&Command::ResetOffsets(reset(10)));
+        assert_eq!(offsets.get(&metadata, "g", "t", 0), Some(10), "not what was pending before");
+        offsets.discard(&reset(10));
+        assert!(commits(&offsets).is_empty());
+        assert_eq!((pull(1, 50), commit(51)), (Some(10), Noted::Ignored));
+        assert_eq!(pull(2, 50), Some(10), "another connection has not been told");
+        metadata.apply(&Command::ResetOffsets(reset(20)));
+        assert_eq!(pull(2, 50), Some(20), "nor anyone of a second reset");
+        assert_eq!(pull(2, 51), None, "who was told may pull from anywhere");
+        assert_eq!((pull(1, 50), commit(52)), (None, Noted::Pending), "it is over for everyone");
+        let round = offsets.round(&metadata);
+        assert_eq!((round.clears.concat().len(), round.commits.concat()[0].offset), (1, 52));
+        metadata.apply(&Command::ClearResets(round.clears.concat()));
+        assert!(offsets.round(&metadata).clears.is_empty());
+        metadata.apply(&Command::ResetOffsets(reset(30)));
+        assert_eq!(pull(3, 30), None, "who pulls from there need not be told");
+        assert_eq!(offsets.round(&metadata).clears.concat(), reset(30));
+    }
+
+    #[test]
     fn new_offsets_end_where_there_are_too_many_and_known_ones_go_on() {
-        let offsets = PendingOffsets::new(&Limits { committed_offsets: 3, ..Limits::default() });
+        let offsets = with(&Limits { committed_offsets: 3, ..Limits::default() });
         let metadata = Metadata::default();
         metadata.apply(&Command::PutTopic(Topic::new("t", 8, 6)));
         let commit = |queue_id| OffsetCommit { group: "g".into(), topic: "t".into(), queue_id, offset: 1 };
@@ -283,7 +563,7 @@ mod tests {
         let (offsets, metadata) = (pending(10), Metadata::default());
         let group = "g".repeat(raftmq_raft::COMMAND_BYTES_MAX);
         offsets.commit(&metadata, &group, "t", 0, 1).unwrap();
-        let batches = offsets.batches();
+        let batches = commits(&offsets);
         assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), [1]);
         assert!(Command::CommitOffsets(batches[0].clone()).encode().is_err());
     }
@@ -295,7 +575,7 @@ mod tests {
         for queue in 0..2000 {
             offsets.commit(&metadata, &group, "topic", queue, u64::MAX / 2).unwrap();
         }
-        let batches = offsets.batches();
+        let batches = commits(&offsets);
         assert_eq!(batches.iter().map(Vec::len).sum::<usize>(), 2000);
         assert!(batches.len() > 1);
         for batch in batches {

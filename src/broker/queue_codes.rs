@@ -11,7 +11,7 @@ use raftmq_remoting::header::{
 use raftmq_store::{Boundary, ConsumeQueue, Store, Unit};
 
 use super::node::Node;
-use super::offsets::{YoungQueue, first_offset};
+use super::offsets::{Noted, YoungQueue, first_offset};
 use super::pull::{existing_queue, existing_topic};
 use super::reply::{Handled, Refusal, Reply};
 use super::topics;
@@ -63,8 +63,12 @@ fn young_queue(node: &Node, topic: &str, queue_id: i32) -> Option<YoungQueue> {
     })
 }
 
-/// 15: a group has consumed a queue up to an offset.
-pub(crate) fn update_consumer_offset(node: &Node, command: &Command) -> Handled {
+/// 15: a group has consumed a queue up to an offset. Success means that the log has it: the answer is to be waited for.
+/// It is noted before this returns, so what the same client asks next sees it.
+pub(crate) fn update_consumer_offset(
+    node: &Node,
+    command: &Command,
+) -> Result<impl Future<Output = Handled> + Send + use<>, Refusal> {
     node.leading()?;
     let header = UpdateConsumerOffsetHeader::decode(command)?;
     let (group, topic) = (&header.consumer_group, &header.topic);
@@ -78,8 +82,22 @@ pub(crate) fn update_consumer_offset(node: &Node, command: &Command) -> Handled 
     let queue_id = existing_queue(&*existing_topic(node, topic)?, header.queue_id)?;
     let committed = u64::try_from(header.commit_offset)
         .map_err(|_| Refusal::error(format!("commitOffset[{}] is below 0", header.commit_offset)))?;
-    node.offsets.commit(node.group.metadata(), group, topic, queue_id, committed)?;
-    Reply::done()
+    let noted = node.offsets.commit(node.group.metadata(), group, topic, queue_id, committed)?;
+    let outcome = match noted {
+        // As RocketMQ answers: a success in all but the words.
+        Noted::Ignored => {
+            return Err(Refusal::new(response::SUCCESS, "Offset has been previously reset"));
+        }
+        Noted::Pending if !command.is_oneway() => Some(node.offsets.when_committed()?),
+        Noted::Pending | Noted::Committed => None,
+    };
+    Ok(async move {
+        if let Some(outcome) = outcome {
+            let unknown = |_| Refusal::unavailable("the outcome is unknown: the leader changed");
+            outcome.await.map_err(unknown)??;
+        }
+        Reply::done()
+    })
 }
 
 /// The queue a request names; `None` while it holds nothing.
@@ -122,10 +140,21 @@ pub(crate) fn search_offset(node: &Node, command: &Command) -> Handled {
     let queue_id = existing_queue(&topic, header.queue_id)?;
     let is_upper = header.boundary_type.is_some_and(|boundary| boundary.eq_ignore_ascii_case("UPPER"));
     let boundary = if is_upper { Boundary::Upper } else { Boundary::Lower };
+    offset(offset_at(node, &header.topic, queue_id, header.timestamp, boundary)?)
+}
+
+/// The offset that belongs to a time in ms since the epoch; 0 in a queue that never had a message.
+pub(crate) fn offset_at(
+    node: &Node,
+    topic: &str,
+    queue_id: u32,
+    timestamp_ms: i64,
+    boundary: Boundary,
+) -> Result<u64, Refusal> {
     let store = node.group.store();
-    let Some(queue) = store.queue(&header.topic, queue_id) else { return offset(0) };
-    let found = queue.offset_by_time(header.timestamp, boundary, |unit| store_time(store, unit));
-    offset(found.map_err(|error| Refusal::error(error.to_string()))?)
+    let Some(queue) = store.queue(topic, queue_id) else { return Ok(0) };
+    let found = queue.offset_by_time(timestamp_ms, boundary, |unit| store_time(store, unit));
+    found.map_err(|error| Refusal::error(error.to_string()))
 }
 
 /// 33: a message by its physical offset.

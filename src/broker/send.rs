@@ -11,14 +11,16 @@ use raftmq_message::batch::BatchIter;
 use raftmq_message::id::UniqueKeys;
 use raftmq_message::properties::{self, names};
 use raftmq_message::record::sys_flag;
-use raftmq_message::topic::{RETRY_PREFIX, is_forbidden_to_send, validate_topic};
+use raftmq_message::topic::{RETRY_PREFIX, group_of_retry_topic, is_forbidden_to_send, validate_topic};
 use raftmq_message::{BuildError, RecordParts};
-use raftmq_raft::{Metadata, Topic};
+use raftmq_raft::{Clock, Metadata, Topic};
 use raftmq_remoting::codes::response;
 use raftmq_remoting::header::SendHeader;
 
+use super::detour::{self, Detour, Timing};
 use super::limits::BATCH_MESSAGES_MAX;
 use super::reply::Refusal;
+use super::send_back::dead_group;
 
 /// The region that answers and records name; RocketMQ's default.
 pub(crate) const REGION: &str = "DefaultRegion";
@@ -36,8 +38,13 @@ pub(crate) struct SendSettings {
     entry_bytes: usize,
     /// Properties that every single message gets, as a 5.x broker adds them.
     added: String,
+    /// How many delay levels there are.
+    pub(crate) delay_levels: u32,
+    /// The clock that delays are counted by.
+    clock: Box<dyn Clock>,
     unique_keys: UniqueKeys,
-    next_queue: AtomicU32,
+    /// Counts the messages that leave the choice of their queue to the broker.
+    pub(crate) next_queue: AtomicU32,
 }
 
 impl SendSettings {
@@ -46,6 +53,8 @@ impl SendSettings {
         store_host: SocketAddr,
         message_bytes: usize,
         entry_bytes: usize,
+        delay_levels: u32,
+        clock: impl Clock,
         salt: u32,
     ) -> Self {
         Self {
@@ -57,6 +66,8 @@ impl SendSettings {
                 (names::TRACE_ON, "true"),
                 (names::CLUSTER, cluster),
             ]),
+            delay_levels,
+            clock: Box::new(clock),
             unique_keys: UniqueKeys::new(store_host.ip(), std::process::id(), salt),
             next_queue: AtomicU32::new(salt),
         }
@@ -68,8 +79,19 @@ impl SendSettings {
 pub(crate) enum SendProblem {
     /// It is answered so.
     Refused(Refusal),
-    /// Its topic does not exist; it may be made and the send tried again.
-    UnknownTopic,
+    /// The topic that it goes to does not exist; it may be made and the send tried again.
+    Missing(Missing),
+}
+
+/// A topic that a send needs.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Missing {
+    /// The one it names.
+    Named,
+    /// The retry topic of a group.
+    Retry(String),
+    /// The topic of a group's dead letters.
+    DeadLetters(String),
 }
 
 impl From<Refusal> for SendProblem {
@@ -138,16 +160,26 @@ pub(crate) struct Encoded {
     pub(crate) records: u32,
 }
 
+/// A send as it came in.
+pub(crate) struct SendRequest<'a> {
+    pub(crate) header: SendHeader<'a>,
+    pub(crate) body: &'a [u8],
+    /// The client.
+    pub(crate) born_host: SocketAddr,
+}
+
 /// Checks a send and appends its records to `out`, with a single message's unique key. Writes nothing where it fails.
+///
+/// `holds_locks` tells whether a member of a group has a queue locked.
 pub(crate) fn encode_send(
     settings: &SendSettings,
     metadata: &Metadata,
+    holds_locks: impl FnOnce(&str) -> bool,
     cache: &mut TopicCache,
-    header: &SendHeader<'_>,
-    body: &[u8],
-    born_host: SocketAddr,
+    request: &SendRequest<'_>,
     out: &mut Records,
 ) -> Result<Encoded, SendProblem> {
+    let SendRequest { header, body, .. } = request;
     let name = header.topic.as_ref();
     let topic = match cache.get(metadata, name) {
         Some(topic) if !is_forbidden_to_send(name) => topic,
@@ -158,7 +190,11 @@ pub(crate) fn encode_send(
     if header.sys_flag & sys_flag::TRANSACTION_MASK != 0 {
         return Err(no_transactions().into());
     }
-    let message = Message { settings, header, queue_id, born_host };
+    let dead_group = match group_of_retry_topic(name) {
+        Some(group) => dead_group(metadata, group, header, holds_locks)?,
+        None => None,
+    };
+    let message = Message { settings, request, header, queue_id, dead_group };
     let start = out.end();
     let encoded = if header.batch {
         message.encode_batch(body, &mut out.bytes)
@@ -167,12 +203,7 @@ pub(crate) fn encode_send(
     };
     let bytes = out.bytes.len() - start.bytes;
     let checked = encoded.and_then(|records| {
-        if bytes > settings.entry_bytes {
-            return Err(illegal_message(
-                settings,
-                &format!("its records have {bytes} bytes, the log takes {}", settings.entry_bytes),
-            ));
-        }
+        check_entry(settings, bytes)?;
         Ok(Encoded { queue_id, records })
     });
     if checked.is_err() {
@@ -189,12 +220,24 @@ fn missing_topic(name: &str) -> SendProblem {
         let remark = format!("Sending message to topic[{name}] is forbidden.");
         return Refusal::new(response::NO_PERMISSION, remark).into();
     }
-    SendProblem::UnknownTopic
+    SendProblem::Missing(match group_of_retry_topic(name) {
+        Some(group) => Missing::Retry(group.to_owned()),
+        None => Missing::Named,
+    })
 }
 
 fn check_body(settings: &SendSettings, body: &[u8]) -> Result<(), Refusal> {
     if body.is_empty() || body.len() > settings.message_bytes {
         return Err(illegal_message(settings, &format!("the body has {} bytes", body.len())));
+    }
+    Ok(())
+}
+
+/// Checks that records fit into one entry of the log.
+pub(crate) fn check_entry(settings: &SendSettings, bytes: usize) -> Result<(), Refusal> {
+    if bytes > settings.entry_bytes {
+        let detail = format!("its records have {bytes} bytes, the log takes {}", settings.entry_bytes);
+        return Err(illegal_message(settings, &detail));
     }
     Ok(())
 }
@@ -237,23 +280,18 @@ struct Scanned<'a> {
     unique_key: Option<&'a str>,
     /// They hold a property that the broker sets itself.
     has_added: bool,
+    timing: Timing,
 }
 
-/// Goes through the properties once, refusing what cannot be stored as an ordinary message.
+/// Goes through the properties once, refusing what cannot be stored.
 fn scan(list: &str) -> Result<Scanned<'_>, Refusal> {
     let mut scanned = Scanned::default();
     for (key, value) in properties::iter(list) {
         match key {
             names::UNIQ_KEY => scanned.unique_key = Some(value),
             names::MSG_REGION | names::TRACE_ON | names::CLUSTER => scanned.has_added = true,
-            names::DELAY if value.parse::<i64>().is_ok_and(|level| level > 0) => {
-                return Err(Refusal::unsupported("delayed messages are not supported"));
-            }
-            "TIMER_DELAY_SEC" | "TIMER_DELAY_MS" | "TIMER_DELIVER_MS" => {
-                return Err(Refusal::unsupported("timed messages are not supported"));
-            }
             names::TRAN_MSG if value.eq_ignore_ascii_case("true") => return Err(no_transactions()),
-            _ => {}
+            _ => scanned.timing.take_up(key, value)?,
         }
     }
     Ok(scanned)
@@ -262,9 +300,11 @@ fn scan(list: &str) -> Result<Scanned<'_>, Refusal> {
 /// One send request on its way to records.
 struct Message<'a> {
     settings: &'a SendSettings,
+    request: &'a SendRequest<'a>,
     header: &'a SendHeader<'a>,
     queue_id: i32,
-    born_host: SocketAddr,
+    /// The group whose dead letters it belongs to.
+    dead_group: Option<&'a str>,
 }
 
 impl Message<'_> {
@@ -274,15 +314,37 @@ impl Message<'_> {
         let scanned = scan(list)?;
         let stripped = scanned.has_added.then(|| without_added(list));
         let list = stripped.as_deref().unwrap_or(list);
+        let detour = self.detour(scanned.timing, list)?;
+        let (place, list) = match &detour {
+            Some(detour) => ((&*detour.topic, detour.queue_id), detour.properties.as_str()),
+            None => (self.place(), list),
+        };
         let added = &self.settings.added;
         if let Some(key) = scanned.unique_key {
             out.keys.push_str(key);
-            return self.encode(self.header.flag, body, &[list, added], &mut out.bytes);
+            return self.encode(place, self.header.flag, body, &[list, added], &mut out.bytes);
         }
         let key = self.settings.unique_keys.next(self.header.born_timestamp_ms);
         out.keys.push_str(&key);
         let own = properties::from_pairs([(names::UNIQ_KEY, key.as_str())]);
-        self.encode(self.header.flag, body, &[list, &own, added], &mut out.bytes)
+        self.encode(place, self.header.flag, body, &[list, &own, added], &mut out.bytes)
+    }
+
+    /// The topic and the queue it was sent to.
+    fn place(&self) -> (&str, i32) {
+        (&self.header.topic, self.queue_id)
+    }
+
+    /// Where it goes instead.
+    fn detour(&self, timing: Timing, list: &str) -> Result<Option<Detour>, Refusal> {
+        if let Some(group) = self.dead_group {
+            return Ok(Some(detour::dead_letters(list, group)));
+        }
+        if !timing.is_delayed() {
+            return Ok(None);
+        }
+        let SendSettings { delay_levels, clock, .. } = self.settings;
+        detour::delayed(list, timing, self.place(), *delay_levels, clock.now_ms())
     }
 
     /// One record for each message of the batch; returns how many. What is written when it fails is for the caller to
@@ -292,17 +354,18 @@ impl Message<'_> {
             return Err(illegal_message(self.settings, "a batch cannot be sent to a retry topic"));
         }
         let shared = self.header.properties.as_ref();
-        scan(shared)?;
+        self.scan_in_batch(shared)?;
         // Of the batch as a whole; each message brings its own.
         let shared = properties::remove(&without_added(shared), names::UNIQ_KEY);
         let start = out.len();
         let mut count = 0;
         for message in BatchIter::new(body) {
             let message = message.map_err(|error| illegal_message(self.settings, &error.to_string()))?;
-            let scanned = scan(message.properties)?;
+            let scanned = self.scan_in_batch(message.properties)?;
             let stripped = scanned.has_added.then(|| without_added(message.properties));
             let own = stripped.as_deref().unwrap_or(message.properties);
-            self.encode(message.flag, message.body, &[own, &shared, &self.settings.added], out)?;
+            let lists = [own, &shared, &self.settings.added];
+            self.encode(self.place(), message.flag, message.body, &lists, out)?;
             count += 1;
             if count as usize > BATCH_MESSAGES_MAX || out.len() - start > self.settings.entry_bytes {
                 return Err(illegal_message(self.settings, "the batch has too many messages"));
@@ -311,44 +374,76 @@ impl Message<'_> {
         Ok(count)
     }
 
-    fn encode(&self, flag: i32, body: &[u8], properties: &[&str], out: &mut BytesMut) -> Result<(), Refusal> {
+    fn scan_in_batch<'l>(&self, list: &'l str) -> Result<Scanned<'l>, Refusal> {
+        let scanned = scan(list)?;
+        if scanned.timing.is_delayed() {
+            return Err(illegal_message(self.settings, "the messages of a batch cannot be delayed"));
+        }
+        Ok(scanned)
+    }
+
+    fn encode(
+        &self,
+        (topic, queue_id): (&str, i32),
+        flag: i32,
+        body: &[u8],
+        properties: &[&str],
+        out: &mut BytesMut,
+    ) -> Result<(), Refusal> {
         let parts = RecordParts {
-            topic: &self.header.topic,
-            queue_id: self.queue_id,
+            topic,
+            queue_id,
             flag,
             sys_flag: self.header.sys_flag & STORED_FLAGS,
             born_timestamp_ms: self.header.born_timestamp_ms,
-            born_host: self.born_host,
+            born_host: self.request.born_host,
             store_host: self.settings.store_host,
             reconsume_times: self.header.reconsume_times,
             prepared_transaction_offset: 0,
             body,
             properties,
         };
-        match parts.encode_into(out) {
-            Ok(_) => Ok(()),
-            Err(error @ (BuildError::PropertiesTooLong { .. } | BuildError::RecordTooLong { .. })) => {
-                Err(illegal_message(self.settings, &error.to_string()))
-            }
-            Err(error @ BuildError::TopicTooLong { .. }) => Err(Refusal::illegal(error.to_string())),
+        append_record(self.settings, &parts, out)
+    }
+}
+
+/// Appends a record; writes nothing where its parts fit none.
+pub(crate) fn append_record(
+    settings: &SendSettings,
+    parts: &RecordParts<'_>,
+    out: &mut BytesMut,
+) -> Result<(), Refusal> {
+    match parts.encode_into(out) {
+        Ok(_) => Ok(()),
+        Err(error @ (BuildError::PropertiesTooLong { .. } | BuildError::RecordTooLong { .. })) => {
+            Err(illegal_message(settings, &error.to_string()))
         }
+        Err(error @ BuildError::TopicTooLong { .. }) => Err(Refusal::illegal(error.to_string())),
     }
 }
 
 /// The list without what the broker sets itself, for messages that have been through a broker before.
 fn without_added(list: &str) -> String {
-    [names::MSG_REGION, names::TRACE_ON, names::CLUSTER]
-        .iter()
-        .fold(list.to_owned(), |list, name| properties::remove(&list, name))
+    properties::remove_all(list, &[names::MSG_REGION, names::TRACE_ON, names::CLUSTER])
 }
 
 #[cfg(test)]
 mod tests {
-    use raftmq_message::RecordIter;
     use raftmq_message::batch::BatchMessage;
-    use raftmq_raft::Command;
+    use raftmq_message::{RecordIter, RecordView};
+    use raftmq_raft::{Command, SubscriptionGroup};
 
     use super::*;
+
+    const NOW_MS: i64 = 1_795_248_170_000;
+
+    struct StoppedClock;
+
+    impl Clock for StoppedClock {
+        fn now_ms(&self) -> i64 {
+            NOW_MS
+        }
+    }
 
     const LIST: &str = "KEYS\u{1}k\u{2}UNIQ_KEY\u{1}FD00\u{2}WAIT\u{1}true\u{2}TAGS\u{1}TagA";
 
@@ -376,22 +471,33 @@ mod tests {
         metadata: Metadata,
         cache: TopicCache,
         out: Records,
+        /// Whether the group has queues locked.
+        is_locked: bool,
     }
 
     impl Fixture {
         fn new() -> Self {
             let metadata = Metadata::default();
-            for name in ["T", "%RETRY%G", "SELF_TEST_TOPIC"] {
+            for name in ["T", "%RETRY%G", "%RETRY%gone", "SELF_TEST_TOPIC"] {
                 metadata.apply(&Command::PutTopic(Topic::new(name, 2, 6)));
             }
-            let settings = SendSettings::new("C1", "127.0.0.1:10911".parse().unwrap(), 100, 1000, 7);
-            Self { settings, metadata, cache: TopicCache::default(), out: Records::default() }
+            metadata.apply(&Command::PutGroup(SubscriptionGroup::new("G")));
+            let host = "127.0.0.1:10911".parse().unwrap();
+            let settings = SendSettings::new("C1", host, 100, 1000, 18, StoppedClock, 7);
+            Self {
+                settings,
+                metadata,
+                cache: TopicCache::default(),
+                out: Records::default(),
+                is_locked: false,
+            }
         }
 
         fn send(&mut self, header: &SendHeader<'_>, body: &[u8]) -> Result<Encoded, SendProblem> {
-            let peer = "127.0.0.2:4000".parse().unwrap();
-            let Self { settings, metadata, cache, out } = self;
-            encode_send(settings, metadata, cache, header, body, peer, out)
+            let born_host = "127.0.0.2:4000".parse().unwrap();
+            let Self { settings, metadata, cache, out, is_locked } = self;
+            let request = SendRequest { header: header.clone(), body, born_host };
+            encode_send(settings, metadata, |_| *is_locked, cache, &request, out)
         }
 
         fn code(&mut self, header: &SendHeader<'_>, body: &[u8]) -> i32 {
@@ -401,8 +507,13 @@ mod tests {
             assert_eq!(after, before, "a refused send left something behind");
             match problem {
                 SendProblem::Refused(refusal) => refusal.code,
-                SendProblem::UnknownTopic => panic!("unknown topic"),
+                SendProblem::Missing(missing) => panic!("missing: {missing:?}"),
             }
+        }
+
+        /// The record of the send before.
+        fn last(&self) -> RecordView<'_> {
+            RecordIter::new(&self.out.bytes).last().unwrap().unwrap()
         }
     }
 
@@ -451,8 +562,10 @@ mod tests {
             (SendHeader { queue_id: 2, ..header("T") }, "x", response::SYSTEM_ERROR),
             (SendHeader { sys_flag: 4, ..header("T") }, "x", response::REQUEST_CODE_NOT_SUPPORTED),
             (with("TRAN_MSG\u{1}true\u{2}"), "x", response::REQUEST_CODE_NOT_SUPPORTED),
-            (with("DELAY\u{1}3\u{2}"), "x", response::REQUEST_CODE_NOT_SUPPORTED),
-            (with("TIMER_DELAY_MS\u{1}3\u{2}"), "x", response::REQUEST_CODE_NOT_SUPPORTED),
+            (header("rmq_sys_wheel_timer"), "x", response::NO_PERMISSION),
+            (with("DELAY\u{1}soon\u{2}"), "x", response::MESSAGE_ILLEGAL),
+            (with("TIMER_DELAY_SEC\u{1}259201\u{2}"), "x", response::MESSAGE_ILLEGAL),
+            (header("%RETRY%gone"), "x", response::SUBSCRIPTION_GROUP_NOT_EXIST),
             (SendHeader { properties: long.clone().into(), ..header("T") }, "x", response::MESSAGE_ILLEGAL),
             (with(&almost), "x", response::MESSAGE_ILLEGAL),
             (SendHeader { batch: true, ..header("T") }, "x", response::MESSAGE_ILLEGAL),
@@ -461,7 +574,7 @@ mod tests {
         for (header, body, code) in cases {
             assert_eq!(f.code(&header, body.as_bytes()), code, "{header:?}");
         }
-        assert_eq!(f.send(&header("U"), b"x"), Err(SendProblem::UnknownTopic));
+        assert_eq!(f.send(&header("U"), b"x"), Err(SendProblem::Missing(Missing::Named)));
         assert!(f.send(&with("DELAY\u{1}0\u{2}"), b"x").is_ok());
     }
 
@@ -499,6 +612,87 @@ mod tests {
         f.metadata.apply(&Command::PutTopic(Topic::new("T", 4, 6)));
         assert!(f.send(&header, b"x").is_ok());
         f.metadata.apply(&Command::DeleteTopic { name: "T".into() });
-        assert_eq!(f.send(&header, b"x"), Err(SendProblem::UnknownTopic));
+        assert_eq!(f.send(&header, b"x"), Err(SendProblem::Missing(Missing::Named)));
+    }
+
+    #[test]
+    fn a_delayed_message_waits_with_the_way_back_and_its_own_queue_in_the_answer() {
+        let mut f = Fixture::new();
+        let list = "TAGS\u{1}a\u{2}UNIQ_KEY\u{1}FD00\u{2}DELAY\u{1}3";
+        let added = "MSG_REGION\u{1}DefaultRegion\u{2}TRACE_ON\u{1}true\u{2}CLUSTER\u{1}C1\u{2}";
+        let own = "TAGS\u{1}a\u{2}UNIQ_KEY\u{1}FD00\u{2}";
+        let stored = Ok(Encoded { queue_id: 1, records: 1 });
+        assert_eq!(f.send(&SendHeader { properties: list.into(), ..header("T") }, b"x"), stored);
+        let record = f.last();
+        assert_eq!((record.topic(), record.queue_id()), ("SCHEDULE_TOPIC_XXXX", 2));
+        let expected = format!("{own}DELAY\u{1}3\u{2}REAL_TOPIC\u{1}T\u{2}REAL_QID\u{1}1\u{2}{added}");
+        assert_eq!(record.properties(), expected);
+
+        let list = format!("{own}TIMER_DELAY_MS\u{1}250");
+        assert_eq!(f.send(&SendHeader { properties: list.into(), ..header("T") }, b"x"), stored);
+        let record = f.last();
+        assert_eq!((record.topic(), record.queue_id()), ("rmq_sys_wheel_timer", 0));
+        assert_eq!(record.property("TIMER_OUT_MS"), Some((NOW_MS + 250).to_string().as_str()));
+        assert_eq!((record.property("REAL_TOPIC"), record.property("REAL_QID")), (Some("T"), Some("1")));
+        assert_eq!(f.out.keys, "FD00FD00");
+    }
+
+    #[test]
+    fn what_is_added_to_a_delayed_message_counts_towards_its_longest_properties() {
+        let mut f = Fixture::new();
+        f.settings.entry_bytes = 1 << 20;
+        let list = |delay: &str, len: usize| format!("{delay}K\u{1}{}\u{2}UNIQ_KEY\u{1}A", "x".repeat(len));
+        let len = 32_767 - list("", 0).len() - 1 - f.settings.added.len();
+        let with = |list: String| SendHeader { properties: list.into(), ..header("T") };
+        assert!(f.send(&with(list("", len)), b"x").is_ok());
+        assert_eq!(f.code(&with(list("", len + 1)), b"x"), response::MESSAGE_ILLEGAL);
+        let delay = "DELAY\u{1}1\u{2}";
+        let len = len - "DELAY\u{1}1\u{2}REAL_TOPIC\u{1}T\u{2}REAL_QID\u{1}1\u{2}".len();
+        assert!(f.send(&with(list(delay, len)), b"x").is_ok());
+        assert_eq!(f.code(&with(list(delay, len + 1)), b"x"), response::MESSAGE_ILLEGAL);
+    }
+
+    #[test]
+    fn a_batch_is_not_delayed() {
+        let mut f = Fixture::new();
+        for (shared, own) in [("DELAY\u{1}1", ""), ("", "DELAY\u{1}1"), ("", "TIMER_DELAY_SEC\u{1}1")] {
+            let mut body = BytesMut::new();
+            BatchMessage { flag: 0, body: b"m", properties: own }.encode_into(&mut body).unwrap();
+            let header = SendHeader { batch: true, properties: shared.into(), ..header("T") };
+            assert_eq!(f.code(&header, &body), response::MESSAGE_ILLEGAL, "{shared} {own}");
+        }
+    }
+
+    #[test]
+    fn a_returned_message_that_was_tried_too_often_goes_to_the_dead_letters() {
+        let mut f = Fixture::new();
+        let tried = |times, max| SendHeader {
+            reconsume_times: times,
+            max_reconsume_times: max,
+            properties: "UNIQ_KEY\u{1}A\u{2}DELAY\u{1}5\u{2}".into(),
+            ..header("%RETRY%G")
+        };
+        for header in [tried(16, None), tried(2, Some(2))] {
+            f.send(&header, b"x").unwrap();
+            let record = f.last();
+            assert_eq!((record.topic(), record.queue_id()), ("SCHEDULE_TOPIC_XXXX", 4));
+            assert_eq!(record.property("REAL_TOPIC"), Some("%RETRY%G"));
+        }
+        let missing = Err(SendProblem::Missing(Missing::DeadLetters("G".into())));
+        for header in [tried(17, None), tried(3, Some(2)), tried(0, Some(-1))] {
+            assert_eq!(f.send(&header, b"x"), missing);
+        }
+        f.metadata.apply(&Command::PutTopic(Topic::new("%DLQ%G", 1, 6)));
+        f.send(&tried(17, None), b"x").unwrap();
+        let record = f.last();
+        assert_eq!((record.topic(), record.queue_id(), record.reconsume_times()), ("%DLQ%G", 0, 17));
+        assert_eq!((record.property("DELAY"), record.property("REAL_TOPIC")), (Some("-1"), None));
+
+        // Who holds a lock consumes in order, and returns only what it gives up.
+        for (is_locked, topic) in [(false, "SCHEDULE_TOPIC_XXXX"), (true, "%DLQ%G")] {
+            f.is_locked = is_locked;
+            f.send(&tried(2, Some(2)), b"x").unwrap();
+            assert_eq!(f.last().topic(), topic);
+        }
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use raftmq_message::id::OffsetMessageId;
 use raftmq_raft::{Completion, MessageBatch, Position, ProposeError};
-use raftmq_remoting::codes::response;
-use raftmq_remoting::encode::write_send_response;
+use raftmq_remoting::codes::{request, response};
+use raftmq_remoting::encode::{EncodeError, write_response, write_send_response};
 use raftmq_remoting::header::SendResponse;
 use raftmq_remoting::{Command, Serialization};
 
@@ -30,6 +30,8 @@ struct OpenReply {
     opaque: i32,
     serialization: Serialization,
     oneway: bool,
+    /// Its answer is a code alone.
+    code_only: bool,
     queue_id: i32,
     /// Messages of the request.
     records: u32,
@@ -71,6 +73,7 @@ impl SendBatch {
             opaque: request.opaque,
             serialization: request.serialization,
             oneway: request.is_oneway(),
+            code_only: request.code == request::CONSUMER_SEND_MSG_BACK,
             queue_id: encoded.queue_id,
             records: encoded.records,
             key_end: self.records.keys.len(),
@@ -156,6 +159,23 @@ impl OpenSends {
     }
 
     fn write_stored(&self, out: &mut BytesMut, reply: &OpenReply, positions: &[Position], key: &str) {
+        let written = if reply.code_only {
+            write_response(out, reply.serialization, reply.opaque, response::SUCCESS, None, &[], &[])
+        } else {
+            self.write_positions(out, reply, positions, key)
+        };
+        if let Err(error) = written {
+            tracing::warn!(%error, "the answer to a stored message cannot be written");
+        }
+    }
+
+    fn write_positions(
+        &self,
+        out: &mut BytesMut,
+        reply: &OpenReply,
+        positions: &[Position],
+        key: &str,
+    ) -> Result<(), EncodeError> {
         let store_host = self.node.config.advertise;
         let id = |position: &Position| {
             OffsetMessageId { store_host, physical_offset: position.physical_offset }.format()
@@ -178,11 +198,7 @@ impl OpenSends {
             region: Some(REGION.into()),
             trace_on: true,
         };
-        let written =
-            write_send_response(out, reply.serialization, reply.opaque, response::SUCCESS, None, &fields);
-        if let Err(error) = written {
-            tracing::warn!(%error, "the answer to a stored message cannot be written");
-        }
+        write_send_response(out, reply.serialization, reply.opaque, response::SUCCESS, None, &fields)
     }
 
     fn refuse(&self, refusal: &Refusal) {

@@ -1,21 +1,17 @@
-//! Requests that tools make to look into a broker: runtime information, statistics of topics and groups, connections,
-//! the configuration.
+//! Requests that tools make to look into a broker: runtime information, statistics of topics, the configuration.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use raftmq_message::RecordView;
 use raftmq_remoting::Command;
-use raftmq_remoting::body::{
-    ConsumeStats, KvTable, MessageQueue, OffsetWrapper, ProducerConnection, QueueMap, TopicOffset,
-    TopicStatsTable,
-};
-use raftmq_remoting::codes::response;
+use raftmq_remoting::body::{KvTable, MessageQueue, QueueMap, TopicOffset, TopicStatsTable};
 use raftmq_remoting::fastjson::BodyError;
-use raftmq_remoting::header::{ConsumeStatsHeader, ConsumerGroupHeader, ProducerGroupHeader, TopicHeader};
+use raftmq_remoting::header::TopicHeader;
 use raftmq_store::FrameKind;
 
 use super::config_codes::json;
+use super::delay;
 use super::node::Node;
 use super::pull::existing_topic;
 use super::queue_codes::store_time;
@@ -24,11 +20,11 @@ use super::reply::{Handled, Refusal, Reply};
 /// The version that tools print: that of the protocol spoken.
 const VERSION_NAME: &str = "V5_4_0";
 
-fn body(written: Result<Vec<u8>, BodyError>) -> Handled {
+pub(crate) fn body(written: Result<Vec<u8>, BodyError>) -> Handled {
     Reply::body(written.map_err(|error| Refusal::error(error.to_string()))?)
 }
 
-fn message_queue(node: &Node, topic: &str, queue_id: u32) -> MessageQueue {
+pub(crate) fn message_queue(node: &Node, topic: &str, queue_id: u32) -> MessageQueue {
     MessageQueue {
         broker_name: node.config.broker_name.clone(),
         // Topics have far fewer queues.
@@ -59,65 +55,6 @@ fn topic_offset(node: &Node, topic: &str, queue_id: u32) -> TopicOffset {
         last_update_timestamp: last.and_then(|unit| store_time(store, unit)).unwrap_or(0),
         max_offset: max as i64,
         min_offset: min as i64,
-    }
-}
-
-/// 203: the members of a consumer group and what they subscribe to.
-pub(crate) fn consumer_connection(node: &Node, command: &Command) -> Handled {
-    let group = ConsumerGroupHeader::decode(command)?.consumer_group;
-    match node.clients.consumer_connection(&group) {
-        Some(connection) => json(&connection),
-        None => {
-            let remark = format!("the consumer group[{group}] not online");
-            Err(Refusal::new(response::CONSUMER_NOT_ONLINE, remark))
-        }
-    }
-}
-
-/// 204: the members of a producer group.
-pub(crate) fn producer_connection(node: &Node, command: &Command) -> Handled {
-    let group = ProducerGroupHeader::decode(command)?.producer_group;
-    match node.clients.producer_connections(&group) {
-        Some(connection_set) => json(&ProducerConnection { connection_set }),
-        None => Err(Refusal::error(format!("the producer group[{group}] not exist"))),
-    }
-}
-
-/// 208: how far a consumer group is.
-pub(crate) fn consume_stats(node: &Node, command: &Command) -> Handled {
-    node.leading()?;
-    let header = ConsumeStatsHeader::decode(command)?;
-    let group = &header.consumer_group;
-    let mut topics: BTreeSet<String> = node.clients.subscribed_topics(group).into_iter().collect();
-    topics.extend(node.group.metadata().offsets_of_group(group).into_iter().map(|commit| commit.topic));
-    let wanted = wanted_topics(&header);
-    let mut offset_table = QueueMap::new();
-    for name in topics.iter().filter(|name| wanted.is_empty() || wanted.contains(name.as_str())) {
-        let Some(topic) = node.group.metadata().topic(name) else { continue };
-        for queue_id in 0..topic.read_queues {
-            offset_table.insert(message_queue(node, name, queue_id), progress(node, group, name, queue_id));
-        }
-    }
-    // Rates are measured for the broker as a whole.
-    body(ConsumeStats { consume_tps: 0.0, offset_table }.to_json())
-}
-
-/// The topics a request is limited to; none means all.
-fn wanted_topics(header: &ConsumeStatsHeader) -> BTreeSet<&str> {
-    let list = header.topic_list.as_deref().unwrap_or_default().split(';');
-    header.topic.as_deref().into_iter().chain(list).filter(|topic| !topic.is_empty()).collect()
-}
-
-fn progress(node: &Node, group: &str, topic: &str, queue_id: u32) -> OffsetWrapper {
-    let store = node.group.store();
-    let queue = store.queue(topic, queue_id);
-    let committed = node.offsets.get(node.group.metadata(), group, topic, queue_id).unwrap_or(0);
-    let last = queue.as_ref().zip(committed.checked_sub(1)).and_then(|(queue, last)| queue.get(last));
-    OffsetWrapper {
-        broker_offset: queue.map_or(0, |queue| queue.max_offset()) as i64,
-        consumer_offset: committed as i64,
-        pull_offset: committed as i64,
-        last_timestamp: last.and_then(|unit| store_time(store, unit)).unwrap_or(0),
     }
 }
 
@@ -180,6 +117,7 @@ fn runtime_table(node: &Node) -> BTreeMap<String, String> {
     for name in ["timerEnqueueTps", "timerDequeueTps"] {
         table.insert(name.to_owned(), "0.0".to_owned());
     }
+    table.extend(delay::level_offsets(node));
     table.insert("earliestMessageTimeStamp".to_owned(), earliest_store_time(node).to_string());
     table
 }
@@ -239,6 +177,7 @@ pub(crate) fn broker_config(node: &Node) -> Handled {
         ("brokerName", config.broker_name.clone()),
         ("listenPort", config.advertise.port().to_string()),
         ("longPollingEnable", "true".to_owned()),
+        ("messageDelayLevel", config.delay_levels.to_string()),
         ("maxMessageSize", limits.message_bytes.to_string()),
         ("namesrvAddr", name_servers),
     ]);
@@ -261,17 +200,5 @@ mod tests {
     fn the_time_since_the_start_is_split_into_units() {
         assert_eq!(runtime(0), "[ 0 days, 0 hours, 0 minutes, 0 seconds ]");
         assert_eq!(runtime(2 * 86_400 + 3 * 3600 + 4 * 60 + 5), "[ 2 days, 3 hours, 4 minutes, 5 seconds ]");
-    }
-
-    #[test]
-    fn wanted_topics_are_the_one_and_the_list() {
-        let header = |topic: Option<&str>, list: Option<&str>| ConsumeStatsHeader {
-            consumer_group: "g".into(),
-            topic: topic.map(Into::into),
-            topic_list: list.map(Into::into),
-        };
-        assert!(wanted_topics(&header(None, Some(""))).is_empty());
-        let header = header(Some("a"), Some("b;c;"));
-        assert_eq!(wanted_topics(&header).into_iter().collect::<Vec<_>>(), ["a", "b", "c"]);
     }
 }

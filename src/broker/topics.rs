@@ -5,27 +5,32 @@
 
 use std::sync::Arc;
 
-use raftmq_message::topic::{self, GROUP_NAME_LEN_MAX, group_of_retry_topic, retry_topic, validate_group};
+use raftmq_message::topic::{self, GROUP_NAME_LEN_MAX, dlq_topic, retry_topic, validate_group};
 use raftmq_raft::{Command, SubscriptionGroup, Topic};
+use raftmq_remoting::Command as Request;
 use raftmq_remoting::body::perm;
 use raftmq_remoting::codes::response;
 use raftmq_remoting::header::SendHeader;
 
+use super::BrokerConfig;
 use super::node::Node;
 use super::reply::Refusal;
+use super::send::Missing;
+use super::send_back::missing_group;
 
 const READ_WRITE: u32 = (perm::READ | perm::WRITE) as u32;
 const INHERIT: u32 = perm::INHERIT as u32;
 /// Queues of the topic that automatically made topics copy; RocketMQ's default.
 const AUTO_CREATE_QUEUES: u32 = 8;
 
-/// The topics that every broker has, as RocketMQ 4.9 makes them.
-fn system_topics(cluster: &str, broker_name: &str) -> Vec<Topic> {
+/// The topics that every broker has, as RocketMQ 4.9 makes them, and the timers' of 5.x.
+fn system_topics(cluster: &str, broker_name: &str, delay_levels: u32) -> Vec<Topic> {
     let plain = [
         (topic::SELF_TEST_TOPIC, 1),
         (topic::BENCHMARK_TOPIC, 16),
         (topic::OFFSET_MOVED_TOPIC, 1),
-        (topic::SCHEDULE_TOPIC, 18),
+        (topic::SCHEDULE_TOPIC, delay_levels),
+        (topic::TIMER_TOPIC, 1),
         (topic::TRACE_TOPIC, 1),
         (topic::TRANS_HALF_TOPIC, 1),
         (topic::TRANS_OP_HALF_TOPIC, 1),
@@ -43,7 +48,8 @@ fn system_topics(cluster: &str, broker_name: &str) -> Vec<Topic> {
 /// Makes what a new leader finds missing: the system's topics, and the groups of consumers that it heard of before.
 pub(crate) async fn complete(node: &Node) -> Result<(), Refusal> {
     let changes = node.may_change_topics().await?;
-    for topic in system_topics(&node.config.cluster, &node.config.broker_name) {
+    let BrokerConfig { cluster, broker_name, delay_levels, .. } = &node.config;
+    for topic in system_topics(cluster, broker_name, delay_levels.len()) {
         if node.group.metadata().topic(&topic.name).is_none() {
             node.propose(Command::PutTopic(topic)).await?;
         }
@@ -58,15 +64,27 @@ pub(crate) async fn complete(node: &Node) -> Result<(), Refusal> {
 }
 
 /// Makes the topic that a send needs, if it may.
-pub(crate) async fn create_for_send(node: &Node, header: &SendHeader<'_>) -> Result<(), Refusal> {
-    let name = header.topic.as_ref();
-    if let Some(group) = group_of_retry_topic(name) {
-        if node.group.metadata().group(group).is_none() {
-            let remark = format!("subscription group not exist, {group}");
-            return Err(Refusal::new(response::SUBSCRIPTION_GROUP_NOT_EXIST, remark));
+pub(crate) async fn create_for_send(
+    node: &Node,
+    command: &Request,
+    missing: &Missing,
+) -> Result<(), Refusal> {
+    match missing {
+        Missing::Named => create_named(node, &SendHeader::decode(command)?).await,
+        Missing::Retry(group) => {
+            let group = node.group.metadata().group(group).ok_or_else(|| missing_group(group))?;
+            let queues = group.retry_queues.max(1);
+            put_if_missing(node, Topic::new(retry_topic(&group.name), queues, READ_WRITE)).await
         }
-        return create_group(node, group).await.map(drop);
+        Missing::DeadLetters(group) => {
+            put_if_missing(node, Topic::new(dlq_topic(group), 1, READ_WRITE)).await
+        }
     }
+}
+
+/// Makes the topic that a send names.
+async fn create_named(node: &Node, header: &SendHeader<'_>) -> Result<(), Refusal> {
+    let name = header.topic.as_ref();
     let missing =
         || Refusal::new(response::TOPIC_NOT_EXIST, format!("topic[{name}] not exist, apply first please!"));
     if !node.config.auto_create_topic {
@@ -188,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_topic_inherits_permission_and_at_most_as_many_queues() {
-        let system = system_topics("C", "b");
+        let system = system_topics("C", "b", 18);
         let default_topic = system.iter().find(|topic| topic.name == "TBW102").unwrap();
         for (wanted, queues) in [(4, 4), (16, 8), (0, 1), (-3, 1)] {
             let topic = inherited("t", default_topic, wanted).unwrap();
@@ -199,7 +217,7 @@ mod tests {
 
     #[test]
     fn system_topics_are_valid_and_there_once() {
-        let topics = system_topics("DefaultCluster", "broker-a");
+        let topics = system_topics("DefaultCluster", "broker-a", 18);
         let names: std::collections::BTreeSet<_> = topics.iter().map(|topic| topic.name.as_str()).collect();
         assert_eq!(names.len(), topics.len());
         for name in ["DefaultCluster", "broker-a", "DefaultCluster_REPLY_TOPIC", "SCHEDULE_TOPIC_XXXX"] {

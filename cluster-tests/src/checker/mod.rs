@@ -10,8 +10,12 @@
 //! 5. Nothing is there that was never sent.
 //! 6. A message is there at most once for its acknowledgement and once for each try whose outcome is unknown.
 //!
+//! What consumers were given is looked at by [`check_consumption`], messages that were to come later by [`Arrivals`].
+//!
 //! Nothing here does input or output, and nothing here knows how the messages were sent or read.
 
+mod arrivals;
+mod consumption;
 mod violation;
 
 #[cfg(test)]
@@ -19,6 +23,8 @@ mod tests;
 
 use std::collections::BTreeMap;
 
+pub use arrivals::Arrivals;
+pub use consumption::{Consumption, check_consumption};
 pub use violation::{Verdict, Violation};
 
 use crate::body::Stamp;

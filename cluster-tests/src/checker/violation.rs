@@ -52,6 +52,29 @@ pub enum Violation {
          tries of unknown outcome"
     )]
     Repeated { lane: usize, sequence: usize, copies: u32, unknown: u32 },
+    /// Rule 7.
+    #[error("not consumed: message {sequence} of lane {lane}, at offset {queue_offset} of queue {queue}")]
+    NotConsumed { lane: usize, sequence: usize, queue: u32, queue_offset: u64 },
+    /// Rule 8.
+    #[error("consumed {times} times without a fault: offset {queue_offset} of queue {queue}")]
+    ConsumedAgain { queue: u32, queue_offset: u64, times: u32 },
+    /// Rule 9.
+    #[error(
+        "at once: member {member} began with offset {queue_offset} of queue {queue} while member {other} was not done \
+         with offset {other_offset}"
+    )]
+    AtOnce { queue: u32, queue_offset: u64, member: u32, other_offset: u64, other: u32 },
+    /// Rule 10.
+    #[error("skipped: member {member} went to offset {found} of queue {queue} before anybody had {expected}")]
+    Skipped { queue: u32, member: u32, expected: u64, found: u64 },
+    /// Rule 11.
+    #[error(
+        "undelivered: message {sequence} of lane {lane} was acknowledged and is in no queue of its topic"
+    )]
+    Undelivered { lane: usize, sequence: usize },
+    /// Rule 12.
+    #[error("early: message {sequence} of lane {lane} was stored {early_ms} ms before it was due")]
+    Early { lane: usize, sequence: usize, early_ms: i64 },
 }
 
 /// What the checker found.

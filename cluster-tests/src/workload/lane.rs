@@ -145,7 +145,7 @@ impl LaneTask {
             // Only its order of magnitude matters to a broker.
             born_timestamp_ms: (self.pulse.now_us() / 1000) as i64,
             flag: 0,
-            properties: Cow::Borrowed(""),
+            properties: Cow::Borrowed(&self.options.properties),
             reconsume_times: 0,
             unit_mode: false,
             max_reconsume_times: None,

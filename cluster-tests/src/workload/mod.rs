@@ -38,6 +38,8 @@ pub struct WorkloadOptions {
     pub lanes: u32,
     /// Length of every body, at least [`crate::body::STAMP_BYTES`].
     pub body_bytes: usize,
+    /// Properties of every message, as brokers store them.
+    pub properties: String,
     /// A number that tells this run's messages from all others.
     pub run: u64,
     /// For one try.
@@ -58,6 +60,7 @@ impl WorkloadOptions {
             connections: 8,
             lanes: 4,
             body_bytes: 128,
+            properties: String::new(),
             run,
             // Under the time an election takes, so that little of a failover is spent waiting for a leader that hangs.
             try_timeout: Duration::from_millis(300),

@@ -1,0 +1,193 @@
+//! Queue locks: who alone may consume a queue for a consumer group, and until when.
+//!
+//! They go by a clock of the group's own. Each request carries what the leader's clock showed, and a new leader's goes
+//! on from the latest of them, so it never runs faster than time and stands still while nobody leads: a lock lasts at
+//! least its lease, whichever members lead meanwhile and whatever their own clocks show.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::{Deserialize, Serialize};
+
+use crate::command::QueueLocks;
+
+/// How often locks of all groups are looked through for expired ones, in ms of the group's clock.
+const SWEEP_MS: i64 = 60_000;
+
+/// A lock of a queue.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct QueueLock {
+    /// The topic.
+    pub topic: String,
+    /// The queue.
+    pub queue_id: u32,
+    /// The client that holds it.
+    pub client_id: String,
+    /// Until when, in ms of the group's clock.
+    pub until_ms: i64,
+}
+
+/// The locks of all consumer groups.
+#[derive(Debug, Default)]
+pub(crate) struct LockTable {
+    /// The latest time of a request.
+    clock_ms: i64,
+    groups: HashMap<String, GroupLocks>,
+}
+
+/// Locks of one consumer group by topic and queue.
+type GroupLocks = BTreeMap<(String, u32), Lock>;
+
+#[derive(Debug)]
+struct Lock {
+    client_id: String,
+    until_ms: i64,
+}
+
+/// All locks as they are written into a checkpoint, sorted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LocksImage {
+    clock_ms: i64,
+    locks: Vec<(String, QueueLock)>,
+}
+
+impl LockTable {
+    pub(crate) fn clock_ms(&self) -> i64 {
+        self.clock_ms
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.groups.values().map(BTreeMap::len).sum()
+    }
+
+    /// The locks of a group that have not expired.
+    pub(crate) fn of_group(&self, group: &str) -> Vec<QueueLock> {
+        let held = self.groups.get(group).into_iter().flatten().map(to_lock);
+        held.filter(|lock| lock.until_ms > self.clock_ms).collect()
+    }
+
+    /// Whether a group has a lock that does not expire before then, in ms of the group's clock.
+    pub(crate) fn has_lock(&self, group: &str, now_ms: i64) -> bool {
+        self.groups.get(group).is_some_and(|held| held.values().any(|lock| lock.until_ms > now_ms))
+    }
+
+    /// Grants each queue that is free, expired or already the client's; with a lease of 0 releases the client's own.
+    /// Returns what it granted.
+    pub(crate) fn apply(&mut self, request: &QueueLocks) -> Vec<(String, u32)> {
+        let now_ms = self.advance(request.now_ms);
+        let held = self.groups.entry(request.group.clone()).or_default();
+        held.retain(|_, lock| lock.until_ms > now_ms);
+        let mut granted = Vec::new();
+        for queue in &request.queues {
+            if held.get(queue).is_some_and(|lock| lock.client_id != request.client_id) {
+                continue;
+            }
+            if request.lease_ms <= 0 {
+                held.remove(queue);
+            } else {
+                let until_ms = now_ms.saturating_add(request.lease_ms);
+                held.insert(queue.clone(), Lock { client_id: request.client_id.clone(), until_ms });
+                granted.push(queue.clone());
+            }
+        }
+        if held.is_empty() {
+            self.groups.remove(&request.group);
+        }
+        granted
+    }
+
+    /// Moves the clock on, never back. Now and then forgets what has expired meanwhile in any group.
+    fn advance(&mut self, now_ms: i64) -> i64 {
+        let before_ms = self.clock_ms;
+        self.clock_ms = now_ms.max(before_ms);
+        if self.clock_ms.div_euclid(SWEEP_MS) != before_ms.div_euclid(SWEEP_MS) {
+            for held in self.groups.values_mut() {
+                held.retain(|_, lock| lock.until_ms > self.clock_ms);
+            }
+            self.groups.retain(|_, held| !held.is_empty());
+        }
+        self.clock_ms
+    }
+
+    pub(crate) fn image(&self) -> LocksImage {
+        let of_group = |(group, held): (&String, &GroupLocks)| {
+            held.iter().map(|held| (group.clone(), to_lock(held))).collect::<Vec<_>>()
+        };
+        let mut locks: Vec<_> = self.groups.iter().flat_map(of_group).collect();
+        locks.sort();
+        LocksImage { clock_ms: self.clock_ms, locks }
+    }
+
+    pub(crate) fn restore(image: LocksImage) -> Self {
+        let mut groups = HashMap::<String, GroupLocks>::new();
+        for (group, lock) in image.locks {
+            let QueueLock { topic, queue_id, client_id, until_ms } = lock;
+            groups.entry(group).or_default().insert((topic, queue_id), Lock { client_id, until_ms });
+        }
+        Self { clock_ms: image.clock_ms, groups }
+    }
+}
+
+fn to_lock(((topic, queue_id), lock): (&(String, u32), &Lock)) -> QueueLock {
+    QueueLock {
+        topic: topic.clone(),
+        queue_id: *queue_id,
+        client_id: lock.client_id.clone(),
+        until_ms: lock.until_ms,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(group: &str, client: &str, now_ms: i64, lease_ms: i64) -> QueueLocks {
+        let queues = vec![("t".into(), 0)];
+        QueueLocks { group: group.into(), client_id: client.into(), queues, now_ms, lease_ms }
+    }
+
+    #[test]
+    fn a_group_has_a_lock_until_its_last_one_expires() {
+        let mut table = LockTable::default();
+        table.apply(&request("g", "a", 0, 60));
+        assert!(table.has_lock("g", 59) && !table.has_lock("g", 60) && !table.has_lock("h", 0));
+        table.apply(&request("g", "a", 1, 0));
+        assert!(!table.has_lock("g", 1));
+    }
+
+    #[test]
+    fn a_lock_is_granted_once_until_it_expires_or_is_released() {
+        let mut table = LockTable::default();
+        let mut ask = |client, now_ms, lease_ms| table.apply(&request("g", client, now_ms, lease_ms)).len();
+        assert_eq!(ask("a", 0, 60), 1);
+        assert_eq!(ask("b", 59, 60), 0);
+        assert_eq!(ask("a", 59, 60), 1);
+        assert_eq!(ask("b", 118, 60), 0);
+        assert_eq!(ask("b", 119, 60), 1);
+        assert_eq!(ask("a", 119, 0), 0, "only the holder releases");
+        assert_eq!(ask("a", 120, 60), 0);
+        ask("b", 121, 0);
+        assert_eq!(ask("a", 122, 60), 1);
+    }
+
+    #[test]
+    fn the_clock_never_goes_back() {
+        let mut table = LockTable::default();
+        table.apply(&request("g", "a", 1000, 60));
+        assert_eq!(table.apply(&request("h", "a", 10, 60)).len(), 1);
+        assert_eq!((table.clock_ms(), table.of_group("h")[0].until_ms), (1000, 1060));
+    }
+
+    #[test]
+    fn groups_that_ask_no_more_are_forgotten() {
+        let mut table = LockTable::default();
+        for n in 0..5 {
+            table.apply(&request(&format!("g{n}"), "a", n, 60));
+        }
+        table.apply(&request("last", "a", 50, 60));
+        assert_eq!(table.len(), 6);
+        table.apply(&request("last", "a", SWEEP_MS, 60));
+        assert_eq!((table.len(), table.groups.len()), (1, 1));
+        let image = table.image();
+        assert_eq!(LockTable::restore(image.clone()).image(), image);
+    }
+}

@@ -1,0 +1,235 @@
+//! Requests that tools make to look into groups: who is connected, who consumes what, and how far each group is.
+
+use std::collections::BTreeSet;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use raftmq_raft::Topic;
+use raftmq_remoting::Command;
+use raftmq_remoting::body::{
+    ConsumeStats, ConsumeStatsList, ConsumeTimeSpan, GroupList, OffsetWrapper, ProducerConnection,
+    ProducerInfo, ProducerTable, QuerySubscription, QueueMap, QueueTimeSpan, TopicList,
+};
+use raftmq_remoting::codes::response;
+use raftmq_remoting::command::language;
+use raftmq_remoting::header::{
+    BrokerConsumeStatsHeader, ConsumeStatsHeader, ConsumerGroupHeader, GroupConfigHeader, GroupTopicHeader,
+    ProducerGroupHeader, TopicHeader,
+};
+
+use super::config_codes::json;
+use super::limits::REPORTED_QUEUES_MAX;
+use super::node::Node;
+use super::pull::existing_topic;
+use super::queue_codes::store_time;
+use super::reply::{Handled, Refusal};
+use super::stats_codes::{body, message_queue};
+
+/// 203: the members of a consumer group and what they subscribe to.
+pub(crate) fn consumer_connection(node: &Node, command: &Command) -> Handled {
+    let group = ConsumerGroupHeader::decode(command)?.consumer_group;
+    match node.clients.consumer_connection(&group) {
+        Some(connection) => json(&connection),
+        None => {
+            let remark = format!("the consumer group[{group}] not online");
+            Err(Refusal::new(response::CONSUMER_NOT_ONLINE, remark))
+        }
+    }
+}
+
+/// 204: the members of a producer group.
+pub(crate) fn producer_connection(node: &Node, command: &Command) -> Handled {
+    let group = ProducerGroupHeader::decode(command)?.producer_group;
+    match node.clients.producer_connections(&group) {
+        Some(connection_set) => json(&ProducerConnection { connection_set }),
+        None => Err(Refusal::error(format!("the producer group[{group}] not exist"))),
+    }
+}
+
+/// 328: the producers by group.
+pub(crate) fn all_producers(node: &Node) -> Handled {
+    let boot_ms = i64::try_from(node.boot_timestamp_ms).unwrap_or(0);
+    let mut table = ProducerTable::default();
+    for (group, client, heard_ms) in node.clients.producers() {
+        table.data.entry(group).or_default().push(ProducerInfo {
+            client_id: client.id.to_string(),
+            language: language::name(client.language).to_owned(),
+            last_update_timestamp: boot_ms.saturating_add(i64::try_from(heard_ms).unwrap_or(i64::MAX)),
+            remote_ip: format!("/{}", client.channel.peer),
+            version: client.version,
+        });
+    }
+    json(&table)
+}
+
+/// 300: the groups that consume a topic, or did.
+pub(crate) fn groups_of_topic(node: &Node, command: &Command) -> Handled {
+    let topic = TopicHeader::decode(command)?.topic;
+    let mut groups: BTreeSet<String> = node.clients.groups_subscribing(&topic).into_iter().collect();
+    groups.extend(node.group.metadata().groups_with_offset(&topic));
+    json(&GroupList { group_list: groups.into_iter().collect() })
+}
+
+/// 343: the topics that a group has consumed.
+pub(crate) fn topics_of_group(node: &Node, command: &Command) -> Handled {
+    let group = GroupConfigHeader::decode(command)?.group;
+    json(&TopicList {
+        topic_list: committed_topics(node, &group).into_iter().collect(),
+        ..TopicList::default()
+    })
+}
+
+/// 345: what a group wants of a topic.
+pub(crate) fn subscription(node: &Node, command: &Command) -> Handled {
+    let GroupTopicHeader { group, topic } = GroupTopicHeader::decode(command)?;
+    let subscription_data = node.clients.subscription_data(&group, &topic);
+    json(&QuerySubscription { group, topic, subscription_data })
+}
+
+fn committed_topics(node: &Node, group: &str) -> BTreeSet<String> {
+    node.group.metadata().offsets_of_group(group).into_iter().map(|commit| commit.topic).collect()
+}
+
+/// What a group consumes: what its members subscribe to, its retry topic with that; where none is connected, what it
+/// has committed offsets for.
+pub(crate) fn consumed_topics(node: &Node, group: &str) -> Vec<std::sync::Arc<Topic>> {
+    let subscribed: BTreeSet<String> = node.clients.subscribed_topics(group).into_iter().collect();
+    let names = if subscribed.is_empty() { committed_topics(node, group) } else { subscribed };
+    names.iter().filter_map(|name| node.group.metadata().topic(name)).collect()
+}
+
+/// 208: how far a consumer group is.
+pub(crate) async fn consume_stats(node: &Node, command: &Command) -> Handled {
+    node.settle().await;
+    node.leading()?;
+    let header = ConsumeStatsHeader::decode(command)?;
+    let wanted = wanted_topics(&header);
+    let mut stats = ConsumeStats::default();
+    for topic in consumed_topics(node, &header.consumer_group) {
+        if wanted.is_empty() || wanted.contains(topic.name.as_str()) {
+            stats.offset_table.append(&mut progress_in(node, &header.consumer_group, &topic));
+            check_length(stats.offset_table.len())?;
+        }
+    }
+    // Rates are measured for the broker as a whole.
+    body(stats.to_json())
+}
+
+/// The topics a request is limited to; none means all.
+fn wanted_topics(header: &ConsumeStatsHeader) -> BTreeSet<&str> {
+    let list = header.topic_list.as_deref().unwrap_or_default().split(';');
+    header.topic.as_deref().into_iter().chain(list).filter(|topic| !topic.is_empty()).collect()
+}
+
+/// 317: how far every group is in every topic.
+pub(crate) async fn broker_consume_stats(node: &Node, command: &Command) -> Handled {
+    node.settle().await;
+    node.leading()?;
+    let header = BrokerConsumeStatsHeader::decode(command)?;
+    let mut list =
+        ConsumeStatsList { broker_addr: node.config.advertise.to_string(), ..ConsumeStatsList::default() };
+    let mut queues = 0;
+    for group in node.group.metadata().groups() {
+        let mut of_group = Vec::new();
+        for topic in consumed_topics(node, &group.name).iter().filter(|topic| topic.order || !header.is_order)
+        {
+            let offset_table = progress_in(node, &group.name, topic);
+            queues += offset_table.len();
+            check_length(queues)?;
+            list.total_diff += offset_table.values().map(lag).sum::<i64>();
+            of_group.push(ConsumeStats { consume_tps: 0.0, offset_table });
+        }
+        list.groups.push((group.name.clone(), of_group));
+        // There may be many; others have their turn in between.
+        tokio::task::yield_now().await;
+    }
+    body(list.to_json())
+}
+
+fn check_length(queues: usize) -> Result<(), Refusal> {
+    if queues > REPORTED_QUEUES_MAX {
+        let remark =
+            format!("more than {REPORTED_QUEUES_MAX} queues: ask for one group or one topic at a time");
+        return Err(Refusal::error(remark));
+    }
+    Ok(())
+}
+
+/// How far a group is in each queue of a topic.
+fn progress_in(node: &Node, group: &str, topic: &Topic) -> QueueMap<OffsetWrapper> {
+    (0..topic.read_queues)
+        .map(|id| (message_queue(node, &topic.name, id), progress(node, group, &topic.name, id)))
+        .collect()
+}
+
+fn progress(node: &Node, group: &str, topic: &str, queue_id: u32) -> OffsetWrapper {
+    let store = node.group.store();
+    let queue = store.queue(topic, queue_id);
+    let committed = node.offsets.get(node.group.metadata(), group, topic, queue_id).unwrap_or(0);
+    let last = queue.as_ref().zip(committed.checked_sub(1)).and_then(|(queue, last)| queue.get(last));
+    OffsetWrapper {
+        broker_offset: queue.map_or(0, |queue| queue.max_offset()) as i64,
+        consumer_offset: committed as i64,
+        pull_offset: committed as i64,
+        last_timestamp: last.and_then(|unit| store_time(store, unit)).unwrap_or(0),
+    }
+}
+
+/// Messages that are not consumed yet.
+fn lag(progress: &OffsetWrapper) -> i64 {
+    progress.broker_offset.saturating_sub(progress.consumer_offset).max(0)
+}
+
+/// 303: how far behind a group is in a topic, in time.
+pub(crate) async fn consume_time_span(node: &Node, command: &Command) -> Handled {
+    node.settle().await;
+    node.leading()?;
+    let header = GroupTopicHeader::decode(command)?;
+    let topic = existing_topic(node, &header.topic)
+        .map_err(|refusal| Refusal::new(refusal.code, format!("topic[{}] not exist", header.topic)))?;
+    let spans = (0..topic.read_queues).map(|id| time_span(node, &header.group, &topic.name, id));
+    json(&ConsumeTimeSpan { consume_time_span_set: spans.collect() })
+}
+
+fn time_span(node: &Node, group: &str, topic: &str, queue_id: u32) -> QueueTimeSpan {
+    let store = node.group.store();
+    let queue = store.queue(topic, queue_id);
+    // -1 where there is no such message, as RocketMQ has it.
+    let stored_at = |offset: Option<u64>| {
+        let unit = queue.as_ref().zip(offset).and_then(|(queue, offset)| queue.get(offset));
+        unit.and_then(|unit| store_time(store, unit)).unwrap_or(-1)
+    };
+    let (min, max) = queue.as_ref().map_or((0, 0), |queue| (queue.min_offset(), queue.max_offset()));
+    let committed = node.offsets.get(node.group.metadata(), group, topic, queue_id).unwrap_or(0);
+    let first = stored_at(Some(min));
+    let next = if committed < max { stored_at(Some(committed.max(min))) } else { -1 };
+    QueueTimeSpan {
+        message_queue: message_queue(node, topic, queue_id),
+        min_time_stamp: first,
+        max_time_stamp: stored_at(max.checked_sub(1)),
+        consume_time_stamp: if committed > 0 { stored_at(Some(committed - 1)) } else { first },
+        delay_time: if next >= 0 { (wall_clock_ms() - next).max(0) } else { 0 },
+    }
+}
+
+/// In ms since the epoch, as store timestamps are.
+fn wall_clock_ms() -> i64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wanted_topics_are_the_one_and_the_list() {
+        let header = |topic: Option<&str>, list: Option<&str>| ConsumeStatsHeader {
+            consumer_group: "g".into(),
+            topic: topic.map(Into::into),
+            topic_list: list.map(Into::into),
+        };
+        assert!(wanted_topics(&header(None, Some(""))).is_empty());
+        let header = header(Some("a"), Some("b;c;"));
+        assert_eq!(wanted_topics(&header).into_iter().collect::<Vec<_>>(), ["a", "b", "c"]);
+    }
+}

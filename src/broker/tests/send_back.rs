@@ -1,0 +1,174 @@
+//! Returned, delayed and given-up messages, as they are stored.
+
+use raftmq_raft::{Command as LogCommand, SubscriptionGroup, Topic};
+use raftmq_remoting::header::SendBackHeader;
+
+use super::*;
+
+const GROUP: &str = "G";
+
+fn send_back(offset: i64, delay_level: i32) -> Command {
+    let header = SendBackHeader {
+        offset,
+        group: GROUP.into(),
+        delay_level,
+        origin_msg_id: None,
+        origin_topic: Some("T".into()),
+        unit_mode: false,
+        max_reconsume_times: Some(2),
+    };
+    Command::request(request::CONSUMER_SEND_MSG_BACK, header.to_ext())
+}
+
+/// A stored record.
+struct Stored(raftmq_store::LogSlice);
+
+impl Stored {
+    fn view(&self) -> raftmq_message::RecordView<'_> {
+        raftmq_message::RecordView::parse(&self.0).unwrap()
+    }
+
+    fn property(&self, name: &str) -> Option<String> {
+        self.view().property(name).map(str::to_owned)
+    }
+}
+
+impl Fixture {
+    async fn group(&self, group: SubscriptionGroup) {
+        self.group.propose(LogCommand::PutGroup(group)).await.unwrap();
+    }
+
+    /// The newest record of a queue, once it has so many.
+    async fn stored(&self, topic: &str, queue_id: u32, count: u64) -> Stored {
+        let queue = || self.group.store().queue(topic, queue_id);
+        self.until(|_| queue().is_some_and(|queue| queue.max_offset() == count)).await;
+        let unit = queue().unwrap().get(count - 1).unwrap();
+        Stored(self.group.store().record(unit.physical_offset, unit.size).unwrap())
+    }
+
+    /// Sends a message whose body counts as compressed, and returns where it lies once consumers can see it.
+    async fn compressed(&self, client: &mut Client) -> i64 {
+        let header = SendHeader { sys_flag: 0x1 | 0x200, flag: 7, ..send_header("T") };
+        let answer =
+            client.ok(Command::request(request::SEND_MESSAGE_V2, header.to_ext()).with_body("packed")).await;
+        let id = SendResponse::decode(&answer).unwrap().msg_id.into_owned();
+        let offset = OffsetMessageId::parse(&id).unwrap().physical_offset;
+        self.until(|f| f.group.store().record_at(offset).is_some()).await;
+        offset as i64
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_returned_message_is_retried_and_then_given_up() {
+    let f = Fixture::start().await;
+    f.group(SubscriptionGroup::new(GROUP)).await;
+    let mut client = f.client().await;
+    let offset = f.compressed(&mut client).await;
+    let first = f.stored("T", 0, 1).await;
+
+    let answer = client.ok(send_back(offset, 0)).await;
+    assert!(answer.ext.is_empty(), "a code alone: {:?}", answer.ext);
+    assert!(f.registered_topics().contains(&"%RETRY%G".to_owned()));
+    let retried = f.stored("SCHEDULE_TOPIC_XXXX", 2, 1).await;
+    let (record, original) = (retried.view(), first.view());
+    assert_eq!((record.body(), record.flag(), record.sys_flag()), (&b"packed"[..], 7, 0x201));
+    assert_eq!(record.born_timestamp_ms(), original.born_timestamp_ms());
+    assert_eq!((record.born_host(), record.reconsume_times()), (original.born_host(), 1));
+    let id =
+        OffsetMessageId { store_host: f.broker.address, physical_offset: offset as u64 }.format().to_string();
+    for (name, value) in [
+        ("RETRY_TOPIC", "T"),
+        ("ORIGIN_MESSAGE_ID", &id),
+        ("WAIT", "false"),
+        ("DELAY", "3"),
+        ("REAL_TOPIC", "%RETRY%G"),
+        ("REAL_QID", "0"),
+        ("UNIQ_KEY", "KEY"),
+        ("TAGS", "TagA"),
+        ("CLUSTER", "C1"),
+    ] {
+        assert_eq!(retried.property(name).as_deref(), Some(value), "{name}");
+    }
+
+    // The copy is returned in turn, by an explicit level; then there were enough tries.
+    client.ok(send_back(record.physical_offset(), 99)).await;
+    let again = f.stored("SCHEDULE_TOPIC_XXXX", 17, 1).await;
+    assert_eq!((again.view().reconsume_times(), again.property("DELAY").as_deref()), (2, Some("18")));
+    client.ok(send_back(again.view().physical_offset(), 0)).await;
+    let dead = f.stored("%DLQ%G", 0, 1).await;
+    assert_eq!((dead.view().reconsume_times(), dead.view().sys_flag()), (3, 0x201));
+    for (name, value) in [
+        ("RETRY_TOPIC", "T"),
+        ("ORIGIN_MESSAGE_ID", &id),
+        ("DELAY", "0"),
+        ("DLQ_ORIGIN_TOPIC", "T"),
+        ("DLQ_ORIGIN_MESSAGE_ID", "KEY"),
+    ] {
+        assert_eq!(dead.property(name).as_deref(), Some(value), "{name}");
+    }
+    let dlq = f.group.metadata().topic("%DLQ%G").unwrap();
+    assert_eq!((dlq.write_queues, dlq.read_queues, dlq.perm), (1, 1, 6));
+
+    // A level below 0 gives a message up at once.
+    client.ok(send_back(offset, -1)).await;
+    assert_eq!(f.stored("%DLQ%G", 0, 2).await.view().reconsume_times(), 1);
+    f.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_returned_is_refused_by_code() {
+    let f = Fixture::start().await;
+    let mut client = f.client().await;
+    let offset = f.compressed(&mut client).await;
+    assert_eq!(client.call(send_back(offset, 0)).await.code, response::SUBSCRIPTION_GROUP_NOT_EXIST);
+    f.group(SubscriptionGroup { retry_queues: 0, ..SubscriptionGroup::new(GROUP) }).await;
+    client.ok(send_back(offset, 0)).await;
+    assert!(f.group.metadata().topic("%RETRY%G").is_none(), "no retries, and nothing stored");
+
+    f.group(SubscriptionGroup::new(GROUP)).await;
+    for offset in [-1, i64::MIN, i64::MAX, offset + 1, 1 << 40] {
+        let answer = client.call(send_back(offset, 0)).await;
+        let remark = format!("look message by offset failed, {offset}");
+        assert_eq!((answer.code, answer.remark), (response::SYSTEM_ERROR, Some(remark)));
+    }
+    let missing = client.call(Command::request(request::CONSUMER_SEND_MSG_BACK, Ext::new())).await;
+    assert!(missing.remark.unwrap().contains("missing"));
+    let closed = Topic::new("%RETRY%G", 1, 4);
+    f.group.propose(LogCommand::PutTopic(closed)).await.unwrap();
+    assert_eq!(client.call(send_back(offset, 0)).await.code, response::NO_PERMISSION);
+    f.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_client_does_not_say_how_often_and_the_group_does() {
+    let f = Fixture::start().await;
+    f.group(SubscriptionGroup { retry_max_times: 0, ..SubscriptionGroup::new(GROUP) }).await;
+    let mut client = f.client().await;
+    let offset = f.compressed(&mut client).await;
+    client.write([Command { version: 120, ..send_back(offset, 0) }, send_back(offset, 0)]).await;
+    for _ in 0..2 {
+        let answer = client.read().await.unwrap();
+        assert_eq!(answer.code, response::SUCCESS, "{:?}", answer.remark);
+    }
+    assert_eq!(f.stored("%DLQ%G", 0, 1).await.view().reconsume_times(), 1);
+    assert_eq!(f.stored("SCHEDULE_TOPIC_XXXX", 2, 1).await.view().reconsume_times(), 1);
+    f.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_send_to_a_retry_topic_makes_what_it_needs() {
+    let f = Fixture::start().await;
+    let mut client = f.client().await;
+    let returned = |times| {
+        let header = SendHeader { reconsume_times: times, ..send_header("%RETRY%G") };
+        Command::request(request::SEND_MESSAGE_V2, header.to_ext()).with_body("x")
+    };
+    assert_eq!(client.call(returned(1)).await.code, response::SUBSCRIPTION_GROUP_NOT_EXIST);
+    f.group(SubscriptionGroup { retry_queues: 0, ..SubscriptionGroup::new(GROUP) }).await;
+    client.ok(returned(1)).await;
+    client.ok(returned(17)).await;
+    assert_eq!(f.stored("%RETRY%G", 0, 1).await.view().reconsume_times(), 1);
+    assert_eq!(f.stored("%DLQ%G", 0, 1).await.view().reconsume_times(), 17);
+    assert!(f.registered_topics().contains(&"%DLQ%G".to_owned()));
+    f.stop().await;
+}
