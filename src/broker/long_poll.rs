@@ -11,9 +11,9 @@ use tokio::sync::Notify;
 
 use super::channel::Channel;
 use super::holds::{Holds, Place};
-use super::limits::{HOLD_ANSWERS, HOLD_TICK, Limits, PULL_SCAN_UNITS};
+use super::limits::{HOLD_ANSWERS, HOLD_TICK, Limits, PULL_TURN_WORK};
 use super::node::Node;
-use super::pull::{PullRequest, answer};
+use super::pull::{PullRequest, answer, reset};
 use super::scan::{PullStatus, find};
 
 /// A pull that waits.
@@ -43,9 +43,9 @@ impl LongPoll {
         self.wait(node, HeldPull { channel: channel.clone(), request, deadline_ms });
     }
 
-    /// Holds a pull until nobody has to look for its messages at once. Returns how many units that took to look at.
+    /// Holds a pull until nobody has to look for its messages at once. Returns what looking took.
     fn wait(&self, node: &Node, mut held: HeldPull) -> usize {
-        let mut scanned = 0;
+        let mut work = 0;
         loop {
             let HeldPull { channel, request, deadline_ms } = &held;
             let (channel, deadline_ms) = (channel.clone(), *deadline_ms);
@@ -56,21 +56,22 @@ impl LongPoll {
                 Ok(id) => id,
                 Err((_, held)) => {
                     finish(node, &held);
-                    return scanned;
+                    return work;
                 }
             };
             // The listener takes the same lock after the queue has grown: either it has found the pull, or this sees
             // the queue's new end.
             let queue = node.group.store().queue(&topic.name, queue_id);
             let max_offset = queue.map_or(0, |queue| queue.max_offset());
-            // The same goes for who refuses what is held when this member serves it no more.
-            if max_offset <= offset && !channel.is_closed() && node.reader(&group).is_ok() {
-                return scanned;
+            let is_reset = node.offsets.is_reset(node.group.metadata(), &group.name, &topic.name, queue_id);
+            // The same goes for who resets the queue, and who refuses what this member serves no more.
+            if max_offset <= offset && !is_reset && !channel.is_closed() && node.reader(&group).is_ok() {
+                return work;
             }
             let taken = self.holds.lock().take(id);
-            match taken.and_then(|taken| look(node, taken, &mut scanned)) {
+            match taken.and_then(|taken| look(node, taken, &mut work)) {
                 Some(waiting) => held = waiting,
-                None => return scanned,
+                None => return work,
             }
         }
     }
@@ -106,6 +107,19 @@ impl LongPoll {
         }
     }
 
+    /// Answers a group's pulls of a topic that was reset for it.
+    pub(crate) fn reset(&self, node: &Node, group: &str, topic: &str) {
+        let is_meant = |held: &HeldPull| held.request.group.name == group && held.request.topic.name == topic;
+        let held = self.holds.lock().take_where(is_meant);
+        for held in held {
+            let channel = held.channel.clone();
+            if let Some(waiting) = look(node, held, &mut 0) {
+                self.wait(node, waiting);
+            }
+            channel.flush();
+        }
+    }
+
     /// Answers what has become due. Runs until the task is ended.
     pub(crate) async fn run(&self, node: &Node) {
         let mut tick = tokio::time::interval(HOLD_TICK);
@@ -132,14 +146,14 @@ impl LongPoll {
         let any = !(arrived.is_empty() && expired.is_empty());
         // A consumer's queues often grow together: its answers go out in one piece.
         let mut answered = Vec::with_capacity(arrived.len() + expired.len());
-        let mut scanned = 0;
+        let mut work = 0;
         for held in arrived {
             answered.push(held.channel.clone());
-            if let Some(waiting) = look(node, held, &mut scanned) {
-                scanned += self.wait(node, waiting);
+            if let Some(waiting) = look(node, held, &mut work) {
+                work += self.wait(node, waiting);
             }
-            if scanned > PULL_SCAN_UNITS {
-                scanned = 0;
+            if work > PULL_TURN_WORK {
+                work = 0;
                 answered.drain(..).for_each(|channel| channel.flush());
                 tokio::task::yield_now().await;
             }
@@ -154,7 +168,7 @@ impl LongPoll {
 }
 
 /// Looks for messages and answers with them. Gives the pull back, further on, where there are none for it.
-fn look(node: &Node, mut held: HeldPull, scanned: &mut usize) -> Option<HeldPull> {
+fn look(node: &Node, mut held: HeldPull, work: &mut usize) -> Option<HeldPull> {
     if held.channel.is_closed() {
         return None;
     }
@@ -162,10 +176,16 @@ fn look(node: &Node, mut held: HeldPull, scanned: &mut usize) -> Option<HeldPull
         finish(node, &held);
         return None;
     };
+    if let Some(found) = reset(node, &held.channel, &held.request, reader) {
+        answer(node, &held.channel, &held.request, &found, reader);
+        return None;
+    }
     let found = find(node.group.store(), &held.request);
-    *scanned += found.scanned;
-    // What its filter did not let through is not looked at again.
-    if found.status == PullStatus::NoMatchedMessage {
+    *work += found.work;
+    // What its filter did not let through is not looked at again. Who cannot keep up with what arrives is answered, and
+    // goes on with its next pull.
+    let reached_end = found.next_offset >= found.max_offset;
+    if found.status == PullStatus::NoMatchedMessage && reached_end {
         held.request.offset = found.next_offset;
         return Some(held);
     }

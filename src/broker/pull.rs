@@ -14,7 +14,7 @@ use raftmq_store::{LogSlice, Store};
 
 use super::channel::Channel;
 use super::filter::{Filter, FilterError};
-use super::limits::{HOLD_MAX, PULL_BYTES_MAX, PULL_MESSAGES_MAX, PULL_OUTPUT_BYTES, PULL_TURN_UNITS};
+use super::limits::{HOLD_MAX, PULL_BYTES_MAX, PULL_MESSAGES_MAX, PULL_OUTPUT_BYTES, PULL_TURN_WORK};
 use super::node::{Node, Reader};
 use super::reply::Refusal;
 use super::scan::{Found, PullStatus, find};
@@ -55,11 +55,12 @@ pub(crate) async fn handle(
     let reader = node.reader(&group)?;
     let request = check(node, command, &header, group)?;
     if reader == Reader::Leader {
-        if let Some(found) = reset(node, channel.id, &request) {
-            answer(node, channel, &request, &found, reader);
-            return Ok(());
-        }
+        // Before a reset is taken up: what consumers have committed until then does not count.
         commit_offset(node, &header, request.queue_id)?;
+    }
+    if let Some(found) = reset(node, channel, &request, reader) {
+        answer(node, channel, &request, &found, reader);
+        return Ok(());
     }
     let mut found = find(node.group.store(), &request);
     if reader == Reader::Leader && found.code(request.offset) == response::PULL_OFFSET_MOVED {
@@ -69,7 +70,7 @@ pub(crate) async fn handle(
         node.leading()?;
         found = find(node.group.store(), &request);
     }
-    let scanned = found.scanned;
+    let work = found.work;
     let hold_ms = u64::try_from(header.suspend_timeout_ms).unwrap_or(0).min(HOLD_MAX.as_millis() as u64);
     let may_hold = header.sys_flag & pull_flag::SUSPEND != 0 && hold_ms > 0;
     if may_hold && found.may_wait(request.offset, reader) {
@@ -77,7 +78,7 @@ pub(crate) async fn handle(
     } else {
         answer(node, channel, &request, &found, reader);
     }
-    if scanned > PULL_TURN_UNITS || channel.waiting() > PULL_OUTPUT_BYTES {
+    if work > PULL_TURN_WORK || channel.waiting() > PULL_OUTPUT_BYTES {
         before_waiting();
         tokio::task::yield_now().await;
     }
@@ -92,11 +93,16 @@ fn consumer_group(node: &Node, name: &str) -> Option<Arc<SubscriptionGroup>> {
         .or_else(|| is_system_group(name).then(|| Arc::new(SubscriptionGroup::new(name))))
 }
 
-/// Where an operator wants the group to go on, if it has not been told yet.
-fn reset(node: &Node, connection: u64, request: &PullRequest) -> Option<Found> {
-    let PullRequest { group, topic, queue_id, offset: asked, .. } = request;
-    let queue = (&*group.name, &*topic.name, *queue_id);
-    let offset = node.offsets.take_reset(node.group.metadata(), connection, queue, *asked)?;
+/// Where an operator wants the group to go on, if this client has not been told yet. A follower leaves that to the
+/// leader.
+pub(crate) fn reset(node: &Node, channel: &Channel, request: &PullRequest, reader: Reader) -> Option<Found> {
+    let PullRequest { group, topic, queue_id, offset, .. } = request;
+    let metadata = node.group.metadata();
+    let queue_of_group = (group.name.as_str(), topic.name.as_str(), *queue_id);
+    let offset = match reader {
+        Reader::Leader => node.offsets.take_reset(metadata, channel.id, queue_of_group, *offset),
+        Reader::Follower => metadata.pending_reset(&group.name, &topic.name, *queue_id),
+    }?;
     let queue = node.group.store().queue(&topic.name, *queue_id);
     let (min, max) = queue.map_or((0, 0), |queue| (queue.min_offset(), queue.max_offset()));
     Some(Found::nothing(PullStatus::OffsetReset, offset as i64, min as i64, max as i64))
@@ -109,8 +115,8 @@ fn commit_offset(node: &Node, header: &PullHeader<'_>, queue_id: u32) -> Result<
     }
     let Ok(offset) = u64::try_from(header.commit_offset) else { return Ok(()) };
     let (metadata, group, topic) = (node.group.metadata(), &header.consumer_group, &header.topic);
-    topics::check_group_name(group)?;
     if node.offsets.get(metadata, group, topic, queue_id).is_none_or(|committed| committed < offset) {
+        topics::check_group_name(group)?;
         // A commit that finds no room is made again with the next pull.
         let _ = node.offsets.commit(metadata, group, topic, queue_id, offset);
     }
