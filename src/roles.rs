@@ -158,6 +158,7 @@ fn broker_config(args: &BrokerArgs) -> anyhow::Result<BrokerConfig> {
         namesrv: args.namesrv.as_deref().map(parse_name_servers).unwrap_or_default(),
         auto_create_topic: true,
         auto_create_group: true,
+        delay_levels: args.message_delay_level.clone(),
         limits: Limits::default(),
     })
 }
@@ -183,7 +184,7 @@ fn runtime(threads: Option<u16>) -> anyhow::Result<Runtime> {
 }
 
 /// Segments, queues and connections each take a file descriptor; the usual soft limit of 1024 is soon reached.
-fn raise_file_limit() {
+pub(crate) fn raise_file_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;

@@ -14,10 +14,11 @@
 //! | `clients`, `consumer_group`, `heartbeat`, `notices` | who is connected in which group, and telling the members |
 //! | `offsets`, `queue_codes` | consumer offsets, the ends of queues, offsets by time |
 //! | `offset_admin` | resetting a group's offsets, copying another group's |
-//! | `group_codes` | how far groups are, and who consumes what |
+//! | `group_codes`, `group_report` | how far groups are, and who consumes what: for tools, for the admin API |
 //! | `locks` | queue locks |
 //! | `topics`, `config_codes` | making topics and groups |
 //! | `stats`, `stats_codes` | counters and what tools print |
+//! | `delay` | delivering delayed messages when they are due |
 //! | `registration`, `name_server` | telling the name servers |
 //! | `node` | what all of it shares, and the decision whether this member serves |
 //! | `reply`, `buffers`, `gauge`, `limits` | answers, shared buffers, counts, bounds |
@@ -33,12 +34,14 @@ mod clients;
 mod config_codes;
 mod connection;
 mod consumer_group;
+mod delay;
 mod detour;
 mod dispatch;
 mod filter;
 mod filter_cache;
 mod gauge;
 mod group_codes;
+mod group_report;
 mod heartbeat;
 mod holds;
 pub(crate) mod limits;
@@ -74,6 +77,8 @@ use parking_lot::Mutex;
 use raftmq_raft::{Group, Role};
 use tokio::task::JoinHandle;
 
+pub(crate) use delay::{DEFAULT_LEVELS, DelayLevels};
+pub(crate) use group_report::GroupReport;
 pub(crate) use limits::Limits;
 use node::Node;
 use reply::Refusal;
@@ -98,6 +103,8 @@ pub(crate) struct BrokerConfig {
     pub(crate) auto_create_topic: bool,
     /// Whether a consumer may make its group.
     pub(crate) auto_create_group: bool,
+    /// How long each delay level is.
+    pub(crate) delay_levels: DelayLevels,
     /// Bounds.
     pub(crate) limits: Limits,
 }
@@ -134,6 +141,7 @@ pub(crate) async fn start(config: BrokerConfig, group: Group) -> anyhow::Result<
         move |arrivals| {
             if let Some(node) = node.upgrade() {
                 node.long_poll.arrived(arrivals);
+                node.delay.arrived(arrivals);
             }
         }
     }));
@@ -146,6 +154,8 @@ pub(crate) async fn start(config: BrokerConfig, group: Group) -> anyhow::Result<
     tasks.others.push(spawn(&node, |node| async move { node.offsets.run(&node).await }));
     tasks.others.push(spawn(&node, |node| async move { node.notices.run(&node).await }));
     tasks.others.push(spawn(&node, follow_role));
+    tasks.others.push(spawn(&node, delay::run));
+    tasks.others.push(spawn(&node, |node| every(delay::DROP_INTERVAL, move || delay::drop_delivered(&node))));
     tasks.others.push(spawn(&node, |node| every(limits::EXPIRY_SCAN, move || node.expire())));
     let sample = Duration::from_secs(stats::SAMPLE_SECONDS as u64);
     tasks.others.push(spawn(&node, move |node| every(sample, move || node.stats.sample())));
@@ -227,6 +237,11 @@ impl Broker {
     /// Counters.
     pub(crate) fn stats(&self) -> BrokerStats {
         self.node.stats()
+    }
+
+    /// A consumer group as this member knows it; `None` where there is no such group.
+    pub(crate) fn group_report(&self, name: &str) -> Option<GroupReport> {
+        group_report::report(&self.node, name)
     }
 
     /// Has the consumer offsets that are committed by now written to the log. To be called before another member leads.

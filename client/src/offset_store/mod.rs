@@ -11,10 +11,12 @@ mod remote;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
-use raftmq_remoting::body::MessageQueue;
+use raftmq_remoting::body::{MessageModel, MessageQueue};
 
+use crate::client::Client;
 use crate::error::ClientError;
 
 pub use local::{LocalFileOffsetStore, default_offset_dir};
@@ -61,6 +63,21 @@ pub trait OffsetStore: fmt::Debug + Send + Sync {
 
     /// What is noted for the queues of a topic, or of all topics.
     fn clone_offset_table(&self, topic: Option<&str>) -> BTreeMap<MessageQueue, i64>;
+}
+
+/// The store a group's offsets are kept in unless its consumer was given another.
+pub(crate) fn for_group(
+    client: &Client,
+    group: &str,
+    model: MessageModel,
+) -> Result<Arc<dyn OffsetStore>, ClientError> {
+    Ok(match model {
+        MessageModel::Clustering => Arc::new(RemoteBrokerOffsetStore::new(client.clone(), group)),
+        MessageModel::Broadcasting => {
+            let id = client.instance().lasting_id();
+            Arc::new(LocalFileOffsetStore::new(&default_offset_dir(), id, group)?)
+        }
+    })
 }
 
 /// What is noted. It holds the queues a consumer has, which their topics' routes bound.

@@ -6,4 +6,8 @@
 mod connection;
 mod consumer;
 mod fake;
+mod fake_queues;
+mod lite_pull;
+mod offset_store;
 mod producer;
+mod trace;
