@@ -5,7 +5,8 @@
 //! | [`harness`] | a group of three real processes, and the faults done to it |
 //! | [`workload`] | producers that send until they are told to stop, and the history of what they were answered |
 //! | [`history`] | that history, and [`body`]: what the messages hold |
-//! | [`deliveries`] | what consumers were given, and when |
+//! | [`members`] | push consumers that come and go |
+//! | [`deliveries`] | what they were given, and when |
 //! | [`readback`] | reading every queue back once the faults are over |
 //! | [`checker`] | the history against what was read back: pure functions, no network |
 //! | [`commit_logs`] | the members' logs against each other, byte for byte |
@@ -22,6 +23,7 @@ pub mod commit_logs;
 pub mod deliveries;
 pub mod harness;
 pub mod history;
+pub mod members;
 pub mod pulse;
 pub mod readback;
 pub mod rng;
