@@ -29,6 +29,19 @@ pub enum PullStatus {
     OffsetIllegal,
 }
 
+impl PullStatus {
+    /// What a code says; nothing if the pull was refused.
+    pub(crate) fn from_code(code: i32) -> Option<Self> {
+        match code {
+            response::SUCCESS => Some(Self::Found),
+            response::PULL_NOT_FOUND => Some(Self::NoNewMsg),
+            response::PULL_RETRY_IMMEDIATELY => Some(Self::NoMatchedMsg),
+            response::PULL_OFFSET_MOVED => Some(Self::OffsetIllegal),
+            _ => None,
+        }
+    }
+}
+
 /// The answer to a pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PullResult {
@@ -124,13 +137,7 @@ impl PullConsumer {
         let (try_timeout, timeout) =
             (config.try_timeout + options.suspend, config.request_timeout + options.suspend);
         let (addr, answer) = self.client.call_queue(queue, &request, try_timeout, timeout).await?;
-        let status = match answer.code {
-            response::SUCCESS => PullStatus::Found,
-            response::PULL_NOT_FOUND => PullStatus::NoNewMsg,
-            response::PULL_RETRY_IMMEDIATELY => PullStatus::NoMatchedMsg,
-            response::PULL_OFFSET_MOVED => PullStatus::OffsetIllegal,
-            _ => return Err(refused(&addr, answer)),
-        };
+        let Some(status) = PullStatus::from_code(answer.code) else { return Err(refused(&addr, answer)) };
         let fields = PullResponse::decode(&answer).map_err(|error| ClientError::header(&addr, &error))?;
         let messages = MessageExt::read_all(&answer.body, &queue.broker_name)
             .map_err(|error| ClientError::Malformed { addr, reason: error.to_string() })?;

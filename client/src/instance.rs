@@ -43,6 +43,7 @@ pub(crate) trait GroupMember: Send + Sync {
 #[derive(Debug)]
 pub(crate) struct Instance {
     client_id: String,
+    lasting_id: String,
     groups: Mutex<Groups>,
     /// Counts changes of what heartbeats say.
     version: AtomicU64,
@@ -83,9 +84,12 @@ impl Told {
 impl Instance {
     /// `name` is Java's instance name; without one this process and moment are taken.
     pub(crate) fn new(name_server: Option<&String>, name: Option<&str>) -> Self {
+        let ip = local_ip(name_server);
+        let lasting_id = format!("{ip}@{}", name.unwrap_or("DEFAULT"));
         let name = name.map_or_else(unique_name, str::to_owned);
         Self {
-            client_id: format!("{}@{name}", local_ip(name_server)),
+            client_id: format!("{ip}@{name}"),
+            lasting_id,
             groups: Mutex::default(),
             version: AtomicU64::new(0),
             work: Notify::new(),
@@ -96,6 +100,11 @@ impl Instance {
     /// What brokers know this client by.
     pub(crate) fn client_id(&self) -> &str {
         &self.client_id
+    }
+
+    /// An id that is the same after a restart, for what is kept on this machine; Java's client id with broadcasting.
+    pub(crate) fn lasting_id(&self) -> &str {
+        &self.lasting_id
     }
 
     /// Makes a consumer a member of its group. A client can be in a group only once, as brokers tell members apart by

@@ -39,13 +39,18 @@ mod consumer;
 mod error;
 mod hooks;
 mod instance;
+mod listener;
 mod message;
 mod name_servers;
 mod offset_store;
 mod peer;
 mod pool;
 mod producer;
+mod pull_request;
+mod push;
+mod rebalance;
 mod route;
+mod subscription;
 
 pub use allocate::{
     AllocateMachineRoomNearby, AllocateMessageQueueAveragely, AllocateMessageQueueAveragelyByCircle,
@@ -59,6 +64,10 @@ pub use error::{CallError, ClientError, SendError, SendOutcome};
 pub use hooks::{
     ConsumeMessageContext, ConsumeMessageHook, ConsumeReturnType, SendMessageContext, SendMessageHook,
 };
+pub use listener::{
+    ConsumeConcurrentlyContext, ConsumeConcurrentlyStatus, ConsumeOrderlyContext, ConsumeOrderlyStatus,
+    MessageListener, MessageListenerConcurrently, MessageListenerOrderly,
+};
 pub use message::{Message, MessageExt};
 pub use name_servers::{NameServers, parse_name_servers};
 pub use offset_store::{
@@ -67,5 +76,7 @@ pub use offset_store::{
 };
 pub use pool::ConnectionPool;
 pub use producer::{Producer, SendResult, SendStatus};
-pub use raftmq_remoting::body::{MessageQueue, TopicConfig};
+pub use push::{PushConsumer, PushConsumerConfig};
+pub use raftmq_remoting::body::{ConsumeFromWhere, MessageModel, MessageQueue, TopicConfig};
 pub use route::{BrokerQueues, RouteTable, Routed, TopicRoute};
+pub use subscription::MessageSelector;

@@ -199,8 +199,30 @@ impl MessageExt {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// A message as it comes from a broker.
+    pub(crate) fn message(queue_offset: i64, body: &'static str) -> MessageExt {
+        let host = "127.0.0.1:1".parse().unwrap();
+        MessageExt {
+            topic: "T".to_owned(),
+            broker_name: "broker-a".into(),
+            queue_id: 0,
+            queue_offset,
+            physical_offset: queue_offset * 100,
+            message_id: None,
+            body: body.into(),
+            flag: 0,
+            sys_flag: 0,
+            born_timestamp_ms: 1,
+            born_host: host,
+            store_timestamp_ms: 2,
+            store_host: host,
+            reconsume_times: 0,
+            properties: String::new(),
+        }
+    }
 
     #[test]
     fn properties_are_set_replaced_cleaned_and_removed() {

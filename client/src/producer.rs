@@ -196,6 +196,11 @@ impl Producer {
         }
     }
 
+    /// A key that no other message or batch has.
+    pub(crate) fn unique_key(&self) -> String {
+        self.keys.next(now_ms()).to_string()
+    }
+
     fn parcel<'a>(&self, message: &'a Message) -> Result<Parcel<'a>, ClientError> {
         check_topic(&message.topic)?;
         check_body(message.body.len())?;
@@ -221,7 +226,7 @@ impl Producer {
     }
 
     fn message_id(&self, message: &Message) -> String {
-        message.property(names::UNIQ_KEY).map_or_else(|| self.keys.next(now_ms()).to_string(), str::to_owned)
+        message.property(names::UNIQ_KEY).map_or_else(|| self.unique_key(), str::to_owned)
     }
 
     /// The body of a batch and the ids of its messages.

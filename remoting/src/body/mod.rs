@@ -5,6 +5,7 @@
 //! | `client` | heartbeats, subscriptions, connections, consumer ids |
 //! | `queue` | message queues, locks, statistics keyed by queue |
 //! | `route` | routes, cluster, topic lists |
+//! | `running` | what consumers tell operators |
 //! | `config` | settings of topics and groups, registration of brokers |
 //!
 //! Reading is lenient: unknown members are ignored, missing ones take their defaults, unknown names of an enumeration
@@ -15,11 +16,13 @@ mod client;
 mod config;
 mod queue;
 mod route;
+mod running;
 
 pub use client::*;
 pub use config::*;
 pub use queue::*;
 pub use route::*;
+pub use running::*;
 
 /// Defines an enumeration that is written as a name and whose unknown names read as the first one.
 macro_rules! names {

@@ -168,6 +168,16 @@ pub struct ClientStatus {
     pub message_queue_table: QueueMap<i64>,
 }
 
+impl ClientStatus {
+    /// The body as Java peers read it.
+    pub fn to_json(&self) -> Result<Vec<u8>, BodyError> {
+        let mut out = b"{\"messageQueueTable\":".to_vec();
+        write_map(&mut out, &self.message_queue_table)?;
+        out.push(b'}');
+        Ok(out)
+    }
+}
+
 /// Answer to 223: how far each member of a consumer group is, by client id.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ConsumerStatus {
@@ -214,7 +224,7 @@ pub struct ConsumeTimeSpan {
 }
 
 /// Writes a map with its keys as bare objects.
-fn write_map<V: Serialize>(out: &mut Vec<u8>, map: &QueueMap<V>) -> Result<(), BodyError> {
+pub(super) fn write_map<V: Serialize>(out: &mut Vec<u8>, map: &QueueMap<V>) -> Result<(), BodyError> {
     out.push(b'{');
     for (index, (queue, value)) in map.iter().enumerate() {
         if index > 0 {

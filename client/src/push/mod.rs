@@ -1,0 +1,420 @@
+//! The push consumer: it pulls, and pushes what it gets to a listener.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `config` | settings |
+//! | `assignment` | the queues the consumer has: getting them, letting them go |
+//! | `process_queue` | one of them: what is not consumed yet |
+//! | `pull` | the loop that pulls a queue |
+//! | `concurrently`, `orderly` | what becomes of the messages |
+//! | `locks` | queues locked at the brokers, for order |
+//! | `report` | what operators ask through brokers |
+//!
+//! Each queue has a task of its own that pulls it until the queue is closed and then lets it go: commits, unlocks.
+//! Everything else only opens queues and closes them.
+
+mod assignment;
+mod concurrently;
+mod config;
+mod locks;
+mod orderly;
+mod process_queue;
+mod pull;
+mod report;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use raftmq_message::topic::{retry_topic, validate_topic};
+use raftmq_remoting::body::{
+    CheckClientRequest, ConsumeType, ConsumerData, MessageModel, MessageQueue, SubscriptionData,
+};
+use raftmq_remoting::codes::{request, response};
+use raftmq_remoting::{Command, Ext, fastjson};
+use tokio::sync::{Notify, Semaphore, watch};
+
+use crate::client::{Client, refused};
+use crate::connection::PeerRequest;
+use crate::error::ClientError;
+use crate::hooks::{ConsumeMessageHook, Hooks};
+use crate::instance::GroupMember;
+use crate::listener::MessageListener;
+use crate::offset_store::{LocalFileOffsetStore, OffsetStore, RemoteBrokerOffsetStore, default_offset_dir};
+use crate::producer::{Producer, now_ms};
+use crate::subscription::MessageSelector;
+
+pub use config::PushConsumerConfig;
+
+use process_queue::ProcessQueue;
+use report::Statistics;
+
+/// The group of the producer through which an orderly consumer returns messages, as the Java client calls it.
+const INNER_PRODUCER_GROUP: &str = "CLIENT_INNER_PRODUCER";
+/// How long a shutdown takes beyond the wait for listeners: for offsets and locks to reach the brokers.
+const LET_GO_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where a consumer is in its life. It only ever goes down this list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Created,
+    Running,
+    /// Queues are let go one by one.
+    Stopping,
+    Stopped,
+}
+
+/// Gets the messages of its topics as they arrive and hands them to a listener, together with the other members of its
+/// group. Java's `DefaultMQPushConsumer`.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use raftmq_client::{
+///     Client, ClientConfig, ConsumeConcurrentlyStatus, ConsumeFromWhere, MessageListener, MessageSelector,
+///     PushConsumer, PushConsumerConfig,
+/// };
+///
+/// let client = Client::new(ClientConfig::new("127.0.0.1:9876"));
+/// let config = PushConsumerConfig {
+///     consume_from_where: ConsumeFromWhere::FirstOffset,
+///     ..PushConsumerConfig::new("billing")
+/// };
+/// let consumer = PushConsumer::new(client, config)?;
+/// consumer.subscribe("Orders", MessageSelector::by_tag("new || changed")).await?;
+/// consumer.register_message_listener(MessageListener::concurrently_fn(|messages, _context| async move {
+///     for message in messages.iter() {
+///         println!("{}: {} bytes", message.queue_offset, message.body.len());
+///     }
+///     ConsumeConcurrentlyStatus::ConsumeSuccess
+/// }))?;
+/// consumer.start().await?;
+/// tokio::signal::ctrl_c().await?;
+/// consumer.shutdown().await;
+/// # Ok(()) }
+/// ```
+///
+/// A message is delivered at least once. It counts as consumed when the listener says so; the group's offset in a queue
+/// is the smallest one that is not consumed. After a shutdown nothing is delivered again that was consumed; after a crash,
+/// or when queues move between members, what was consumed since the last commit may be.
+///
+/// Dropping a consumer without [`PushConsumer::shutdown`] ends it like a crash.
+#[derive(Debug)]
+pub struct PushConsumer {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    client: Client,
+    config: PushConsumerConfig,
+    store: Arc<dyn OffsetStore>,
+    listener: OnceLock<MessageListener>,
+    /// By topic.
+    subscriptions: RwLock<BTreeMap<String, SubscriptionData>>,
+    queues: Mutex<BTreeMap<MessageQueue, Arc<ProcessQueue>>>,
+    /// The queues are to be divided anew.
+    rebalance: Notify,
+    /// A queue was let go.
+    let_go: Notify,
+    stage: watch::Sender<Stage>,
+    paused: watch::Sender<bool>,
+    /// One for each batch in the listener.
+    permits: Arc<Semaphore>,
+    /// Sends messages back that an orderly listener could not consume.
+    producer: Producer,
+    hooks: Hooks<dyn ConsumeMessageHook>,
+    statistics: Statistics,
+    /// In ms since 1970.
+    started_ms: AtomicI64,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Consumer").field("group", &self.config.consumer_group).finish_non_exhaustive()
+    }
+}
+
+impl PushConsumer {
+    /// A consumer that is not started. Call it inside a tokio runtime.
+    pub fn new(client: Client, config: PushConsumerConfig) -> Result<Self, ClientError> {
+        config.check()?;
+        let group = &config.consumer_group;
+        let store = match (&config.offset_store, config.message_model) {
+            (Some(store), _) => store.clone(),
+            (None, MessageModel::Clustering) => {
+                Arc::new(RemoteBrokerOffsetStore::new(client.clone(), group.clone())) as Arc<dyn OffsetStore>
+            }
+            (None, MessageModel::Broadcasting) => {
+                let id = client.instance().lasting_id();
+                Arc::new(LocalFileOffsetStore::new(&default_offset_dir(), id, group)?)
+            }
+        };
+        let producer = Producer::new(client.clone(), INNER_PRODUCER_GROUP)?;
+        let inner = Inner {
+            store,
+            listener: OnceLock::new(),
+            subscriptions: RwLock::default(),
+            queues: Mutex::default(),
+            rebalance: Notify::new(),
+            let_go: Notify::new(),
+            stage: watch::Sender::new(Stage::Created),
+            paused: watch::Sender::new(false),
+            permits: Arc::new(Semaphore::new(config.consume_thread_max)),
+            producer,
+            hooks: Hooks::default(),
+            statistics: Statistics::default(),
+            started_ms: AtomicI64::new(0),
+            client,
+            config,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Subscribes to a topic, or changes the subscription. An SQL expression is checked by a broker first. Takes effect
+    /// at once if the consumer is running.
+    pub async fn subscribe(&self, topic: &str, selector: MessageSelector) -> Result<(), ClientError> {
+        validate_topic(topic).map_err(|error| ClientError::Invalid(error.to_string()))?;
+        let subscription = selector.subscription(topic, self.inner.next_version(topic))?;
+        if !selector.is_tag() {
+            self.inner.check_subscription(&subscription).await?;
+        }
+        self.inner.subscriptions.write().insert(topic.to_owned(), subscription);
+        self.inner.subscriptions_changed().await;
+        Ok(())
+    }
+
+    /// Ends the subscription to a topic. What is being consumed of it is finished.
+    pub async fn unsubscribe(&self, topic: &str) {
+        self.inner.subscriptions.write().remove(topic);
+        self.inner.subscriptions_changed().await;
+    }
+
+    /// Sets the listener, once.
+    pub fn register_message_listener(&self, listener: MessageListener) -> Result<(), ClientError> {
+        let again = |_| ClientError::Invalid("the consumer has a listener already".to_owned());
+        self.inner.listener.set(listener).map_err(again)
+    }
+
+    /// Adds a hook that is called around the listener.
+    pub fn register_consume_message_hook(&self, hook: Arc<dyn ConsumeMessageHook>) {
+        tracing::debug!(group = self.consumer_group(), hook = hook.name(), "hook registered");
+        self.inner.hooks.register(hook);
+    }
+
+    /// Joins the group and begins to consume.
+    pub async fn start(&self) -> Result<(), ClientError> {
+        self.inner.start().await
+    }
+
+    /// Leaves the group: stops pulling, lets the listener finish what it has (for as long as
+    /// `await_termination_when_shutdown` says), commits the offsets and waits for the brokers' answers, unlocks and
+    /// unregisters. Nothing happens the second time.
+    pub async fn shutdown(&self) {
+        self.inner.shutdown().await;
+    }
+
+    /// Stops pulling until [`PushConsumer::resume`]. What was pulled is still consumed.
+    pub fn suspend(&self) {
+        self.inner.paused.send_replace(true);
+    }
+
+    /// See [`PushConsumer::suspend`].
+    pub fn resume(&self) {
+        self.inner.paused.send_replace(false);
+    }
+
+    /// Whether pulling is stopped.
+    pub fn is_suspended(&self) -> bool {
+        *self.inner.paused.borrow()
+    }
+
+    /// The group.
+    pub fn consumer_group(&self) -> &str {
+        &self.inner.config.consumer_group
+    }
+
+    /// The client.
+    pub fn client(&self) -> &Client {
+        &self.inner.client
+    }
+
+    /// The queues this consumer has at the moment.
+    pub fn assigned_queues(&self) -> Vec<MessageQueue> {
+        self.inner.queues.lock().keys().cloned().collect()
+    }
+
+    /// The offsets that are committed next, by queue.
+    pub fn offsets(&self) -> BTreeMap<MessageQueue, i64> {
+        self.inner.store.clone_offset_table(None)
+    }
+}
+
+impl Drop for PushConsumer {
+    fn drop(&mut self) {
+        // One that was shut down has left its group, in which another may be now.
+        if matches!(self.inner.advance(Stage::Stopped), Stage::Running | Stage::Stopping) {
+            self.inner.queues.lock().values().for_each(|queue| queue.drop_now());
+            self.inner.client.instance().leave(self.consumer_group());
+        }
+    }
+}
+
+impl Inner {
+    fn stage(&self) -> Stage {
+        *self.stage.borrow()
+    }
+
+    /// Goes on to a stage and returns the one before. There is no way back.
+    fn advance(&self, to: Stage) -> Stage {
+        let mut before = to;
+        self.stage.send_if_modified(|stage| {
+            before = *stage;
+            *stage = before.max(to);
+            to > before
+        });
+        before
+    }
+
+    /// Resolves when the consumer is not running any more.
+    async fn stopping(&self) {
+        // The sender lives as long as `self`, so there is no error.
+        drop(self.stage.subscribe().wait_for(|stage| *stage >= Stage::Stopping).await);
+    }
+
+    fn group(&self) -> &str {
+        &self.config.consumer_group
+    }
+
+    fn is_clustering(&self) -> bool {
+        self.config.message_model == MessageModel::Clustering
+    }
+
+    fn is_orderly(&self) -> bool {
+        self.listener.get().is_some_and(MessageListener::is_orderly)
+    }
+
+    fn subscription(&self, topic: &str) -> Option<SubscriptionData> {
+        self.subscriptions.read().get(topic).cloned()
+    }
+
+    /// The version of a new subscription: the time, as in the Java client, but never the same twice.
+    fn next_version(&self, topic: &str) -> i64 {
+        let last = self.subscriptions.read().get(topic).map_or(0, |subscription| subscription.sub_version);
+        now_ms().max(last + 1)
+    }
+
+    /// Asks a broker whether it can work with a subscription (46).
+    async fn check_subscription(&self, subscription: &SubscriptionData) -> Result<(), ClientError> {
+        let queues = self.client.fetch_queues(&subscription.topic).await?;
+        let Some(queue) = queues.first() else {
+            let what = "queue that can be read".to_owned();
+            return Err(ClientError::Unroutable { topic: subscription.topic.clone(), what });
+        };
+        let check = CheckClientRequest {
+            client_id: self.client.client_id().to_owned(),
+            group: self.group().to_owned(),
+            namespace: None,
+            subscription_data: subscription.clone(),
+        };
+        let body = fastjson::to_vec(&check).map_err(|error| ClientError::Invalid(error.to_string()))?;
+        let request = Command::request(request::CHECK_CLIENT_CONFIG, Ext::new()).with_body(body);
+        let config = self.client.config();
+        let (addr, answer) =
+            self.client.call_queue(queue, &request, config.try_timeout, config.request_timeout).await?;
+        if answer.code == response::SUCCESS { Ok(()) } else { Err(refused(&addr, answer)) }
+    }
+
+    async fn subscriptions_changed(&self) {
+        if self.stage() == Stage::Running {
+            self.client.instance().changed();
+            self.find_routes().await;
+            // Before the next pull, which names the new version.
+            self.client.send_heartbeats().await;
+            self.rebalance.notify_one();
+        }
+    }
+
+    async fn start(self: &Arc<Self>) -> Result<(), ClientError> {
+        if self.listener.get().is_none() {
+            return Err(ClientError::Invalid("the consumer has no listener".to_owned()));
+        }
+        self.store.load().await?;
+        if self.advance(Stage::Running) != Stage::Created {
+            return Err(ClientError::Invalid("the consumer was started before".to_owned()));
+        }
+        let member: Arc<dyn GroupMember> = self.clone();
+        if let Err(error) = self.client.instance().join(self.group(), Arc::downgrade(&member)) {
+            self.advance(Stage::Stopped);
+            return Err(error);
+        }
+        if self.is_clustering() {
+            let topic = retry_topic(self.group());
+            let subscription = MessageSelector::all().subscription(&topic, now_ms())?;
+            self.subscriptions.write().insert(topic, subscription);
+        }
+        tracing::info!(group = self.group(), client = self.client.client_id(), "consumer starts");
+        self.started_ms.store(now_ms(), Ordering::Relaxed);
+        self.find_routes().await;
+        self.client.send_heartbeats().await;
+        tokio::spawn(assignment::keep_rebalanced(self.clone()));
+        tokio::spawn(assignment::keep_persisted(self.clone()));
+        if self.is_orderly() && self.is_clustering() {
+            tokio::spawn(locks::keep_locked(self.clone()));
+        }
+        Ok(())
+    }
+
+    /// Looks up the routes of what is subscribed to, so that heartbeats know where to go.
+    async fn find_routes(&self) {
+        let topics: Vec<_> = self.subscriptions.read().keys().cloned().collect();
+        for topic in topics {
+            if let Err(error) = self.client.routes().get(&topic).await {
+                tracing::debug!(group = self.group(), topic, %error, "no route yet");
+            }
+        }
+    }
+
+    async fn shutdown(&self) {
+        if self.advance(Stage::Stopping) != Stage::Running {
+            return;
+        }
+        self.queues.lock().values().for_each(|queue| queue.close());
+        let all = self.config.await_termination_when_shutdown + LET_GO_TIMEOUT;
+        if tokio::time::timeout(all, self.all_let_go()).await.is_err() {
+            tracing::warn!(group = self.group(), "shut down with queues that could not be let go of");
+        }
+        self.queues.lock().values().for_each(|queue| queue.drop_now());
+        self.client.instance().leave(self.group());
+        self.client.unregister(self.group()).await;
+        self.advance(Stage::Stopped);
+        tracing::info!(group = self.group(), "consumer has stopped");
+    }
+
+    async fn all_let_go(&self) {
+        while !self.queues.lock().is_empty() {
+            self.let_go.notified().await;
+        }
+    }
+}
+
+impl GroupMember for Inner {
+    fn heartbeat(&self) -> ConsumerData {
+        ConsumerData {
+            consume_from_where: self.config.consume_from_where,
+            consume_type: ConsumeType::Passively,
+            group_name: self.group().to_owned(),
+            message_model: self.config.message_model,
+            subscription_data_set: self.subscriptions.read().values().cloned().collect(),
+            unit_mode: false,
+        }
+    }
+
+    fn rebalance_now(&self) {
+        self.rebalance.notify_one();
+    }
+
+    fn asked(self: Arc<Self>, request: PeerRequest) {
+        report::answer(self, request);
+    }
+}

@@ -1,0 +1,171 @@
+//! The loop that pulls a queue until it is closed.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use raftmq_message::properties::names;
+use raftmq_message::topic::RETRY_PREFIX;
+use raftmq_remoting::body::SubscriptionData;
+
+use super::Inner;
+use super::process_queue::ProcessQueue;
+use crate::consumer::PullStatus;
+use crate::message::MessageExt;
+use crate::offset_store::ReadOffsetType;
+use crate::pull_request::{LEADER, PullFailure, PullPauses, PullRequest, Pulled, is_unknown_subscription};
+use crate::subscription::accepts;
+
+impl Inner {
+    /// Pulls a queue from an offset on and gives the messages to `deliver`, until the queue is closed.
+    pub(super) async fn pull_all(
+        &self,
+        queue: &ProcessQueue,
+        mut offset: i64,
+        deliver: impl Fn(Vec<MessageExt>),
+    ) {
+        let mut pauses = PullPauses::default();
+        loop {
+            let pulled = tokio::select! {
+                biased;
+                () = queue.closing() => return,
+                pulled = self.pull_when_allowed(queue, offset) => pulled,
+            };
+            let pause = match pulled {
+                Ok(None) => return queue.close(),
+                Ok(Some(pulled)) => {
+                    pauses.reset();
+                    let found = pulled.status == PullStatus::Found;
+                    match self.take(queue, offset, pulled).await {
+                        Some((next, messages)) => {
+                            offset = next;
+                            deliver(messages);
+                            if found { self.config.pull_interval } else { Duration::ZERO }
+                        }
+                        None if queue.is_live() => self.config.pull_time_delay_when_exception,
+                        None => return,
+                    }
+                }
+                Err(failure) => self.pull_failed(queue, &mut pauses, failure).await,
+            };
+            if !pause.is_zero() {
+                tokio::select! {
+                    () = queue.closing() => return,
+                    () = tokio::time::sleep(pause) => {}
+                }
+            }
+        }
+    }
+
+    /// Pulls once, after waiting until that may be. Nothing if the topic is not subscribed to any more.
+    async fn pull_when_allowed(
+        &self,
+        queue: &ProcessQueue,
+        offset: i64,
+    ) -> Result<Option<Pulled>, PullFailure> {
+        let topic = &queue.queue.topic;
+        queue.wait_for_room(|| self.thresholds(topic)).await;
+        // The sender lives as long as `self`, so there is no error.
+        drop(self.paused.subscribe().wait_for(|paused| !*paused).await);
+        let Some(subscription) = self.subscription(topic) else { return Ok(None) };
+        let pull = PullRequest {
+            group: self.group(),
+            queue: &queue.queue,
+            offset,
+            max_messages: self.config.pull_batch_size,
+            commit_offset: self.offset_to_commit(queue).await,
+            subscription: &subscription,
+            post_subscription: self.config.post_subscription_when_pull,
+            suspend: self.config.broker_suspend_max_time,
+            from: queue.pull_from.load(Ordering::Relaxed),
+        };
+        self.client.pull_once(pull).await.map(Some)
+    }
+
+    /// The offset that goes along with a pull.
+    async fn offset_to_commit(&self, queue: &ProcessQueue) -> Option<i64> {
+        if !self.is_clustering() {
+            return None;
+        }
+        let noted = self.store.read_offset(&queue.queue, ReadOffsetType::ReadFromMemory).await;
+        noted.ok().flatten().filter(|offset| *offset > 0)
+    }
+
+    /// Takes in what a pull has brought: where to go on, and what is to be delivered. Nothing if the queue goes on
+    /// elsewhere, or if the broker would have it go on where it was.
+    async fn take(
+        &self,
+        queue: &ProcessQueue,
+        offset: i64,
+        pulled: Pulled,
+    ) -> Option<(i64, Vec<MessageExt>)> {
+        queue.pull_from.store(pulled.suggested, Ordering::Relaxed);
+        let next = pulled.next_offset;
+        match pulled.status {
+            PullStatus::OffsetIllegal => {
+                tracing::warn!(group = self.group(), queue = ?queue.queue, offset, next, "the offset is moved");
+                self.reset(queue, next).await;
+                return None;
+            }
+            PullStatus::Found | PullStatus::NoMatchedMsg if next <= offset => {
+                tracing::warn!(group = self.group(), queue = ?queue.queue, offset, next, "a pull leads nowhere");
+                return None;
+            }
+            _ => {}
+        }
+        let messages = match self.subscription(&queue.queue.topic) {
+            Some(subscription) => self.wanted(&subscription, queue, pulled.messages),
+            None => Vec::new(),
+        };
+        self.statistics.pulled(&queue.queue.topic, messages.len());
+        queue.pulled(&messages, next);
+        Some((next, messages))
+    }
+
+    /// Those of the messages that are subscribed to, as the listener is to see them.
+    fn wanted(
+        &self,
+        subscription: &SubscriptionData,
+        queue: &ProcessQueue,
+        mut messages: Vec<MessageExt>,
+    ) -> Vec<MessageExt> {
+        messages.retain(|message| accepts(subscription, message));
+        for message in &mut messages {
+            message.queue_id = queue.queue.queue_id;
+            restore_topic(message);
+        }
+        messages
+    }
+
+    /// Finds out what a failed pull calls for, does it, and says how long to wait.
+    async fn pull_failed(
+        &self,
+        queue: &ProcessQueue,
+        pauses: &mut PullPauses,
+        failure: PullFailure,
+    ) -> Duration {
+        let PullFailure { error, lookup } = failure;
+        tracing::debug!(group = self.group(), queue = ?queue.queue, %error, "a pull failed");
+        queue.pull_from.store(LEADER, Ordering::Relaxed);
+        if is_unknown_subscription(&error) {
+            self.client.instance().changed();
+        }
+        let pause = pauses.after(&error, self.config.pull_time_delay_when_exception);
+        if error.is_retryable() && !error.is_stubborn() {
+            // Where it cannot be refreshed the route stays as it is, and the next pull fails or not.
+            tokio::select! {
+                () = queue.closing() => {}
+                refreshed = self.client.routes().refresh(&queue.queue.topic, lookup, false) => drop(refreshed),
+            }
+        }
+        pause
+    }
+}
+
+/// A message that comes from the retry topic gets the topic it was sent to.
+pub(super) fn restore_topic(message: &mut MessageExt) {
+    if message.topic.starts_with(RETRY_PREFIX)
+        && let Some(topic) = message.property(names::RETRY_TOPIC).map(str::to_owned)
+    {
+        message.topic = topic;
+    }
+}
