@@ -55,7 +55,7 @@ const SYSTEM_GROUPS: [&str; 7] = [
     "CID_ONSAPI_PERMISSION",
     "CID_ONSAPI_OWNER",
 ];
-const SYSTEM_GROUP_PREFIXES: [&str; 2] = ["CID_SYS_", "%SYS%"];
+const SYSTEM_GROUP_PREFIXES: [&str; 2] = ["CID_RMQ_SYS_", "%SYS%"];
 
 /// Why a name cannot be a topic or a group.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -148,6 +148,8 @@ mod tests {
         for topic in [TIMER_TOPIC, SCHEDULE_TOPIC] {
             assert!(is_system_topic(topic) && is_forbidden_to_send(topic));
         }
-        assert!(is_system_group("CID_SYS_X") && is_system_group("TOOLS_CONSUMER") && !is_system_group("G"));
+        assert!(
+            is_system_group("CID_RMQ_SYS_X") && is_system_group("TOOLS_CONSUMER") && !is_system_group("G")
+        );
     }
 }

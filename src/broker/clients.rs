@@ -1,9 +1,11 @@
 //! Producers and consumers as their heartbeats describe them: who is in which group, over which connection, and what
 //! consumer groups subscribe to.
 //!
-//! It decides nothing about groups' settings and sends nothing; its methods say whom a change concerns.
+//! It decides nothing about groups' settings and sends nothing; its methods say which groups have to be told of a
+//! change.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -14,7 +16,7 @@ use raftmq_remoting::body::{
 use raftmq_remoting::command::language;
 
 use super::channel::{Channel, Sink};
-use super::filter::Filter;
+use super::filter::{Filter, FilterError};
 use super::limits::{CLIENT_EXPIRY, Limits};
 use super::reply::Refusal;
 
@@ -33,18 +35,12 @@ impl<S: Sink> Clone for Client<S> {
     }
 }
 
-/// Members of a consumer group that have to be told that the membership has changed.
-pub(crate) struct Changed<S: Sink> {
-    pub(crate) group: String,
-    pub(crate) members: Vec<Arc<Channel<S>>>,
-}
-
 /// What is known about a consumer group's subscription to a topic.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Subscription {
     pub(crate) broadcasting: bool,
-    /// `None` where the group, the topic or so new a subscription is not known.
-    pub(crate) filter: Option<Filter>,
+    /// The newest version of the subscription that a member has brought, and what it wants or why it cannot be used.
+    pub(crate) topic: Option<(i64, Result<Filter, FilterError>)>,
 }
 
 pub(crate) struct Clients<S: Sink> {
@@ -70,6 +66,8 @@ type Members<S> = BTreeMap<Arc<str>, Member<S>>;
 struct Member<S: Sink> {
     client: Client<S>,
     heard_ms: u64,
+    /// Stands for all it subscribes to; `None` for a producer and where it has not said so yet.
+    fingerprint: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -83,8 +81,10 @@ struct ConsumerGroup<S: Sink> {
     consume_from_where: ConsumeFromWhere,
     consume_type: ConsumeType,
     message_model: MessageModel,
-    subscriptions: HashMap<String, (SubscriptionData, Filter)>,
+    subscriptions: HashMap<String, (SubscriptionData, Result<Filter, FilterError>)>,
     members: Members<S>,
+    /// How many members have each fingerprint. They should all have one.
+    fingerprints: HashMap<u64, usize>,
 }
 
 impl<S: Sink> Default for ConsumerGroup<S> {
@@ -95,6 +95,7 @@ impl<S: Sink> Default for ConsumerGroup<S> {
             message_model: MessageModel::default(),
             subscriptions: HashMap::new(),
             members: BTreeMap::new(),
+            fingerprints: HashMap::new(),
         }
     }
 }
@@ -132,19 +133,19 @@ impl<S: Sink> Clients<S> {
         self.check_room(&tables, &membership, client.channel.id)?;
         let members = tables.producers.entry(group.to_owned()).or_default();
         let before = join(members, client, now_ms, self.clients_per_group_max)?;
-        tables.follow(membership, client, before);
+        tables.follow(membership, client, before.map(|member| member.client.channel.id));
         Ok(())
     }
 
-    /// A client is a member of a consumer group. Returns whom to tell if that changes the group. A heartbeat without
-    /// subscriptions leaves them as they are.
+    /// A client is a member of a consumer group. Returns whether that changes the group in a way that its members have
+    /// to be told. A heartbeat without subscriptions leaves them as they are.
     pub(crate) fn consumer(
         &self,
         data: &ConsumerData,
         without_subscriptions: bool,
         client: &Client<S>,
         now_ms: u64,
-    ) -> Result<Option<Changed<S>>, Refusal> {
+    ) -> Result<bool, Refusal> {
         let group_name = &data.group_name;
         let mut tables = self.tables.lock();
         if !tables.consumers.contains_key(group_name) && tables.consumers.len() >= self.groups_max {
@@ -158,12 +159,15 @@ impl<S: Sink> Clients<S> {
         group.consume_from_where = data.consume_from_where;
         group.consume_type = data.consume_type;
         group.message_model = data.message_model;
+        let known = before.as_ref().and_then(|member| member.fingerprint);
+        let fingerprint = if without_subscriptions { known } else { Some(fingerprint(data)) };
+        group.identify(group_name, &client.id, known, fingerprint);
         let subscriptions_changed = !without_subscriptions && group.subscribe(&data.subscription_data_set);
-        let is_new = before != Some(client.channel.id);
-        let changed = (is_new || subscriptions_changed)
-            .then(|| Changed { group: group_name.clone(), members: group.channels() });
-        tables.follow(membership, client, before);
-        Ok(changed)
+        let connection = before.map(|member| member.client.channel.id);
+        let changed = connection != Some(client.channel.id) || subscriptions_changed;
+        let tell = changed && group.shares();
+        tables.follow(membership, client, connection);
+        Ok(tell)
     }
 
     /// Whether a membership may begin or go on over this connection.
@@ -184,34 +188,52 @@ impl<S: Sink> Clients<S> {
         Ok(())
     }
 
-    /// A client leaves a producer group, a consumer group, or both.
-    pub(crate) fn leave(
-        &self,
-        client: &str,
-        producer: Option<&str>,
-        consumer: Option<&str>,
-    ) -> Option<Changed<S>> {
+    /// A client leaves a producer group, a consumer group, or both. Returns whether the consumer group has to be told.
+    pub(crate) fn leave(&self, client: &str, producer: Option<&str>, consumer: Option<&str>) -> bool {
         let mut tables = self.tables.lock();
         if let Some(group) = producer {
             tables.remove(&Membership { is_consumer: false, group: group.to_owned(), client: client.into() });
         }
-        consumer.and_then(|group| {
+        consumer.is_some_and(|group| {
             tables.remove(&Membership { is_consumer: true, group: group.to_owned(), client: client.into() })
         })
     }
 
-    /// A connection has ended.
-    pub(crate) fn connection_closed(&self, connection: u64) -> Vec<Changed<S>> {
+    /// A connection has ended. Returns the consumer groups that have to be told.
+    pub(crate) fn connection_closed(&self, connection: u64) -> Vec<String> {
         let mut tables = self.tables.lock();
         let memberships = tables.by_connection.remove(&connection).unwrap_or_default();
-        memberships.iter().filter_map(|membership| tables.remove(membership)).collect()
+        tables.remove_all(memberships)
     }
 
-    /// Removes who has not been heard of for too long.
-    pub(crate) fn expire(&self, now_ms: u64) -> Vec<Changed<S>> {
+    /// Removes who has not been heard of for too long. Returns the consumer groups that have to be told.
+    pub(crate) fn expire(&self, now_ms: u64) -> Vec<String> {
         let mut tables = self.tables.lock();
         let silent = tables.silent_since(now_ms.saturating_sub(CLIENT_EXPIRY.as_millis() as u64));
-        silent.iter().filter_map(|membership| tables.remove(membership)).collect()
+        tables.remove_all(silent)
+    }
+
+    /// The connections of a consumer group's members.
+    pub(crate) fn consumer_channels(&self, group: &str) -> Vec<Arc<Channel<S>>> {
+        let tables = self.tables.lock();
+        let members = tables.consumers.get(group).map(|group| group.members.values());
+        members.into_iter().flatten().map(|member| member.client.channel.clone()).collect()
+    }
+
+    /// Client ids of a consumer group whose members subscribe differently, those together that do the same; none where
+    /// all agree.
+    pub(crate) fn conflicts(&self, group: &str) -> Vec<Vec<String>> {
+        let tables = self.tables.lock();
+        let conflicting = tables.consumers.get(group).filter(|group| group.fingerprints.len() > 1);
+        let mut parties: HashMap<u64, Vec<String>> = HashMap::new();
+        for (id, member) in conflicting.into_iter().flat_map(|group| &group.members) {
+            if let Some(fingerprint) = member.fingerprint {
+                parties.entry(fingerprint).or_default().push(id.to_string());
+            }
+        }
+        let mut parties: Vec<_> = parties.into_values().collect();
+        parties.sort_unstable();
+        parties
     }
 
     /// Client ids of a consumer group.
@@ -256,15 +278,15 @@ impl<S: Sink> Clients<S> {
         tables.producers.iter().map(|(group, of)| (group.clone(), members(of))).collect()
     }
 
-    /// What a consumer group wants of a topic, if its subscription is at least of this version.
-    pub(crate) fn subscription(&self, group: &str, topic: &str, version: i64) -> Subscription {
+    /// What a consumer group wants of a topic; `None` where it has no members.
+    pub(crate) fn subscription(&self, group: &str, topic: &str) -> Option<Subscription> {
         let tables = self.tables.lock();
-        let Some(group) = tables.consumers.get(group) else { return Subscription::default() };
-        let known = group.subscriptions.get(topic).filter(|(data, _)| data.sub_version >= version);
-        Subscription {
+        let group = tables.consumers.get(group)?;
+        let known = group.subscriptions.get(topic);
+        Some(Subscription {
             broadcasting: group.message_model == MessageModel::Broadcasting,
-            filter: known.map(|(_, filter)| filter.clone()),
-        }
+            topic: known.map(|(data, filter)| (data.sub_version, filter.clone())),
+        })
     }
 
     /// Names of consumer groups with members.
@@ -311,18 +333,18 @@ impl<S: Sink> Clients<S> {
     }
 }
 
-/// Adds or renews a member; returns the connection it had.
+/// Adds or renews a member; returns what it was before.
 fn join<S: Sink>(
     members: &mut Members<S>,
     client: &Client<S>,
     now_ms: u64,
     max: usize,
-) -> Result<Option<u64>, Refusal> {
+) -> Result<Option<Member<S>>, Refusal> {
     if !members.contains_key(&client.id) && members.len() >= max {
         return Err(Refusal::busy(format!("the group has {max} clients")));
     }
-    let before = members.insert(client.id.clone(), Member { client: client.clone(), heard_ms: now_ms });
-    Ok(before.map(|member| member.client.channel.id))
+    let member = Member { client: client.clone(), heard_ms: now_ms, fingerprint: None };
+    Ok(members.insert(client.id.clone(), member))
 }
 
 fn connections<S: Sink>(members: &Members<S>) -> Vec<Connection> {
@@ -336,8 +358,39 @@ fn connections<S: Sink>(members: &Members<S>) -> Vec<Connection> {
 }
 
 impl<S: Sink> ConsumerGroup<S> {
-    fn channels(&self) -> Vec<Arc<Channel<S>>> {
-        self.members.values().map(|member| member.client.channel.clone()).collect()
+    /// Whether there are members that share the queues, and have to share them anew after a change.
+    fn shares(&self) -> bool {
+        self.message_model != MessageModel::Broadcasting && !self.members.is_empty()
+    }
+
+    /// Notes that a member's fingerprint has changed, and tells the log where that makes a difference to the others.
+    fn identify(&mut self, group: &str, client: &Arc<str>, before: Option<u64>, now: Option<u64>) {
+        if let Some(member) = self.members.get_mut(client) {
+            member.fingerprint = now;
+        }
+        if before == now {
+            return;
+        }
+        self.forget_fingerprint(group, before);
+        let Some(now) = now else { return };
+        let same = self.fingerprints.entry(now).or_default();
+        *same += 1;
+        if *same == 1 && self.fingerprints.len() > 1 {
+            let ways = self.fingerprints.len();
+            tracing::warn!(group, %client, ways, "the members of a consumer group subscribe differently");
+        }
+    }
+
+    fn forget_fingerprint(&mut self, group: &str, fingerprint: Option<u64>) {
+        let Some(fingerprint) = fingerprint else { return };
+        let Some(same) = self.fingerprints.get_mut(&fingerprint) else { return };
+        *same -= 1;
+        if *same == 0 {
+            self.fingerprints.remove(&fingerprint);
+            if self.fingerprints.len() == 1 {
+                tracing::info!(group, "the members of a consumer group subscribe alike again");
+            }
+        }
     }
 
     /// Takes over newer subscriptions and drops those that are gone. Returns whether that changed anything.
@@ -349,23 +402,27 @@ impl<S: Sink> ConsumerGroup<S> {
             if newer {
                 let is_new = !self.subscriptions.contains_key(&data.topic);
                 changed |= is_new;
-                self.subscriptions.insert(data.topic.clone(), (data.clone(), filter(data)));
+                self.subscriptions.insert(data.topic.clone(), (data.clone(), Filter::subscription(data)));
             }
         }
         let before = self.subscriptions.len();
-        self.subscriptions.retain(|topic, _| subscriptions.iter().any(|data| data.topic == *topic));
+        let kept: HashSet<_> = subscriptions.iter().map(|data| data.topic.as_str()).collect();
+        self.subscriptions.retain(|topic, _| kept.contains(topic.as_str()));
         changed || self.subscriptions.len() != before
     }
 }
 
-/// The filter of a subscription. One that filters by something else than tags gets everything; it is refused when it
-/// pulls.
-fn filter(data: &SubscriptionData) -> Filter {
-    if data.class_filter_mode || data.tags_set.is_empty() && data.code_set.is_empty() {
-        return Filter::parse(&data.sub_string, Some(&data.expression_type)).unwrap_or(Filter::All);
-    }
-    let codes = data.code_set.iter().map(|code| i64::from(*code));
-    Filter::codes(codes.chain(data.tags_set.iter().map(|tag| raftmq_message::hash::tags_code(tag))))
+/// Stands for how a member consumes and what it subscribes to, whatever the order and the versions.
+fn fingerprint(data: &ConsumerData) -> u64 {
+    let mut subscriptions: Vec<_> = data
+        .subscription_data_set
+        .iter()
+        .map(|data| (&data.topic, &data.expression_type, &data.sub_string))
+        .collect();
+    subscriptions.sort_unstable();
+    let mut hasher = DefaultHasher::new();
+    (data.message_model.name(), data.consume_type.name(), subscriptions).hash(&mut hasher);
+    hasher.finish()
 }
 
 impl<S: Sink> Tables<S> {
@@ -402,28 +459,36 @@ impl<S: Sink> Tables<S> {
         }
     }
 
-    /// Ends a membership; returns whom to tell.
-    fn remove(&mut self, membership: &Membership) -> Option<Changed<S>> {
+    /// Ends memberships; returns the consumer groups that have to be told.
+    fn remove_all(&mut self, memberships: impl IntoIterator<Item = Membership>) -> Vec<String> {
+        let told = memberships.into_iter().filter(|membership| self.remove(membership));
+        told.map(|membership| membership.group).collect()
+    }
+
+    /// Ends a membership; returns whether its group has to be told.
+    fn remove(&mut self, membership: &Membership) -> bool {
         let Membership { is_consumer, group: name, client } = membership;
+        let members = if *is_consumer {
+            self.consumers.get_mut(name).map(|group| &mut group.members)
+        } else {
+            self.producers.get_mut(name)
+        };
+        let Some(removed) = members.and_then(|members| members.remove(client)) else { return false };
+        self.memberships -= 1;
+        self.forget(removed.client.channel.id, membership);
         if !is_consumer {
-            let members = self.producers.get_mut(name)?;
-            let removed = members.remove(client)?;
-            self.memberships -= 1;
-            if members.is_empty() {
+            if self.producers.get(name).is_some_and(BTreeMap::is_empty) {
                 self.producers.remove(name);
             }
-            self.forget(removed.client.channel.id, membership);
-            return None;
+            return false;
         }
-        let group = self.consumers.get_mut(name)?;
-        let removed = group.members.remove(client)?;
-        self.memberships -= 1;
-        let changed = Changed { group: name.clone(), members: group.channels() };
+        let Some(group) = self.consumers.get_mut(name) else { return false };
+        group.forget_fingerprint(name, removed.fingerprint);
+        let tell = group.shares();
         if group.members.is_empty() {
             self.consumers.remove(name);
         }
-        self.forget(removed.client.channel.id, membership);
-        Some(changed)
+        tell
     }
 
     fn silent_since(&self, before_ms: u64) -> Vec<Membership> {
@@ -481,28 +546,37 @@ mod tests {
         Clients::new(&Limits { groups: 2, clients_per_group: 2, ..Limits::default() })
     }
 
-    fn told(changed: Option<Changed<Nowhere>>) -> Option<Vec<u64>> {
-        changed.map(|changed| changed.members.iter().map(|channel| channel.id).collect())
-    }
-
     #[test]
     fn members_are_told_of_every_change_and_of_nothing_else() {
         let clients = clients();
         let data = data("g", &[("t", 1, "*")]);
-        let beat = |client: &Client<Nowhere>, at| told(clients.consumer(&data, false, client, at).unwrap());
+        let beat = |client: &Client<Nowhere>, at| clients.consumer(&data, false, client, at).unwrap();
+        let connections =
+            || clients.consumer_channels("g").iter().map(|channel| channel.id).collect::<Vec<_>>();
         let (a, b) = (client("a", 1), client("b", 2));
-        assert_eq!(beat(&a, 0), Some(vec![1]));
-        assert_eq!(beat(&a, 1), None);
-        assert_eq!(beat(&b, 1), Some(vec![1, 2]));
+        assert!(beat(&a, 0));
+        assert!(!beat(&a, 1));
+        assert!(beat(&b, 1));
         assert_eq!(clients.consumer_ids("g"), ["a", "b"]);
-        let reconnected = client("a", 3);
-        assert_eq!(beat(&reconnected, 2), Some(vec![3, 2]));
+        assert!(beat(&client("a", 3), 2));
+        assert_eq!(connections(), [3, 2]);
         assert!(clients.connection_closed(1).is_empty(), "the old connection has no say any more");
-        assert_eq!(told(clients.leave("b", None, Some("g"))), Some(vec![3]));
-        let changed = clients.connection_closed(3);
-        assert!(changed.len() == 1 && changed[0].members.is_empty());
+        assert!(clients.leave("b", None, Some("g")));
+        assert_eq!(connections(), [3]);
+        assert!(clients.connection_closed(3).is_empty(), "nobody is left to be told");
         assert!(clients.consumer_ids("g").is_empty());
         assert!(clients.tables.lock().by_connection.is_empty());
+    }
+
+    #[test]
+    fn members_of_a_broadcast_group_are_not_told() {
+        let clients = clients();
+        let data = ConsumerData { message_model: MessageModel::Broadcasting, ..data("g", &[("t", 1, "*")]) };
+        for id in ["a", "b"] {
+            assert!(!clients.consumer(&data, false, &client(id, 1), 0).unwrap());
+        }
+        assert!(clients.subscription("g", "t").unwrap().broadcasting);
+        assert!(!clients.leave("a", None, Some("g")));
     }
 
     #[test]
@@ -514,27 +588,55 @@ mod tests {
         clients.consumer(&data("g", &[]), false, &b, 2000).unwrap();
         clients.producer("p", &a, 1000).unwrap();
         assert!(clients.expire(1000 + expiry).is_empty());
-        let changed = clients.expire(1001 + expiry);
-        assert_eq!(told(changed.into_iter().next()), Some(vec![2]));
-        assert_eq!(clients.group_counts(), (0, 1));
+        assert_eq!(clients.expire(1001 + expiry), ["g"]);
+        assert_eq!((clients.consumer_ids("g"), clients.group_counts()), (vec!["b".to_owned()], (0, 1)));
     }
 
     #[test]
     fn newer_subscriptions_replace_older_ones_and_missing_ones_go() {
         let clients = clients();
         let a = client("a", 1);
-        let beat =
-            |subs: &[(&str, i64, &str)]| told(clients.consumer(&data("g", subs), false, &a, 0).unwrap());
+        let beat = |subs: &[(&str, i64, &str)]| clients.consumer(&data("g", subs), false, &a, 0).unwrap();
+        assert_eq!(clients.subscription("g", "t"), None);
         beat(&[("t", 5, "A"), ("u", 1, "*")]);
-        let known = |topic: &str, version| clients.subscription("g", topic, version).filter;
-        let tag = |tag: &str| Some(Filter::parse(tag, None).unwrap());
-        assert_eq!((known("t", 5), known("t", 6), known("u", 0)), (tag("A"), None, Some(Filter::All)));
-        assert_eq!(beat(&[("t", 4, "B"), ("u", 1, "*")]), None);
-        assert_eq!(known("t", 5), tag("A"));
-        assert_eq!(beat(&[("t", 6, "B")]), Some(vec![1]));
-        assert_eq!((known("t", 6), known("u", 0)), (tag("B"), None));
+        let known = |topic: &str| clients.subscription("g", topic).unwrap().topic;
+        let tag = |tag: &str| Filter::parse(tag, None);
+        assert_eq!((known("t"), known("u")), (Some((5, tag("A"))), Some((1, Ok(Filter::All)))));
+        assert!(!beat(&[("t", 4, "B"), ("u", 1, "*")]));
+        assert_eq!(known("t"), Some((5, tag("A"))));
+        assert!(beat(&[("t", 6, "B")]));
+        assert_eq!((known("t"), known("u")), (Some((6, tag("B"))), None));
         clients.consumer(&data("g", &[]), true, &a, 0).unwrap();
-        assert_eq!(known("t", 6), tag("B"), "a heartbeat without subscriptions changes none");
+        assert_eq!(known("t"), Some((6, tag("B"))), "a heartbeat without subscriptions changes none");
+        beat(&[("t", 7, " || ")]);
+        assert!(known("t").unwrap().1.is_err(), "what cannot be used is told to who pulls");
+    }
+
+    #[test]
+    fn members_that_subscribe_differently_are_known() {
+        let clients = Clients::new(&Limits::default());
+        let beat = |id: &str, subs: &[(&str, i64, &str)]| {
+            clients.consumer(&data("g", subs), false, &client(id, 1), 0).unwrap();
+        };
+        beat("a", &[("t", 1, "*"), ("u", 1, "A")]);
+        beat("b", &[("u", 2, "A"), ("t", 2, "*")]);
+        assert!(clients.conflicts("g").is_empty(), "neither the order nor the version matters");
+        beat("c", &[("t", 3, "*"), ("u", 3, "B")]);
+        beat("d", &[("t", 4, "*")]);
+        assert_eq!(clients.conflicts("g"), [vec!["a", "b"], vec!["c"], vec!["d"]]);
+        clients.consumer(&data("g", &[]), true, &client("c", 1), 1).unwrap();
+        assert_eq!(clients.conflicts("g").len(), 3, "a heartbeat without subscriptions says nothing new");
+        clients.leave("d", None, Some("g"));
+        beat("c", &[("t", 5, "*"), ("u", 5, "A")]);
+        assert!(clients.conflicts("g").is_empty());
+        let broadcasting = ConsumerData {
+            message_model: MessageModel::Broadcasting,
+            ..data("g", &[("t", 6, "*"), ("u", 6, "A")])
+        };
+        clients.consumer(&broadcasting, false, &client("b", 1), 2).unwrap();
+        assert_eq!(clients.conflicts("g"), [vec!["a", "c"], vec!["b"]]);
+        clients.connection_closed(1);
+        assert!(clients.conflicts("g").is_empty());
     }
 
     #[test]

@@ -150,9 +150,9 @@ impl Connection {
                 self.send(command, sends).await;
             }
             request::PULL_MESSAGE | request::LITE_PULL_MESSAGE => {
-                // It may wait, for the log or for its group to be made.
-                self.finish(sends);
-                if let Err(refusal) = pull::handle(&self.node, &self.channel, command).await {
+                let before_waiting = || self.finish(sends);
+                let handled = pull::handle(&self.node, &self.channel, command, before_waiting);
+                if let Err(refusal) = handled.await {
                     self.refuse(command, &refusal);
                 }
             }

@@ -24,7 +24,7 @@ pub(crate) async fn handle(node: &Arc<Node>, channel: &Arc<Channel>, command: &C
         HEART_BEAT => heartbeat::heartbeat(node, channel, command).await,
         UNREGISTER_CLIENT => heartbeat::unregister(node, command),
         GET_CONSUMER_LIST_BY_GROUP => heartbeat::consumer_list(node, command),
-        CHECK_CLIENT_CONFIG => heartbeat::check_client(command),
+        CHECK_CLIENT_CONFIG => heartbeat::check_client(node, command),
 
         LOCK_BATCH_MQ => locks::lock(node, command).await,
         UNLOCK_BATCH_MQ => locks::unlock(node, command).await,

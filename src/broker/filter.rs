@@ -1,21 +1,42 @@
-//! Which messages of a queue a consumer wants, decided by the tags codes that ConsumeQueue units carry.
+//! Which messages of a queue a consumer wants: by the tags codes that ConsumeQueue units carry, then exactly by what
+//! stands in the record.
 
 use std::sync::Arc;
 
+use raftmq_message::RecordView;
 use raftmq_message::hash::tags_code;
+use raftmq_message::properties::names::TAGS;
+use raftmq_remoting::body::SubscriptionData;
 
-use super::limits::{EXPRESSION_BYTES_MAX, TAGS_MAX};
+use super::limits::{EXPRESSION_BYTES_MAX, PULL_SCAN_UNITS};
 
 /// The expression that wants everything.
 const EVERYTHING: &str = "*";
 
-/// A filter by tag.
+/// A filter, cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Filter {
     /// Everything.
     All,
-    /// Messages whose tags code is one of these, sorted. Codes are hashes: the client compares the tags once more.
-    Codes(Arc<[i64]>),
+    Tags(Arc<Tags>),
+}
+
+/// Tags that are wanted.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Tags {
+    /// Their codes, sorted. Different tags may have the same.
+    codes: Box<[i64]>,
+    /// The tags, sorted; none where only the codes are known.
+    tags: Box<[Box<str>]>,
+}
+
+/// What a unit's tags code says about its message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Glance {
+    Wanted,
+    Unwanted,
+    /// The record decides.
+    Unsure,
 }
 
 /// Why an expression is refused.
@@ -25,25 +46,31 @@ pub(crate) enum FilterError {
     Sql,
     #[error("expression of {0} bytes is longer than {EXPRESSION_BYTES_MAX}")]
     TooLong(usize),
-    #[error("an expression of {0} tags; at most {TAGS_MAX} are allowed")]
-    TooManyTags(usize),
     #[error("unknown expression type {0}")]
     UnknownType(String),
     #[error("the expression {0:?} names no tag")]
     NoTag(String),
 }
 
+/// Whether a type of expressions is that of tags. It is the default.
+pub(crate) fn is_tag_type(expression_type: Option<&str>) -> bool {
+    matches!(expression_type, None | Some("" | "TAG"))
+}
+
 impl Filter {
-    /// Reads `A || B`; nothing and `*` want everything. An absent type is TAG.
+    /// Reads an expression. Of tags: `A || B`; nothing and `*` want everything.
     pub(crate) fn parse(expression: &str, expression_type: Option<&str>) -> Result<Self, FilterError> {
-        match expression_type {
-            None | Some("" | "TAG") => {}
-            Some("SQL92") => return Err(FilterError::Sql),
-            Some(other) => return Err(FilterError::UnknownType(other.chars().take(32).collect())),
-        }
         if expression.len() > EXPRESSION_BYTES_MAX {
             return Err(FilterError::TooLong(expression.len()));
         }
+        match expression_type {
+            _ if is_tag_type(expression_type) => Self::of_tags(expression),
+            Some("SQL92") => Err(FilterError::Sql),
+            other => Err(FilterError::UnknownType(other.unwrap_or_default().chars().take(32).collect())),
+        }
+    }
+
+    fn of_tags(expression: &str) -> Result<Self, FilterError> {
         if expression.is_empty() || expression == EVERYTHING {
             return Ok(Self::All);
         }
@@ -51,26 +78,68 @@ impl Filter {
         if tags.is_empty() {
             return Err(FilterError::NoTag(expression.chars().take(64).collect()));
         }
-        if tags.len() > TAGS_MAX {
-            return Err(FilterError::TooManyTags(tags.len()));
+        Ok(Self::tags(tags))
+    }
+
+    /// The filter of a subscription in a heartbeat. Clients read a tag expression themselves and send what they found.
+    pub(crate) fn subscription(data: &SubscriptionData) -> Result<Self, FilterError> {
+        if data.class_filter_mode {
+            return Ok(Self::All);
         }
-        Ok(Self::codes(tags.into_iter().map(tags_code)))
+        let is_read = is_tag_type(Some(&data.expression_type))
+            && data.sub_string != EVERYTHING
+            && !(data.tags_set.is_empty() && data.code_set.is_empty());
+        if !is_read {
+            return Self::parse(&data.sub_string, Some(&data.expression_type));
+        }
+        if data.tags_set.is_empty() {
+            return Ok(Self::codes(data.code_set.iter().map(|code| i64::from(*code))));
+        }
+        Ok(Self::tags(data.tags_set.iter().map(String::as_str)))
     }
 
-    /// A filter by codes.
-    pub(crate) fn codes(codes: impl Iterator<Item = i64>) -> Self {
-        let mut codes: Vec<_> = codes.collect();
-        codes.sort_unstable();
-        codes.dedup();
-        Self::Codes(codes.into())
+    fn tags<'a>(tags: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut tags: Vec<Box<str>> = tags.into_iter().map(Box::from).collect();
+        tags.sort_unstable();
+        tags.dedup();
+        let codes = sorted(tags.iter().map(|tag| tags_code(tag)));
+        Self::Tags(Arc::new(Tags { codes, tags: tags.into() }))
     }
 
-    pub(crate) fn wants(&self, tags_code: i64) -> bool {
+    /// A filter by codes alone.
+    fn codes(codes: impl Iterator<Item = i64>) -> Self {
+        Self::Tags(Arc::new(Tags { codes: sorted(codes), tags: Box::default() }))
+    }
+
+    /// What a message's tags code tells.
+    pub(crate) fn glance(&self, tags_code: i64) -> Glance {
         match self {
-            Self::All => true,
-            Self::Codes(codes) => codes.binary_search(&tags_code).is_ok(),
+            Self::All => Glance::Wanted,
+            Self::Tags(wanted) if wanted.codes.binary_search(&tags_code).is_err() => Glance::Unwanted,
+            Self::Tags(wanted) if wanted.tags.is_empty() => Glance::Wanted,
+            Self::Tags(_) => Glance::Unsure,
         }
     }
+
+    /// Whether a record is wanted.
+    pub(crate) fn wants(&self, record: &[u8]) -> bool {
+        let Self::Tags(wanted) = self else { return true };
+        let Ok(record) = RecordView::parse(record) else { return false };
+        let tag = record.property(TAGS).unwrap_or_default();
+        wanted.tags.binary_search_by(|wanted| (**wanted).cmp(tag)).is_ok()
+    }
+
+    /// Units that one pull looks at.
+    pub(crate) fn units_max(&self) -> usize {
+        PULL_SCAN_UNITS
+    }
+}
+
+fn sorted(codes: impl Iterator<Item = i64>) -> Box<[i64]> {
+    let mut codes: Vec<_> = codes.collect();
+    codes.sort_unstable();
+    codes.dedup();
+    codes.into()
 }
 
 #[cfg(test)]
@@ -83,15 +152,36 @@ mod tests {
             assert_eq!(Filter::parse(all, None), Ok(Filter::All));
         }
         let filter = Filter::parse(" TagA||  TagB ||", Some("TAG")).unwrap();
-        assert!(filter.wants(tags_code("TagA")) && filter.wants(tags_code("TagB")));
-        assert!(!filter.wants(tags_code("TagC")) && !filter.wants(0));
-        assert_eq!(Filter::parse("a > 1", Some("SQL92")), Err(FilterError::Sql));
+        let glance = |tag: &str| filter.glance(tags_code(tag));
+        assert_eq!((glance("TagA"), glance("TagB")), (Glance::Unsure, Glance::Unsure));
+        assert_eq!((glance("TagC"), filter.glance(0)), (Glance::Unwanted, Glance::Unwanted));
         assert!(matches!(Filter::parse(" || ", None), Err(FilterError::NoTag(_))));
         assert!(matches!(Filter::parse("x", Some("LUA")), Err(FilterError::UnknownType(_))));
-        let tags = |count| vec!["x"; count].join("||");
-        assert!(Filter::parse(&tags(TAGS_MAX), None).is_ok());
-        assert_eq!(Filter::parse(&tags(TAGS_MAX + 1), None), Err(FilterError::TooManyTags(TAGS_MAX + 1)));
         let long = "x".repeat(EXPRESSION_BYTES_MAX + 1);
         assert_eq!(Filter::parse(&long, None), Err(FilterError::TooLong(long.len())));
+    }
+
+    #[test]
+    fn a_subscription_is_taken_as_its_client_has_read_it() {
+        let read = |sub_string: &str, tags: &[&str], codes: &[i32]| {
+            let data = SubscriptionData {
+                sub_string: sub_string.into(),
+                tags_set: tags.iter().map(ToString::to_string).collect(),
+                code_set: codes.to_vec(),
+                ..SubscriptionData::default()
+            };
+            (Filter::subscription(&data).unwrap(), data)
+        };
+        assert_eq!(read("B||A", &["A", "B"], &[65, 66]).0, Filter::parse("A||B", None).unwrap());
+        assert_eq!(read("B||A", &[], &[]).0, Filter::parse("A||B", None).unwrap());
+        assert_eq!(read("*", &[], &[]).0, Filter::All);
+        let (codes, data) = read("A", &[], &[65]);
+        assert_eq!((codes.glance(65), codes.glance(66)), (Glance::Wanted, Glance::Unwanted));
+        let class = SubscriptionData { class_filter_mode: true, ..data };
+        assert_eq!(
+            Filter::subscription(&class),
+            Ok(Filter::All),
+            "classes filtered on servers that are no more"
+        );
     }
 }

@@ -8,20 +8,18 @@ use raftmq_message::topic::{is_system_group, validate_topic};
 use raftmq_remoting::body::{
     CheckClientRequest, ConsumerData, ConsumerIdList, HeartbeatData, SubscriptionData,
 };
-use raftmq_remoting::codes::request;
-use raftmq_remoting::encode::encode_command;
+use raftmq_remoting::codes::response;
 use raftmq_remoting::header::{ConsumerGroupHeader, HeartbeatResponse, UnregisterClientHeader};
 use raftmq_remoting::{Command, fastjson};
 
 use super::channel::Channel;
 use super::clients::Client;
-use super::filter::Filter;
+use super::filter::is_tag_type;
 use super::limits::{
     CLIENT_ID_LEN_MAX, EXPRESSION_BYTES_MAX, HEARTBEAT_BYTES_MAX, HEARTBEAT_GROUPS_MAX,
     SUBSCRIPTION_BYTES_PER_GROUP_MAX, SUBSCRIPTIONS_PER_GROUP_MAX,
 };
-use super::node::{Changed, Node};
-use super::pull::filter_refusal;
+use super::node::Node;
 use super::reply::{Handled, Refusal, Reply};
 use super::topics;
 
@@ -39,8 +37,9 @@ pub(crate) async fn heartbeat(node: &Arc<Node>, channel: &Arc<Channel>, command:
         node.clients.producer(&producer.group_name, &client, now_ms)?;
     }
     for consumer in &heartbeat.consumer_data_set {
-        let changed = node.clients.consumer(consumer, heartbeat.without_sub, &client, now_ms)?;
-        notify(node, changed);
+        if node.clients.consumer(consumer, heartbeat.without_sub, &client, now_ms)? {
+            node.notices.add([consumer.group_name.clone()]);
+        }
     }
     // Made afterwards, so that the client finds itself in all of its groups whatever becomes of this.
     for consumer in &heartbeat.consumer_data_set {
@@ -120,7 +119,9 @@ fn subscription_bytes(subscription: &SubscriptionData) -> usize {
 pub(crate) fn unregister(node: &Node, command: &Command) -> Handled {
     let header = UnregisterClientHeader::decode(command)?;
     let (producer, consumer) = (header.producer_group.as_deref(), header.consumer_group.as_deref());
-    notify(node, node.clients.leave(&header.client_id, producer, consumer));
+    if node.clients.leave(&header.client_id, producer, consumer) {
+        node.notices.add(consumer.map(str::to_owned));
+    }
     Reply::done()
 }
 
@@ -137,35 +138,16 @@ pub(crate) fn consumer_list(node: &Node, command: &Command) -> Handled {
     )
 }
 
-/// 46: whether a subscription's expression can be used.
-pub(crate) fn check_client(command: &Command) -> Handled {
+/// 46: whether a subscription's expression can be used. Clients ask before they use anything but tags.
+pub(crate) fn check_client(node: &Node, command: &Command) -> Handled {
     let request: CheckClientRequest =
         fastjson::parse(&command.body).map_err(|error| Refusal::error(format!("client check: {error}")))?;
-    let subscription = &request.subscription_data;
-    Filter::parse(&subscription.sub_string, Some(&subscription.expression_type)).map_err(filter_refusal)?;
-    Reply::done()
-}
-
-/// Tells every member of a consumer group that the membership has changed, so that they share the queues anew. Groups
-/// whose settings say so are not told.
-pub(crate) fn notify(node: &Node, changed: impl IntoIterator<Item = Changed>) {
-    for Changed { group, members, .. } in changed {
-        let settings = node.group.metadata().group(&group);
-        if settings.is_some_and(|settings| !settings.notify_consumer_ids_changed) {
-            continue;
-        }
-        let ext = ConsumerGroupHeader { consumer_group: group }.to_ext();
-        let mut notification = Command::request(request::NOTIFY_CONSUMER_IDS_CHANGED, ext).oneway();
-        notification.language = raftmq_remoting::command::language::JAVA;
-        for channel in members {
-            notification.opaque = channel.calls.next_opaque();
-            channel.write(|out| {
-                if let Err(error) = encode_command(&notification, out) {
-                    tracing::warn!(%error, "a notification cannot be written");
-                }
-            });
-        }
+    let SubscriptionData { sub_string, expression_type, .. } = &request.subscription_data;
+    if !is_tag_type(Some(expression_type)) {
+        let filter = node.filters.parse(sub_string, Some(expression_type));
+        filter.map_err(|error| Refusal::new(response::SUBSCRIPTION_PARSE_FAILED, error.to_string()))?;
     }
+    Reply::done()
 }
 
 #[cfg(test)]
@@ -217,22 +199,5 @@ mod tests {
             spoil(&mut heartbeat);
             assert!(check(&heartbeat).is_err(), "{index}");
         }
-    }
-
-    #[test]
-    fn only_tag_expressions_pass_the_check() {
-        let check = |expression_type: &str| {
-            let subscription_data = SubscriptionData {
-                expression_type: expression_type.into(),
-                sub_string: "a > 1".into(),
-                ..SubscriptionData::default()
-            };
-            let body =
-                fastjson::to_vec(&CheckClientRequest { subscription_data, ..CheckClientRequest::default() });
-            check_client(&Command::request(46, raftmq_remoting::Ext::new()).with_body(body.unwrap()))
-        };
-        assert!(check("TAG").is_ok());
-        let refusal = check("SQL92").unwrap_err();
-        assert_eq!((refusal.code, refusal.remark.contains("SQL92")), (1, true));
     }
 }

@@ -1,7 +1,11 @@
 //! The table of held requests: found by queue when messages arrive, by time when they have waited long enough, and by
 //! connection when that ends. It knows nothing of pulls; it holds any `T`.
+//!
+//! An arrival only marks its queue, in one look-up, as it is told of by the thread that dispatches messages. What became
+//! due is taken out afterwards, a few at a time, in the order of the offsets that are waited for: nothing that waits for
+//! a later offset or for another queue is touched.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::limits::Limits;
@@ -23,7 +27,9 @@ pub(crate) struct Full;
 
 pub(crate) struct Holds<T> {
     entries: HashMap<u64, Entry<T>>,
-    by_topic: HashMap<Arc<str>, HashMap<u32, Vec<u64>>>,
+    by_topic: HashMap<Arc<str>, HashMap<u32, Queue>>,
+    /// Marked queues, the longest marked first. Some may have lost their entries since.
+    marked: VecDeque<(Arc<str>, u32)>,
     by_connection: HashMap<u64, HashSet<u64>>,
     by_deadline: BTreeSet<(u64, u64)>,
     next_id: u64,
@@ -40,11 +46,28 @@ struct Entry<T> {
     held: T,
 }
 
+/// What waits for one queue.
+#[derive(Default)]
+struct Queue {
+    /// Offsets that are waited for, each with the number of its entry.
+    waiting: BTreeSet<(u64, u64)>,
+    /// The queue's end as of the last arrival.
+    end: u64,
+    is_marked: bool,
+}
+
+impl Queue {
+    fn due(&self) -> Option<u64> {
+        self.waiting.first().filter(|(offset, _)| *offset < self.end).map(|(_, id)| *id)
+    }
+}
+
 impl<T> Holds<T> {
     pub(crate) fn new(limits: &Limits) -> Self {
         Self {
             entries: HashMap::new(),
             by_topic: HashMap::new(),
+            marked: VecDeque::new(),
             by_connection: HashMap::new(),
             by_deadline: BTreeSet::new(),
             next_id: 0,
@@ -65,14 +88,15 @@ impl<T> Holds<T> {
         }
         let id = self.next_id;
         self.next_id += 1;
+        let Place { queue_id, offset, connection, deadline_ms, .. } = *place;
         let topic = match self.by_topic.get_key_value(place.topic) {
             Some((topic, _)) => topic.clone(),
             None => Arc::from(place.topic),
         };
-        self.by_topic.entry(topic.clone()).or_default().entry(place.queue_id).or_default().push(id);
-        self.by_connection.entry(place.connection).or_default().insert(id);
-        self.by_deadline.insert((place.deadline_ms, id));
-        let Place { queue_id, offset, connection, deadline_ms, .. } = *place;
+        let queue = self.by_topic.entry(topic.clone()).or_default().entry(queue_id).or_default();
+        queue.waiting.insert((offset, id));
+        self.by_connection.entry(connection).or_default().insert(id);
+        self.by_deadline.insert((deadline_ms, id));
         self.entries.insert(id, Entry { topic, queue_id, offset, connection, deadline_ms, held });
         Ok(id)
     }
@@ -81,9 +105,9 @@ impl<T> Holds<T> {
     pub(crate) fn take(&mut self, id: u64) -> Option<T> {
         let entry = self.entries.remove(&id)?;
         if let Some(queues) = self.by_topic.get_mut(&entry.topic) {
-            if let Some(ids) = queues.get_mut(&entry.queue_id) {
-                ids.retain(|other| *other != id);
-                if ids.is_empty() {
+            if let Some(queue) = queues.get_mut(&entry.queue_id) {
+                queue.waiting.remove(&(entry.offset, id));
+                if queue.waiting.is_empty() {
                     queues.remove(&entry.queue_id);
                 }
             }
@@ -101,20 +125,43 @@ impl<T> Holds<T> {
         Some(entry.held)
     }
 
-    /// Takes out what waits for a queue whose end is now `max_offset`.
-    pub(crate) fn arrived(&mut self, topic: &str, queue_id: u32, max_offset: u64, due: &mut Vec<T>) {
-        let Some(ids) = self.by_topic.get(topic).and_then(|queues| queues.get(&queue_id)) else { return };
-        let is_due = |id: &&u64| self.entries.get(id).is_some_and(|entry| entry.offset < max_offset);
-        let ids: Vec<_> = ids.iter().filter(is_due).copied().collect();
-        due.extend(ids.into_iter().filter_map(|id| self.take(id)));
+    /// Notes that a queue's end is now `max_offset`. Returns whether that makes something due.
+    pub(crate) fn arrived(&mut self, topic: &Arc<str>, queue_id: u32, max_offset: u64) -> bool {
+        let queue = self.by_topic.get_mut(topic).and_then(|queues| queues.get_mut(&queue_id));
+        let Some(queue) = queue else { return false };
+        queue.end = queue.end.max(max_offset);
+        let is_due = queue.due().is_some();
+        if is_due && !queue.is_marked {
+            queue.is_marked = true;
+            self.marked.push_back((topic.clone(), queue_id));
+        }
+        is_due
     }
 
-    /// Takes out what has waited long enough.
-    pub(crate) fn expired(&mut self, now_ms: u64, due: &mut Vec<T>) {
-        while let Some(&(deadline_ms, id)) = self.by_deadline.first() {
-            if deadline_ms > now_ms {
-                break;
-            }
+    /// Takes out at most `max` of what arrivals have made due.
+    pub(crate) fn take_arrived(&mut self, max: usize, due: &mut Vec<T>) {
+        let room = due.len() + max;
+        while due.len() < room
+            && let Some((topic, queue_id)) = self.marked.front()
+        {
+            let queue = self.by_topic.get_mut(topic).and_then(|queues| queues.get_mut(queue_id));
+            let next = queue.as_ref().and_then(|queue| queue.due());
+            let Some(id) = next else {
+                queue.into_iter().for_each(|queue| queue.is_marked = false);
+                self.marked.pop_front();
+                continue;
+            };
+            due.extend(self.take(id));
+        }
+    }
+
+    /// Takes out at most `max` of what has waited long enough.
+    pub(crate) fn take_expired(&mut self, now_ms: u64, max: usize, due: &mut Vec<T>) {
+        let room = due.len() + max;
+        while due.len() < room
+            && let Some(&(deadline_ms, id)) = self.by_deadline.first()
+            && deadline_ms <= now_ms
+        {
             due.extend(self.take(id));
         }
     }
@@ -125,12 +172,11 @@ impl<T> Holds<T> {
         ids.into_iter().filter_map(|id| self.take(id)).collect()
     }
 
-    /// Takes out everything.
-    pub(crate) fn take_all(&mut self) -> Vec<T> {
-        self.by_topic.clear();
-        self.by_connection.clear();
-        self.by_deadline.clear();
-        self.entries.drain().map(|(_, entry)| entry.held).collect()
+    /// Takes out what `is_meant` says.
+    pub(crate) fn take_where(&mut self, is_meant: impl Fn(&T) -> bool) -> Vec<T> {
+        let meant = self.entries.iter().filter(|(_, entry)| is_meant(&entry.held));
+        let ids: Vec<_> = meant.map(|(id, _)| *id).collect();
+        ids.into_iter().filter_map(|id| self.take(id)).collect()
     }
 }
 
@@ -146,6 +192,14 @@ mod tests {
         Holds::new(&Limits { held_pulls: 4, held_pulls_per_connection: 3, ..Limits::default() })
     }
 
+    fn arrived(table: &mut Holds<&'static str>, topic: &str, queue_id: u32, end: u64) -> Vec<&'static str> {
+        let is_due = table.arrived(&topic.into(), queue_id, end);
+        let mut due = Vec::new();
+        table.take_arrived(usize::MAX / 2, &mut due);
+        assert_eq!(is_due, !due.is_empty());
+        due
+    }
+
     fn assert_empty<T>(table: &Holds<T>) {
         assert_eq!(table.len(), 0);
         assert!(table.by_topic.is_empty() && table.by_connection.is_empty() && table.by_deadline.is_empty());
@@ -157,15 +211,34 @@ mod tests {
         table.hold(&place("t", 0, 5, 1, 100), "a").unwrap();
         table.hold(&place("t", 0, 6, 2, 100), "b").unwrap();
         table.hold(&place("t", 1, 0, 1, 100), "c").unwrap();
+        assert!(arrived(&mut table, "u", 0, 9).is_empty());
+        assert!(arrived(&mut table, "t", 0, 5).is_empty());
+        assert_eq!(arrived(&mut table, "t", 0, 6), ["a"]);
+        assert_eq!(arrived(&mut table, "t", 0, 7), ["b"]);
+        assert_eq!(arrived(&mut table, "t", 1, 1), ["c"]);
+        assert_empty(&table);
+        assert!(table.marked.is_empty());
+    }
+
+    #[test]
+    fn what_is_due_comes_out_in_pieces_and_survives_what_happens_in_between() {
+        let mut table = table();
+        let first = table.hold(&place("t", 0, 0, 1, 100), "first").unwrap();
+        table.hold(&place("t", 0, 0, 1, 100), "second").unwrap();
+        table.hold(&place("u", 0, 0, 2, 100), "third").unwrap();
+        for topic in ["t", "u", "t"] {
+            assert!(table.arrived(&topic.into(), 0, 1));
+        }
+        assert_eq!(table.marked.len(), 2, "a queue is marked once");
+        assert_eq!(table.take(first), Some("first"));
         let mut due = Vec::new();
-        table.arrived("u", 0, 9, &mut due);
-        table.arrived("t", 0, 5, &mut due);
-        assert!(due.is_empty());
-        table.arrived("t", 0, 6, &mut due);
-        assert_eq!(due, ["a"]);
-        table.arrived("t", 0, 7, &mut due);
-        table.arrived("t", 1, 1, &mut due);
-        assert_eq!(due, ["a", "b", "c"]);
+        table.take_arrived(1, &mut due);
+        assert_eq!(due, ["second"]);
+        table.hold(&place("t", 0, 1, 1, 100), "later").unwrap();
+        table.take_arrived(9, &mut due);
+        assert_eq!(due, ["second", "third"]);
+        assert_eq!((table.len(), table.marked.len()), (1, 0));
+        assert_eq!(arrived(&mut table, "t", 0, 2), ["later"]);
         assert_empty(&table);
     }
 
@@ -176,11 +249,11 @@ mod tests {
         table.hold(&place("t", 0, 0, 1, 100), "early").unwrap();
         let other = table.hold(&place("t", 0, 0, 2, 100), "other").unwrap();
         let mut due = Vec::new();
-        table.expired(99, &mut due);
+        table.take_expired(99, 9, &mut due);
         assert!(due.is_empty());
         assert_eq!(table.take(other), Some("other"));
         assert_eq!(table.take(other), None);
-        table.expired(100, &mut due);
+        table.take_expired(200, 1, &mut due);
         assert_eq!(due, ["early"]);
         assert_eq!(table.take_connection(1), ["late"]);
         assert!(table.take_connection(1).is_empty());
@@ -194,10 +267,47 @@ mod tests {
             table.hold(&place("t", queue, 0, 1, 100), "x").unwrap();
         }
         assert_eq!(table.hold(&place("t", 3, 0, 1, 100), "own"), Err((Full, "own")));
-        table.hold(&place("t", 3, 0, 2, 100), "x").unwrap();
+        table.hold(&place("t", 3, 0, 2, 100), "y").unwrap();
         assert_eq!(table.hold(&place("t", 4, 0, 3, 100), "all"), Err((Full, "all")));
-        assert_eq!(table.take_all().len(), 4);
+        assert_eq!(table.take_where(|held| *held == "y"), ["y"]);
+        assert_eq!(table.take_where(|_| true).len(), 3);
         assert_empty(&table);
         table.hold(&place("t", 4, 0, 1, 100), "again").unwrap();
+    }
+
+    /// Tens of thousands of entries, all of one queue or each of its own, in what used to take minutes.
+    #[test]
+    fn tens_of_thousands_are_held_woken_and_dropped() {
+        const COUNT: u64 = 50_000;
+        let spread = |queues: u64| {
+            let mut table = Holds::new(&Limits::default());
+            for n in 0..COUNT {
+                let place = place("t", (n % queues) as u32, n / queues, n / 100, n);
+                table.hold(&place, n).unwrap();
+            }
+            table
+        };
+        for queues in [1, COUNT] {
+            let topic: Arc<str> = "t".into();
+            let mut table = spread(queues);
+            // One message after the other: each wakes exactly who waits for it.
+            let mut due = Vec::new();
+            for n in 0..COUNT {
+                assert!(table.arrived(&topic, (n % queues) as u32, n / queues + 1));
+                table.take_arrived(64, &mut due);
+                assert_eq!(due.pop(), Some(n));
+                assert!(due.is_empty());
+            }
+            assert_empty(&table);
+
+            let mut table = spread(queues);
+            assert!(!table.arrived(&topic, COUNT as u32, 1));
+            for connection in 0..COUNT / 200 {
+                assert_eq!(table.take_connection(connection).len(), 100);
+            }
+            table.take_expired(COUNT, usize::MAX / 2, &mut due);
+            assert_eq!(due.len() as u64, COUNT / 2);
+            assert_empty(&table);
+        }
     }
 }

@@ -105,10 +105,15 @@ pub(crate) const PULL_MESSAGES_MAX: usize = 1024;
 pub(crate) const PULL_BYTES_MAX: usize = 256 * 1024;
 /// ConsumeQueue units that one pull looks at where its filter lets few through.
 pub(crate) const PULL_SCAN_UNITS: usize = 4096;
+/// Units that a pull looks at before the other connections have their turn, and likewise bytes of answers.
+pub(crate) const PULL_TURN_UNITS: usize = 512;
+pub(crate) const PULL_OUTPUT_BYTES: usize = PULL_BYTES_MAX;
 /// How long a request waits at most to see what was acknowledged just before it.
 pub(crate) const SETTLE_MAX: Duration = Duration::from_millis(100);
 /// Longest time a pull is held. Clients give up after some 30 s.
 pub(crate) const HOLD_MAX: Duration = Duration::from_secs(25);
+/// Held pulls that are answered before the other connections have their turn.
+pub(crate) const HOLD_ANSWERS: usize = 64;
 /// How exactly the end of a hold is met.
 pub(crate) const HOLD_TICK: Duration = Duration::from_millis(100);
 
@@ -124,8 +129,16 @@ pub(crate) const CLIENT_ID_LEN_MAX: usize = 255;
 pub(crate) const SUBSCRIPTION_BYTES_PER_GROUP_MAX: usize = 64 * 1024;
 /// Bytes of a subscription expression.
 pub(crate) const EXPRESSION_BYTES_MAX: usize = 16 * 1024;
-/// Tags in a subscription expression. Each message that a pull looks at is compared with them.
-pub(crate) const TAGS_MAX: usize = 256;
+/// Filters that pulls bring with them and that are kept for their next pulls: in number, and in bytes of their
+/// expressions. As many again are about to be forgotten.
+pub(crate) const FILTERS_KEPT: usize = 1024;
+pub(crate) const FILTER_BYTES_KEPT: usize = 256 * 1024;
+/// Changes of groups are told at least this much apart, and for each member that was told so much more: telling takes
+/// some 5 us each, so that it never takes more than a tenth of the time.
+pub(crate) const NOTICE_GAP: Duration = Duration::from_millis(20);
+pub(crate) const NOTICE_GAP_PER_MEMBER: Duration = Duration::from_micros(50);
+/// Members that are told before the connections have their turn.
+pub(crate) const NOTICES_AT_ONCE: u32 = 64;
 /// A client that has not sent a heartbeat for this long is gone. Clients send one every 30 s.
 pub(crate) const CLIENT_EXPIRY: Duration = Duration::from_secs(120);
 /// A connection without a read or a write for this long is closed, as RocketMQ's peers do.

@@ -1,20 +1,20 @@
 //! Long polling: pulls that found nothing are held until their queue grows or their time is over.
 //!
-//! The store's dispatching thread only moves what became due from one list to another; the answers are made by one task.
+//! The store's dispatching thread only marks the queues that have grown; one task makes the answers, a few at a time, so
+//! that tens of thousands that are due at once hold up nobody else.
 
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use raftmq_remoting::codes::response;
 use raftmq_store::Arrival;
 use tokio::sync::Notify;
 
 use super::channel::Channel;
 use super::holds::{Holds, Place};
-use super::limits::{HOLD_TICK, Limits};
+use super::limits::{HOLD_ANSWERS, HOLD_TICK, Limits, PULL_SCAN_UNITS};
 use super::node::Node;
-use super::pull::{PullRequest, PullStatus, answer, find};
-use super::reply::Refusal;
+use super::pull::{PullRequest, answer};
+use super::scan::{PullStatus, find};
 
 /// A pull that waits.
 struct HeldPull {
@@ -25,14 +25,12 @@ struct HeldPull {
 
 pub(crate) struct LongPoll {
     holds: Mutex<Holds<HeldPull>>,
-    /// Taken out of `holds` because their queues have grown.
-    arrived: Mutex<Vec<HeldPull>>,
     wake: Notify,
 }
 
 impl LongPoll {
     pub(crate) fn new(limits: &Limits) -> Self {
-        Self { holds: Mutex::new(Holds::new(limits)), arrived: Mutex::default(), wake: Notify::new() }
+        Self { holds: Mutex::new(Holds::new(limits)), wake: Notify::new() }
     }
 
     /// How many pulls are held.
@@ -45,47 +43,50 @@ impl LongPoll {
         self.wait(node, HeldPull { channel: channel.clone(), request, deadline_ms });
     }
 
-    /// Holds a pull until nobody has to look for its messages at once.
-    fn wait(&self, node: &Node, mut held: HeldPull) {
+    /// Holds a pull until nobody has to look for its messages at once. Returns how many units that took to look at.
+    fn wait(&self, node: &Node, mut held: HeldPull) -> usize {
+        let mut scanned = 0;
         loop {
-            let offset = u64::try_from(held.request.offset).unwrap_or(0);
-            let (topic, queue_id) = (held.request.topic.clone(), held.request.queue_id);
-            let (connection, deadline_ms) = (held.channel.id, held.deadline_ms);
-            let channel = held.channel.clone();
-            let place = Place { topic: &topic, queue_id, offset, connection, deadline_ms };
+            let HeldPull { channel, request, deadline_ms } = &held;
+            let (channel, deadline_ms) = (channel.clone(), *deadline_ms);
+            let (topic, group, queue_id) = (request.topic.clone(), request.group.clone(), request.queue_id);
+            let offset = u64::try_from(request.offset).unwrap_or(0);
+            let place = Place { topic: &topic.name, queue_id, offset, connection: channel.id, deadline_ms };
             let id = match self.holds.lock().hold(&place, held) {
                 Ok(id) => id,
-                Err((_, held)) => return finish(node, &held),
+                Err((_, held)) => {
+                    finish(node, &held);
+                    return scanned;
+                }
             };
             // The listener takes the same lock after the queue has grown: either it has found the pull, or this sees
             // the queue's new end.
-            let max_offset = node.group.store().queue(&topic, queue_id).map_or(0, |queue| queue.max_offset());
-            // The same goes for who refuses all that is held when this member leads no more.
-            if max_offset <= offset && !channel.is_closed() && node.leading().is_ok() {
-                return;
+            let queue = node.group.store().queue(&topic.name, queue_id);
+            let max_offset = queue.map_or(0, |queue| queue.max_offset());
+            // The same goes for who refuses what is held when this member serves it no more.
+            if max_offset <= offset && !channel.is_closed() && node.reader(&group).is_ok() {
+                return scanned;
             }
             let taken = self.holds.lock().take(id);
-            match taken.and_then(|taken| look(node, taken)) {
+            match taken.and_then(|taken| look(node, taken, &mut scanned)) {
                 Some(waiting) => held = waiting,
-                None => return,
+                None => return scanned,
             }
         }
     }
 
     /// Takes note of new messages. Called by the store's dispatching thread.
     pub(crate) fn arrived(&self, arrivals: &[Arrival]) {
-        let mut due = Vec::new();
-        {
-            let mut holds = self.holds.lock();
-            if holds.len() == 0 {
-                return;
-            }
-            for arrival in arrivals {
-                holds.arrived(&arrival.topic, arrival.queue_id, arrival.max_offset, &mut due);
-            }
+        let mut is_due = false;
+        let mut holds = self.holds.lock();
+        if holds.len() == 0 {
+            return;
         }
-        if !due.is_empty() {
-            self.arrived.lock().append(&mut due);
+        for arrival in arrivals {
+            is_due |= holds.arrived(&arrival.topic, arrival.queue_id, arrival.max_offset);
+        }
+        drop(holds);
+        if is_due {
             self.wake.notify_one();
         }
     }
@@ -95,11 +96,13 @@ impl LongPoll {
         self.holds.lock().take_connection(connection);
     }
 
-    /// Answers everything that is held: this member serves no pulls any more.
-    pub(crate) fn refuse_all(&self, refusal: &Refusal) {
-        let held = self.holds.lock().take_all();
-        for HeldPull { channel, request, .. } in held {
-            channel.write(|out| refusal.write(out, request.serialization, request.opaque));
+    /// Answers what is held and what this member does not serve any more.
+    pub(crate) fn refuse_unserved(&self, node: &Node) {
+        let unserved = |held: &HeldPull| node.reader(&held.request.group).is_err();
+        let held = self.holds.lock().take_where(unserved);
+        for held in held {
+            finish(node, &held);
+            held.channel.flush();
         }
     }
 
@@ -108,54 +111,76 @@ impl LongPoll {
         let mut tick = tokio::time::interval(HOLD_TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let mut expired = Vec::new();
             tokio::select! {
                 () = self.wake.notified() => {}
-                _ = tick.tick() => self.holds.lock().expired(node.now_ms(), &mut expired),
+                _ = tick.tick() => {}
             }
-            let arrived = std::mem::take(&mut *self.arrived.lock());
-            for held in arrived {
-                if let Some(waiting) = look(node, held) {
-                    self.wait(node, waiting);
-                }
-            }
-            for held in expired {
-                finish(node, &held);
+            while self.answer_some(node).await {
+                tokio::task::yield_now().await;
             }
         }
     }
+
+    /// Answers some of what is due. Returns whether there was any.
+    async fn answer_some(&self, node: &Node) -> bool {
+        let (mut arrived, mut expired) = (Vec::new(), Vec::new());
+        {
+            let mut holds = self.holds.lock();
+            holds.take_arrived(HOLD_ANSWERS, &mut arrived);
+            holds.take_expired(node.now_ms(), HOLD_ANSWERS, &mut expired);
+        }
+        let any = !(arrived.is_empty() && expired.is_empty());
+        // A consumer's queues often grow together: its answers go out in one piece.
+        let mut answered = Vec::with_capacity(arrived.len() + expired.len());
+        let mut scanned = 0;
+        for held in arrived {
+            answered.push(held.channel.clone());
+            if let Some(waiting) = look(node, held, &mut scanned) {
+                scanned += self.wait(node, waiting);
+            }
+            if scanned > PULL_SCAN_UNITS {
+                scanned = 0;
+                answered.drain(..).for_each(|channel| channel.flush());
+                tokio::task::yield_now().await;
+            }
+        }
+        for held in expired {
+            finish(node, &held);
+            answered.push(held.channel);
+        }
+        answered.iter().for_each(|channel| channel.flush());
+        any
+    }
 }
 
-/// Looks for messages and answers with them. Gives the pull back, further on, where the filter lets none through.
-fn look(node: &Node, mut held: HeldPull) -> Option<HeldPull> {
+/// Looks for messages and answers with them. Gives the pull back, further on, where there are none for it.
+fn look(node: &Node, mut held: HeldPull, scanned: &mut usize) -> Option<HeldPull> {
     if held.channel.is_closed() {
         return None;
     }
-    if node.leading().is_err() {
+    let Ok(reader) = node.reader(&held.request.group) else {
         finish(node, &held);
         return None;
-    }
+    };
     let found = find(node.group.store(), &held.request);
-    let nothing_new = found.code(held.request.offset) == response::PULL_NOT_FOUND;
-    if nothing_new || found.status == PullStatus::NoMatchedMessage {
+    *scanned += found.scanned;
+    // What its filter did not let through is not looked at again.
+    if found.status == PullStatus::NoMatchedMessage {
         held.request.offset = found.next_offset;
         return Some(held);
     }
-    answer(node, &held.channel, &held.request, &found);
-    held.channel.flush();
+    if found.may_wait(held.request.offset, reader) {
+        return Some(held);
+    }
+    answer(node, &held.channel, &held.request, &found, reader);
     None
 }
 
-/// Answers with what there is, were it nothing.
+/// Answers with what there is, were it nothing. The caller flushes.
 fn finish(node: &Node, held: &HeldPull) {
-    if held.channel.is_closed() {
-        return;
+    let HeldPull { channel, request, .. } = held;
+    match node.reader(&request.group) {
+        Ok(reader) => answer(node, channel, request, &find(node.group.store(), request), reader),
+        Err(refusal) => channel.put(|out| refusal.write(out, request.serialization, request.opaque)),
     }
-    match node.leading() {
-        Ok(()) => answer(node, &held.channel, &held.request, &find(node.group.store(), &held.request)),
-        Err(refusal) => {
-            held.channel.put(|out| refusal.write(out, held.request.serialization, held.request.opaque));
-        }
-    }
-    held.channel.flush();
 }

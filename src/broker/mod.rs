@@ -8,8 +8,10 @@
 //! | `dispatch` | from request codes to handlers |
 //! | `send`, `send_batch` | checking and encoding messages; submitting and answering a read's sends together |
 //! | `send_back`, `detour` | messages that consumers return; where those and delayed ones go instead of their topic |
-//! | `pull`, `long_poll`, `holds`, `filter` | finding messages, and holding pulls until there are some |
-//! | `clients`, `heartbeat` | who is connected in which group |
+//! | `pull`, `scan` | what a pull may see, what it finds, its answer |
+//! | `long_poll`, `holds` | holding pulls until there are messages for them |
+//! | `filter`, `filter_cache` | which messages a consumer wants |
+//! | `clients`, `heartbeat`, `notices` | who is connected in which group, and telling the members |
 //! | `offsets`, `queue_codes` | consumer offsets, the ends of queues, offsets by time |
 //! | `offset_admin` | resetting a group's offsets, copying another group's |
 //! | `group_codes` | how far groups are, and who consumes what |
@@ -33,6 +35,7 @@ mod connection;
 mod detour;
 mod dispatch;
 mod filter;
+mod filter_cache;
 mod gauge;
 mod group_codes;
 mod heartbeat;
@@ -42,6 +45,7 @@ mod locks;
 mod long_poll;
 mod name_server;
 mod node;
+mod notices;
 mod offset_admin;
 mod offsets;
 mod pull;
@@ -49,6 +53,7 @@ mod queue_codes;
 mod registration;
 mod relay;
 mod reply;
+mod scan;
 mod send;
 mod send_back;
 mod send_batch;
@@ -138,6 +143,7 @@ pub(crate) async fn start(config: BrokerConfig, group: Group) -> anyhow::Result<
     }
     tasks.others.push(spawn(&node, |node| async move { node.long_poll.run(&node).await }));
     tasks.others.push(spawn(&node, |node| async move { node.offsets.run(&node).await }));
+    tasks.others.push(spawn(&node, |node| async move { node.notices.run(&node).await }));
     tasks.others.push(spawn(&node, follow_role));
     tasks.others.push(spawn(&node, |node| every(limits::EXPIRY_SCAN, move || node.expire())));
     let sample = Duration::from_secs(stats::SAMPLE_SECONDS as u64);
@@ -186,8 +192,8 @@ async fn follow_role(node: Arc<Node>) {
             node.offsets.clear();
         }
         term = now.term;
-        if !leads && let Err(refusal) = node.leading() {
-            node.long_poll.refuse_all(&refusal);
+        if !leads {
+            node.long_poll.refuse_unserved(&node);
         }
         let mut complete = !(leads && now.ready);
         while !complete {
@@ -246,7 +252,7 @@ impl Broker {
         for task in others {
             end(task).await;
         }
-        self.node.long_poll.refuse_all(&Refusal::unavailable("this broker is stopping"));
+        self.node.long_poll.refuse_unserved(&self.node);
         let drained = async {
             while self.node.bytes_in_flight.get() > 0 || self.node.channels().iter().any(|c| c.waiting() > 0)
             {

@@ -6,27 +6,37 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-use raftmq_raft::{Command, CommandOutcome, Group, ProposeError, Role, RoleState, SubmitError, SystemClock};
+use raftmq_raft::{
+    Command, CommandOutcome, Group, ProposeError, Role, RoleState, SubmitError, SubscriptionGroup,
+    SystemClock,
+};
 use raftmq_store::{FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::{MutexGuard, watch};
 
 use super::BrokerConfig;
 use super::channel::Channel;
-use super::clients::{self, Clients};
+use super::clients::Clients;
+use super::filter_cache::FilterCache;
 use super::gauge::Gauge;
-use super::heartbeat::notify;
 use super::limits::{CONNECTION_IDLE, SETTLE_MAX, SUBMIT_BYTES};
 use super::locks::LockClock;
 use super::long_poll::LongPoll;
+use super::notices::Notices;
 use super::offsets::PendingOffsets;
 use super::registration::{Registration, broker_id};
 use super::reply::Refusal;
 use super::send::SendSettings;
 use super::stats::{BrokerStats, Stats};
 
-/// Members of a consumer group that have to be told.
-pub(crate) type Changed = clients::Changed<OwnedWriteHalf>;
+/// As what a member serves a pull.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reader {
+    /// It has every acknowledged message, and takes offsets.
+    Leader,
+    /// It may lag.
+    Follower,
+}
 
 /// How long a proposal may take before its outcome is called unknown: no longer than clients wait for an answer.
 const PROPOSE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -42,6 +52,8 @@ pub(crate) struct Node {
     pub(crate) send: SendSettings,
     pub(crate) clients: Clients<OwnedWriteHalf>,
     pub(crate) long_poll: LongPoll,
+    pub(crate) filters: FilterCache,
+    pub(crate) notices: Notices,
     pub(crate) offsets: PendingOffsets,
     pub(crate) lock_clock: LockClock,
     pub(crate) registration: Registration,
@@ -89,6 +101,8 @@ impl Node {
             long_poll: LongPoll::new(limits),
             offsets: PendingOffsets::new(limits, group.watch_role()),
             lock_clock: LockClock::default(),
+            filters: FilterCache::default(),
+            notices: Notices::new(limits),
             registration: Registration::new(config.namesrv.len()),
             stats: Stats::default(),
             topic_changes: tokio::sync::Mutex::default(),
@@ -128,6 +142,27 @@ impl Node {
         let leader = role.leader;
         drop(role);
         Err(self.not_leader(leader))
+    }
+
+    /// As what this member serves a group's pulls: as the leader, or as a follower where the group prefers to read from
+    /// one; otherwise the answer to whoever asks.
+    pub(crate) fn reader(&self, group: &SubscriptionGroup) -> Result<Reader, Refusal> {
+        let refusal = match self.leading() {
+            Ok(()) => return Ok(Reader::Leader),
+            Err(refusal) => refusal,
+        };
+        let reads = group.broker_id != 0 && !self.is_stopping() && self.role.borrow().role != Role::Stopped;
+        if reads { Ok(Reader::Follower) } else { Err(refusal) }
+    }
+
+    /// The broker id that a group should pull from: 0, the leader's, unless it prefers a member that follows.
+    pub(crate) fn preferred_reader(&self, group: &SubscriptionGroup) -> u64 {
+        let preferred = group.broker_id;
+        if preferred == 0 || self.role.borrow().leader == Some(preferred) {
+            return 0;
+        }
+        let is_member = self.group.metadata().members().iter().any(|member| member.id == preferred);
+        if is_member { preferred } else { 0 }
     }
 
     /// The answer that names the leader.
@@ -235,7 +270,7 @@ impl Node {
         channel.close();
         self.channels.lock().remove(&channel.id);
         self.long_poll.connection_closed(channel.id);
-        notify(self, self.clients.connection_closed(channel.id));
+        self.notices.add(self.clients.connection_closed(channel.id));
     }
 
     pub(crate) fn channels(&self) -> Vec<Arc<Channel>> {
@@ -245,7 +280,7 @@ impl Node {
     /// Removes clients that are silent and closes connections that are idle.
     pub(crate) fn expire(&self) {
         let now_ms = self.now_ms();
-        notify(self, self.clients.expire(now_ms));
+        self.notices.add(self.clients.expire(now_ms));
         let idle_since = now_ms.saturating_sub(CONNECTION_IDLE.as_millis() as u64);
         for channel in self.channels().iter().filter(|channel| channel.active_ms() < idle_since) {
             tracing::debug!(peer = %channel.peer, "closing an idle connection");

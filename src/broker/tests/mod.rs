@@ -1,6 +1,7 @@
 //! The broker over a real group of one member, spoken to over real sockets, with a name server that only listens.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,9 @@ use tokio::time::timeout;
 
 use super::*;
 
+mod followers;
+mod groups;
+mod pull;
 mod send_back;
 
 /// What a test waits for at most.
@@ -79,6 +83,22 @@ impl Client {
         let answer = self.call(request).await;
         assert_eq!(answer.code, response::SUCCESS, "code {code}: {:?}", answer.remark);
         answer
+    }
+
+    /// The next answer; what the broker says by itself is passed over.
+    async fn answer(&mut self) -> Command {
+        loop {
+            let command = self.read().await.expect("the broker has closed the connection");
+            if command.is_response() {
+                return command;
+            }
+        }
+    }
+
+    /// The code of the answer to a request, past what the broker says by itself.
+    async fn code(&mut self, request: Command) -> i32 {
+        self.write([request]).await;
+        self.answer().await.code
     }
 
     /// A field of the answer to a request about a queue.
@@ -138,42 +158,57 @@ fn free_address() -> SocketAddr {
     listener.local_addr().unwrap()
 }
 
+/// A member of a group in a directory of its own.
+fn group_config(node_id: u64, members: &[Member], dir: &Path) -> GroupConfig {
+    GroupConfig {
+        cluster: "C1".into(),
+        broker_name: "broker-a".into(),
+        node_id,
+        dir: dir.join(node_id.to_string()),
+        members: members.to_vec(),
+        client: free_address(),
+        admin: free_address(),
+        flush: FlushMode::Async,
+        segment_bytes: 1 << 20,
+        heartbeat_ms: 50,
+        election_timeout_ms: (150, 300),
+    }
+}
+
+/// A broker of a member, without name servers.
+fn broker_config(group: &Group) -> BrokerConfig {
+    let GroupConfig { node_id, client, .. } = *group.config();
+    BrokerConfig {
+        cluster: "C1".into(),
+        broker_name: "broker-a".into(),
+        node_id,
+        listen: client,
+        advertise: client,
+        namesrv: Vec::new(),
+        auto_create_topic: true,
+        auto_create_group: true,
+        limits: Limits::default(),
+    }
+}
+
 impl Fixture {
     async fn start() -> Self {
         Self::start_with(Limits::default()).await
     }
 
-    /// A group of one member that leads, and a broker that has told its name servers so. One name server is down.
     async fn start_with(limits: Limits) -> Self {
+        Self::start_configured(|config| config.limits = limits).await
+    }
+
+    /// A group of one member that leads, and a broker that has told its name servers so. One name server is down.
+    async fn start_configured(configure: impl FnOnce(&mut BrokerConfig)) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let advertise = free_address();
-        let group = Group::start(GroupConfig {
-            cluster: "C1".into(),
-            broker_name: "broker-a".into(),
-            node_id: 1,
-            dir: dir.path().to_owned(),
-            members: vec![Member { id: 1, raft: free_address() }],
-            client: advertise,
-            admin: free_address(),
-            flush: FlushMode::Async,
-            segment_bytes: 1 << 20,
-            heartbeat_ms: 50,
-            election_timeout_ms: (150, 300),
-        })
-        .await
-        .unwrap();
+        let members = [Member { id: 1, raft: free_address() }];
+        let group = Group::start(group_config(1, &members, dir.path())).await.unwrap();
         let (name_server, registrations) = name_server().await;
-        let config = BrokerConfig {
-            cluster: "C1".into(),
-            broker_name: "broker-a".into(),
-            node_id: 1,
-            listen: advertise,
-            advertise,
-            namesrv: vec![free_address().to_string(), name_server],
-            auto_create_topic: true,
-            auto_create_group: true,
-            limits,
-        };
+        let namesrv = vec![free_address().to_string(), name_server];
+        let mut config = BrokerConfig { namesrv, ..broker_config(&group) };
+        configure(&mut config);
         let broker = super::start(config, group.clone()).await.unwrap();
         let fixture = Self { broker, group, registrations, _dir: dir };
         fixture.until(|f| f.registered_topics().contains(&"C1_REPLY_TOPIC".to_owned())).await;
@@ -255,6 +290,34 @@ fn pull(topic: &str, offset: i64, hold_ms: i64, subscription: &str) -> Command {
         max_msg_bytes: None,
     };
     Command::request(request::PULL_MESSAGE, header.to_ext())
+}
+
+/// A heartbeat of a client that is in one consumer group.
+fn heartbeat(client: &str, consumer: ConsumerData) -> Command {
+    let body =
+        HeartbeatData { client_id: client.into(), consumer_data_set: vec![consumer], ..Default::default() };
+    Command::request(request::HEART_BEAT, Ext::new()).with_body(fastjson::to_vec(&body).unwrap())
+}
+
+/// A member of a consumer group, with its subscriptions as topic, expression and version.
+fn consumer(group: &str, subscriptions: &[(&str, &str, i64)]) -> ConsumerData {
+    let subscription = |(topic, expression, version): &(&str, &str, i64)| SubscriptionData {
+        topic: (*topic).into(),
+        sub_string: (*expression).into(),
+        sub_version: *version,
+        ..Default::default()
+    };
+    ConsumerData {
+        group_name: group.into(),
+        subscription_data_set: subscriptions.iter().map(subscription).collect(),
+        ..Default::default()
+    }
+}
+
+/// Makes or changes a consumer group.
+fn put_group(settings: &SubscriptionGroupConfig) -> Command {
+    let put = Command::request(request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP, Ext::new());
+    put.with_body(fastjson::to_vec(settings).unwrap())
 }
 
 fn bodies(records: &[u8]) -> Vec<Vec<u8>> {
@@ -373,142 +436,6 @@ async fn many_sends_in_one_write_are_answered_in_order_and_one_way_ones_not() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pull_is_held_until_something_it_wants_arrives_or_its_time_is_over() {
-    let f = Fixture::start().await;
-    let (mut producer, mut consumer) = (f.client().await, f.client().await);
-    producer.ok(send("T", "zero")).await;
-    consumer.ok(pull("T", 0, 5000, "*")).await;
-
-    let start = Instant::now();
-    let nothing = consumer.call(pull("T", 1, 300, "*")).await;
-    assert_eq!((nothing.code, nothing.remark.as_deref()), (19, Some("OFFSET_OVERFLOW_ONE")));
-    assert!(start.elapsed() >= Duration::from_millis(300));
-    assert_eq!(PullResponse::decode(&nothing).unwrap().next_begin_offset, 1);
-
-    let start = Instant::now();
-    consumer.write([pull("T", 1, 20_000, "TagB"), pull("T", 1, 20_000, "TagA")]).await;
-    f.until(|f| f.broker.stats().held_pulls == 2).await;
-    producer.ok(send("T", "one")).await;
-    let found = consumer.read().await.unwrap();
-    assert_eq!((found.code, bodies(&found.body)), (0, vec![b"one".to_vec()]));
-    assert!(start.elapsed() < Duration::from_secs(5));
-    assert_eq!(f.broker.stats().held_pulls, 1, "who wants another tag goes on waiting");
-    drop(consumer);
-    f.until(|f| f.broker.stats().held_pulls == 0).await;
-
-    // An empty queue that was never written is held as well, and so is one of a tag that does not come.
-    let mut consumer = f.client().await;
-    let mut other = pull("T", 0, 200, "*");
-    other.ext.set("queueId", "3");
-    assert_eq!(consumer.call(other).await.code, 19);
-    f.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn consumers_find_each_other_and_their_offsets() {
-    let f = Fixture::start().await;
-    let (mut a, mut b) = (f.client().await, f.client().await);
-    a.ok(send("T", "zero")).await;
-    a.ok(pull("T", 0, 5000, "*")).await;
-    let beat = |id: &str| {
-        let subscription =
-            SubscriptionData { topic: "T".into(), sub_string: "*".into(), ..Default::default() };
-        let consumer = ConsumerData {
-            group_name: "G".into(),
-            subscription_data_set: vec![subscription],
-            ..Default::default()
-        };
-        let body =
-            HeartbeatData { client_id: id.into(), consumer_data_set: vec![consumer], ..Default::default() };
-        Command::request(request::HEART_BEAT, Ext::new()).with_body(fastjson::to_vec(&body).unwrap())
-    };
-    let members = || {
-        let ext = [("consumerGroup", "G")].into_iter().collect();
-        Command::request(request::GET_CONSUMER_LIST_BY_GROUP, ext)
-    };
-    let ids = |answer: &Command| fastjson::parse::<ConsumerIdList>(&answer.body).unwrap().consumer_id_list;
-
-    // A member is told of itself too, as it is then sure to share out the queues anew.
-    a.write([beat("a")]).await;
-    let mut codes = [a.read().await.unwrap(), a.read().await.unwrap()].map(|c| (c.is_response(), c.code));
-    codes.sort_unstable();
-    assert_eq!(codes, [(false, request::NOTIFY_CONSUMER_IDS_CHANGED), (true, 0)]);
-    assert!(f.registered_topics().contains(&"%RETRY%G".to_owned()));
-    assert_eq!(ids(&a.ok(members()).await), ["a"]);
-    b.write([beat("b")]).await;
-    let told = a.read().await.unwrap();
-    assert_eq!((told.code, told.ext.get("consumerGroup").as_deref()), (40, Some("G")));
-    for _ in 0..2 {
-        b.read().await.unwrap();
-    }
-    assert_eq!(ids(&b.ok(members()).await), ["a", "b"]);
-
-    let offset_ext = |offset: Option<&str>| {
-        let mut ext: Ext = [("consumerGroup", "G"), ("topic", "T"), ("queueId", "0")].into_iter().collect();
-        if let Some(offset) = offset {
-            ext.set("commitOffset", offset);
-        }
-        ext
-    };
-    let query = || Command::request(request::QUERY_CONSUMER_OFFSET, offset_ext(None));
-    let answer = a.ok(query()).await;
-    assert_eq!(
-        answer.ext.get_i64("offset"),
-        Ok(Some(0)),
-        "a new group starts at the first message of a young queue"
-    );
-    let mut strict = query();
-    strict.ext.set("setZeroIfNotFound", "false");
-    assert_eq!(a.call(strict).await.code, response::QUERY_NOT_FOUND);
-    for (queue, code) in [("3", response::SUCCESS), ("4", response::QUERY_NOT_FOUND)] {
-        let mut empty = query();
-        empty.ext.set("queueId", queue);
-        let answer = a.call(empty).await;
-        assert_eq!((answer.code, answer.ext.get_i64("offset")), (code, Ok((code == 0).then_some(0))));
-    }
-    let mut bad_name = Command::request(request::UPDATE_CONSUMER_OFFSET, offset_ext(Some("1")));
-    bad_name.ext.set("consumerGroup", "CID_RMQ_SYS_a b");
-    assert_eq!(a.call(bad_name).await.code, response::INVALID_PARAMETER);
-    a.ok(Command::request(request::UPDATE_CONSUMER_OFFSET, offset_ext(Some("1")))).await;
-    assert_eq!(b.ok(query()).await.ext.get_i64("offset"), Ok(Some(1)), "seen before it is in the log");
-    f.until(|f| f.group.metadata().offset("G", "T", 0) == Some(1)).await;
-
-    let lock = |id: &str| {
-        let queue = MessageQueue { broker_name: "broker-a".into(), queue_id: 0, topic: "T".into() };
-        let body = LockBatchRequest {
-            client_id: id.into(),
-            consumer_group: "G".into(),
-            mq_set: vec![queue],
-            only_this_broker: false,
-        };
-        Command::request(request::LOCK_BATCH_MQ, Ext::new()).with_body(fastjson::to_vec(&body).unwrap())
-    };
-    let held =
-        |answer: &Command| fastjson::parse::<LockBatchResponse>(&answer.body).unwrap().lock_ok_mq_set.len();
-    assert_eq!(held(&a.ok(lock("a")).await), 1);
-    assert_eq!(held(&b.ok(lock("b")).await), 0);
-    let unlock = Command { code: request::UNLOCK_BATCH_MQ, ..lock("a") };
-    a.ok(unlock).await;
-    assert_eq!(held(&b.ok(lock("b")).await), 1);
-    let of_new_group = |code| {
-        let body = String::from_utf8(lock("a").body.to_vec()).unwrap().replace("\"G\"", "\"H\"");
-        Command::request(code, Ext::new()).with_body(body)
-    };
-    assert_eq!(
-        a.call(of_new_group(request::UNLOCK_BATCH_MQ)).await.code,
-        response::SUBSCRIPTION_GROUP_NOT_EXIST
-    );
-    assert_eq!(held(&a.ok(of_new_group(request::LOCK_BATCH_MQ)).await), 1);
-    assert!(f.group.metadata().group("H").is_some(), "locks are of groups that can be deleted");
-
-    drop(a);
-    let told = b.read().await.unwrap();
-    assert_eq!(told.code, request::NOTIFY_CONSUMER_IDS_CHANGED);
-    assert_eq!(ids(&b.ok(members()).await), ["b"]);
-    f.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_input_is_answered_or_closes_its_own_connection_only() {
     let f = Fixture::start().await;
     let mut client = f.client().await;
@@ -567,52 +494,6 @@ async fn a_request_may_come_in_pieces() {
     for offset in 1..3 {
         let answer = client.read().await.unwrap();
         assert_eq!((answer.code, answer.ext.get_i64("queueOffset")), (0, Ok(Some(offset))));
-    }
-    f.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_group_that_wants_no_notifications_gets_none() {
-    let f = Fixture::start().await;
-    let mut client = f.client().await;
-    let settings = SubscriptionGroupConfig {
-        group_name: "G".into(),
-        notify_consumer_ids_changed_enable: false,
-        ..Default::default()
-    };
-    let put = Command::request(request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP, Ext::new());
-    client.ok(put.with_body(fastjson::to_vec(&settings).unwrap())).await;
-    let consumer = ConsumerData { group_name: "G".into(), ..Default::default() };
-    let body =
-        HeartbeatData { client_id: "c".into(), consumer_data_set: vec![consumer], ..Default::default() };
-    let beat = Command::request(request::HEART_BEAT, Ext::new());
-    // A notification would come first.
-    client.ok(beat.with_body(fastjson::to_vec(&body).unwrap())).await;
-    f.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_does_not_read_costs_no_more_than_its_limit() {
-    let limits = Limits { output_bytes_pause: 64 * 1024, output_bytes_close: 1 << 20, ..Limits::default() };
-    let f = Fixture::start_with(limits).await;
-    let mut client = f.client().await;
-    for _ in 0..8 {
-        client.ok(send("T", vec![b'x'; 30_000])).await;
-    }
-    client.ok(pull("T", 7, 5000, "*")).await;
-    assert_eq!(client.call(pull("T", 9, 5000, "*")).await.code, response::PULL_OFFSET_MOVED);
-    // 1,000 answers of 240,000 bytes, none of which is read.
-    let mut greedy = f.client().await;
-    greedy.write((0..1000).map(|_| pull("T", 0, 0, "*"))).await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    let waiting = f.broker.node.buffered_output.get();
-    assert!(waiting <= 1 << 20, "{waiting} bytes wait");
-    client.ok(send("T", "others go on")).await;
-    let mut answers = 0;
-    while answers < 1000 {
-        let answer = greedy.read().await.expect("a client that reads again is served on");
-        assert!(matches!(answer.code, response::SUCCESS | response::PULL_RETRY_IMMEDIATELY));
-        answers += 1;
     }
     f.stop().await;
 }

@@ -1,0 +1,162 @@
+//! Reads from followers, over a real group of three members with a broker each.
+
+use super::*;
+
+/// What the group that reads from a follower is called.
+const GROUP: &str = "readers";
+
+struct Trio {
+    members: Vec<(Broker, Group)>,
+    _dir: tempfile::TempDir,
+}
+
+impl Trio {
+    async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let founders: Vec<_> = (1..=3).map(|id| Member { id, raft: free_address() }).collect();
+        let mut members = Vec::new();
+        for id in 1..=3 {
+            let group = Group::start(group_config(id, &founders, dir.path())).await.unwrap();
+            members.push((super::super::start(broker_config(&group), group.clone()).await.unwrap(), group));
+        }
+        Self { members, _dir: dir }
+    }
+
+    async fn until(&self, is_so: impl Fn(&Self) -> bool) {
+        let start = Instant::now();
+        while !is_so(self) {
+            assert!(start.elapsed() < PATIENCE, "it does not come to be");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// The member that leads, as soon as there is one, every member has said where it is, and all know the topics.
+    async fn leader(&self) -> usize {
+        let complete = |(_, group): &(Broker, Group)| {
+            group.metadata().topic("C1_REPLY_TOPIC").is_some() && group.metadata().members().len() == 3
+        };
+        let leader = |trio: &Self| trio.members.iter().position(|(broker, _)| broker.node.leading().is_ok());
+        self.until(|trio| leader(trio).is_some() && trio.members.iter().all(complete)).await;
+        leader(self).expect("it was there just now")
+    }
+
+    async fn client(&self, at: usize) -> Client {
+        Client::connect(self.members[at].0.address).await
+    }
+
+    async fn stop(self) {
+        for (broker, group) in self.members {
+            broker.shutdown().await;
+            group.shutdown().await;
+        }
+    }
+}
+
+fn read(topic: &str, offset: i64, hold_ms: i64) -> Command {
+    let mut pull = pull(topic, offset, hold_ms, "*");
+    pull.ext.set("consumerGroup", GROUP);
+    pull
+}
+
+fn suggested(answer: &Command) -> i64 {
+    PullResponse::decode(answer).unwrap().suggest_which_broker_id
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_may_read_from_the_follower_it_prefers() {
+    let trio = Trio::start().await;
+    let leader = trio.leader().await;
+    let follower = (leader + 1) % 3;
+    let id = |at: usize| at as i64 + 1;
+    let mut client = trio.client(leader).await;
+    client.ok(send("T", "zero")).await;
+    let prefers = |broker_id: i64| {
+        put_group(&SubscriptionGroupConfig { group_name: GROUP.into(), broker_id, ..Default::default() })
+    };
+    for (preferred, suggestion) in [(0, 0), (id(leader), 0), (77, 0), (id(follower), id(follower))] {
+        client.ok(prefers(preferred)).await;
+        let answer = client.ok(read("T", 0, 5000)).await;
+        assert_eq!(suggested(&answer), suggestion, "{preferred}");
+    }
+    trio.until(|trio| {
+        let store = trio.members[follower].1.store();
+        store.queue("T", 0).is_some_and(|queue| queue.max_offset() == 1)
+    })
+    .await;
+    let known = |group: &Group| group.metadata().group(GROUP).is_some_and(|g| g.broker_id != 0);
+    trio.until(|trio| trio.members.iter().all(|(_, group)| known(group))).await;
+
+    // The follower has the message, holds what there is nothing for, and takes no offset.
+    let mut reader = trio.client(follower).await;
+    let mut committing = read("T", 0, 0);
+    committing.ext.set("sysFlag", "5").set("commitOffset", "1");
+    let answer = reader.ok(committing).await;
+    assert_eq!((bodies(&answer.body), suggested(&answer)), (vec![b"zero".to_vec()], id(follower)));
+    let held = |at: usize| move |trio: &Trio| trio.members[at].0.stats().held_pulls == 2;
+    // One of them is ahead of the follower, as if that lagged.
+    reader.write([read("T", 1, 20_000), read("T", 2, 20_000)]).await;
+    trio.until(held(follower)).await;
+    client.ok(send("T", "one")).await;
+    assert_eq!(bodies(&reader.answer().await.body), [b"one"]);
+    client.ok(send("T", "two")).await;
+    assert_eq!(bodies(&reader.answer().await.body), [b"two"]);
+    assert_eq!(trio.members[leader].1.metadata().offset(GROUP, "T", 0), None);
+
+    // Offsets outside of what it has are left as they are, for the leader to correct.
+    for offset in [-1, 1000] {
+        let answer = reader.call(read("T", offset, 0)).await;
+        let next = PullResponse::decode(&answer).unwrap().next_begin_offset;
+        assert_eq!((answer.code, next, suggested(&answer)), (20, offset, 0));
+        let answer = client.call(read("T", offset, 0)).await;
+        assert_eq!(answer.code, response::PULL_OFFSET_MOVED);
+    }
+    let answer = reader.call(pull("T", 0, 0, "*")).await;
+    assert_eq!(answer.code, response::SERVICE_NOT_AVAILABLE, "other groups read from the leader");
+    trio.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pulls_that_followers_hold_outlive_the_leader() {
+    let trio = Trio::start().await;
+    let leader = trio.leader().await;
+    let mut client = trio.client(leader).await;
+    client.ok(send("T", "zero")).await;
+    let settings = SubscriptionGroupConfig { group_name: GROUP.into(), broker_id: 1, ..Default::default() };
+    client.ok(put_group(&settings)).await;
+    // Two pulls are held by each member; who leads holds one of another group as well.
+    let known = |group: &Group| {
+        group.metadata().group(GROUP).is_some()
+            && group.store().queue("T", 0).is_some_and(|queue| queue.max_offset() == 1)
+    };
+    trio.until(|trio| trio.members.iter().all(|(_, group)| known(group))).await;
+    let mut readers = Vec::new();
+    for at in 0..3 {
+        let mut reader = trio.client(at).await;
+        reader.write([read("T", 1, 20_000), read("T", 1, 20_000)]).await;
+        readers.push(reader);
+    }
+    client.write([pull("T", 1, 20_000, "*")]).await;
+    let held = |trio: &Trio, at: usize| trio.members[at].0.stats().held_pulls;
+    trio.until(|trio| (0..3).all(|at| held(trio, at) == 2 + usize::from(at == leader))).await;
+
+    let (broker, group) = &trio.members[leader];
+    broker.shutdown().await;
+    group.shutdown().await;
+    assert_eq!(client.answer().await.code, response::SERVICE_NOT_AVAILABLE);
+    for _ in 0..2 {
+        assert_eq!(readers[leader].answer().await.code, response::SERVICE_NOT_AVAILABLE);
+    }
+    let next = |trio: &Trio| {
+        let mut others = (0..3).filter(|at| *at != leader);
+        others.find(|at| trio.members[*at].0.node.leading().is_ok())
+    };
+    trio.until(|trio| next(trio).is_some()).await;
+    let mut client = trio.client(next(&trio).unwrap()).await;
+    client.ok(send("T", "one")).await;
+    for at in (0..3).filter(|at| *at != leader) {
+        for _ in 0..2 {
+            assert_eq!(bodies(&readers[at].answer().await.body), [b"one"]);
+        }
+    }
+    trio.stop().await;
+}

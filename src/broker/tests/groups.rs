@@ -1,0 +1,192 @@
+//! Consumer groups: members, subscriptions, offsets, locks.
+
+use raftmq_remoting::body::{CheckClientRequest, MessageModel};
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn consumers_find_each_other_and_their_offsets() {
+    let f = Fixture::start().await;
+    let (mut a, mut b) = (f.client().await, f.client().await);
+    a.ok(send("T", "zero")).await;
+    a.ok(pull("T", 0, 5000, "*")).await;
+    let beat = |id: &str| heartbeat(id, consumer("G", &[("T", "*", 0)]));
+    let members = || {
+        let ext = [("consumerGroup", "G")].into_iter().collect();
+        Command::request(request::GET_CONSUMER_LIST_BY_GROUP, ext)
+    };
+    let ids = |answer: &Command| fastjson::parse::<ConsumerIdList>(&answer.body).unwrap().consumer_id_list;
+
+    // A member is told of itself too, as it is then sure to share out the queues anew.
+    a.write([beat("a")]).await;
+    let mut codes = [a.read().await.unwrap(), a.read().await.unwrap()].map(|c| (c.is_response(), c.code));
+    codes.sort_unstable();
+    assert_eq!(codes, [(false, request::NOTIFY_CONSUMER_IDS_CHANGED), (true, 0)]);
+    assert!(f.registered_topics().contains(&"%RETRY%G".to_owned()));
+    assert_eq!(ids(&a.ok(members()).await), ["a"]);
+    b.write([beat("b")]).await;
+    let told = a.read().await.unwrap();
+    assert_eq!((told.code, told.ext.get("consumerGroup").as_deref()), (40, Some("G")));
+    for _ in 0..2 {
+        b.read().await.unwrap();
+    }
+    assert_eq!(ids(&b.ok(members()).await), ["a", "b"]);
+
+    let offset_ext = |offset: Option<&str>| {
+        let mut ext: Ext = [("consumerGroup", "G"), ("topic", "T"), ("queueId", "0")].into_iter().collect();
+        if let Some(offset) = offset {
+            ext.set("commitOffset", offset);
+        }
+        ext
+    };
+    let query = || Command::request(request::QUERY_CONSUMER_OFFSET, offset_ext(None));
+    let answer = a.ok(query()).await;
+    assert_eq!(
+        answer.ext.get_i64("offset"),
+        Ok(Some(0)),
+        "a new group starts at the first message of a young queue"
+    );
+    let mut strict = query();
+    strict.ext.set("setZeroIfNotFound", "false");
+    assert_eq!(a.call(strict).await.code, response::QUERY_NOT_FOUND);
+    for (queue, code) in [("3", response::SUCCESS), ("4", response::QUERY_NOT_FOUND)] {
+        let mut empty = query();
+        empty.ext.set("queueId", queue);
+        let answer = a.call(empty).await;
+        assert_eq!((answer.code, answer.ext.get_i64("offset")), (code, Ok((code == 0).then_some(0))));
+    }
+    let mut bad_name = Command::request(request::UPDATE_CONSUMER_OFFSET, offset_ext(Some("1")));
+    bad_name.ext.set("consumerGroup", "CID_RMQ_SYS_a b");
+    assert_eq!(a.call(bad_name).await.code, response::INVALID_PARAMETER);
+    a.ok(Command::request(request::UPDATE_CONSUMER_OFFSET, offset_ext(Some("1")))).await;
+    assert_eq!(b.ok(query()).await.ext.get_i64("offset"), Ok(Some(1)), "seen before it is in the log");
+    f.until(|f| f.group.metadata().offset("G", "T", 0) == Some(1)).await;
+
+    let lock = |id: &str| {
+        let queue = MessageQueue { broker_name: "broker-a".into(), queue_id: 0, topic: "T".into() };
+        let body = LockBatchRequest {
+            client_id: id.into(),
+            consumer_group: "G".into(),
+            mq_set: vec![queue],
+            only_this_broker: false,
+        };
+        Command::request(request::LOCK_BATCH_MQ, Ext::new()).with_body(fastjson::to_vec(&body).unwrap())
+    };
+    let held =
+        |answer: &Command| fastjson::parse::<LockBatchResponse>(&answer.body).unwrap().lock_ok_mq_set.len();
+    assert_eq!(held(&a.ok(lock("a")).await), 1);
+    assert_eq!(held(&b.ok(lock("b")).await), 0);
+    let unlock = Command { code: request::UNLOCK_BATCH_MQ, ..lock("a") };
+    a.ok(unlock).await;
+    assert_eq!(held(&b.ok(lock("b")).await), 1);
+    let of_new_group = |code| {
+        let body = String::from_utf8(lock("a").body.to_vec()).unwrap().replace("\"G\"", "\"H\"");
+        Command::request(code, Ext::new()).with_body(body)
+    };
+    assert_eq!(
+        a.call(of_new_group(request::UNLOCK_BATCH_MQ)).await.code,
+        response::SUBSCRIPTION_GROUP_NOT_EXIST
+    );
+    assert_eq!(held(&a.ok(of_new_group(request::LOCK_BATCH_MQ)).await), 1);
+    assert!(f.group.metadata().group("H").is_some(), "locks are of groups that can be deleted");
+
+    drop(a);
+    let told = b.read().await.unwrap();
+    assert_eq!(told.code, request::NOTIFY_CONSUMER_IDS_CHANGED);
+    assert_eq!(ids(&b.ok(members()).await), ["b"]);
+    f.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_that_wants_no_notifications_gets_none() {
+    let f = Fixture::start().await;
+    let mut client = f.client().await;
+    let settings = SubscriptionGroupConfig {
+        group_name: "quiet".into(),
+        notify_consumer_ids_changed_enable: false,
+        ..Default::default()
+    };
+    client.ok(put_group(&settings)).await;
+    let broadcast = ConsumerData { message_model: MessageModel::Broadcasting, ..consumer("broadcast", &[]) };
+    client.write([heartbeat("a", consumer("quiet", &[])), heartbeat("a", broadcast)]).await;
+    // Members that join a group one after the other, each when the one before was told of.
+    for id in ["a", "b", "c"] {
+        client.write([heartbeat(id, consumer("loud", &[]))]).await;
+        let told = loop {
+            let command = client.read().await.unwrap();
+            if !command.is_response() {
+                break command;
+            }
+            assert_eq!(command.code, response::SUCCESS);
+        };
+        assert_eq!(told.ext.get("consumerGroup").as_deref(), Some("loud"));
+        // The members are all of this connection.
+        for _ in 1..f.broker.node.clients.consumer_ids("loud").len() {
+            assert_eq!(client.read().await.unwrap().code, request::NOTIFY_CONSUMER_IDS_CHANGED);
+        }
+    }
+    f.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_of_hundreds_that_join_at_once_are_told() {
+    const COUNT: usize = 300;
+    let f = Fixture::start().await;
+    let mut clients = Vec::new();
+    for n in 0..COUNT {
+        let mut client = f.client().await;
+        client.write([heartbeat(&format!("client-{n}"), consumer("G", &[("T", "*", 1)]))]).await;
+        clients.push(client);
+    }
+    f.until(|f| f.broker.node.clients.consumer_ids("G").len() == COUNT).await;
+    for mut client in clients {
+        let mut codes = [0; 2].map(|_| None);
+        // Its answer, and at least one notification.
+        while codes.contains(&None) {
+            let command = client.read().await.unwrap();
+            codes[usize::from(command.is_response())] = Some(command.code);
+        }
+        assert_eq!(codes, [Some(request::NOTIFY_CONSUMER_IDS_CHANGED), Some(response::SUCCESS)]);
+    }
+    f.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_retry_topic_has_the_queues_its_group_says() {
+    let f = Fixture::start().await;
+    let mut client = f.client().await;
+    for (group, queues) in [("four", 4), ("none", 0)] {
+        let settings = SubscriptionGroupConfig {
+            group_name: group.into(),
+            retry_queue_nums: queues,
+            ..Default::default()
+        };
+        client.ok(put_group(&settings)).await;
+        assert_eq!(client.code(heartbeat("a", consumer(group, &[]))).await, response::SUCCESS);
+        let topic = f.group.metadata().topic(&format!("%RETRY%{group}"));
+        assert_eq!(topic.map_or(0, |topic| topic.read_queues), queues as u32);
+    }
+    f.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_expression_is_checked_before_it_is_used() {
+    let f = Fixture::start().await;
+    let mut client = f.client().await;
+    let check = |expression_type: &str, expression: &str| {
+        let subscription_data = SubscriptionData {
+            expression_type: expression_type.into(),
+            sub_string: expression.into(),
+            ..Default::default()
+        };
+        let body = CheckClientRequest { subscription_data, ..Default::default() };
+        let check = Command::request(request::CHECK_CLIENT_CONFIG, Ext::new());
+        check.with_body(fastjson::to_vec(&body).unwrap())
+    };
+    client.ok(check("TAG", "A || B")).await;
+    for (expression_type, expression) in [("LUA", "x"), ("SQL92", &"a".repeat(1 << 20))] {
+        let answer = client.call(check(expression_type, expression)).await;
+        assert_eq!(answer.code, response::SUBSCRIPTION_PARSE_FAILED, "{:?}", answer.remark);
+    }
+    f.stop().await;
+}
