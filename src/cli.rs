@@ -8,6 +8,7 @@ use raftmq_raft::{FlushMode, Member};
 
 use crate::admin::client::AdminArgs;
 use crate::bench::BenchArgs;
+use crate::broker::{DEFAULT_LEVELS, DelayLevels};
 
 /// A message broker for Apache RocketMQ clients whose commit log is a Raft log
 #[derive(Parser, Debug)]
@@ -79,6 +80,9 @@ pub(crate) struct BrokerArgs {
     /// The range of the election timeout in milliseconds
     #[arg(long, value_name = "MIN-MAX", default_value = "200-300", value_parser = range)]
     pub(crate) election_ms: Range,
+    /// How long each delay level is, in s, m, h or d
+    #[arg(long, value_name = "LIST", default_value = DEFAULT_LEVELS, value_parser = DelayLevels::parse)]
+    pub(crate) message_delay_level: DelayLevels,
     /// Threads that serve the network; 1 on machines with up to two cores, else one for each core
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) threads: Option<u16>,

@@ -158,6 +158,7 @@ fn broker_config(args: &BrokerArgs) -> anyhow::Result<BrokerConfig> {
         namesrv: args.namesrv.as_deref().map(parse_name_servers).unwrap_or_default(),
         auto_create_topic: true,
         auto_create_group: true,
+        delay_levels: args.message_delay_level.clone(),
         limits: Limits::default(),
     })
 }

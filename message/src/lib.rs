@@ -8,6 +8,7 @@
 //! | [`batch`] | the body of a batch send |
 //! | [`id`] | offset message ids and unique keys |
 //! | [`hash`] | Java's string hash: tags code and index keys |
+//! | [`timer`] | when a message with a time of its own is due |
 //! | [`topic`] | names: validation, retry and dead-letter topics, system topics |
 //!
 //! This crate knows nothing of networks, files or Raft.
@@ -18,6 +19,7 @@ pub mod hash;
 pub mod id;
 pub mod properties;
 pub mod record;
+pub mod timer;
 pub mod topic;
 
 pub use builder::{BuildError, RecordParts};

@@ -177,5 +177,9 @@ pub(crate) const NAME_SERVER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Bytes of a name server's answer: any frame, as it holds whatever is set there for the order of topics.
 pub(crate) const NAME_SERVER_ANSWER_BYTES_MAX: usize = raftmq_remoting::frame::FRAME_LEN_MAX;
 
+/// Delayed messages that are delivered in one step, one entry of the log. Beside their bytes this bounds what a failed
+/// step has cost.
+pub(crate) const DELAY_STEP_MESSAGES: usize = 1024;
+
 /// How long a stop waits for open sends.
 pub(crate) const DRAIN: Duration = Duration::from_secs(2);

@@ -18,6 +18,7 @@
 //! | `locks` | queue locks |
 //! | `topics`, `config_codes` | making topics and groups |
 //! | `stats`, `stats_codes` | counters and what tools print |
+//! | `delay` | delivering delayed messages when they are due |
 //! | `registration`, `name_server` | telling the name servers |
 //! | `node` | what all of it shares, and the decision whether this member serves |
 //! | `reply`, `buffers`, `gauge`, `limits` | answers, shared buffers, counts, bounds |
@@ -32,6 +33,7 @@ mod channel;
 mod clients;
 mod config_codes;
 mod connection;
+mod delay;
 mod detour;
 mod dispatch;
 mod filter;
@@ -73,6 +75,7 @@ use parking_lot::Mutex;
 use raftmq_raft::{Group, Role};
 use tokio::task::JoinHandle;
 
+pub(crate) use delay::{DEFAULT_LEVELS, DelayLevels};
 pub(crate) use limits::Limits;
 use node::Node;
 use reply::Refusal;
@@ -97,6 +100,8 @@ pub(crate) struct BrokerConfig {
     pub(crate) auto_create_topic: bool,
     /// Whether a consumer may make its group.
     pub(crate) auto_create_group: bool,
+    /// How long each delay level is.
+    pub(crate) delay_levels: DelayLevels,
     /// Bounds.
     pub(crate) limits: Limits,
 }
@@ -133,6 +138,7 @@ pub(crate) async fn start(config: BrokerConfig, group: Group) -> anyhow::Result<
         move |arrivals| {
             if let Some(node) = node.upgrade() {
                 node.long_poll.arrived(arrivals);
+                node.delay.arrived(arrivals);
             }
         }
     }));
@@ -145,6 +151,8 @@ pub(crate) async fn start(config: BrokerConfig, group: Group) -> anyhow::Result<
     tasks.others.push(spawn(&node, |node| async move { node.offsets.run(&node).await }));
     tasks.others.push(spawn(&node, |node| async move { node.notices.run(&node).await }));
     tasks.others.push(spawn(&node, follow_role));
+    tasks.others.push(spawn(&node, delay::run));
+    tasks.others.push(spawn(&node, |node| every(delay::DROP_INTERVAL, move || delay::drop_delivered(&node))));
     tasks.others.push(spawn(&node, |node| every(limits::EXPIRY_SCAN, move || node.expire())));
     let sample = Duration::from_secs(stats::SAMPLE_SECONDS as u64);
     tasks.others.push(spawn(&node, move |node| every(sample, move || node.stats.sample())));

@@ -17,6 +17,7 @@ use tokio::sync::{MutexGuard, watch};
 use super::BrokerConfig;
 use super::channel::Channel;
 use super::clients::Clients;
+use super::delay::Delay;
 use super::filter_cache::FilterCache;
 use super::gauge::Gauge;
 use super::limits::{CONNECTION_IDLE, SETTLE_MAX, SUBMIT_BYTES};
@@ -40,8 +41,6 @@ pub(crate) enum Reader {
 
 /// How long a proposal may take before its outcome is called unknown: no longer than clients wait for an answer.
 const PROPOSE_TIMEOUT: Duration = Duration::from_secs(3);
-/// How many delay levels there are: RocketMQ's.
-const DELAY_LEVELS: u32 = 18;
 /// Memory to assume where the system does not tell.
 const MEMORY_BYTES_ASSUMED: u64 = 4 << 30;
 
@@ -55,6 +54,7 @@ pub(crate) struct Node {
     pub(crate) filters: FilterCache,
     pub(crate) notices: Notices,
     pub(crate) offsets: PendingOffsets,
+    pub(crate) delay: Delay,
     pub(crate) lock_clock: LockClock,
     pub(crate) registration: Registration,
     pub(crate) stats: Stats,
@@ -93,12 +93,13 @@ impl Node {
                 config.advertise,
                 limits.message_bytes,
                 entry_bytes,
-                DELAY_LEVELS,
+                config.delay_levels.len(),
                 SystemClock,
                 salt,
             ),
             clients: Clients::new(limits),
             long_poll: LongPoll::new(limits),
+            delay: Delay::new(),
             offsets: PendingOffsets::new(limits, group.watch_role()),
             lock_clock: LockClock::default(),
             filters: FilterCache::default(),

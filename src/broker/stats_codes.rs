@@ -11,6 +11,7 @@ use raftmq_remoting::header::TopicHeader;
 use raftmq_store::FrameKind;
 
 use super::config_codes::json;
+use super::delay;
 use super::node::Node;
 use super::pull::existing_topic;
 use super::queue_codes::store_time;
@@ -116,6 +117,7 @@ fn runtime_table(node: &Node) -> BTreeMap<String, String> {
     for name in ["timerEnqueueTps", "timerDequeueTps"] {
         table.insert(name.to_owned(), "0.0".to_owned());
     }
+    table.extend(delay::level_offsets(node));
     table.insert("earliestMessageTimeStamp".to_owned(), earliest_store_time(node).to_string());
     table
 }
@@ -175,6 +177,7 @@ pub(crate) fn broker_config(node: &Node) -> Handled {
         ("brokerName", config.broker_name.clone()),
         ("listenPort", config.advertise.port().to_string()),
         ("longPollingEnable", "true".to_owned()),
+        ("messageDelayLevel", config.delay_levels.to_string()),
         ("maxMessageSize", limits.message_bytes.to_string()),
         ("namesrvAddr", name_servers),
     ]);

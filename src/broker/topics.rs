@@ -12,6 +12,7 @@ use raftmq_remoting::body::perm;
 use raftmq_remoting::codes::response;
 use raftmq_remoting::header::SendHeader;
 
+use super::BrokerConfig;
 use super::node::Node;
 use super::reply::Refusal;
 use super::send::Missing;
@@ -23,12 +24,12 @@ const INHERIT: u32 = perm::INHERIT as u32;
 const AUTO_CREATE_QUEUES: u32 = 8;
 
 /// The topics that every broker has, as RocketMQ 4.9 makes them, and the timers' of 5.x.
-fn system_topics(cluster: &str, broker_name: &str) -> Vec<Topic> {
+fn system_topics(cluster: &str, broker_name: &str, delay_levels: u32) -> Vec<Topic> {
     let plain = [
         (topic::SELF_TEST_TOPIC, 1),
         (topic::BENCHMARK_TOPIC, 16),
         (topic::OFFSET_MOVED_TOPIC, 1),
-        (topic::SCHEDULE_TOPIC, 18),
+        (topic::SCHEDULE_TOPIC, delay_levels),
         (topic::TIMER_TOPIC, 1),
         (topic::TRACE_TOPIC, 1),
         (topic::TRANS_HALF_TOPIC, 1),
@@ -47,7 +48,8 @@ fn system_topics(cluster: &str, broker_name: &str) -> Vec<Topic> {
 /// Makes what a new leader finds missing: the system's topics, and the groups of consumers that it heard of before.
 pub(crate) async fn complete(node: &Node) -> Result<(), Refusal> {
     let changes = node.may_change_topics().await?;
-    for topic in system_topics(&node.config.cluster, &node.config.broker_name) {
+    let BrokerConfig { cluster, broker_name, delay_levels, .. } = &node.config;
+    for topic in system_topics(cluster, broker_name, delay_levels.len()) {
         if node.group.metadata().topic(&topic.name).is_none() {
             node.propose(Command::PutTopic(topic)).await?;
         }
@@ -204,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_topic_inherits_permission_and_at_most_as_many_queues() {
-        let system = system_topics("C", "b");
+        let system = system_topics("C", "b", 18);
         let default_topic = system.iter().find(|topic| topic.name == "TBW102").unwrap();
         for (wanted, queues) in [(4, 4), (16, 8), (0, 1), (-3, 1)] {
             let topic = inherited("t", default_topic, wanted).unwrap();
@@ -215,7 +217,7 @@ mod tests {
 
     #[test]
     fn system_topics_are_valid_and_there_once() {
-        let topics = system_topics("DefaultCluster", "broker-a");
+        let topics = system_topics("DefaultCluster", "broker-a", 18);
         let names: std::collections::BTreeSet<_> = topics.iter().map(|topic| topic.name.as_str()).collect();
         assert_eq!(names.len(), topics.len());
         for name in ["DefaultCluster", "broker-a", "DefaultCluster_REPLY_TOPIC", "SCHEDULE_TOPIC_XXXX"] {

@@ -1,4 +1,4 @@
-//! The checkpoint: up to where in the log ConsumeQueues and IndexFiles are complete and durable.
+//! The checkpoint: up to where in the log ConsumeQueues, IndexFiles and the timer index are complete and durable.
 //!
 //! A start drops what they hold behind it and dispatches from there on. How much they held is recorded with it, so that
 //! files which were deleted are noticed and made again.
@@ -13,6 +13,7 @@ use crate::disk::Disk;
 use crate::error::StoreError;
 use crate::flush::Flusher;
 use crate::index_files::IndexFiles;
+use crate::timer_index::{self, TimerIndex};
 
 /// The checkpoint's file in the data directory.
 const FILE: &str = "dispatched";
@@ -26,12 +27,18 @@ struct Checkpoint {
     units: u64,
     /// Entries in all index files.
     index_entries: u64,
+    /// The first minute of the timer index that is needed.
+    timer_slot: u64,
+    /// Entries of the timer index from there on.
+    timers: u64,
 }
 
 impl Checkpoint {
     fn write(self, disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
-        let Self { position, units, index_entries } = self;
-        let text = format!("dispatched={position}\nunits={units}\nindex_entries={index_entries}\n");
+        let Self { position, units, index_entries, timer_slot, timers } = self;
+        let text = format!(
+            "dispatched={position}\nunits={units}\nindex_entries={index_entries}\ntimer_slot={timer_slot}\ntimers={timers}\n"
+        );
         disk.replace(path, text.as_bytes()).map_err(StoreError::io("write", path))
     }
 
@@ -40,9 +47,16 @@ impl Checkpoint {
         let text = String::from_utf8_lossy(&bytes);
         let number =
             |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')?.parse().ok());
-        let numbers = (number("dispatched"), number("units"), number("index_entries"));
-        let (Some(position), Some(units), Some(index_entries)) = numbers else { return Ok(None) };
-        Ok(Some(Self { position, units, index_entries }))
+        let read = || {
+            Some(Self {
+                position: number("dispatched")?,
+                units: number("units")?,
+                index_entries: number("index_entries")?,
+                timer_slot: number("timer_slot")?,
+                timers: number("timers")?,
+            })
+        };
+        Ok(read())
     }
 }
 
@@ -51,18 +65,24 @@ impl Checkpoint {
 pub(crate) struct Derived {
     pub(crate) queues: Arc<ConsumeQueues>,
     pub(crate) index: Arc<IndexFiles>,
+    pub(crate) timers: Arc<TimerIndex>,
 }
+
+/// The same, just opened.
+pub(crate) type Opened = (ConsumeQueues, IndexFiles, TimerIndex);
 
 impl Derived {
     /// What it holds, everything below `position` having been published.
     fn as_of(&self, position: u64) -> Checkpoint {
         let units = self.queues.max_offsets().map(|(_, _, max)| max).sum();
-        Checkpoint { position, units, index_entries: self.index.entries() }
+        let (timer_slot, timers) = self.timers.held();
+        Checkpoint { position, units, index_entries: self.index.entries(), timer_slot, timers }
     }
 
     fn flush(&self) -> Result<(), StoreError> {
         self.queues.flush_all()?;
-        self.index.flush()
+        self.index.flush()?;
+        self.timers.flush()
     }
 }
 
@@ -100,7 +120,8 @@ impl Checkpoints {
             // Committed entries may be dispatched before they are durable here. A checkpoint must not be ahead of the
             // log that a start finds.
             flusher.flush_now()?;
-            checkpoint.write(&*disk, &path)
+            checkpoint.write(&*disk, &path)?;
+            derived.timers.remove_before(checkpoint.timer_slot)
         };
         let spawned = std::thread::Builder::new().name("raftmq-checkpoint".into()).spawn(make);
         self.running = Some(spawned.map_err(StoreError::io("start a thread for", &self.path))?);
@@ -120,22 +141,24 @@ impl Checkpoints {
 }
 
 /// Brings the derived files back to a position in the log from which dispatch goes on, and returns it. Whatever does
-/// not fit together is deleted, and the position is the log's start. `open` opens them as of a position.
+/// not fit together is deleted, and the position is the log's start. `open` opens them as of a position, without what the
+/// timer index has before a slot.
 pub(crate) fn recover_derived(
     disk: &dyn Disk,
     dir: &Path,
     log: &CommitLog,
-    open: impl Fn(u64) -> Result<(ConsumeQueues, IndexFiles), StoreError>,
+    open: impl Fn(u64, u64) -> Result<Opened, StoreError>,
 ) -> Result<(Derived, u64), StoreError> {
-    let open = |position: u64| {
-        let (queues, index) = open(position)?;
-        Ok::<_, StoreError>(Derived { queues: Arc::new(queues), index: Arc::new(index) })
+    let open = |Checkpoint { position, timer_slot, .. }: Checkpoint| {
+        let (queues, index, timers) = open(position, timer_slot)?;
+        let derived = Derived { queues: Arc::new(queues), index: Arc::new(index), timers: Arc::new(timers) };
+        Ok::<_, StoreError>(derived)
     };
     let path = dir.join(FILE);
-    let nothing = Checkpoint { position: log.start(), units: 0, index_entries: 0 };
+    let nothing = Checkpoint { position: log.start(), units: 0, index_entries: 0, timer_slot: 0, timers: 0 };
     let recorded = Checkpoint::read(disk, &path)?.filter(|c| (log.start()..=log.end()).contains(&c.position));
     let checkpoint = recorded.unwrap_or(nothing);
-    let why = match open(checkpoint.position) {
+    let why = match open(checkpoint) {
         Ok(derived) if derived.as_of(checkpoint.position) == checkpoint => {
             return Ok((derived, checkpoint.position));
         }
@@ -146,13 +169,13 @@ pub(crate) fn recover_derived(
         Err(e @ StoreError::Io { .. }) => return Err(e),
         Err(e) => e.to_string(),
     };
-    tracing::warn!("making ConsumeQueues and IndexFiles again from the log: {why}");
+    tracing::warn!("making what is derived from the log again: {why}");
     // First of all: should this be interrupted, what it leaves must not pass for what was recorded.
     nothing.write(disk, &path)?;
-    for folder in ["consumequeue", "index"].map(|name| dir.join(name)) {
+    for folder in ["consumequeue", "index", timer_index::DIRECTORY].map(|name| dir.join(name)) {
         disk.remove_all(&folder).map_err(StoreError::io("remove", &folder))?;
     }
-    Ok((open(nothing.position)?, nothing.position))
+    Ok((open(nothing)?, nothing.position))
 }
 
 #[cfg(test)]
@@ -163,13 +186,14 @@ mod tests {
     use crate::index_file::IndexShape;
     use crate::marks::{EntryId, MarksFile};
     use crate::recovery::open_log;
-    use crate::{FrameKind, NewEntry, OsDisk};
+    use crate::{FrameKind, NewEntry, OsDisk, TimerEntry};
 
-    fn open_derived(dir: &Path, limit: u64) -> Result<(ConsumeQueues, IndexFiles), StoreError> {
+    fn open_derived(dir: &Path, limit: u64, first_slot: u64) -> Result<Opened, StoreError> {
         let disk: Arc<dyn Disk> = Arc::new(OsDisk);
         let queues = ConsumeQueues::open(disk.clone(), dir, 100)?;
         queues.recover_all(limit)?;
-        Ok((queues, IndexFiles::open(disk, dir, IndexShape { slots: 8, entries: 100 }, limit)?))
+        let index = IndexFiles::open(disk.clone(), dir, IndexShape { slots: 8, entries: 100 }, limit)?;
+        Ok((queues, index, TimerIndex::open(disk, dir, limit, first_slot)?))
     }
 
     /// Publishes messages that would stand at these physical offsets.
@@ -179,6 +203,8 @@ mod tests {
             queue.append(queue.max_offset(), Unit { physical_offset, size: 1, tags_code: 0 }).unwrap();
             queue.publish().unwrap();
             derived.index.put("topic", "key", physical_offset, 0).unwrap();
+            let due_ms = physical_offset as i64 * 2_000;
+            derived.timers.put(TimerEntry { due_ms, queue_offset: 0, physical_offset, size: 1 }).unwrap();
         }
     }
 
@@ -199,11 +225,13 @@ mod tests {
         let flusher = Flusher::new(log.clone(), marks_file, marks, FlushMode::Async, Box::new(|_| ()));
         let flusher = Arc::new(flusher);
         let (derived, position) =
-            recover_derived(&*disk, dir, &log, |limit| open_derived(dir, limit)).unwrap();
+            recover_derived(&*disk, dir, &log, |limit, slot| open_derived(dir, limit, slot)).unwrap();
         assert_eq!(position, 0);
 
         let mut checkpoints = Checkpoints::new(derived.clone(), flusher.clone(), disk.clone(), dir);
         publish(&derived, 1..50);
+        // What is due in the first minute, 29 messages, is not needed any more.
+        derived.timers.drop_before(60_000);
         checkpoints.begin(50).unwrap();
         publish(&derived, 50..90);
         checkpoints.wait().unwrap();
@@ -211,18 +239,18 @@ mod tests {
         // The log is durable as far as the checkpoint goes, whatever the mode.
         assert_eq!(flusher.flushed(), log.end());
         let recorded = Checkpoint::read(&*disk, &dir.join(FILE)).unwrap();
-        assert_eq!(recorded, Some(Checkpoint { position: 50, units: 49, index_entries: 49 }));
+        let expected = Checkpoint { position: 50, units: 49, index_entries: 49, timer_slot: 1, timers: 20 };
+        assert_eq!(recorded, Some(expected));
+        assert!(!dir.join("timer").join(format!("{:020}", 0)).exists());
 
         drop((derived, checkpoints));
         let (derived, position) =
-            recover_derived(&*disk, dir, &log, |limit| open_derived(dir, limit)).unwrap();
+            recover_derived(&*disk, dir, &log, |limit, slot| open_derived(dir, limit, slot)).unwrap();
         assert_eq!((position, derived.queues.max_offset("topic", 0)), (50, 49));
         // A checkpoint behind the log's end counts for nothing.
-        Checkpoint { position: log.end() + 1, units: 49, index_entries: 49 }
-            .write(&*disk, &dir.join(FILE))
-            .unwrap();
+        Checkpoint { position: log.end() + 1, ..expected }.write(&*disk, &dir.join(FILE)).unwrap();
         let (derived, position) =
-            recover_derived(&*disk, dir, &log, |limit| open_derived(dir, limit)).unwrap();
+            recover_derived(&*disk, dir, &log, |limit, slot| open_derived(dir, limit, slot)).unwrap();
         assert_eq!((position, derived.queues.max_offset("topic", 0)), (0, 0));
     }
 }

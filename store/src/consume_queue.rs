@@ -41,7 +41,7 @@ pub struct Unit {
     pub physical_offset: u64,
     /// Bytes of its record; from 1 to 2^31 - 1. A size of 0 marks a place where no unit is.
     pub size: u32,
-    /// Hash of its tags (or its delivery time, in the schedule topic).
+    /// Hash of its tags; in the timers' queue, when it is due in ms since 1970.
     pub tags_code: i64,
 }
 

@@ -11,6 +11,7 @@
 //! | `reput` | follows the committed log and fills what is derived from it |
 //! | [`ConsumeQueue`] | a queue of a topic: where its messages are in the log |
 //! | [`IndexFiles`] | messages by key and time |
+//! | `timer_index` | messages with a time of their own, by that time |
 //! | [`Store`] | all of it together |
 //! | [`Disk`] | what all of it asks of a disk; [`OsDisk`] is the real one, and the only place with `unsafe` |
 //!
@@ -37,6 +38,7 @@ mod reput;
 mod scrub;
 mod segment;
 mod store;
+mod timer_index;
 mod walk;
 mod zero_ahead;
 
@@ -57,4 +59,5 @@ pub use queue_offsets::{Placed, QUEUE_ID_MAX};
 pub use reput::{Arrival, ArrivalListener};
 pub use segment::LogSlice;
 pub use store::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Store, StoreOptions};
+pub use timer_index::TimerEntry;
 pub use walk::{LogFrame, Walk};

@@ -1,4 +1,4 @@
-//! Reput: follows the committed log and fills ConsumeQueues and IndexFiles.
+//! Reput: follows the committed log and fills ConsumeQueues, IndexFiles and the timer index.
 //!
 //! *Invariant 4*: they hold committed messages only, and are derived: whatever is missing is made again from the log.
 //! How far they are durable is recorded from time to time, see `checkpoint.rs`.
@@ -14,6 +14,8 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use raftmq_message::hash::tags_code;
 use raftmq_message::properties;
 use raftmq_message::record::{RecordView, sys_flag};
+use raftmq_message::timer;
+use raftmq_message::topic::TIMER_TOPIC;
 
 use crate::checkpoint::{Checkpoints, Derived};
 use crate::commit_log::CommitLog;
@@ -21,6 +23,7 @@ use crate::consume_queue::{ConsumeQueue, Unit};
 use crate::consume_queues::ConsumeQueues;
 use crate::error::StoreError;
 use crate::frame::FrameKind;
+use crate::timer_index::TimerEntry;
 
 /// Log dispatched before consumers see it, in bytes: bounds the time a new message waits behind a backlog.
 const BATCH_BYTES: u64 = 1 << 20;
@@ -36,7 +39,7 @@ pub struct Arrival {
     pub queue_id: u32,
     /// The queue's offset after it: the next to be written.
     pub max_offset: u64,
-    /// Tags code of the last message.
+    /// Tags code of the last message; when it is due, in the timers' queue.
     pub tags_code: i64,
     /// When the last message was stored, in ms since the epoch.
     pub store_timestamp_ms: i64,
@@ -227,13 +230,19 @@ impl Reput {
 
     fn dispatch_record(&self, record: &RecordView<'_>, touched: &mut Touched) -> Result<(), StoreError> {
         let properties = Indexed::of(record.properties());
-        let tags_code = properties.tags.map_or(0, tags_code);
+        let queue_id = record.queue_id() as u32;
+        let due_ms =
+            (record.topic() == TIMER_TOPIC && queue_id == 0).then(|| timer::due_ms(record.properties()));
+        let tags_code = due_ms.unwrap_or_else(|| properties.tags.map_or(0, tags_code));
         let unit = Unit {
             physical_offset: record.physical_offset() as u64,
             size: record.total_size() as u32,
             tags_code,
         };
-        let queue_id = record.queue_id() as u32;
+        if let Some(due_ms) = due_ms {
+            let (queue_offset, Unit { physical_offset, size, .. }) = (record.queue_offset() as u64, unit);
+            self.derived.timers.put(TimerEntry { due_ms, queue_offset, physical_offset, size })?;
+        }
         let queue = touched.queue(&self.derived.queues, record.topic(), queue_id)?;
         queue.queue.append(record.queue_offset() as u64, unit)?;
         queue.tags_code = tags_code;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use raftmq_message::record::RecordView;
 
-use crate::checkpoint::{Checkpoints, Derived, recover_derived};
+use crate::checkpoint::{Checkpoints, Derived, Opened, recover_derived};
 use crate::commit_log::{Appended, CommitLog, NewEntry};
 use crate::consume_queue::{ConsumeQueue, DEFAULT_UNITS_PER_FILE};
 use crate::consume_queues::ConsumeQueues;
@@ -26,6 +26,7 @@ use crate::recovery::open_log;
 use crate::reput::{ArrivalListener, Reput, Stop};
 use crate::scrub::Scrub;
 use crate::segment::LogSlice;
+use crate::timer_index::{TimerEntry, TimerIndex};
 
 /// The smallest segment: room for a few of the smallest entries. Only tests use anything so small.
 pub const SEGMENT_BYTES_MIN: u64 = 64 * 1024;
@@ -120,7 +121,7 @@ impl Store {
         flusher.begin()?;
 
         let (derived, dispatched) =
-            recover_derived(&*disk, &dir, &log, |limit| open_derived(&disk, &dir, limit))?;
+            recover_derived(&*disk, &dir, &log, |limit, slot| open_derived(&disk, &dir, limit, slot))?;
         seed_offsets(&log, &derived.queues, dispatched)?;
         let checkpoints = Checkpoints::new(derived.clone(), flusher.clone(), disk.clone(), &dir);
         let store = Self {
@@ -295,6 +296,29 @@ impl Store {
         self.derived.index.query(topic, key, begin_ms, end_ms, max)
     }
 
+    /// Messages with a time of their own: the first `max`, in order, of those behind (due, queue offset) `after` that are
+    /// due at `until_ms` or before and whose queue offset is below `below_offset`. Reads through the minutes in question.
+    pub fn timers_due(
+        &self,
+        after: (i64, u64),
+        until_ms: i64,
+        below_offset: u64,
+        max: usize,
+    ) -> Result<Vec<TimerEntry>, StoreError> {
+        self.derived.timers.due(after, until_ms, below_offset, max)
+    }
+
+    /// When the first such message may be due that is due in the minute of `due_ms` or in a later one.
+    pub fn next_timer_slot_ms(&self, due_ms: i64) -> Option<i64> {
+        self.derived.timers.next_slot_ms(due_ms)
+    }
+
+    /// Messages with a time before `due_ms` are not asked for any more. Whole minutes of them are removed with the next
+    /// checkpoint.
+    pub fn drop_timers_before(&self, due_ms: i64) {
+        self.derived.timers.drop_before(due_ms);
+    }
+
     /// Stops the threads, makes everything durable and marks a clean stop. Nothing is appended any more. The directory
     /// may be opened again afterwards. A second call does nothing.
     pub fn close(&self) -> Result<(), StoreError> {
@@ -351,15 +375,12 @@ fn check_segment_bytes(segment_bytes: u64) -> Result<(), StoreError> {
     )))
 }
 
-/// Opens what is derived from the log as it was at `limit`.
-fn open_derived(
-    disk: &Arc<dyn Disk>,
-    dir: &Path,
-    limit: u64,
-) -> Result<(ConsumeQueues, IndexFiles), StoreError> {
+/// Opens what is derived from the log as it was at `limit`, without what the timer index has before a slot.
+fn open_derived(disk: &Arc<dyn Disk>, dir: &Path, limit: u64, first_slot: u64) -> Result<Opened, StoreError> {
     let queues = ConsumeQueues::open(disk.clone(), dir, DEFAULT_UNITS_PER_FILE)?;
     queues.recover_all(limit)?;
-    Ok((queues, IndexFiles::open(disk.clone(), dir, IndexShape::default(), limit)?))
+    let index = IndexFiles::open(disk.clone(), dir, IndexShape::default(), limit)?;
+    Ok((queues, index, TimerIndex::open(disk.clone(), dir, limit, first_slot)?))
 }
 
 /// Sets the next queue offsets at the log's end: what the ConsumeQueues hold, and what stands in the log behind it.

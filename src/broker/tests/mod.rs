@@ -26,6 +26,7 @@ use tokio::time::timeout;
 
 use super::*;
 
+mod delay;
 mod followers;
 mod groups;
 mod pull;
@@ -150,7 +151,7 @@ struct Fixture {
     broker: Broker,
     group: Group,
     registrations: Registrations,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 fn free_address() -> SocketAddr {
@@ -187,6 +188,7 @@ fn broker_config(group: &Group) -> BrokerConfig {
         namesrv: Vec::new(),
         auto_create_topic: true,
         auto_create_group: true,
+        delay_levels: DelayLevels::default(),
         limits: Limits::default(),
     }
 }
@@ -202,15 +204,31 @@ impl Fixture {
 
     /// A group of one member that leads, and a broker that has told its name servers so. One name server is down.
     async fn start_configured(configure: impl FnOnce(&mut BrokerConfig)) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let members = [Member { id: 1, raft: free_address() }];
-        let group = Group::start(group_config(1, &members, dir.path())).await.unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), free_address(), configure).await
+    }
+
+    /// Stops, and starts again with what is stored.
+    async fn restart(self) -> Self {
+        let Self { broker, group, dir, .. } = self;
+        broker.shutdown().await;
+        group.shutdown().await;
+        let raft = group.config().members[0].raft;
+        drop((broker, group));
+        Self::start_in(dir, raft, |_| ()).await
+    }
+
+    async fn start_in(
+        dir: tempfile::TempDir,
+        raft: SocketAddr,
+        configure: impl FnOnce(&mut BrokerConfig),
+    ) -> Self {
+        let group = Group::start(group_config(1, &[Member { id: 1, raft }], dir.path())).await.unwrap();
         let (name_server, registrations) = name_server().await;
         let namesrv = vec![free_address().to_string(), name_server];
         let mut config = BrokerConfig { namesrv, ..broker_config(&group) };
         configure(&mut config);
         let broker = super::start(config, group.clone()).await.unwrap();
-        let fixture = Self { broker, group, registrations, _dir: dir };
+        let fixture = Self { broker, group, registrations, dir };
         fixture.until(|f| f.registered_topics().contains(&"C1_REPLY_TOPIC".to_owned())).await;
         fixture
     }

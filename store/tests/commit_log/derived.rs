@@ -1,19 +1,22 @@
 //! ConsumeQueues and IndexFiles follow the committed log, and are made again from it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
+use raftmq_message::topic::TIMER_TOPIC;
 use raftmq_store::{FrameKind, Store};
 
 use crate::support::{Message, SOON, append_pieces, content, id, open, records, temp_dir};
 
-/// Appends and commits entries of three messages each, on two queues.
+/// Appends and commits entries of four messages each, on two queues and with a time of its own.
 fn fill(store: &Store, from: u64, count: u64) {
     let mut end = 0;
     for index in from..from + count {
         let message = |queue, n: u32| Message::new("topic", queue, &format!("key-{index}-{n}"), 500);
-        let messages = [message(0, 0), message(1, 1), message(0, 2)];
+        let timer = Message::new(TIMER_TOPIC, 0, &format!("timer-{index}"), 50);
+        let messages = [message(0, 0), message(1, 1), message(0, 2), timer];
         end =
             append_pieces(store, id(1, index), FrameKind::Messages, &mut [records(&messages)]).unwrap().0.end;
     }
@@ -22,12 +25,16 @@ fn fill(store: &Store, from: u64, count: u64) {
 }
 
 fn derived(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    [content(&dir.join("consumequeue")), content(&dir.join("index"))].concat()
+    [content(&dir.join("consumequeue")), content(&dir.join("index")), content(&dir.join("timer"))].concat()
 }
 
 fn assert_complete(store: &Store, entries: u64) {
     assert_eq!(store.queue("topic", 0).unwrap().max_offset(), 2 * entries);
     assert_eq!(store.queue("topic", 1).unwrap().max_offset(), entries);
+    let timers = store.timers_due((i64::MIN, 0), i64::MAX, u64::MAX, 1000).unwrap();
+    assert!(timers.is_sorted());
+    let offsets: BTreeSet<_> = timers.iter().map(|timer| timer.queue_offset).collect();
+    assert_eq!((timers.len() as u64, offsets), (entries, (0..entries).collect()));
     for index in 0..entries {
         let found = store.query_index("topic", &format!("key-{index}-1"), 0, i64::MAX, 9).unwrap();
         let unit = store.queue("topic", 1).unwrap().get(index).unwrap();
@@ -48,12 +55,14 @@ fn whatever_is_deleted_is_made_again_the_same() {
     store.close().unwrap();
     drop(store);
     let before = derived(dir.path());
-    assert_eq!(before.len(), 3);
+    assert_eq!(before.len(), 3 + 1 + 5);
     for deleted in [
         vec!["consumequeue"],
         vec!["index"],
         vec!["consumequeue", "index"],
         vec!["consumequeue/topic/1"],
+        vec!["timer"],
+        vec!["timer/00000000000000000003"],
         vec!["dispatched"],
         vec!["dispatched", "index"],
     ] {
@@ -79,7 +88,7 @@ fn damage_in_what_is_derived_is_repaired() {
     let before = derived(dir.path());
     for (path, _) in &before {
         // In the middle of what is used; past the slots in an index file.
-        let at = if path.starts_with(dir.path().join("index")) { 40 + (1 << 18) * 4 + 20 * 30 } else { 400 };
+        let at = if path.starts_with(dir.path().join("index")) { 40 + (1 << 18) * 4 + 20 * 30 } else { 160 };
         let mut bytes = fs::read(path).unwrap();
         bytes[at..at + 20].fill(0);
         fs::write(path, bytes).unwrap();

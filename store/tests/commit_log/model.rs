@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use raftmq_message::RecordIter;
-use raftmq_store::{EntryId, FrameKind, Placed, Store, Unit};
+use raftmq_message::topic::TIMER_TOPIC;
+use raftmq_store::{EntryId, FrameKind, Placed, Store, TimerEntry, Unit};
 
 use crate::support::{HEADER, Message, SEGMENT, SOON, frames};
 
@@ -25,6 +26,8 @@ pub(crate) struct Model {
     pub(crate) entries: Vec<Entry>,
     /// How many of them are committed.
     pub(crate) committed: usize,
+    /// What is due before is not asked for any more.
+    pub(crate) timers_from_ms: i64,
 }
 
 type Queue = (String, i32);
@@ -77,7 +80,8 @@ impl Model {
             let mut physical_offset = start + HEADER + entry.command.len() as u64;
             for message in &entry.messages {
                 let size = crate::support::records(std::slice::from_ref(message)).len() as u32;
-                let unit = Unit { physical_offset, size, tags_code: raftmq_message::hash::tags_code("TagA") };
+                let tags_code = message.due_ms().unwrap_or_else(|| raftmq_message::hash::tags_code("TagA"));
+                let unit = Unit { physical_offset, size, tags_code };
                 derived.queues.entry((message.topic.clone(), message.queue_id)).or_default().push(unit);
                 derived.keys.push((message.topic.clone(), message.key.clone(), physical_offset));
                 physical_offset += u64::from(size);
@@ -142,12 +146,25 @@ impl Model {
             let record = store.record(unit.physical_offset, unit.size).unwrap();
             assert_eq!(&store.record_at(unit.physical_offset).unwrap()[..], &record[..]);
         }
-        let all_queues: usize = ["topic", "other", "third"]
+        let all_queues: usize = ["topic", "other", TIMER_TOPIC]
             .iter()
             .flat_map(|topic| (0..4).filter_map(|id| store.queue(topic, id)))
             .filter(|queue| queue.max_offset() > 0)
             .count();
         assert_eq!(all_queues, queues.len());
+        let mut timers: Vec<_> = (0..)
+            .zip(queues.get(&(TIMER_TOPIC.to_owned(), 0)).into_iter().flatten())
+            .map(|(queue_offset, Unit { physical_offset, size, tags_code })| TimerEntry {
+                due_ms: *tags_code,
+                queue_offset,
+                physical_offset: *physical_offset,
+                size: *size,
+            })
+            .collect();
+        timers.retain(|timer| timer.due_ms >= self.timers_from_ms);
+        timers.sort();
+        let after = (self.timers_from_ms - 1, u64::MAX);
+        assert_eq!(store.timers_due(after, i64::MAX, u64::MAX, 1000).unwrap(), timers);
         for (topic, key, physical_offset) in keys.iter().rev().take(5) {
             let found = store.query_index(topic, key, 0, i64::MAX, 100).unwrap();
             assert!(found.contains(physical_offset), "{key} at {physical_offset}, found {found:?}");

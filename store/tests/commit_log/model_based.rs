@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use proptest::prelude::*;
+use raftmq_message::topic::TIMER_TOPIC;
 use raftmq_store::{FrameKind, Store, StoreError};
 
 use crate::model::{Entry, Model};
@@ -23,13 +24,15 @@ pub(crate) enum Op {
     Commit(usize),
     /// Removes so many, committed ones excepted.
     Truncate(usize),
+    /// Drops messages with a time before.
+    DropTimers(i64),
     /// Brings the follower's log to the leader's.
     Replicate,
     Close,
     Kill,
 }
 
-const TOPICS: [&str; 3] = ["topic", "other", "third"];
+const TOPICS: [&str; 3] = ["topic", "other", TIMER_TOPIC];
 
 fn messages() -> impl Strategy<Value = Vec<(usize, i32, usize)>> {
     proptest::collection::vec((0..3usize, 0..4i32, prop_oneof![4 => 0..300usize, 1 => 0..4500usize]), 1..12)
@@ -46,6 +49,7 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::NewTerm),
         3 => (1..6usize).prop_map(Op::Commit),
         3 => (1..6usize).prop_map(Op::Truncate),
+        1 => (0..200_000i64).prop_map(Op::DropTimers),
         2 => Just(Op::Replicate),
         1 => Just(Op::Close),
         1 => Just(Op::Kill),
@@ -133,6 +137,10 @@ impl Member {
                 let keep = self.model.entries.len().saturating_sub(*less).max(self.model.committed);
                 self.store().truncate_after((keep as u64).checked_sub(1)).unwrap();
                 self.model.entries.truncate(keep);
+            }
+            Op::DropTimers(before_ms) => {
+                self.model.timers_from_ms = self.model.timers_from_ms.max(*before_ms);
+                self.store().drop_timers_before(*before_ms);
             }
             Op::Replicate | Op::Close | Op::Kill => {}
         }

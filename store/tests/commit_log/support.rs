@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use raftmq_message::RecordParts;
+use raftmq_message::topic::TIMER_TOPIC;
 use raftmq_store::{
     Appended, Disk, EntryId, FlushMode, FrameKind, Identity, LogFrame, NewEntry, OsDisk, Placed, Store,
     StoreError, StoreOptions,
@@ -62,8 +63,17 @@ impl Message {
         Self { topic: topic.into(), queue_id, key: key.into(), body: vec![b'b'; body_len] }
     }
 
+    /// When it is due, if it is one of those with a time of their own: in one of five minutes.
+    pub(crate) fn due_ms(&self) -> Option<i64> {
+        let serial: i64 = self.key.rsplit('-').next()?.parse().ok()?;
+        (self.topic == TIMER_TOPIC && self.queue_id == 0).then_some(serial * 7_001 % 300_000)
+    }
+
     pub(crate) fn encode(&self, out: &mut BytesMut) {
-        let properties = format!("UNIQ_KEY\u{1}{}\u{2}TAGS\u{1}TagA\u{2}", self.key);
+        let mut properties = format!("UNIQ_KEY\u{1}{}\u{2}TAGS\u{1}TagA\u{2}", self.key);
+        if let Some(due_ms) = self.due_ms() {
+            raftmq_message::properties::append(&mut properties, "TIMER_OUT_MS", &due_ms.to_string());
+        }
         let host = "127.0.0.1:10911".parse().unwrap();
         let parts = RecordParts {
             topic: &self.topic,

@@ -1,0 +1,482 @@
+//! The timer index: which messages with a time of their own are due when.
+//!
+//! A slot for each minute in which messages are due: a directory `timer/<minute in 20 digits>/`, in it files of entries in
+//! the order of the log. The order within a minute is found by whoever reads it, with memory for what is asked for only.
+//! It is derived from the log; the reput thread is the one that adds. What it adds is found at once and held back until
+//! there is enough to write, or until a checkpoint: messages of one batch may belong to thousands of minutes.
+//!
+//! An entry is 32 bytes, all big-endian, and lies within one sector, so a crash leaves it as a whole or not at all:
+//!
+//! | at | size | field |
+//! |---|---|---|
+//! | 0 | 8 | physical offset of the record |
+//! | 8 | 8 | when it is due, in ms since 1970 |
+//! | 16 | 8 | its queue offset |
+//! | 24 | 4 | bytes of the record |
+//! | 28 | 4 | CRC-32C of the bytes before |
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::disk::{Disk, data_end};
+use crate::error::StoreError;
+use crate::mapped_file_queue::{FileAt, MappedFileQueue, list_by_offset, offset_name};
+
+/// The directory below that of the store.
+pub(crate) const DIRECTORY: &str = "timer";
+/// Bytes of an entry.
+const ENTRY_SIZE: usize = 32;
+const ENTRY: u64 = ENTRY_SIZE as u64;
+/// What a slot covers. Some 4,300 of them hold the three days that clients can ask for.
+const SLOT_MS: i64 = 60_000;
+/// The last slot, which holds whatever is due later: names stay sensible, whatever a record says. The year 10136.
+const LAST_SLOT: u64 = u32::MAX as u64;
+/// Entries in a file of a slot, 2 MiB. Files are sparse, so a slot with few entries takes little.
+const ENTRIES_PER_FILE: u64 = 65_536;
+/// Entries that one slot holds back before they are written.
+const SLOT_PENDING_MAX: usize = 4096;
+/// Entries that all slots together hold back, some 2 MiB.
+const PENDING_MAX: usize = 65_536;
+
+/// A message with a time of its own. The order is that of delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TimerEntry {
+    /// When it is due, in ms since 1970.
+    pub due_ms: i64,
+    /// Its place in the timers' queue; tells apart what is due at the same time.
+    pub queue_offset: u64,
+    /// Where its record is.
+    pub physical_offset: u64,
+    /// Bytes of its record.
+    pub size: u32,
+}
+
+impl TimerEntry {
+    fn encode(&self) -> [u8; ENTRY_SIZE] {
+        let mut bytes = [0; ENTRY_SIZE];
+        bytes[..8].copy_from_slice(&self.physical_offset.to_be_bytes());
+        bytes[8..16].copy_from_slice(&self.due_ms.to_be_bytes());
+        bytes[16..24].copy_from_slice(&self.queue_offset.to_be_bytes());
+        bytes[24..28].copy_from_slice(&self.size.to_be_bytes());
+        let checksum = crc32c::crc32c(&bytes[..28]);
+        bytes[28..].copy_from_slice(&checksum.to_be_bytes());
+        bytes
+    }
+
+    /// `None` where no entry, or not a whole one, stands.
+    fn decode(bytes: &[u8; ENTRY_SIZE]) -> Option<Self> {
+        let [content @ .., c0, c1, c2, c3] = bytes;
+        if crc32c::crc32c(content) != u32::from_be_bytes([*c0, *c1, *c2, *c3]) {
+            return None;
+        }
+        let [physical_offset, due_ms, queue_offset, [s0, s1, s2, s3, ..]] = bytes.as_chunks::<8>().0 else {
+            return None;
+        };
+        Some(Self {
+            physical_offset: u64::from_be_bytes(*physical_offset),
+            due_ms: i64::from_be_bytes(*due_ms),
+            queue_offset: u64::from_be_bytes(*queue_offset),
+            size: u32::from_be_bytes([*s0, *s1, *s2, *s3]),
+        })
+    }
+
+    fn slot(&self) -> u64 {
+        slot_of(self.due_ms)
+    }
+}
+
+/// The slot of what is due then. It grows with the time, so whatever is due in an earlier slot is due earlier.
+fn slot_of(due_ms: i64) -> u64 {
+    // Not negative.
+    ((due_ms.max(0) / SLOT_MS) as u64).min(LAST_SLOT)
+}
+
+/// When the first message of a slot may be due.
+fn slot_start_ms(slot: u64) -> i64 {
+    // Slots have 32 bits.
+    if slot == 0 { i64::MIN } else { slot as i64 * SLOT_MS }
+}
+
+/// All slots.
+#[derive(Debug)]
+pub(crate) struct TimerIndex {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    entries_per_file: u64,
+    state: Mutex<State>,
+    /// Held by who writes entries to files.
+    writing: Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Invariant: none is empty.
+    slots: BTreeMap<u64, Slot>,
+    /// Slots before this one are not needed any more.
+    first_slot: u64,
+    /// Entries that are held back, over all slots.
+    pending: usize,
+}
+
+/// What is due in one minute: `written` entries in files, then those that are held back.
+#[derive(Debug)]
+struct Slot {
+    files: Arc<MappedFileQueue>,
+    written: u64,
+    /// Entries that are durable.
+    synced: u64,
+    pending: Vec<TimerEntry>,
+    last_physical: u64,
+}
+
+impl TimerIndex {
+    /// Opens the index below `store_dir` as it was at `physical_limit`: later entries are removed durably, and so are
+    /// the slots before `first_slot`. Everything else below the limit has to have been flushed; what lies above may be
+    /// torn.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] for files that are not those of an index: the directory is to be removed and rebuilt
+    /// from the log; the disk refused.
+    pub(crate) fn open(
+        disk: Arc<dyn Disk>,
+        store_dir: &Path,
+        physical_limit: u64,
+        first_slot: u64,
+    ) -> Result<Self, StoreError> {
+        Self::open_with(disk, store_dir, physical_limit, first_slot, ENTRIES_PER_FILE)
+    }
+
+    fn open_with(
+        disk: Arc<dyn Disk>,
+        store_dir: &Path,
+        physical_limit: u64,
+        first_slot: u64,
+        entries_per_file: u64,
+    ) -> Result<Self, StoreError> {
+        let index = Self {
+            disk,
+            dir: store_dir.join(DIRECTORY),
+            entries_per_file,
+            state: Mutex::new(State { first_slot, ..State::default() }),
+            writing: Mutex::default(),
+        };
+        for (slot, dir) in list_by_offset(&*index.disk, &index.dir)? {
+            let recovered = if slot < first_slot { None } else { index.recover(slot, physical_limit)? };
+            match recovered {
+                Some(recovered) => drop(index.state.lock().slots.insert(slot, recovered)),
+                None => index.disk.remove_all(&dir).map_err(StoreError::io("remove", &dir))?,
+            }
+        }
+        Ok(index)
+    }
+
+    /// The slot with its entries below the limit; `None` where it has none.
+    fn recover(&self, slot: u64, limit: u64) -> Result<Option<Slot>, StoreError> {
+        let files = self.files_of(slot)?;
+        let starts = files.starts();
+        if starts.first().is_some_and(|first| *first != 0) {
+            return Err(corrupt(&self.dir_of(slot), 0, "its first file is missing".to_owned()));
+        }
+        let (mut written, mut last_physical) = (0, 0);
+        for start in starts {
+            // Behind a file that is not full nothing counts.
+            let Some(FileAt { file, .. }) = files.file_at(start)?.filter(|_| start == written * ENTRY) else {
+                break;
+            };
+            for bytes in file.bytes().as_chunks().0 {
+                let continues = |entry: &TimerEntry| {
+                    entry.slot() == slot
+                        && entry.physical_offset < limit
+                        && (written == 0 || entry.physical_offset > last_physical)
+                };
+                let Some(entry) = TimerEntry::decode(bytes).filter(continues) else { break };
+                (written, last_physical) = (written + 1, entry.physical_offset);
+            }
+        }
+        if written > 0 {
+            // A file that is used in part stays.
+            files.remove_from((written * ENTRY).next_multiple_of(files.file_len()))?;
+            clear_from(&files, written * ENTRY)?;
+            files.close_files();
+        }
+        let slot = Slot { files, written, synced: written, pending: Vec::new(), last_physical };
+        Ok((written > 0).then_some(slot))
+    }
+
+    fn files_of(&self, slot: u64) -> Result<Arc<MappedFileQueue>, StoreError> {
+        let len = self.entries_per_file * ENTRY;
+        // As few as can be are kept open, and none between two uses: there may be thousands of slots.
+        MappedFileQueue::open(self.disk.clone(), &self.dir_of(slot), len, 1).map(Arc::new)
+    }
+
+    fn dir_of(&self, slot: u64) -> PathBuf {
+        self.dir.join(offset_name(slot))
+    }
+
+    /// Adds an entry, which is found at once. For the reput thread only.
+    ///
+    /// # Errors
+    /// [`StoreError::Divergence`] where the message does not lie behind the last one of its minute in the log; the disk
+    /// refused.
+    pub(crate) fn put(&self, entry: TimerEntry) -> Result<(), StoreError> {
+        let id = entry.slot();
+        let (in_slot, in_all) = {
+            let mut state = self.state.lock();
+            if id < state.first_slot {
+                return Ok(());
+            }
+            let slot = match state.slots.get_mut(&id) {
+                Some(slot) => slot,
+                None => {
+                    let (files, pending) = (self.files_of(id)?, Vec::new());
+                    let new = Slot { files, written: 0, synced: 0, pending, last_physical: 0 };
+                    state.slots.entry(id).or_insert(new)
+                }
+            };
+            if entry.physical_offset <= slot.last_physical && slot.len() > 0 {
+                let (dir, last) = (self.dir_of(id), slot.last_physical);
+                return Err(StoreError::Divergence(format!(
+                    "{}: {entry:?}, after a message at {last}",
+                    dir.display()
+                )));
+            }
+            slot.last_physical = entry.physical_offset;
+            slot.pending.push(entry);
+            let in_slot = slot.pending.len();
+            state.pending += 1;
+            (in_slot, state.pending)
+        };
+        if in_all >= PENDING_MAX {
+            return self.slots().into_iter().try_for_each(|id| self.write_out(id));
+        }
+        if in_slot >= SLOT_PENDING_MAX { self.write_out(id) } else { Ok(()) }
+    }
+
+    fn slots(&self) -> Vec<u64> {
+        self.state.lock().slots.keys().copied().collect()
+    }
+
+    /// Writes what a slot holds back to its files.
+    fn write_out(&self, id: u64) -> Result<(), StoreError> {
+        let _writing = self.writing.lock();
+        let (files, written, entries) = {
+            let state = self.state.lock();
+            let Some(slot) = state.slots.get(&id).filter(|slot| !slot.pending.is_empty()) else {
+                return Ok(());
+            };
+            (slot.files.clone(), slot.written, slot.pending.clone())
+        };
+        let bytes: Vec<u8> = entries.iter().flat_map(TimerEntry::encode).collect();
+        write_at(&files, written * ENTRY, &bytes)?;
+        files.close_files();
+        let mut state = self.state.lock();
+        // A slot that was removed in between is not needed any more.
+        let Some(slot) = state.slots.get_mut(&id) else { return Ok(()) };
+        slot.written += entries.len() as u64;
+        slot.pending = slot.pending.split_off(entries.len());
+        state.pending -= entries.len();
+        Ok(())
+    }
+
+    /// Returns when everything put before is durable; a checkpoint may be written then.
+    ///
+    /// # Errors
+    /// The disk refused.
+    pub(crate) fn flush(&self) -> Result<(), StoreError> {
+        for id in self.slots() {
+            self.write_out(id)?;
+            let unsynced = {
+                let state = self.state.lock();
+                let slot = state.slots.get(&id).filter(|slot| slot.synced < slot.written);
+                slot.map(|slot| (slot.files.clone(), slot.synced, slot.written))
+            };
+            let Some((files, synced, written)) = unsynced else { continue };
+            let mut position = synced * ENTRY;
+            while let Some(FileAt { start, file }) =
+                files.file_at(position)?.filter(|_| position < written * ENTRY)
+            {
+                file.sync().map_err(StoreError::io("sync", file.path()))?;
+                position = start + files.file_len();
+            }
+            files.close_files();
+            if let Some(slot) = self.state.lock().slots.get_mut(&id) {
+                slot.synced = written;
+            }
+        }
+        Ok(())
+    }
+
+    /// The first slot that is needed, and how many entries there are from it on.
+    pub(crate) fn held(&self) -> (u64, u64) {
+        let state = self.state.lock();
+        (state.first_slot, state.slots.range(state.first_slot..).map(|(_, slot)| slot.len()).sum())
+    }
+
+    /// What is due before is not needed any more. Slots wholly before it are removed with the next checkpoint.
+    pub(crate) fn drop_before(&self, due_ms: i64) {
+        let mut state = self.state.lock();
+        state.first_slot = state.first_slot.max(slot_of(due_ms));
+    }
+
+    /// Removes the slots before `first_slot`. A checkpoint that does not count them comes first.
+    ///
+    /// # Errors
+    /// The disk refused.
+    pub(crate) fn remove_before(&self, first_slot: u64) -> Result<(), StoreError> {
+        let _writing = self.writing.lock();
+        let removed = {
+            let mut state = self.state.lock();
+            let kept = state.slots.split_off(&first_slot);
+            let removed = std::mem::replace(&mut state.slots, kept);
+            state.pending -= removed.values().map(|slot| slot.pending.len()).sum::<usize>();
+            removed
+        };
+        for dir in removed.into_keys().map(|id| self.dir_of(id)) {
+            self.disk.remove_all(&dir).map_err(StoreError::io("remove", &dir))?;
+        }
+        Ok(())
+    }
+
+    /// The first `max` entries, in order, of those behind (due, queue offset) `after` that are due at `until_ms` or
+    /// before and whose queue offset is below `below_offset`. Reads the minutes in question through, and needs memory
+    /// for twice `max` entries.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] where entries are damaged; the disk refused.
+    pub(crate) fn due(
+        &self,
+        after: (i64, u64),
+        until_ms: i64,
+        below_offset: u64,
+        max: usize,
+    ) -> Result<Vec<TimerEntry>, StoreError> {
+        let mut wanted = Smallest { after, until_ms, below_offset, max, limit: None, found: Vec::new() };
+        let (mut from, last) = (slot_of(after.0), slot_of(until_ms));
+        while from <= last && wanted.found.len() < max {
+            let (id, files, written) = {
+                let state = self.state.lock();
+                let next = state.slots.range(from.max(state.first_slot)..).next();
+                let Some((id, slot)) = next.filter(|(id, _)| **id <= last) else { break };
+                slot.pending.iter().for_each(|entry| wanted.take(*entry));
+                (*id, slot.files.clone(), slot.written)
+            };
+            if let Err(e) = read(&files, written, |entry| wanted.take(entry))
+                && self.state.lock().first_slot <= id
+            {
+                return Err(e);
+            }
+            from = id + 1;
+        }
+        Ok(wanted.sorted())
+    }
+
+    /// When the first message may be due that is in the minute of `due_ms` or in a later one.
+    pub(crate) fn next_slot_ms(&self, due_ms: i64) -> Option<i64> {
+        let state = self.state.lock();
+        let from = slot_of(due_ms).max(state.first_slot);
+        state.slots.range(from..).next().map(|(slot, _)| slot_start_ms(*slot))
+    }
+}
+
+impl Slot {
+    fn len(&self) -> u64 {
+        self.written + self.pending.len() as u64
+    }
+}
+
+/// Keeps the smallest entries of those that are shown to it.
+struct Smallest {
+    after: (i64, u64),
+    until_ms: i64,
+    below_offset: u64,
+    max: usize,
+    /// The largest that may still be among them, once there are too many.
+    limit: Option<TimerEntry>,
+    found: Vec<TimerEntry>,
+}
+
+impl Smallest {
+    fn take(&mut self, entry: TimerEntry) {
+        let fits = (entry.due_ms, entry.queue_offset) > self.after
+            && entry.due_ms <= self.until_ms
+            && entry.queue_offset < self.below_offset
+            && self.limit.is_none_or(|limit| entry < limit);
+        if !fits {
+            return;
+        }
+        self.found.push(entry);
+        if self.found.len() >= self.max.saturating_mul(2) {
+            self.shorten();
+        }
+    }
+
+    fn shorten(&mut self) {
+        if self.found.len() > self.max {
+            let (_, limit, _) = self.found.select_nth_unstable(self.max - 1);
+            self.limit = Some(*limit);
+            self.found.truncate(self.max);
+        }
+    }
+
+    fn sorted(mut self) -> Vec<TimerEntry> {
+        self.shorten();
+        self.found.sort_unstable();
+        self.found
+    }
+}
+
+fn read(files: &MappedFileQueue, written: u64, mut take: impl FnMut(TimerEntry)) -> Result<(), StoreError> {
+    let mut at = 0;
+    while at < written {
+        let Some(FileAt { start, file }) = files.file_at(at * ENTRY)? else {
+            let what = format!("a file is missing at position {}", at * ENTRY);
+            return Err(corrupt(files.dir(), at * ENTRY, what));
+        };
+        let (entries, _) = file.bytes().as_chunks::<ENTRY_SIZE>();
+        for bytes in entries.iter().take((written - at) as usize) {
+            let damaged = || corrupt(file.path(), at * ENTRY - start, "a damaged entry".to_owned());
+            take(TimerEntry::decode(bytes).ok_or_else(damaged)?);
+            at += 1;
+        }
+    }
+    files.close_files();
+    Ok(())
+}
+
+fn write_at(files: &MappedFileQueue, mut position: u64, mut rest: &[u8]) -> Result<(), StoreError> {
+    while !rest.is_empty() {
+        let FileAt { start, file } = match files.file_at(position)? {
+            Some(file) => file,
+            None => files.push(position)?,
+        };
+        let within = position - start;
+        let room = usize::try_from(file.len() - within).unwrap_or(usize::MAX);
+        let (now, later) = rest.split_at(rest.len().min(room));
+        file.write_at(within, now).map_err(StoreError::io("write", file.path()))?;
+        position += now.len() as u64;
+        rest = later;
+    }
+    Ok(())
+}
+
+/// Zeroes what stands behind `position` in its file, durably.
+fn clear_from(files: &MappedFileQueue, position: u64) -> Result<(), StoreError> {
+    let Some(FileAt { start, file }) = files.file_at(position)? else { return Ok(()) };
+    let from = position - start;
+    let Some(end) = data_end(&*file, from).map_err(StoreError::io("read", file.path()))? else {
+        return Ok(());
+    };
+    file.write_at(from, &vec![0; (end - from) as usize]).map_err(StoreError::io("write", file.path()))?;
+    file.sync().map_err(StoreError::io("sync", file.path()))
+}
+
+fn corrupt(path: &Path, position: u64, what: String) -> StoreError {
+    let what = format!("{what}; remove the timer index to have it rebuilt");
+    StoreError::Corrupt { path: path.to_owned(), position, physical_offset: position, what }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,191 @@
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::FileExt;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::OsDisk;
+
+/// So that slots have several files.
+const PER_FILE: u64 = 5;
+const NO_LIMIT: u64 = u64::MAX;
+
+fn open(dir: &Path, limit: u64, first_slot: u64) -> Result<TimerIndex, StoreError> {
+    TimerIndex::open_with(Arc::new(OsDisk), dir, limit, first_slot, PER_FILE)
+}
+
+fn entry(due_ms: i64, queue_offset: u64) -> TimerEntry {
+    TimerEntry { due_ms, queue_offset, physical_offset: 100 + queue_offset * 10, size: 9 }
+}
+
+fn all(index: &TimerIndex) -> Vec<TimerEntry> {
+    index.due((i64::MIN, 0), i64::MAX, u64::MAX, 1 << 20).unwrap()
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// Messages that are due then, one after the other in the log.
+    Put(Vec<i64>),
+    Flush,
+    WriteOut,
+    /// Asks for what is due: after one of the entries, until then, below an offset, at most so many.
+    Due(u8, i64, u64, usize),
+    /// Drops what is before, makes a checkpoint and opens it again.
+    Drop(i64),
+    /// Closes, and opens as of this fraction of the log, in 256ths.
+    Restart(u8),
+}
+
+/// Some minutes, the ends of time, and the same time twice.
+fn due_ms() -> impl Strategy<Value = i64> {
+    prop_oneof![
+        8 => 0..6 * SLOT_MS,
+        2 => (0..4i64).prop_map(|minute| minute * SLOT_MS),
+        1 => Just(i64::MAX),
+        1 => Just(SLOT_MS * LAST_SLOT as i64),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => prop::collection::vec(due_ms(), 1..20).prop_map(Step::Put),
+        1 => Just(Step::Flush),
+        1 => Just(Step::WriteOut),
+        6 => (any::<u8>(), due_ms(), 0..80u64, 0..12usize).prop_map(|(a, u, b, m)| Step::Due(a, u, b, m)),
+        1 => (0..4 * SLOT_MS).prop_map(Step::Drop),
+        1 => any::<u8>().prop_map(Step::Restart),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn behaves_like_a_sorted_set(steps in prop::collection::vec(step(), 1..30)) {
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let mut index = open(dir.path(), NO_LIMIT, 0).unwrap();
+        let (mut model, mut next, mut first_slot) = (BTreeSet::new(), 0, 0);
+        for step in steps {
+            match step {
+                Step::Put(times) => for due_ms in times {
+                    index.put(entry(due_ms, next)).unwrap();
+                    if slot_of(due_ms) >= first_slot {
+                        model.insert(entry(due_ms, next));
+                    }
+                    next += 1;
+                },
+                Step::Flush => index.flush().unwrap(),
+                Step::WriteOut => index.slots().into_iter().try_for_each(|id| index.write_out(id)).unwrap(),
+                Step::Due(after, until, below, max) => {
+                    let after = model.iter().nth(model.len() * usize::from(after) / 256);
+                    let after = after.map_or((0, 0), |e: &TimerEntry| (e.due_ms, e.queue_offset));
+                    let expected: Vec<_> = model
+                        .iter()
+                        .filter(|e| (e.due_ms, e.queue_offset) > after && e.due_ms <= until)
+                        .filter(|e| e.queue_offset < below)
+                        .take(max)
+                        .copied()
+                        .collect();
+                    prop_assert_eq!(index.due(after, until, below, max).unwrap(), expected);
+                }
+                Step::Drop(before) => {
+                    index.drop_before(before);
+                    first_slot = first_slot.max(slot_of(before));
+                    model.retain(|e| e.slot() >= first_slot);
+                    index.flush().unwrap();
+                    prop_assert_eq!(index.held(), (first_slot, model.len() as u64));
+                    index.remove_before(first_slot).unwrap();
+                    index = open(dir.path(), NO_LIMIT, first_slot).unwrap();
+                }
+                Step::Restart(at) => {
+                    // As a checkpoint does it: what is kept was flushed.
+                    index.flush().unwrap();
+                    next = next * u64::from(at) / 255;
+                    index = open(dir.path(), entry(0, next).physical_offset, first_slot).unwrap();
+                    model.retain(|e| e.queue_offset < next);
+                }
+            }
+            prop_assert_eq!(index.held(), (first_slot, model.len() as u64));
+            prop_assert_eq!(all(&index), model.iter().copied().collect::<Vec<_>>());
+            for at in [i64::MIN, 0, 2 * SLOT_MS, i64::MAX] {
+                let next = model.iter().find(|e| e.slot() >= slot_of(at)).map(|e| slot_start_ms(e.slot()));
+                prop_assert_eq!(index.next_slot_ms(at), next);
+            }
+        }
+    }
+}
+
+#[test]
+fn slots_that_hold_back_too_much_are_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = TimerIndex::open(Arc::new(OsDisk), dir.path(), NO_LIMIT, 0).unwrap();
+    let (slots, count) = (100, PENDING_MAX as u64 + 10);
+    for offset in 0..count {
+        index.put(entry((offset % slots) as i64 * SLOT_MS, offset)).unwrap();
+    }
+    assert_eq!(index.state.lock().pending, 10);
+    for offset in count..count + SLOT_PENDING_MAX as u64 {
+        index.put(entry(i64::MAX, offset)).unwrap();
+    }
+    assert_eq!(index.state.lock().pending, 10);
+    assert_eq!(all(&index).len() as u64, count + SLOT_PENDING_MAX as u64);
+    assert_eq!(index.due((0, 5000), 0, u64::MAX, 2).unwrap(), [entry(0, 5100), entry(0, 5200)]);
+    let open_files: usize = fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .filter(|fd| fs::read_link(fd.as_ref().unwrap().path()).is_ok_and(|to| to.starts_with(dir.path())))
+        .count();
+    assert_eq!(open_files, 0);
+}
+
+#[test]
+fn what_a_crash_may_leave_behind_the_checkpoint_does_not_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = open(dir.path(), NO_LIMIT, 0).unwrap();
+    for offset in 0..13 {
+        index.put(entry(1, offset)).unwrap();
+    }
+    index.put(entry(SLOT_MS, 13)).unwrap();
+    index.flush().unwrap();
+    drop(index);
+    let file = |start: u64| dir.path().join("timer").join(offset_name(0)).join(offset_name(start * ENTRY));
+    // Of those behind the seventh the ninth did not reach the disk, the others did.
+    let second = fs::OpenOptions::new().write(true).open(file(5)).unwrap();
+    second.write_all_at(&[0; ENTRY_SIZE], 3 * ENTRY).unwrap();
+    let limit = entry(1, 7).physical_offset;
+    let index = open(dir.path(), limit, 0).unwrap();
+    assert_eq!(index.held(), (0, 7));
+    assert!(!file(10).exists());
+    // The same place again.
+    for offset in 7..9 {
+        index.put(entry(1, offset)).unwrap();
+    }
+    index.flush().unwrap();
+    drop(index);
+    let index = open(dir.path(), NO_LIMIT, 0).unwrap();
+    assert_eq!(all(&index), (0..9).map(|offset| entry(1, offset)).collect::<Vec<_>>());
+}
+
+#[test]
+fn damage_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = open(dir.path(), NO_LIMIT, 0).unwrap();
+    for offset in 0..8 {
+        index.put(entry(1, offset)).unwrap();
+    }
+    assert!(matches!(index.put(entry(2, 7)), Err(StoreError::Divergence(_))));
+    index.flush().unwrap();
+    let slot = dir.path().join("timer").join(offset_name(0));
+    let file = fs::OpenOptions::new().write(true).open(slot.join(offset_name(0))).unwrap();
+    file.write_all_at(&[1], 2 * ENTRY + 9).unwrap();
+    let error = index.due((0, 0), 5, 100, 10).unwrap_err();
+    assert!(matches!(error, StoreError::Corrupt { position: 64, .. }), "{error}");
+    drop(index);
+    // A checkpoint tells that some are missing.
+    assert_eq!(open(dir.path(), NO_LIMIT, 0).unwrap().held(), (0, 2));
+    fs::remove_file(slot.join(offset_name(0))).unwrap();
+    assert_eq!(open(dir.path(), NO_LIMIT, 0).unwrap().held(), (0, 0));
+    fs::create_dir_all(&slot).unwrap();
+    fs::write(slot.join(offset_name(ENTRY * PER_FILE)), vec![0; (ENTRY * PER_FILE) as usize]).unwrap();
+    assert!(matches!(open(dir.path(), NO_LIMIT, 0), Err(StoreError::Corrupt { .. })));
+}
