@@ -36,19 +36,27 @@ pub(crate) async fn heartbeat(node: &Arc<Node>, channel: &Arc<Channel>, command:
     for producer in &heartbeat.producer_data_set {
         node.clients.producer(&producer.group_name, &client, now_ms)?;
     }
-    for consumer in &heartbeat.consumer_data_set {
+    // As RocketMQ does, a group that does not exist and may not be made is passed over: its pulls are told.
+    let consumers =
+        || heartbeat.consumer_data_set.iter().filter(|consumer| may_be(node, &consumer.group_name));
+    for consumer in consumers() {
         if node.clients.consumer(consumer, heartbeat.without_sub, &client, now_ms)? {
             node.notices.add([consumer.group_name.clone()]);
         }
     }
     // Made afterwards, so that the client finds itself in all of its groups whatever becomes of this.
-    for consumer in &heartbeat.consumer_data_set {
+    for consumer in consumers() {
         if node.leading().is_ok() && !is_system_group(&consumer.group_name) {
             topics::create_group(node, &consumer.group_name).await?;
         }
     }
     let answer = HeartbeatResponse { supports_v2: true, subscription_changed: true };
     Reply::fields(answer.to_ext())
+}
+
+/// Whether a consumer group exists or is made when it is needed.
+fn may_be(node: &Node, group: &str) -> bool {
+    node.config.auto_create_group || is_system_group(group) || node.group.metadata().group(group).is_some()
 }
 
 fn read(command: &Command) -> Result<HeartbeatData, Refusal> {

@@ -103,10 +103,11 @@ pub(crate) const TIMER_DELAY_MAX: Duration = Duration::from_secs(3 * 24 * 3600);
 pub(crate) const PULL_MESSAGES_MAX: usize = 1024;
 /// Bytes of messages that one pull brings, unless its first message alone is larger. What RocketMQ brings.
 pub(crate) const PULL_BYTES_MAX: usize = 256 * 1024;
-/// ConsumeQueue units that one pull looks at where its filter lets few through.
-pub(crate) const PULL_SCAN_UNITS: usize = 4096;
-/// Units that a pull looks at before the other connections have their turn, and likewise bytes of answers.
-pub(crate) const PULL_TURN_UNITS: usize = 512;
+/// What one pull does where its filter lets few messages through, in units of some 4 ns: about 1 ms, which is 65,000
+/// ConsumeQueue units, 2,000 records under a short expression, or a few under a dear one.
+pub(crate) const PULL_WORK: usize = 256 * 1024;
+/// What pulls do before the other connections have their turn, and likewise bytes of answers.
+pub(crate) const PULL_TURN_WORK: usize = 32 * 1024;
 pub(crate) const PULL_OUTPUT_BYTES: usize = PULL_BYTES_MAX;
 /// How long a request waits at most to see what was acknowledged just before it.
 pub(crate) const SETTLE_MAX: Duration = Duration::from_millis(100);

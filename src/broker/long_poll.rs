@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use super::channel::Channel;
 use super::holds::{Holds, Place};
-use super::limits::{HOLD_ANSWERS, HOLD_TICK, Limits, PULL_SCAN_UNITS};
+use super::limits::{HOLD_ANSWERS, HOLD_TICK, Limits, PULL_TURN_WORK};
 use super::node::Node;
 use super::pull::{PullRequest, answer};
 use super::scan::{PullStatus, find};
@@ -43,9 +43,9 @@ impl LongPoll {
         self.wait(node, HeldPull { channel: channel.clone(), request, deadline_ms });
     }
 
-    /// Holds a pull until nobody has to look for its messages at once. Returns how many units that took to look at.
+    /// Holds a pull until nobody has to look for its messages at once. Returns what looking took.
     fn wait(&self, node: &Node, mut held: HeldPull) -> usize {
-        let mut scanned = 0;
+        let mut work = 0;
         loop {
             let HeldPull { channel, request, deadline_ms } = &held;
             let (channel, deadline_ms) = (channel.clone(), *deadline_ms);
@@ -56,7 +56,7 @@ impl LongPoll {
                 Ok(id) => id,
                 Err((_, held)) => {
                     finish(node, &held);
-                    return scanned;
+                    return work;
                 }
             };
             // The listener takes the same lock after the queue has grown: either it has found the pull, or this sees
@@ -65,12 +65,12 @@ impl LongPoll {
             let max_offset = queue.map_or(0, |queue| queue.max_offset());
             // The same goes for who refuses what is held when this member serves it no more.
             if max_offset <= offset && !channel.is_closed() && node.reader(&group).is_ok() {
-                return scanned;
+                return work;
             }
             let taken = self.holds.lock().take(id);
-            match taken.and_then(|taken| look(node, taken, &mut scanned)) {
+            match taken.and_then(|taken| look(node, taken, &mut work)) {
                 Some(waiting) => held = waiting,
-                None => return scanned,
+                None => return work,
             }
         }
     }
@@ -132,14 +132,14 @@ impl LongPoll {
         let any = !(arrived.is_empty() && expired.is_empty());
         // A consumer's queues often grow together: its answers go out in one piece.
         let mut answered = Vec::with_capacity(arrived.len() + expired.len());
-        let mut scanned = 0;
+        let mut work = 0;
         for held in arrived {
             answered.push(held.channel.clone());
-            if let Some(waiting) = look(node, held, &mut scanned) {
-                scanned += self.wait(node, waiting);
+            if let Some(waiting) = look(node, held, &mut work) {
+                work += self.wait(node, waiting);
             }
-            if scanned > PULL_SCAN_UNITS {
-                scanned = 0;
+            if work > PULL_TURN_WORK {
+                work = 0;
                 answered.drain(..).for_each(|channel| channel.flush());
                 tokio::task::yield_now().await;
             }
@@ -154,7 +154,7 @@ impl LongPoll {
 }
 
 /// Looks for messages and answers with them. Gives the pull back, further on, where there are none for it.
-fn look(node: &Node, mut held: HeldPull, scanned: &mut usize) -> Option<HeldPull> {
+fn look(node: &Node, mut held: HeldPull, work: &mut usize) -> Option<HeldPull> {
     if held.channel.is_closed() {
         return None;
     }
@@ -163,7 +163,7 @@ fn look(node: &Node, mut held: HeldPull, scanned: &mut usize) -> Option<HeldPull
         return None;
     };
     let found = find(node.group.store(), &held.request);
-    *scanned += found.scanned;
+    *work += found.work;
     // What its filter did not let through is not looked at again.
     if found.status == PullStatus::NoMatchedMessage {
         held.request.offset = found.next_offset;

@@ -32,7 +32,7 @@ impl Notices {
     /// 20 s.
     pub(crate) fn add(&self, groups: impl IntoIterator<Item = String>) {
         let mut waiting = self.groups.lock();
-        for group in groups.into_iter() {
+        for group in groups {
             if waiting.len() < self.max {
                 waiting.insert(group);
             }
@@ -80,4 +80,23 @@ async fn tell(node: &Node, group: String) -> u32 {
         }
     }
     told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_group_waits_once_and_not_for_ever_many() {
+        let notices = Notices::new(&Limits { groups: 2, ..Limits::default() });
+        notices.add([]);
+        for group in ["a", "b", "a", "c"] {
+            notices.add([group.to_owned()]);
+        }
+        // What was added before somebody waits is not missed.
+        notices.added.notified().await;
+        let mut waiting: Vec<_> = notices.groups.lock().iter().cloned().collect();
+        waiting.sort_unstable();
+        assert_eq!(waiting, ["a", "b"]);
+    }
 }

@@ -14,7 +14,7 @@ use raftmq_store::{LogSlice, Store};
 
 use super::channel::Channel;
 use super::filter::{Filter, FilterError};
-use super::limits::{HOLD_MAX, PULL_BYTES_MAX, PULL_MESSAGES_MAX, PULL_OUTPUT_BYTES, PULL_TURN_UNITS};
+use super::limits::{HOLD_MAX, PULL_BYTES_MAX, PULL_MESSAGES_MAX, PULL_OUTPUT_BYTES, PULL_TURN_WORK};
 use super::node::{Node, Reader};
 use super::reply::Refusal;
 use super::scan::{Found, PullStatus, find};
@@ -69,7 +69,7 @@ pub(crate) async fn handle(
         node.leading()?;
         found = find(node.group.store(), &request);
     }
-    let scanned = found.scanned;
+    let work = found.work;
     let hold_ms = u64::try_from(header.suspend_timeout_ms).unwrap_or(0).min(HOLD_MAX.as_millis() as u64);
     let may_hold = header.sys_flag & pull_flag::SUSPEND != 0 && hold_ms > 0;
     if may_hold && found.may_wait(request.offset, reader) {
@@ -77,7 +77,7 @@ pub(crate) async fn handle(
     } else {
         answer(node, channel, &request, &found, reader);
     }
-    if scanned > PULL_TURN_UNITS || channel.waiting() > PULL_OUTPUT_BYTES {
+    if work > PULL_TURN_WORK || channel.waiting() > PULL_OUTPUT_BYTES {
         before_waiting();
         tokio::task::yield_now().await;
     }

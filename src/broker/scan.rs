@@ -6,8 +6,12 @@ use raftmq_remoting::codes::response;
 use raftmq_store::{Store, Unit};
 
 use super::filter::Glance;
+use super::limits::PULL_WORK;
 use super::node::Reader;
 use super::pull::PullRequest;
+
+/// Work of looking at a unit.
+const UNIT_WORK: usize = 4;
 
 /// What came of looking for messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,14 +57,14 @@ pub(crate) struct Found {
     /// Physical offset and length of records that lie back to back.
     pub(crate) runs: Vec<(u64, u32)>,
     pub(crate) messages: u64,
-    /// Units that were looked at.
-    pub(crate) scanned: usize,
+    /// What looking took, see [`Filter::wants`](super::filter::Filter::wants).
+    pub(crate) work: usize,
 }
 
 impl Found {
     /// No messages.
     pub(crate) fn nothing(status: PullStatus, next_offset: i64, min_offset: i64, max_offset: i64) -> Self {
-        Self { status, next_offset, min_offset, max_offset, runs: Vec::new(), messages: 0, scanned: 0 }
+        Self { status, next_offset, min_offset, max_offset, runs: Vec::new(), messages: 0, work: 0 }
     }
 
     /// The leader's response code. An empty queue is "nothing new" to who is at its start and "moved" to who is
@@ -111,10 +115,9 @@ pub(crate) fn scan<R: Deref<Target = [u8]>>(
     }
     let mut found = nothing(PullStatus::NoMatchedMessage, asked);
     collect(request, &mut found, units, record);
-    found.next_offset += found.scanned as i64;
     if found.messages > 0 {
         found.status = PullStatus::Found;
-    } else if found.scanned == 0 {
+    } else if found.next_offset == asked {
         // The queue's start has moved since its offsets were read.
         found.status = PullStatus::MessageWasRemoving;
         found.next_offset = asked + 1;
@@ -131,10 +134,9 @@ fn collect<R: Deref<Target = [u8]>>(
 ) {
     /// Units read at a time: most pulls need no more.
     const CHUNK: usize = 64;
-    let limit = request.filter.units_max();
     let mut bytes = 0;
-    while found.scanned < limit {
-        let chunk = units(request.offset as u64 + found.scanned as u64, CHUNK.min(limit - found.scanned));
+    loop {
+        let chunk = units(found.next_offset as u64, CHUNK);
         if chunk.is_empty() {
             return;
         }
@@ -142,14 +144,17 @@ fn collect<R: Deref<Target = [u8]>>(
             let size = unit.size as usize;
             let is_full = found.messages as usize >= request.max_messages
                 || found.messages > 0 && bytes + size > request.max_bytes;
-            if is_full {
+            if is_full || found.work >= PULL_WORK {
                 return;
             }
-            found.scanned += 1;
+            found.next_offset += 1;
+            found.work += UNIT_WORK;
             let wanted = match request.filter.glance(unit.tags_code) {
                 Glance::Wanted => true,
                 Glance::Unwanted => false,
-                Glance::Unsure => record(unit).is_some_and(|record| request.filter.wants(&record)),
+                Glance::Unsure => {
+                    record(unit).is_some_and(|record| request.filter.wants(&record, &mut found.work))
+                }
             };
             if !wanted {
                 continue;
@@ -309,17 +314,23 @@ mod tests {
     }
 
     #[test]
-    fn a_pull_looks_at_so_many_units_and_the_next_goes_on() {
+    fn a_pull_does_so_much_work_and_the_next_goes_on() {
         let endless = |from: u64, max: usize| {
             (from..from + max as u64).map(|at| Unit { tags_code: 7, ..units(at % 8, 1)[0] }).collect()
         };
-        let mut offset = 0;
-        for _ in 0..3 {
-            let request = PullRequest { filter: tags("none"), ..request(offset) };
-            let found = scan(&request, 0, u64::MAX / 2, endless, record);
-            assert_eq!(found.scanned, request.filter.units_max());
-            assert_eq!(found.next_offset, offset + found.scanned as i64);
-            offset = found.next_offset;
+        let long = format!("absent = '{}'", "x".repeat(10_000));
+        let sql = |expression: &str| Filter::parse(expression, Some("SQL92")).unwrap();
+        for (filter, least, most) in
+            [(tags("none"), 10_000, 100_000), (sql("absent > 1"), 1000, 10_000), (sql(&long), 10, 100)]
+        {
+            let mut offset = 0;
+            for _ in 0..3 {
+                let request = PullRequest { filter: filter.clone(), ..request(offset) };
+                let found = scan(&request, 0, u64::MAX / 2, endless, record);
+                let looked = found.next_offset - offset;
+                assert!(found.work >= PULL_WORK && (least..most).contains(&looked), "{looked}");
+                offset = found.next_offset;
+            }
         }
     }
 

@@ -184,9 +184,18 @@ async fn an_expression_is_checked_before_it_is_used() {
         check.with_body(fastjson::to_vec(&body).unwrap())
     };
     client.ok(check("TAG", "A || B")).await;
-    for (expression_type, expression) in [("LUA", "x"), ("SQL92", &"a".repeat(1 << 20))] {
+    client.ok(check("SQL92", "a BETWEEN 1 AND 3 OR b IS NULL")).await;
+    let (long, deep) = ("a".repeat(1 << 20), "(".repeat(10_000));
+    for (expression_type, expression, words) in [
+        ("LUA", "x", "LUA"),
+        ("SQL92", "a >", "expected"),
+        ("SQL92", "", "expected"),
+        ("SQL92", &long, "1048576 bytes"),
+        ("SQL92", &deep, "inside each other"),
+    ] {
         let answer = client.call(check(expression_type, expression)).await;
-        assert_eq!(answer.code, response::SUBSCRIPTION_PARSE_FAILED, "{:?}", answer.remark);
+        let remark = answer.remark.unwrap();
+        assert!(answer.code == response::SUBSCRIPTION_PARSE_FAILED && remark.contains(words), "{remark}");
     }
     f.stop().await;
 }

@@ -157,7 +157,11 @@ async fn a_group_is_not_made_where_it_must_not_be() {
     let f = Fixture::start_configured(|config| config.auto_create_group = false).await;
     let mut client = f.client().await;
     client.ok(send("T", "zero")).await;
-    assert_eq!(client.call(pull("T", 0, 0, "*")).await.code, response::SUBSCRIPTION_GROUP_NOT_EXIST);
+    client.ok(heartbeat("a", consumer("G", &[("T", "*", 1)]))).await;
+    for pull in [pull("T", 0, 0, "*"), by_heartbeat("G", "T", 1)] {
+        assert_eq!(client.call(pull).await.code, response::SUBSCRIPTION_GROUP_NOT_EXIST);
+    }
+    assert!(f.broker.node.clients.consumer_ids("G").is_empty());
     f.stop().await;
 }
 
@@ -237,6 +241,53 @@ async fn tags_of_the_same_code_are_told_apart() {
     producer.ok(tagged("T", "BB", "three")).await;
     producer.ok(tagged("T", "Aa", "four")).await;
     assert_eq!(bodies(&consumer.answer().await.body), [b"four"]);
+    f.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn properties_are_filtered_by_expressions() {
+    let f = Fixture::start().await;
+    let (mut producer, mut consumer) = (f.client().await, f.client().await);
+    let coloured = |colour: &str, size: &str| {
+        let properties = format!("colour\u{1}{colour}\u{2}size\u{1}{size}\u{2}");
+        let header = SendHeader { properties: properties.as_str().into(), ..send_header("T") };
+        Command::request(request::SEND_MESSAGE_V2, header.to_ext()).with_body(format!("{colour} {size}"))
+    };
+    let sql = |offset: i64, hold_ms: i64, expression: &str| {
+        let mut pull = pull("T", offset, hold_ms, expression);
+        pull.ext.set("expressionType", "SQL92");
+        pull
+    };
+    for (colour, size) in [("red", "1"), ("blue", "2"), ("red", "3"), ("red", "none")] {
+        producer.ok(coloured(colour, size)).await;
+    }
+    consumer.ok(pull("T", 3, 5000, "*")).await;
+    let answer = consumer.ok(sql(0, 0, "colour = 'red' AND size > 1")).await;
+    assert_eq!(bodies(&answer.body), [b"red 3"]);
+    assert_eq!(PullResponse::decode(&answer).unwrap().next_begin_offset, 4);
+    assert_eq!(consumer.call(sql(0, 0, "colour = 'green'")).await.code, response::PULL_RETRY_IMMEDIATELY);
+    let answer = consumer.call(sql(0, 0, "colour = ")).await;
+    assert_eq!(answer.code, response::SUBSCRIPTION_PARSE_FAILED);
+    assert!(answer.remark.unwrap().contains("at byte 9"));
+
+    // A group's expressions are known from its heartbeats; a held pull waits for what its expression wants.
+    let of = |version: i64, expression: &str| {
+        let mut consumer = super::consumer("S", &[("T", expression, version)]);
+        consumer.subscription_data_set[0].expression_type = "SQL92".into();
+        heartbeat("s", consumer)
+    };
+    consumer.write([of(1, "colour ==")]).await;
+    assert_eq!(consumer.answer().await.code, response::SUCCESS);
+    assert_eq!(consumer.code(by_heartbeat("S", "T", 1)).await, response::SUBSCRIPTION_PARSE_FAILED);
+    consumer.ok(of(2, "colour <> 'red'")).await;
+    assert_eq!(bodies(&consumer.ok(by_heartbeat("S", "T", 2)).await.body), [b"blue 2"]);
+    let mut waits = by_heartbeat("S", "T", 2);
+    waits.ext.set("queueOffset", "4").set("sysFlag", "2").set("suspendTimeoutMillis", "20000");
+    consumer.write([waits]).await;
+    f.until(|f| f.broker.stats().held_pulls == 1).await;
+    producer.ok(coloured("red", "4")).await;
+    producer.ok(coloured("blue", "5")).await;
+    assert_eq!(bodies(&consumer.answer().await.body), [b"blue 5"]);
     f.stop().await;
 }
 
