@@ -51,6 +51,7 @@ mod push;
 mod rebalance;
 mod route;
 mod subscription;
+mod trace;
 
 pub use allocate::{
     AllocateMachineRoomNearby, AllocateMessageQueueAveragely, AllocateMessageQueueAveragelyByCircle,
@@ -80,3 +81,4 @@ pub use push::{PushConsumer, PushConsumerConfig};
 pub use raftmq_remoting::body::{ConsumeFromWhere, MessageModel, MessageQueue, TopicConfig};
 pub use route::{BrokerQueues, RouteTable, Routed, TopicRoute};
 pub use subscription::MessageSelector;
+pub use trace::AsyncTraceDispatcher;

@@ -115,18 +115,20 @@ fn listener(number: u32, options: &MemberOptions, log: &Deliveries) -> MessageLi
         }
     };
     if options.in_order {
-        return MessageListener::orderly(move |messages, context: raftmq_client::ConsumeOrderlyContext| {
-            let consumed = consume(messages, context.message_queue().clone());
-            async move {
-                if consumed.await {
-                    ConsumeOrderlyStatus::Success
-                } else {
-                    ConsumeOrderlyStatus::SuspendCurrentQueueAMoment
+        return MessageListener::orderly_fn(
+            move |messages, context: raftmq_client::ConsumeOrderlyContext| {
+                let consumed = consume(messages, context.message_queue().clone());
+                async move {
+                    if consumed.await {
+                        ConsumeOrderlyStatus::Success
+                    } else {
+                        ConsumeOrderlyStatus::SuspendCurrentQueueAMoment
+                    }
                 }
-            }
-        });
+            },
+        );
     }
-    MessageListener::concurrently(move |messages, context: raftmq_client::ConsumeConcurrentlyContext| {
+    MessageListener::concurrently_fn(move |messages, context: raftmq_client::ConsumeConcurrentlyContext| {
         let consumed = consume(messages, context.message_queue().clone());
         async move {
             if consumed.await {

@@ -7,3 +7,4 @@ mod connection;
 mod consumer;
 mod fake;
 mod producer;
+mod trace;

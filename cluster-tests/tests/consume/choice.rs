@@ -45,9 +45,12 @@ fn filters_let_through_what_they_say() {
     let tags = ["AaAa", "BBBB", "other"];
     let message = |n: usize| {
         let message = Message::new("Choice", n.to_string()).with_tags(tags[n % 3]);
-        message.with_property("n", &n.to_string()).with_property("side", if n % 2 == 0 { "left" } else { "right" })
+        message
+            .with_property("n", &n.to_string())
+            .with_property("side", if n % 2 == 0 { "left" } else { "right" })
     };
-    let wanted = |want: &dyn Fn(usize) -> bool| count((0..MESSAGES).filter(|n| want(*n)).map(|n| n.to_string()));
+    let wanted =
+        |want: &dyn Fn(usize) -> bool| count((0..MESSAGES).filter(|n| want(*n)).map(|n| n.to_string()));
     let groups = [
         ("by-tag", MessageSelector::by_tag("AaAa"), wanted(&|n| n % 3 == 0)),
         ("by-tags", MessageSelector::by_tag("BBBB || other"), wanted(&|n| n % 3 != 0)),

@@ -25,7 +25,9 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use raftmq_client::{Client, ClientConfig, Message, MessageExt, MessageQueue, Producer, PullConsumer, PullOptions};
+use raftmq_client::{
+    Client, ClientConfig, Message, MessageExt, MessageQueue, Producer, PullConsumer, PullOptions,
+};
 use raftmq_cluster_tests::attack;
 use raftmq_cluster_tests::checker::{Consumption, check_consumption};
 use raftmq_cluster_tests::deliveries::Deliveries;
@@ -63,7 +65,12 @@ fn group(flags: &[&str]) -> Group {
 /// A modest load, so that consumers in a slow build keep up with it.
 fn load_options(group: &Group, run: u64) -> WorkloadOptions {
     let pause = Duration::from_millis(4);
-    WorkloadOptions { queues: QUEUES, connections: 4, pause, ..WorkloadOptions::new(group.name_servers(), run) }
+    WorkloadOptions {
+        queues: QUEUES,
+        connections: 4,
+        pause,
+        ..WorkloadOptions::new(group.name_servers(), run)
+    }
 }
 
 fn load(options: &WorkloadOptions) -> Workload {

@@ -43,7 +43,8 @@ fn a_queue_waits_for_a_message_that_is_not_consumed() {
     let mut in_order = orderly(&group, &options.topic, "suspended");
     in_order.config.suspend_current_queue_time = Duration::from_millis(10);
     // Every 50th message of a queue is consumed at its third try.
-    in_order.judge = std::sync::Arc::new(|message| message.queue_offset % 50 != 7 || message.reconsume_times >= 2);
+    in_order.judge =
+        std::sync::Arc::new(|message| message.queue_offset % 50 != 7 || message.reconsume_times >= 2);
     let members = members(2, &in_order, &log);
     let history = end(load(&options));
     check(&history, &log, IN_ORDER);

@@ -87,12 +87,16 @@ fn what_is_returned_comes_again_although_the_leader_dies() {
         sent.ack.is_some()
     };
     let missing = |deliveries: &[raftmq_cluster_tests::deliveries::Delivery]| {
-        let consumed = deliveries.iter().filter(|delivery| delivery.consumed).filter_map(|delivery| delivery.stamp);
+        let consumed =
+            deliveries.iter().filter(|delivery| delivery.consumed).filter_map(|delivery| delivery.stamp);
         let consumed = count(consumed.filter(acknowledged).map(|stamp| (stamp.lane, stamp.sequence)));
         history.acknowledged() as usize - consumed.len()
     };
     wait_until("everything to be consumed", || missing(&log.all()) == 0);
     members.into_iter().for_each(Member::leave);
-    assert!(log.all().iter().any(|delivery| delivery.is_retry && delivery.consumed), "nothing was tried again");
+    assert!(
+        log.all().iter().any(|delivery| delivery.is_retry && delivery.consumed),
+        "nothing was tried again"
+    );
     assert!(log.all().iter().all(|delivery| delivery.stamp.is_some_and(|stamp| stamp.run == 41)));
 }
