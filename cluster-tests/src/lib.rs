@@ -12,6 +12,7 @@
 //! | [`commit_logs`] | the members' logs against each other, byte for byte |
 //! | [`attack`] | input that no peer should send |
 //! | [`torture`] | a long run: faults in an order drawn from a seed |
+//! | [`companions`] | what may go on beside the load of such a run: consumers, delayed messages |
 //!
 //! The checker knows nothing of the harness or of how the messages were sent; the harness knows nothing of messages.
 //! What a broker promises is read off its wire protocol and its files alone: nothing here links the broker's code.
@@ -20,6 +21,7 @@ pub mod attack;
 pub mod body;
 pub mod checker;
 pub mod commit_logs;
+pub mod companions;
 pub mod deliveries;
 pub mod harness;
 pub mod history;

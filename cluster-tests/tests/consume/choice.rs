@@ -45,9 +45,7 @@ fn filters_let_through_what_they_say() {
     let tags = ["AaAa", "BBBB", "other"];
     let message = |n: usize| {
         let message = Message::new("Choice", n.to_string()).with_tags(tags[n % 3]);
-        message
-            .with_property("n", &n.to_string())
-            .with_property("side", if n % 2 == 0 { "left" } else { "right" })
+        message.with_property("n", &n.to_string()).with_property("side", ["left", "right"][n % 2])
     };
     let wanted =
         |want: &dyn Fn(usize) -> bool| count((0..MESSAGES).filter(|n| want(*n)).map(|n| n.to_string()));
@@ -180,6 +178,5 @@ fn a_group_may_read_from_a_follower_and_loses_nothing_when_it_dies() {
     workload.wait_for_acks(SOME, LONG).unwrap();
     group.start_node(follower).unwrap();
     let history = end(workload);
-    check(&history, &log, Consumption { once: false, in_order: false });
-    members.into_iter().for_each(Member::leave);
+    check(&history, &log, members, Consumption { once: false, in_order: false });
 }

@@ -115,17 +115,18 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Waits until everything acknowledged is consumed, and checks how.
-fn check(history: &History, log: &Deliveries, rules: Consumption) {
+/// Waits until everything acknowledged is consumed, has the members leave, and checks all that they were given.
+fn check(history: &History, log: &Deliveries, members: Vec<Member>, rules: Consumption) {
     let acknowledged = history.acknowledged() as usize;
     let lax = Consumption { once: false, in_order: false };
     // The cheap question first: this is asked after every message.
     let is_complete = |deliveries: &[_]| {
         deliveries.len() >= acknowledged && check_consumption(history, deliveries, lax).holds()
     };
-    let _complete = log.wait(LONG, is_complete);
+    let is_complete = log.wait(LONG, is_complete);
+    members.into_iter().for_each(Member::leave);
     let verdict = check_consumption(history, &log.all(), rules);
-    assert!(verdict.holds(), "{verdict}");
+    assert!(verdict.holds() && is_complete, "{verdict}");
 }
 
 /// A client of its own, for a test that sends and looks by itself.

@@ -11,8 +11,7 @@ fn nothing_is_lost_or_twice_while_nothing_happens() {
     let log = Deliveries::default();
     let members = members(2, &MemberOptions::new(group.name_servers(), &options.topic, "steady"), &log);
     let history = end(load(&options));
-    check(&history, &log, Consumption { once: true, in_order: false });
-    members.into_iter().for_each(Member::leave);
+    check(&history, &log, members, Consumption { once: true, in_order: false });
     let shares = count(log.all().iter().map(|delivery| delivery.member));
     assert!(shares.len() == 2 && shares.values().all(|share| *share > 0), "{shares:?}");
 }
@@ -30,8 +29,7 @@ fn nothing_is_lost_when_the_leader_and_a_member_die_and_offsets_outlive_them() {
     kill_leader(&mut group, &workload);
     members.remove(0).crash();
     let history = end(workload);
-    check(&history, &log, Consumption { once: false, in_order: false });
-    members.into_iter().for_each(Member::leave);
+    check(&history, &log, members, Consumption { once: false, in_order: false });
 
     // What was committed by those who left is there under the next leader.
     let next = WorkloadOptions { run: 23, ..options };
@@ -40,6 +38,5 @@ fn nothing_is_lost_when_the_leader_and_a_member_die_and_offsets_outlive_them() {
     let log = Deliveries::default();
     let member = Member::start(3, &of_group, &log).unwrap();
     let history = end(workload);
-    check(&history, &log, Consumption { once: false, in_order: false });
-    member.leave();
+    check(&history, &log, vec![member], Consumption { once: false, in_order: false });
 }
