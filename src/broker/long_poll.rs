@@ -13,8 +13,8 @@ use super::channel::Channel;
 use super::holds::{Holds, Place};
 use super::limits::{HOLD_ANSWERS, HOLD_TICK, Limits, PULL_TURN_WORK};
 use super::node::Node;
-use super::pull::{PullRequest, answer};
-use super::scan::{PullStatus, find};
+use super::pull::{PullRequest, answer, seek};
+use super::scan::PullStatus;
 
 /// A pull that waits.
 struct HeldPull {
@@ -96,6 +96,20 @@ impl LongPoll {
         self.holds.lock().take_connection(connection);
     }
 
+    /// Answers the pulls of queues whose offsets an operator has reset.
+    pub(crate) fn tell_reset(&self, node: &Node) {
+        let metadata = node.group.metadata();
+        let is_reset = |held: &HeldPull| {
+            let PullRequest { group, topic, queue_id, .. } = &held.request;
+            metadata.pending_reset(&group.name, &topic.name, *queue_id).is_some()
+        };
+        let held = self.holds.lock().take_where(is_reset);
+        for held in held {
+            finish(node, &held);
+            held.channel.flush();
+        }
+    }
+
     /// Answers what is held and what this member does not serve any more.
     pub(crate) fn refuse_unserved(&self, node: &Node) {
         let unserved = |held: &HeldPull| node.reader(&held.request.group).is_err();
@@ -162,7 +176,7 @@ fn look(node: &Node, mut held: HeldPull, work: &mut usize) -> Option<HeldPull> {
         finish(node, &held);
         return None;
     };
-    let found = find(node.group.store(), &held.request);
+    let found = seek(node, &held.channel, &held.request, reader);
     *work += found.work;
     // What its filter did not let through is not looked at again.
     if found.status == PullStatus::NoMatchedMessage {
@@ -180,7 +194,7 @@ fn look(node: &Node, mut held: HeldPull, work: &mut usize) -> Option<HeldPull> {
 fn finish(node: &Node, held: &HeldPull) {
     let HeldPull { channel, request, .. } = held;
     match node.reader(&request.group) {
-        Ok(reader) => answer(node, channel, request, &find(node.group.store(), request), reader),
+        Ok(reader) => answer(node, channel, request, &seek(node, channel, request, reader), reader),
         Err(refusal) => channel.put(|out| refusal.write(out, request.serialization, request.opaque)),
     }
 }

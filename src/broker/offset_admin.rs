@@ -54,6 +54,7 @@ async fn reset(node: &Node, resets: Vec<OffsetCommit>) -> Result<(), Refusal> {
     for batch in batches(resets.into_iter()) {
         node.propose(LogCommand::ResetOffsets(batch.clone())).await?;
         node.offsets.discard(&batch);
+        node.long_poll.tell_reset(node);
     }
     Ok(())
 }

@@ -92,6 +92,12 @@ fn consumer_group(node: &Node, name: &str) -> Option<Arc<SubscriptionGroup>> {
         .or_else(|| is_system_group(name).then(|| Arc::new(SubscriptionGroup::new(name))))
 }
 
+/// What a pull that was held finds, or where an operator wants its group to go on.
+pub(crate) fn seek(node: &Node, channel: &Channel, request: &PullRequest, reader: Reader) -> Found {
+    let reset = if reader == Reader::Leader { reset(node, channel.id, request) } else { None };
+    reset.unwrap_or_else(|| find(node.group.store(), request))
+}
+
 /// Where an operator wants the group to go on, if it has not been told yet.
 fn reset(node: &Node, connection: u64, request: &PullRequest) -> Option<Found> {
     let PullRequest { group, topic, queue_id, offset: asked, .. } = request;

@@ -312,6 +312,23 @@ async fn an_offset_that_a_pull_brings_is_committed_and_never_falls() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_held_pull_is_told_of_a_reset_at_once() {
+    let f = Fixture::start().await;
+    let (mut operator, mut consumer) = (f.client().await, f.client().await);
+    operator.ok(send("T", "zero")).await;
+    consumer.ok(pull("T", 0, 5000, "*")).await;
+    consumer.write([pull("T", 1, 20_000, "*")]).await;
+    f.until(|f| f.broker.stats().held_pulls == 1).await;
+    let ext = [("group", "G"), ("topic", "T"), ("timestamp", "0"), ("isForce", "true")].into_iter().collect();
+    operator.ok(Command::request(request::INVOKE_BROKER_TO_RESET_OFFSET, ext)).await;
+    let told = consumer.answer().await;
+    assert_eq!((told.code, told.remark.as_deref()), (21, Some("OFFSET_RESET")));
+    assert_eq!(PullResponse::decode(&told).unwrap().next_begin_offset, 0);
+    assert_eq!(bodies(&consumer.ok(pull("T", 0, 0, "*")).await.body), [b"zero"]);
+    f.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thousands_of_held_pulls_are_answered_by_one_message() {
     const COUNT: usize = 4000;
     let f = Fixture::start().await;
