@@ -40,6 +40,7 @@ mod error;
 mod hooks;
 mod instance;
 mod listener;
+mod lite_pull;
 mod message;
 mod name_servers;
 mod offset_store;
@@ -69,6 +70,7 @@ pub use listener::{
     ConsumeConcurrentlyContext, ConsumeConcurrentlyStatus, ConsumeOrderlyContext, ConsumeOrderlyStatus,
     MessageListener, MessageListenerConcurrently, MessageListenerOrderly,
 };
+pub use lite_pull::{LitePullConsumer, LitePullConsumerConfig, TopicMessageQueueChangeListener};
 pub use message::{Message, MessageExt};
 pub use name_servers::{NameServers, parse_name_servers};
 pub use offset_store::{

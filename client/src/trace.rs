@@ -341,7 +341,6 @@ impl Parcel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
     use raftmq_remoting::body::MessageQueue;
 
     fn shown(record: &Record) -> String {
@@ -349,23 +348,11 @@ mod tests {
     }
 
     fn received() -> MessageExt {
-        let host = "127.0.0.1:10911".parse().unwrap();
         MessageExt {
-            topic: "T".into(),
-            broker_name: "broker-a".into(),
-            queue_id: 0,
-            queue_offset: 0,
-            physical_offset: 3,
-            message_id: Some("M0".into()),
-            body: Bytes::from_static(b"hello"),
-            flag: 0,
-            sys_flag: 0,
-            born_timestamp_ms: 0,
-            born_host: host,
-            store_timestamp_ms: 0,
-            store_host: host,
+            message_id: Some("M0".to_owned()),
             reconsume_times: 2,
-            properties: "KEYS\u{1}k1 k2\u{2}MSG_REGION\u{1}R\u{2}".into(),
+            properties: "KEYS\u{1}k1 k2\u{2}MSG_REGION\u{1}R\u{2}".to_owned(),
+            ..crate::message::tests::message(3, "hello")
         }
     }
 

@@ -21,6 +21,9 @@ pub(crate) struct AdminArgs {
     /// What to ask for; `ready` and `health` end with status 1 if the answer is no
     #[arg(value_enum)]
     question: Question,
+    /// Which one, for `group`
+    #[arg(required_if_eq("question", "group"))]
+    name: Option<String>,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug)]
@@ -29,28 +32,42 @@ enum Question {
     Members,
     Topics,
     Groups,
+    Group,
+    Delay,
     Stats,
     Ready,
     Health,
 }
 
 impl Question {
-    fn path(self) -> &'static str {
-        match self {
+    fn path(self, name: &str) -> String {
+        let path = match self {
+            Self::Group => return format!("/groups/{}", percent_encoded(name)),
             Self::Cluster => "/cluster",
             Self::Members => "/members",
             Self::Topics => "/topics",
             Self::Groups => "/groups",
+            Self::Delay => "/delay",
             Self::Stats => "/stats",
             Self::Ready => "/health/ready",
             Self::Health => "/health",
-        }
+        };
+        path.to_owned()
     }
+}
+
+/// A name as a part of a path.
+fn percent_encoded(name: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let encode = |byte: u8| {
+        if is_plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }
+    };
+    name.bytes().map(encode).collect()
 }
 
 /// Asks, prints the answer, and fails unless it is a 200.
 pub(crate) fn run(args: &AdminArgs) -> anyhow::Result<()> {
-    let (status, body) = get(&args.addr, args.question.path())?;
+    let (status, body) = get(&args.addr, &args.question.path(args.name.as_deref().unwrap_or_default()))?;
     if status != 200 {
         bail!("{} answered {status}: {}", args.addr, body.trim());
     }
@@ -87,6 +104,12 @@ fn parse(answer: &[u8]) -> Option<(u16, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_encoded_as_parts_of_a_path() {
+        assert_eq!(Question::Group.path("ns%a/b \u{fc}"), "/groups/ns%25a%2Fb%20%C3%BC");
+        assert_eq!(Question::Groups.path(""), "/groups");
+    }
 
     #[test]
     fn answers_are_split_and_broken_ones_refused() {

@@ -12,6 +12,8 @@
 //! | `/members` | its members alone |
 //! | `/topics?after=NAME` | topics with the offsets of their queues, a page at a time |
 //! | `/groups?after=NAME` | subscription groups with their offsets, likewise |
+//! | `/groups/NAME` | one of them: members, subscriptions, lag, locks, resets |
+//! | `/delay` | how far delayed messages are delivered |
 //! | `/stats` | counters of the broker |
 //! | `/health` | 200 while the member runs, else 503 and why |
 //! | `/health/ready` | 200 while it serves, else 503 and why |
@@ -26,11 +28,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
-use axum::extract::{Query, State};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use raftmq_message::topic::{SCHEDULE_TOPIC, TIMER_TOPIC};
 use raftmq_raft::{Group, GroupStatus};
 use serde::Deserialize;
 use serde_json::json;
@@ -39,7 +42,7 @@ use tokio::task::JoinHandle;
 
 use crate::broker::Broker;
 use listener::BoundedListener;
-use view::{ClusterView, GroupView, MemberView, Page, TopicView};
+use view::{ClusterView, DelayView, GroupView, LevelView, MemberView, Page, TopicView};
 
 /// Where the answers come from.
 trait Source: Send + Sync + 'static {
@@ -47,6 +50,9 @@ trait Source: Send + Sync + 'static {
     /// Topics behind `after` in the order of their names.
     fn topics(&self, after: &str) -> Page<TopicView>;
     fn groups(&self, after: &str) -> Page<GroupView>;
+    /// A group in full, `None` where there is none of that name.
+    fn group(&self, name: &str) -> Option<serde_json::Value>;
+    fn delay(&self) -> DelayView;
     fn stats(&self) -> serde_json::Value;
 }
 
@@ -77,6 +83,21 @@ impl Source for Member {
         let groups = metadata.groups();
         let view = |group: &Arc<_>| GroupView::new(group, metadata.offsets_of_group(&group.name));
         Page::of(groups.iter().filter(|group| group.name.as_str() > after), view)
+    }
+
+    fn group(&self, name: &str) -> Option<serde_json::Value> {
+        self.broker.group_report(name).map(|report| json!(report))
+    }
+
+    fn delay(&self) -> DelayView {
+        let (store, metadata) = (self.group.store(), self.group.metadata());
+        let stored =
+            |topic: &str, queue_id| store.queue(topic, queue_id).map_or(0, |queue| queue.max_offset());
+        let levels = metadata.topic(SCHEDULE_TOPIC).map_or(0, |topic| topic.read_queues);
+        let levels = (1..=levels).map(|level| {
+            LevelView::new(level, metadata.delay_level(level), stored(SCHEDULE_TOPIC, level - 1))
+        });
+        DelayView::new(levels.collect(), metadata.timer_progress(), stored(TIMER_TOPIC, 0))
     }
 
     fn stats(&self) -> serde_json::Value {
@@ -129,6 +150,8 @@ impl Bound {
             .route("/members", get(members))
             .route("/topics", get(topics))
             .route("/groups", get(groups))
+            .route("/groups/{name}", get(one_group))
+            .route("/delay", get(delay))
             .route("/stats", get(stats))
             .route("/health", get(health))
             .route("/health/ready", get(ready))
@@ -171,6 +194,20 @@ async fn topics(State(shared): Api, Query(page): Query<After>) -> Json<Page<Topi
 
 async fn groups(State(shared): Api, Query(page): Query<After>) -> Json<Page<GroupView>> {
     Json(shared.source.groups(&page.after))
+}
+
+async fn one_group(State(shared): Api, Path(name): Path<String>) -> Response {
+    match shared.source.group(&name) {
+        Some(group) => Json(group).into_response(),
+        None => {
+            let body = Json(json!({ "status": "not found", "reason": format!("no group {name:?}") }));
+            (StatusCode::NOT_FOUND, body).into_response()
+        }
+    }
+}
+
+async fn delay(State(shared): Api) -> Json<DelayView> {
+    Json(shared.source.delay())
 }
 
 async fn stats(State(shared): Api) -> Json<serde_json::Value> {

@@ -2,7 +2,7 @@ use std::io::{Read, Write};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use raftmq_raft::{MemberStatus, OffsetCommit, Role, SubscriptionGroup, Topic};
+use raftmq_raft::{MemberStatus, OffsetCommit, Role, SubscriptionGroup, TimerProgress, Topic};
 use serde_json::Value;
 
 use super::*;
@@ -30,6 +30,15 @@ impl Source for Fake {
         let commit = |queue_id| OffsetCommit { group: "g".into(), topic: "T".into(), queue_id, offset: 7 };
         let group = SubscriptionGroup::new("g");
         Page::of([group].iter(), |group| GroupView::new(group, vec![commit(1), commit(0)]))
+    }
+
+    fn group(&self, name: &str) -> Option<Value> {
+        (name == "a%b c").then(|| json!({ "name": name }))
+    }
+
+    fn delay(&self) -> DelayView {
+        let timer = TimerProgress { scanned: 4, due_ms: 77, offset: 3 };
+        DelayView::new(vec![LevelView::new(1, 2, 5)], timer, 6)
     }
 
     fn stats(&self) -> Value {
@@ -156,6 +165,19 @@ async fn long_lists_come_in_pages() {
         {"topic": "T", "queue_id": 0, "offset": 7}, {"topic": "T", "queue_id": 1, "offset": 7}
     ]);
     assert_eq!(groups["items"][0]["offsets"], offsets);
+}
+
+#[tokio::test]
+async fn one_group_and_the_delays_are_told_of() {
+    let admin = Running::start().await;
+    assert_eq!(admin.get("/groups/a%25b%20c").await, (200, json!({ "name": "a%b c" })));
+    let (status, body) = admin.get("/groups/nobody").await;
+    assert!(status == 404 && body["reason"].as_str().unwrap().contains("nobody"), "{body}");
+    let delay = json!({
+        "levels": [{"level": 1, "stored": 5, "delivered": 2}],
+        "timer": {"stored": 6, "scanned": 4, "due_ms": 77},
+    });
+    assert_eq!(admin.get("/delay").await, (200, delay));
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! The JSON bodies of the admin API.
 
-use raftmq_raft::{GroupStatus, MemberStatus, OffsetCommit, Role, SubscriptionGroup, Topic};
+use raftmq_raft::{GroupStatus, MemberStatus, OffsetCommit, Role, SubscriptionGroup, TimerProgress, Topic};
 use serde::Serialize;
 
 /// Queues or offsets that a page lists at most, but for its last item: some 64 bytes of JSON each.
@@ -222,5 +222,45 @@ impl Item for GroupView {
     }
     fn parts(&self) -> usize {
         1 + self.offsets.len()
+    }
+}
+
+/// How far delayed messages are delivered.
+#[derive(Debug, Serialize)]
+pub(super) struct DelayView {
+    /// The delay levels, from 1.
+    levels: Vec<LevelView>,
+    timer: TimerView,
+}
+
+/// A delay level: a queue that is delivered in order.
+#[derive(Debug, Serialize)]
+pub(super) struct LevelView {
+    level: u32,
+    /// Messages of the level so far.
+    stored: u64,
+    delivered: u64,
+}
+
+/// Messages with a time of their own.
+#[derive(Debug, Serialize)]
+struct TimerView {
+    /// Such messages so far.
+    stored: u64,
+    /// How many of them have been looked at.
+    scanned: u64,
+    /// Of those, all that are due up to then are delivered; in ms since the epoch.
+    due_ms: i64,
+}
+
+impl DelayView {
+    pub(super) fn new(levels: Vec<LevelView>, timer: TimerProgress, stored: u64) -> Self {
+        Self { levels, timer: TimerView { stored, scanned: timer.scanned, due_ms: timer.due_ms } }
+    }
+}
+
+impl LevelView {
+    pub(super) fn new(level: u32, delivered: u64, stored: u64) -> Self {
+        Self { level, stored, delivered }
     }
 }

@@ -269,13 +269,14 @@ impl<S: Sink> Clients<S> {
         tables.consumers.get(group)?.subscriptions.get(topic).map(|(data, _)| data.clone())
     }
 
-    /// The producers by group, with the time of the node's clock at which each was last heard of.
-    pub(crate) fn producers(&self) -> Vec<(String, Vec<(Client<S>, u64)>)> {
+    /// Every producer with its group and the time of the node's clock at which it was last heard of.
+    pub(crate) fn producers(&self) -> Vec<(String, Client<S>, u64)> {
         let tables = self.tables.lock();
-        let members = |members: &Members<S>| {
-            members.values().map(|member| (member.client.clone(), member.heard_ms)).collect()
+        let of_group = |(group, members): (&String, &Members<S>)| {
+            let known = |member: &Member<S>| (group.clone(), member.client.clone(), member.heard_ms);
+            members.values().map(known).collect::<Vec<_>>()
         };
-        tables.producers.iter().map(|(group, of)| (group.clone(), members(of))).collect()
+        tables.producers.iter().flat_map(of_group).collect()
     }
 
     /// What a consumer group wants of a topic; `None` where it has no members.

@@ -49,15 +49,14 @@ pub(crate) fn producer_connection(node: &Node, command: &Command) -> Handled {
 pub(crate) fn all_producers(node: &Node) -> Handled {
     let boot_ms = i64::try_from(node.boot_timestamp_ms).unwrap_or(0);
     let mut table = ProducerTable::default();
-    for (group, members) in node.clients.producers() {
-        let infos = members.into_iter().map(|(client, heard_ms)| ProducerInfo {
+    for (group, client, heard_ms) in node.clients.producers() {
+        table.data.entry(group).or_default().push(ProducerInfo {
             client_id: client.id.to_string(),
             language: language::name(client.language).to_owned(),
             last_update_timestamp: boot_ms.saturating_add(i64::try_from(heard_ms).unwrap_or(i64::MAX)),
             remote_ip: format!("/{}", client.channel.peer),
             version: client.version,
         });
-        table.data.insert(group, infos.collect());
     }
     json(&table)
 }
@@ -99,7 +98,8 @@ pub(crate) fn consumed_topics(node: &Node, group: &str) -> Vec<std::sync::Arc<To
 }
 
 /// 208: how far a consumer group is.
-pub(crate) fn consume_stats(node: &Node, command: &Command) -> Handled {
+pub(crate) async fn consume_stats(node: &Node, command: &Command) -> Handled {
+    node.settle().await;
     node.leading()?;
     let header = ConsumeStatsHeader::decode(command)?;
     let wanted = wanted_topics(&header);
@@ -122,6 +122,7 @@ fn wanted_topics(header: &ConsumeStatsHeader) -> BTreeSet<&str> {
 
 /// 317: how far every group is in every topic.
 pub(crate) async fn broker_consume_stats(node: &Node, command: &Command) -> Handled {
+    node.settle().await;
     node.leading()?;
     let header = BrokerConsumeStatsHeader::decode(command)?;
     let mut list =
@@ -179,7 +180,8 @@ fn lag(progress: &OffsetWrapper) -> i64 {
 }
 
 /// 303: how far behind a group is in a topic, in time.
-pub(crate) fn consume_time_span(node: &Node, command: &Command) -> Handled {
+pub(crate) async fn consume_time_span(node: &Node, command: &Command) -> Handled {
+    node.settle().await;
     node.leading()?;
     let header = GroupTopicHeader::decode(command)?;
     let topic = existing_topic(node, &header.topic)

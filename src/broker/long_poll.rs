@@ -13,8 +13,8 @@ use super::channel::Channel;
 use super::holds::{Holds, Place};
 use super::limits::{HOLD_ANSWERS, HOLD_TICK, Limits, PULL_TURN_WORK};
 use super::node::Node;
-use super::pull::{PullRequest, answer, seek};
-use super::scan::PullStatus;
+use super::pull::{PullRequest, answer, reset};
+use super::scan::{PullStatus, find};
 
 /// A pull that waits.
 struct HeldPull {
@@ -63,8 +63,9 @@ impl LongPoll {
             // the queue's new end.
             let queue = node.group.store().queue(&topic.name, queue_id);
             let max_offset = queue.map_or(0, |queue| queue.max_offset());
-            // The same goes for who refuses what is held when this member serves it no more.
-            if max_offset <= offset && !channel.is_closed() && node.reader(&group).is_ok() {
+            let is_reset = node.offsets.is_reset(node.group.metadata(), &group.name, &topic.name, queue_id);
+            // The same goes for who resets the queue, and who refuses what this member serves no more.
+            if max_offset <= offset && !is_reset && !channel.is_closed() && node.reader(&group).is_ok() {
                 return work;
             }
             let taken = self.holds.lock().take(id);
@@ -96,20 +97,6 @@ impl LongPoll {
         self.holds.lock().take_connection(connection);
     }
 
-    /// Answers the pulls of queues whose offsets an operator has reset.
-    pub(crate) fn tell_reset(&self, node: &Node) {
-        let metadata = node.group.metadata();
-        let is_reset = |held: &HeldPull| {
-            let PullRequest { group, topic, queue_id, .. } = &held.request;
-            metadata.pending_reset(&group.name, &topic.name, *queue_id).is_some()
-        };
-        let held = self.holds.lock().take_where(is_reset);
-        for held in held {
-            finish(node, &held);
-            held.channel.flush();
-        }
-    }
-
     /// Answers what is held and what this member does not serve any more.
     pub(crate) fn refuse_unserved(&self, node: &Node) {
         let unserved = |held: &HeldPull| node.reader(&held.request.group).is_err();
@@ -117,6 +104,19 @@ impl LongPoll {
         for held in held {
             finish(node, &held);
             held.channel.flush();
+        }
+    }
+
+    /// Answers a group's pulls of a topic that was reset for it.
+    pub(crate) fn reset(&self, node: &Node, group: &str, topic: &str) {
+        let is_meant = |held: &HeldPull| held.request.group.name == group && held.request.topic.name == topic;
+        let held = self.holds.lock().take_where(is_meant);
+        for held in held {
+            let channel = held.channel.clone();
+            if let Some(waiting) = look(node, held, &mut 0) {
+                self.wait(node, waiting);
+            }
+            channel.flush();
         }
     }
 
@@ -176,7 +176,11 @@ fn look(node: &Node, mut held: HeldPull, work: &mut usize) -> Option<HeldPull> {
         finish(node, &held);
         return None;
     };
-    let found = seek(node, &held.channel, &held.request, reader);
+    if let Some(found) = reset(node, &held.channel, &held.request, reader) {
+        answer(node, &held.channel, &held.request, &found, reader);
+        return None;
+    }
+    let found = find(node.group.store(), &held.request);
     *work += found.work;
     // What its filter did not let through is not looked at again.
     if found.status == PullStatus::NoMatchedMessage {
@@ -194,7 +198,7 @@ fn look(node: &Node, mut held: HeldPull, work: &mut usize) -> Option<HeldPull> {
 fn finish(node: &Node, held: &HeldPull) {
     let HeldPull { channel, request, .. } = held;
     match node.reader(&request.group) {
-        Ok(reader) => answer(node, channel, request, &seek(node, channel, request, reader), reader),
+        Ok(reader) => answer(node, channel, request, &find(node.group.store(), request), reader),
         Err(refusal) => channel.put(|out| refusal.write(out, request.serialization, request.opaque)),
     }
 }

@@ -14,7 +14,7 @@
 //! | `clients`, `heartbeat`, `notices` | who is connected in which group, and telling the members |
 //! | `offsets`, `queue_codes` | consumer offsets, the ends of queues, offsets by time |
 //! | `offset_admin` | resetting a group's offsets, copying another group's |
-//! | `group_codes` | how far groups are, and who consumes what |
+//! | `group_codes`, `group_report` | how far groups are, and who consumes what: for tools, for the admin API |
 //! | `locks` | queue locks |
 //! | `topics`, `config_codes` | making topics and groups |
 //! | `stats`, `stats_codes` | counters and what tools print |
@@ -40,6 +40,7 @@ mod filter;
 mod filter_cache;
 mod gauge;
 mod group_codes;
+mod group_report;
 mod heartbeat;
 mod holds;
 pub(crate) mod limits;
@@ -76,6 +77,7 @@ use raftmq_raft::{Group, Role};
 use tokio::task::JoinHandle;
 
 pub(crate) use delay::{DEFAULT_LEVELS, DelayLevels};
+pub(crate) use group_report::GroupReport;
 pub(crate) use limits::Limits;
 use node::Node;
 use reply::Refusal;
@@ -234,6 +236,11 @@ impl Broker {
     /// Counters.
     pub(crate) fn stats(&self) -> BrokerStats {
         self.node.stats()
+    }
+
+    /// A consumer group as this member knows it; `None` where there is no such group.
+    pub(crate) fn group_report(&self, name: &str) -> Option<GroupReport> {
+        group_report::report(&self.node, name)
     }
 
     /// Has the consumer offsets that are committed by now written to the log. To be called before another member leads.

@@ -197,6 +197,12 @@ impl PendingOffsets {
         Some(reset)
     }
 
+    /// Whether a queue was reset and consumers have not taken that up.
+    pub(crate) fn is_reset(&self, metadata: &Metadata, group: &str, topic: &str, queue_id: u32) -> bool {
+        let is_pending = metadata.pending_reset(group, topic, queue_id).is_some();
+        is_pending && self.table().untaken_reset(metadata, group, topic, queue_id).is_some()
+    }
+
     /// Whether so many offsets may be set at once for queues that have none.
     pub(crate) fn admit(&self, metadata: &Metadata, commits: &[OffsetCommit]) -> Result<(), Refusal> {
         let mut table = self.table();

@@ -55,11 +55,12 @@ pub(crate) async fn handle(
     let reader = node.reader(&group)?;
     let request = check(node, command, &header, group)?;
     if reader == Reader::Leader {
-        if let Some(found) = reset(node, channel.id, &request) {
-            answer(node, channel, &request, &found, reader);
-            return Ok(());
-        }
+        // Before a reset is taken up: what consumers have committed until then does not count.
         commit_offset(node, &header, request.queue_id)?;
+    }
+    if let Some(found) = reset(node, channel, &request, reader) {
+        answer(node, channel, &request, &found, reader);
+        return Ok(());
     }
     let mut found = find(node.group.store(), &request);
     if reader == Reader::Leader && found.code(request.offset) == response::PULL_OFFSET_MOVED {
@@ -92,17 +93,16 @@ fn consumer_group(node: &Node, name: &str) -> Option<Arc<SubscriptionGroup>> {
         .or_else(|| is_system_group(name).then(|| Arc::new(SubscriptionGroup::new(name))))
 }
 
-/// What a pull that was held finds, or where an operator wants its group to go on.
-pub(crate) fn seek(node: &Node, channel: &Channel, request: &PullRequest, reader: Reader) -> Found {
-    let reset = if reader == Reader::Leader { reset(node, channel.id, request) } else { None };
-    reset.unwrap_or_else(|| find(node.group.store(), request))
-}
-
-/// Where an operator wants the group to go on, if it has not been told yet.
-fn reset(node: &Node, connection: u64, request: &PullRequest) -> Option<Found> {
-    let PullRequest { group, topic, queue_id, offset: asked, .. } = request;
-    let queue = (&*group.name, &*topic.name, *queue_id);
-    let offset = node.offsets.take_reset(node.group.metadata(), connection, queue, *asked)?;
+/// Where an operator wants the group to go on, if this client has not been told yet. A follower leaves that to the
+/// leader.
+pub(crate) fn reset(node: &Node, channel: &Channel, request: &PullRequest, reader: Reader) -> Option<Found> {
+    let PullRequest { group, topic, queue_id, offset, .. } = request;
+    let metadata = node.group.metadata();
+    let queue_of_group = (group.name.as_str(), topic.name.as_str(), *queue_id);
+    let offset = match reader {
+        Reader::Leader => node.offsets.take_reset(metadata, channel.id, queue_of_group, *offset),
+        Reader::Follower => metadata.pending_reset(&group.name, &topic.name, *queue_id),
+    }?;
     let queue = node.group.store().queue(&topic.name, *queue_id);
     let (min, max) = queue.map_or((0, 0), |queue| (queue.min_offset(), queue.max_offset()));
     Some(Found::nothing(PullStatus::OffsetReset, offset as i64, min as i64, max as i64))

@@ -81,15 +81,27 @@ async fn serve(mut stream: TcpStream, handler: Arc<Handler>, counter: Arc<Atomic
     }
 }
 
-/// A name server whose routes a test changes: leaders by topic, each with two queues of `broker-a`.
-#[derive(Clone, Default)]
+/// A name server whose routes a test changes: leaders by topic, each with queues of `broker-a`.
+#[derive(Clone)]
 pub(crate) struct Routes {
     leaders: Arc<Mutex<HashMap<String, SocketAddr>>>,
+    queues: Arc<AtomicUsize>,
+}
+
+impl Default for Routes {
+    fn default() -> Self {
+        Self { leaders: Arc::default(), queues: Arc::new(AtomicUsize::new(2)) }
+    }
 }
 
 impl Routes {
     pub(crate) fn set(&self, topic: &str, leader: SocketAddr) {
         self.leaders.lock().insert(topic.to_owned(), leader);
+    }
+
+    /// Sets how many queues every topic has; two unless told otherwise.
+    pub(crate) fn set_queues(&self, queues: usize) {
+        self.queues.store(queues, Ordering::Relaxed);
     }
 
     pub(crate) async fn serve(&self) -> FakeServer {
@@ -104,6 +116,7 @@ impl Routes {
             let unknown = Command::response_to(request, response::TOPIC_NOT_EXIST);
             return Reply::Answer(unknown.with_remark(format!("no route to {topic}")));
         };
+        let queues = self.queues.load(Ordering::Relaxed) as i32;
         let route = TopicRouteData {
             broker_datas: vec![BrokerData {
                 broker_addrs: [(0, leader.to_string())].into(),
@@ -113,8 +126,8 @@ impl Routes {
             queue_datas: vec![QueueData {
                 broker_name: "broker-a".into(),
                 perm: 6,
-                read_queue_nums: 2,
-                write_queue_nums: 2,
+                read_queue_nums: queues,
+                write_queue_nums: queues,
                 topic_sys_flag: 0,
             }],
             ..TopicRouteData::default()

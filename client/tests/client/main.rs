@@ -6,5 +6,7 @@
 mod connection;
 mod consumer;
 mod fake;
+mod fake_queues;
+mod lite_pull;
 mod producer;
 mod trace;

@@ -1,56 +1,10 @@
 //! Reads from followers, over a real group of three members with a broker each.
 
+use super::trio::Trio;
 use super::*;
 
 /// What the group that reads from a follower is called.
 const GROUP: &str = "readers";
-
-struct Trio {
-    members: Vec<(Broker, Group)>,
-    _dir: tempfile::TempDir,
-}
-
-impl Trio {
-    async fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let founders: Vec<_> = (1..=3).map(|id| Member { id, raft: free_address() }).collect();
-        let mut members = Vec::new();
-        for id in 1..=3 {
-            let group = Group::start(group_config(id, &founders, dir.path())).await.unwrap();
-            members.push((super::super::start(broker_config(&group), group.clone()).await.unwrap(), group));
-        }
-        Self { members, _dir: dir }
-    }
-
-    async fn until(&self, is_so: impl Fn(&Self) -> bool) {
-        let start = Instant::now();
-        while !is_so(self) {
-            assert!(start.elapsed() < PATIENCE, "it does not come to be");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    /// The member that leads, as soon as there is one, every member has said where it is, and all know the topics.
-    async fn leader(&self) -> usize {
-        let complete = |(_, group): &(Broker, Group)| {
-            group.metadata().topic("C1_REPLY_TOPIC").is_some() && group.metadata().members().len() == 3
-        };
-        let leader = |trio: &Self| trio.members.iter().position(|(broker, _)| broker.node.leading().is_ok());
-        self.until(|trio| leader(trio).is_some() && trio.members.iter().all(complete)).await;
-        leader(self).expect("it was there just now")
-    }
-
-    async fn client(&self, at: usize) -> Client {
-        Client::connect(self.members[at].0.address).await
-    }
-
-    async fn stop(self) {
-        for (broker, group) in self.members {
-            broker.shutdown().await;
-            group.shutdown().await;
-        }
-    }
-}
 
 fn read(topic: &str, offset: i64, hold_ms: i64) -> Command {
     let mut pull = pull(topic, offset, hold_ms, "*");

@@ -27,10 +27,13 @@ use tokio::time::timeout;
 use super::*;
 
 mod delay;
+mod failover;
 mod followers;
 mod groups;
+mod operators;
 mod pull;
 mod send_back;
+mod trio;
 
 /// What a test waits for at most.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -1,0 +1,168 @@
+//! A consumer group as the admin API tells of it: its members, what they want, how far they are.
+
+use std::collections::HashMap;
+
+use raftmq_message::topic::{dlq_topic, retry_topic};
+use raftmq_raft::{Metadata, Topic};
+use serde::Serialize;
+
+use super::group_codes::consumed_topics;
+use super::limits::REPORTED_QUEUES_MAX;
+use super::node::Node;
+
+/// A consumer group.
+#[derive(Debug, Serialize)]
+pub(crate) struct GroupReport {
+    name: String,
+    consume_enable: bool,
+    broadcast_enable: bool,
+    retry_queues: u32,
+    retry_max_times: i32,
+    /// The member it prefers to read from; 0 for the leader.
+    broker_id: u64,
+    /// What its members do; none where nobody is connected here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    consumers: Option<Consumers>,
+    /// Messages that are not consumed yet, over all queues.
+    lag: u64,
+    /// Its queues, in the order of their topics.
+    queues: Vec<QueueReport>,
+    /// Queues beyond those that are listed.
+    queues_omitted: usize,
+    /// Messages in its retry topic, its dead letters.
+    retry_messages: u64,
+    dead_letters: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Consumers {
+    consume_type: &'static str,
+    message_model: &'static str,
+    consume_from_where: &'static str,
+    members: Vec<MemberReport>,
+    subscriptions: Vec<SubscriptionReport>,
+    /// Client ids of members that subscribe differently, those together that do the same; none where all agree.
+    conflicts: Vec<Vec<String>>,
+}
+
+#[derive(Debug, Serialize)]
+struct MemberReport {
+    client_id: String,
+    address: String,
+    language: String,
+    version: i32,
+}
+
+#[derive(Debug, Serialize)]
+struct SubscriptionReport {
+    topic: String,
+    expression_type: String,
+    expression: String,
+    version: i64,
+}
+
+#[derive(Debug, Serialize)]
+struct QueueReport {
+    topic: String,
+    queue_id: u32,
+    min_offset: u64,
+    max_offset: u64,
+    /// None before the first commit.
+    committed: Option<u64>,
+    lag: u64,
+    /// Where the group goes on once it has been told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pending_reset: Option<u64>,
+    /// The client that alone may consume it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    locked_by: Option<String>,
+}
+
+/// Who holds which queue, as topic and queue id.
+type Locks = HashMap<(String, u32), String>;
+
+/// Tells of a group; `None` where there is no such group.
+pub(crate) fn report(node: &Node, name: &str) -> Option<GroupReport> {
+    let metadata = node.group.metadata();
+    let group = metadata.group(name)?;
+    let locks = metadata.locks_of_group(name).into_iter();
+    let locks = locks.map(|lock| ((lock.topic, lock.queue_id), lock.client_id)).collect();
+    let (mut queues, mut queues_omitted, mut lag) = (Vec::new(), 0, 0);
+    for topic in consumed_topics(node, name) {
+        for queue_id in 0..topic.read_queues {
+            let queue = queue(node, name, &topic, queue_id, &locks);
+            lag += queue.lag;
+            if queues.len() < REPORTED_QUEUES_MAX {
+                queues.push(queue);
+            } else {
+                queues_omitted += 1;
+            }
+        }
+    }
+    Some(GroupReport {
+        name: name.to_owned(),
+        consume_enable: group.consume_enable,
+        broadcast_enable: group.consume_broadcast_enable,
+        retry_queues: group.retry_queues,
+        retry_max_times: group.retry_max_times,
+        broker_id: group.broker_id,
+        consumers: consumers(node, name),
+        lag,
+        queues,
+        queues_omitted,
+        retry_messages: messages(node, metadata, &retry_topic(name)),
+        dead_letters: messages(node, metadata, &dlq_topic(name)),
+    })
+}
+
+fn consumers(node: &Node, group: &str) -> Option<Consumers> {
+    let known = node.clients.consumer_connection(group)?;
+    let members = known.connection_set.into_iter().map(|member| MemberReport {
+        client_id: member.client_id,
+        address: member.client_addr,
+        language: member.language,
+        version: member.version,
+    });
+    let subscriptions = known.subscription_table.into_values().map(|subscription| SubscriptionReport {
+        topic: subscription.topic,
+        expression_type: subscription.expression_type,
+        expression: subscription.sub_string,
+        version: subscription.sub_version,
+    });
+    Some(Consumers {
+        consume_type: known.consume_type.name(),
+        message_model: known.message_model.name(),
+        consume_from_where: known.consume_from_where.name(),
+        members: members.collect(),
+        subscriptions: subscriptions.collect(),
+        conflicts: node.clients.conflicts(group),
+    })
+}
+
+fn queue(node: &Node, group: &str, topic: &Topic, queue_id: u32, locks: &Locks) -> QueueReport {
+    let metadata = node.group.metadata();
+    let (min_offset, max_offset) = ends(node, &topic.name, queue_id);
+    let committed = node.offsets.get(metadata, group, &topic.name, queue_id);
+    QueueReport {
+        topic: topic.name.clone(),
+        queue_id,
+        min_offset,
+        max_offset,
+        committed,
+        lag: max_offset.saturating_sub(committed.unwrap_or(0).max(min_offset)),
+        pending_reset: metadata.pending_reset(group, &topic.name, queue_id),
+        locked_by: locks.get(&(topic.name.clone(), queue_id)).cloned(),
+    }
+}
+
+fn ends(node: &Node, topic: &str, queue_id: u32) -> (u64, u64) {
+    let queue = node.group.store().queue(topic, queue_id);
+    queue.map_or((0, 0), |queue| (queue.min_offset(), queue.max_offset()))
+}
+
+/// Messages in a topic, consumed or not.
+fn messages(node: &Node, metadata: &Metadata, topic: &str) -> u64 {
+    let queues = metadata.topic(topic).map_or(0, |topic| topic.read_queues.max(topic.write_queues));
+    let ends = (0..queues).map(|queue_id| ends(node, topic, queue_id));
+    ends.map(|(min, max)| max.saturating_sub(min)).sum()
+}

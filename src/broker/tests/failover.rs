@@ -1,0 +1,85 @@
+//! What has to hold while leadership moves among three members.
+
+use super::trio::Trio;
+use super::*;
+
+fn locks(code: i32, client: &str, queues: std::ops::Range<i32>) -> Command {
+    let queue = |queue_id| MessageQueue { broker_name: "broker-a".into(), queue_id, topic: "T".into() };
+    let body = LockBatchRequest {
+        client_id: client.into(),
+        consumer_group: "G".into(),
+        mq_set: queues.map(queue).collect(),
+        only_this_broker: client == "a",
+    };
+    Command::request(code, Ext::new()).with_body(fastjson::to_vec(&body).unwrap())
+}
+
+async fn lock(client: &mut Client, id: &str, queues: std::ops::Range<i32>) -> Vec<i32> {
+    let answer = client.ok(locks(request::LOCK_BATCH_MQ, id, queues)).await;
+    let held: LockBatchResponse = fastjson::parse(&answer.body).unwrap();
+    held.lock_ok_mq_set.iter().map(|queue| queue.queue_id).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_queue_gets_two_owners_while_leadership_moves() {
+    let trio = Trio::start().await;
+    let mut client = trio.client(trio.leader().await).await;
+    client.ok(send("T", "zero")).await;
+    assert_eq!(lock(&mut client, "a", 0..2).await, [0, 1]);
+    let until = |leader: usize| {
+        let locks = trio.members[leader].1.metadata().locks_of_group("G");
+        locks.iter().map(|lock| lock.until_ms).max()
+    };
+    for _ in 0..3 {
+        let before = until(trio.leader().await);
+        let mut client = trio.move_leadership().await;
+        assert_eq!(lock(&mut client, "b", 0..3).await, [2], "b gets what nobody holds");
+        assert_eq!(lock(&mut client, "a", 0..3).await, [0, 1], "a renews what it holds");
+        assert!(until(trio.leader().await) >= before, "a renewal never shortens a lock");
+        client.ok(locks(request::UNLOCK_BATCH_MQ, "a", 0..3)).await;
+        assert_eq!(lock(&mut client, "c", 0..3).await, [0, 1], "what a has let go is free, not what b holds");
+        client.ok(locks(request::UNLOCK_BATCH_MQ, "c", 0..3)).await;
+        client.ok(locks(request::UNLOCK_BATCH_MQ, "b", 0..3)).await;
+        assert_eq!(lock(&mut client, "a", 0..2).await, [0, 1]);
+    }
+    trio.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answered_offset_and_a_reset_survive_every_move() {
+    let trio = Trio::start().await;
+    let mut client = trio.client(trio.leader().await).await;
+    for _ in 0..9 {
+        client.ok(send("T", "x")).await;
+    }
+    // The pull makes the group.
+    client.ok(pull("T", 0, 5000, "*")).await;
+    let request = |code: i32, more: &[(&str, &str)]| {
+        let fields = [("consumerGroup", "G"), ("group", "G"), ("topic", "T"), ("queueId", "0")];
+        Command::request(code, fields.into_iter().chain(more.iter().copied()).collect())
+    };
+    for offset in 1..6 {
+        let text = offset.to_string();
+        client.ok(request(request::UPDATE_CONSUMER_OFFSET, &[("commitOffset", &text)])).await;
+        client = trio.move_leadership().await;
+        let answer = client.ok(request(request::QUERY_CONSUMER_OFFSET, &[])).await;
+        assert_eq!(answer.ext.get_i64("offset"), Ok(Some(offset)));
+    }
+    let reset = [("timestamp", "0"), ("offset", "2"), ("isForce", "true")];
+    client.ok(request(request::INVOKE_BROKER_TO_RESET_OFFSET, &reset)).await;
+    client = trio.move_leadership().await;
+    client.ok(request(request::UPDATE_CONSUMER_OFFSET, &[("commitOffset", "8")])).await;
+    let answer = client.ok(request(request::QUERY_CONSUMER_OFFSET, &[])).await;
+    assert_eq!(answer.ext.get_i64("offset"), Ok(Some(2)), "the reset stands until a pull takes it up");
+    let told = client.call(pull("T", 8, 0, "*")).await;
+    let next = PullResponse::decode(&told).unwrap().next_begin_offset;
+    assert_eq!((told.code, next), (response::PULL_OFFSET_MOVED, 2));
+    let found = client.ok(pull("T", 2, 0, "*")).await;
+    assert_eq!(bodies(&found.body).len(), 7);
+    client.ok(request(request::UPDATE_CONSUMER_OFFSET, &[("commitOffset", "3")])).await;
+    client = trio.move_leadership().await;
+    assert_eq!(client.ok(pull("T", 8, 0, "*")).await.code, 0, "it was told once");
+    let answer = client.ok(request(request::QUERY_CONSUMER_OFFSET, &[])).await;
+    assert_eq!(answer.ext.get_i64("offset"), Ok(Some(3)));
+    trio.stop().await;
+}
