@@ -39,7 +39,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         ..LitePullConsumerConfig::new("example-delayed")
     };
     let consumer = LitePullConsumer::start(client, config).await?;
-    consumer.subscribe(&topic, MessageSelector::all())?;
+    consumer.subscribe(&topic, MessageSelector::all()).await?;
     let mut missing = messages.len();
     while missing > 0 {
         let polled = consumer.poll(Duration::from_secs(10)).await?;

@@ -22,7 +22,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         ..LitePullConsumerConfig::new("example-lite-pull")
     };
     let consumer = LitePullConsumer::start(client.clone(), config).await?;
-    consumer.subscribe(&topic, MessageSelector::all())?;
+    consumer.subscribe(&topic, MessageSelector::all()).await?;
     let mut count = 0;
     loop {
         // What was polled before counts as consumed from here on.

@@ -1,8 +1,11 @@
 //! What a consumer wants of a topic.
 
 use raftmq_message::hash::java_hash;
-use raftmq_remoting::body::SubscriptionData;
+use raftmq_remoting::body::{CheckClientRequest, SubscriptionData};
+use raftmq_remoting::codes::{request, response};
+use raftmq_remoting::{Command, Ext, fastjson};
 
+use crate::client::{Client, refused};
 use crate::error::ClientError;
 use crate::message::MessageExt;
 
@@ -71,6 +74,33 @@ impl MessageSelector {
             return Err(ClientError::Invalid(reason));
         }
         Ok(data)
+    }
+}
+
+impl Client {
+    /// Asks a broker whether it can work with a group's subscription (46).
+    pub(crate) async fn check_subscription(
+        &self,
+        group: &str,
+        subscription: &SubscriptionData,
+    ) -> Result<(), ClientError> {
+        let queues = self.fetch_queues(&subscription.topic).await?;
+        let Some(queue) = queues.first() else {
+            let what = "queue that can be read".to_owned();
+            return Err(ClientError::Unroutable { topic: subscription.topic.clone(), what });
+        };
+        let check = CheckClientRequest {
+            client_id: self.client_id().to_owned(),
+            group: group.to_owned(),
+            namespace: None,
+            subscription_data: subscription.clone(),
+        };
+        let body = fastjson::to_vec(&check).map_err(|error| ClientError::Invalid(error.to_string()))?;
+        let request = Command::request(request::CHECK_CLIENT_CONFIG, Ext::new()).with_body(body);
+        let config = self.config();
+        let (addr, answer) =
+            self.call_queue(queue, &request, config.try_timeout, config.request_timeout).await?;
+        if answer.code == response::SUCCESS { Ok(()) } else { Err(refused(&addr, answer)) }
     }
 }
 

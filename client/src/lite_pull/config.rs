@@ -1,6 +1,5 @@
 //! Settings of a lite pull consumer, with the Java client's names and defaults.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use raftmq_remoting::body::{ConsumeFromWhere, MessageModel};
 use super::queues::Limits;
 use crate::allocate::{AllocateMessageQueueAveragely, AllocateMessageQueueStrategy};
 use crate::error::ClientError;
-use crate::offset_store::{OffsetStore, default_offset_dir};
+use crate::offset_store::OffsetStore;
 use crate::producer::now_ms;
 
 /// How long before its start a consumer begins that begins by time, unless told otherwise: Java's half an hour.
@@ -34,8 +33,6 @@ pub struct LitePullConsumerConfig {
     pub allocate_message_queue_strategy: Arc<dyn AllocateMessageQueueStrategy>,
     /// Where offsets are kept; by default at the brokers, or with broadcasting in a file.
     pub offset_store: Option<Arc<dyn OffsetStore>>,
-    /// Below which directory offsets of broadcast groups are kept.
-    pub local_offset_dir: PathBuf,
     /// Whether what was polled counts as consumed when [`poll`](crate::LitePullConsumer::poll) is called again, and at the
     /// shutdown. Otherwise the program commits.
     pub auto_commit: bool,
@@ -67,7 +64,6 @@ impl LitePullConsumerConfig {
             consume_timestamp_ms: now_ms() - CONSUME_TIMESTAMP_BACK_MS,
             allocate_message_queue_strategy: Arc::new(AllocateMessageQueueAveragely),
             offset_store: None,
-            local_offset_dir: default_offset_dir(),
             auto_commit: true,
             auto_commit_interval: Duration::from_secs(5),
             pull_batch_size: 10,

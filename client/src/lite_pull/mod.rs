@@ -49,7 +49,7 @@ use crate::subscription::MessageSelector;
 ///
 /// let client = Client::new(ClientConfig::new("127.0.0.1:9876"));
 /// let consumer = LitePullConsumer::start(client, LitePullConsumerConfig::new("auditors")).await?;
-/// consumer.subscribe("Orders", MessageSelector::all())?;
+/// consumer.subscribe("Orders", MessageSelector::all()).await?;
 /// for _ in 0..10 {
 ///     for message in consumer.poll(Duration::from_secs(5)).await? {
 ///         println!("{}: {:?}", message.queue_offset, message.body);
@@ -110,7 +110,7 @@ impl LitePullConsumer {
         let group = config.consumer_group.clone();
         let offsets = match &config.offset_store {
             Some(store) => store.clone(),
-            None => offset_store::for_group(&client, &group, config.message_model, &config.local_offset_dir)?,
+            None => offset_store::for_group(&client, &group, config.message_model)?,
         };
         offsets.load().await?;
         let state = State {
@@ -138,9 +138,9 @@ impl LitePullConsumer {
     }
 
     /// Consumes a topic together with the other members of the group, or changes what is wanted of it. What was pulled
-    /// before a change may still be polled.
-    pub fn subscribe(&self, topic: &str, selector: MessageSelector) -> Result<(), ClientError> {
-        let data = subscription(topic, &selector)?;
+    /// before a change may still be polled. An SQL expression is checked by a broker first.
+    pub async fn subscribe(&self, topic: &str, selector: MessageSelector) -> Result<(), ClientError> {
+        let data = self.subscription(topic, &selector).await?;
         {
             let mut state = self.running()?;
             match &mut state.mode {
@@ -187,13 +187,14 @@ impl LitePullConsumer {
         self.shared.give_up(&lost).await
     }
 
-    /// Sets what is wanted of a topic whose queues are assigned. By default that is everything.
-    pub fn set_sub_expression_for_assign(
+    /// Sets what is wanted of a topic whose queues are assigned. By default that is everything. An SQL expression is
+    /// checked by a broker first.
+    pub async fn set_sub_expression_for_assign(
         &self,
         topic: &str,
         selector: MessageSelector,
     ) -> Result<(), ClientError> {
-        let data = subscription(topic, &selector)?;
+        let data = self.subscription(topic, &selector).await?;
         let mut state = self.running()?;
         match &mut state.mode {
             Mode::Assigned(topics) => drop(topics.insert(topic.to_owned(), data)),
@@ -364,6 +365,21 @@ impl LitePullConsumer {
         persisted
     }
 
+    async fn subscription(
+        &self,
+        topic: &str,
+        selector: &MessageSelector,
+    ) -> Result<SubscriptionData, ClientError> {
+        validate_topic(topic).map_err(|error| ClientError::Invalid(error.to_string()))?;
+        let last = self.shared.subscription(topic).map_or(0, |data| data.sub_version);
+        // The time, as in the Java client, but never the same twice.
+        let data = selector.subscription(topic, now_ms().max(last + 1))?;
+        if !selector.is_tag() {
+            self.shared.client.check_subscription(&self.shared.config.consumer_group, &data).await?;
+        }
+        Ok(data)
+    }
+
     fn running(&self) -> Result<parking_lot::MutexGuard<'_, State>, ClientError> {
         let state = self.shared.state.lock();
         if state.closed {
@@ -449,11 +465,6 @@ async fn persist_offsets(shared: Arc<Shared>) {
         // The store has logged what failed, and it is tried again the next time.
         drop(shared.offsets.persist_all(&queues).await);
     }
-}
-
-fn subscription(topic: &str, selector: &MessageSelector) -> Result<SubscriptionData, ClientError> {
-    validate_topic(topic).map_err(|error| ClientError::Invalid(error.to_string()))?;
-    selector.subscription(topic, now_ms())
 }
 
 fn not_here(queue: &MessageQueue) -> ClientError {

@@ -10,7 +10,6 @@ mod remote;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -67,23 +66,18 @@ pub trait OffsetStore: fmt::Debug + Send + Sync {
 }
 
 /// The store a group's offsets are kept in unless its consumer was given another.
-///
-/// A broadcast consumer finds its file again only under the same client id, and by default a client has a new one each
-/// time: it is called `DEFAULT` then, as in the Java client.
 pub(crate) fn for_group(
     client: &Client,
     group: &str,
     model: MessageModel,
-    local_dir: &Path,
 ) -> Result<Arc<dyn OffsetStore>, ClientError> {
-    if model == MessageModel::Clustering {
-        return Ok(Arc::new(RemoteBrokerOffsetStore::new(client.clone(), group)));
-    }
-    let id = match (&client.config().instance_name, client.client_id().split_once('@')) {
-        (None, Some((ip, _))) => format!("{ip}@DEFAULT"),
-        _ => client.client_id().to_owned(),
-    };
-    Ok(Arc::new(LocalFileOffsetStore::new(local_dir, &id, group)?))
+    Ok(match model {
+        MessageModel::Clustering => Arc::new(RemoteBrokerOffsetStore::new(client.clone(), group)),
+        MessageModel::Broadcasting => {
+            let id = client.instance().lasting_id();
+            Arc::new(LocalFileOffsetStore::new(&default_offset_dir(), id, group)?)
+        }
+    })
 }
 
 /// What is noted. It holds the queues a consumer has, which their topics' routes bound.

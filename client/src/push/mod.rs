@@ -29,20 +29,16 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use raftmq_message::topic::{retry_topic, validate_topic};
-use raftmq_remoting::body::{
-    CheckClientRequest, ConsumeType, ConsumerData, MessageModel, MessageQueue, SubscriptionData,
-};
-use raftmq_remoting::codes::{request, response};
-use raftmq_remoting::{Command, Ext, fastjson};
+use raftmq_remoting::body::{ConsumeType, ConsumerData, MessageModel, MessageQueue, SubscriptionData};
 use tokio::sync::{Notify, Semaphore, watch};
 
-use crate::client::{Client, refused};
+use crate::client::Client;
 use crate::connection::PeerRequest;
 use crate::error::ClientError;
 use crate::hooks::{ConsumeMessageHook, Hooks};
 use crate::instance::GroupMember;
 use crate::listener::MessageListener;
-use crate::offset_store::{LocalFileOffsetStore, OffsetStore, RemoteBrokerOffsetStore, default_offset_dir};
+use crate::offset_store::{self, OffsetStore};
 use crate::producer::{Producer, now_ms};
 use crate::subscription::MessageSelector;
 
@@ -140,15 +136,9 @@ impl PushConsumer {
     pub fn new(client: Client, config: PushConsumerConfig) -> Result<Self, ClientError> {
         config.check()?;
         let group = &config.consumer_group;
-        let store = match (&config.offset_store, config.message_model) {
-            (Some(store), _) => store.clone(),
-            (None, MessageModel::Clustering) => {
-                Arc::new(RemoteBrokerOffsetStore::new(client.clone(), group.clone())) as Arc<dyn OffsetStore>
-            }
-            (None, MessageModel::Broadcasting) => {
-                let id = client.instance().lasting_id();
-                Arc::new(LocalFileOffsetStore::new(&default_offset_dir(), id, group)?)
-            }
+        let store = match &config.offset_store {
+            Some(store) => store.clone(),
+            None => offset_store::for_group(&client, group, config.message_model)?,
         };
         let producer = Producer::new(client.clone(), INNER_PRODUCER_GROUP)?;
         let inner = Inner {
@@ -177,7 +167,7 @@ impl PushConsumer {
         validate_topic(topic).map_err(|error| ClientError::Invalid(error.to_string()))?;
         let subscription = selector.subscription(topic, self.inner.next_version(topic))?;
         if !selector.is_tag() {
-            self.inner.check_subscription(&subscription).await?;
+            self.inner.client.check_subscription(self.consumer_group(), &subscription).await?;
         }
         self.inner.subscriptions.write().insert(topic.to_owned(), subscription);
         self.inner.subscriptions_changed().await;
@@ -302,27 +292,6 @@ impl Inner {
     fn next_version(&self, topic: &str) -> i64 {
         let last = self.subscriptions.read().get(topic).map_or(0, |subscription| subscription.sub_version);
         now_ms().max(last + 1)
-    }
-
-    /// Asks a broker whether it can work with a subscription (46).
-    async fn check_subscription(&self, subscription: &SubscriptionData) -> Result<(), ClientError> {
-        let queues = self.client.fetch_queues(&subscription.topic).await?;
-        let Some(queue) = queues.first() else {
-            let what = "queue that can be read".to_owned();
-            return Err(ClientError::Unroutable { topic: subscription.topic.clone(), what });
-        };
-        let check = CheckClientRequest {
-            client_id: self.client.client_id().to_owned(),
-            group: self.group().to_owned(),
-            namespace: None,
-            subscription_data: subscription.clone(),
-        };
-        let body = fastjson::to_vec(&check).map_err(|error| ClientError::Invalid(error.to_string()))?;
-        let request = Command::request(request::CHECK_CLIENT_CONFIG, Ext::new()).with_body(body);
-        let config = self.client.config();
-        let (addr, answer) =
-            self.client.call_queue(queue, &request, config.try_timeout, config.request_timeout).await?;
-        if answer.code == response::SUCCESS { Ok(()) } else { Err(refused(&addr, answer)) }
     }
 
     async fn subscriptions_changed(&self) {

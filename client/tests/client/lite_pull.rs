@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::fake::{FakeServer, Routes, client};
 use super::fake_queues::{FakeQueues, queue};
 use raftmq_client::{
-    ClientError, ConsumeFromWhere, LitePullConsumer, LitePullConsumerConfig, MessageModel, MessageQueue,
-    MessageSelector, TopicMessageQueueChangeListener,
+    ClientError, ConsumeFromWhere, LitePullConsumer, LitePullConsumerConfig, LocalFileOffsetStore,
+    MessageModel, MessageQueue, MessageSelector, TopicMessageQueueChangeListener,
 };
 
 /// Longer than anything takes that is waited for.
@@ -190,7 +190,7 @@ async fn tags_are_compared_here_too_and_what_does_not_match_is_committed_with_th
     servers.queues.store(0, "a", 1);
     servers.queues.store(0, "b", 6);
     let consumer = servers.consumer(config()).await;
-    consumer.set_sub_expression_for_assign("T", MessageSelector::by_tag("a")).unwrap();
+    consumer.set_sub_expression_for_assign("T", MessageSelector::by_tag("a")).await.unwrap();
     consumer.assign(&[queue(0)]).await.unwrap();
     assert_eq!(poll(&consumer, 4).await, [0, 1, 2, 5]);
     let mut found = servers.queues.found();
@@ -204,7 +204,7 @@ async fn tags_are_compared_here_too_and_what_does_not_match_is_committed_with_th
         }
     };
     tokio::time::timeout(LONG, committed).await.unwrap();
-    is_invalid(consumer.set_sub_expression_for_assign("T", MessageSelector::by_tag("||")), "no tag");
+    is_invalid(consumer.set_sub_expression_for_assign("T", MessageSelector::by_tag("||")).await, "no tag");
 }
 
 #[tokio::test]
@@ -237,11 +237,11 @@ async fn a_subscription_shares_the_queues_with_the_group() {
     servers.queues.store(0, "a", 5);
     servers.queues.store(1, "a", 5);
     let consumer = servers.consumer(config()).await;
-    consumer.subscribe("T", MessageSelector::all()).unwrap();
+    consumer.subscribe("T", MessageSelector::all()).await.unwrap();
     assert_eq!(poll(&consumer, 5).await, [0, 1, 2, 3, 4]);
     assert_eq!(consumer.assignment(), [queue(0)]);
     is_invalid(consumer.assign(&[queue(1)]).await, "not both");
-    is_invalid(consumer.set_sub_expression_for_assign("T", MessageSelector::all()), "not both");
+    is_invalid(consumer.set_sub_expression_for_assign("T", MessageSelector::all()).await, "not both");
     assert!(consumer.poll(Duration::ZERO).await.unwrap().is_empty());
     consumer.unsubscribe("T").unwrap();
     let given_up = async {
@@ -258,16 +258,14 @@ async fn a_broadcast_consumer_has_all_queues_and_finds_its_offsets_again() {
     let servers = servers().await;
     servers.queues.join("somebody else");
     let dir = tempfile::tempdir().unwrap();
-    let config = LitePullConsumerConfig {
-        message_model: MessageModel::Broadcasting,
-        local_offset_dir: dir.path().to_owned(),
-        ..config()
-    };
+    let config = LitePullConsumerConfig { message_model: MessageModel::Broadcasting, ..config() };
     for round in 0..3 {
         servers.queues.store(0, "a", 3);
         servers.queues.store(1, "a", 3);
-        let consumer = servers.consumer(config.clone()).await;
-        consumer.subscribe("T", MessageSelector::all()).unwrap();
+        let offsets = LocalFileOffsetStore::new(dir.path(), "10.0.0.1@DEFAULT", "g").unwrap();
+        let config = LitePullConsumerConfig { offset_store: Some(Arc::new(offsets)), ..config.clone() };
+        let consumer = servers.consumer(config).await;
+        consumer.subscribe("T", MessageSelector::all()).await.unwrap();
         let mut offsets = poll(&consumer, 6).await;
         offsets.sort_unstable();
         let first = round * 3;

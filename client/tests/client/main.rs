@@ -8,5 +8,6 @@ mod consumer;
 mod fake;
 mod fake_queues;
 mod lite_pull;
+mod offset_store;
 mod producer;
 mod trace;
