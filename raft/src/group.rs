@@ -257,9 +257,10 @@ impl Inner {
         let mut server = self.raft.server_metrics();
         let mut data = self.raft.data_metrics();
         loop {
-            let (state, leader, term) = {
+            let (state, leader, term, alone) = {
                 let metrics = server.borrow_and_update();
-                (metrics.state, metrics.current_leader, metrics.vote.leader_id.term)
+                let voters = metrics.membership_config.membership().voter_ids().count();
+                (metrics.state, metrics.current_leader, metrics.vote.leader_id.term, voters == 1)
             };
             let role = role_of(state);
             let (applied, acked) = {
@@ -269,7 +270,8 @@ impl Inner {
             // A leader's first entry of its own term is behind everything that was committed before.
             let applied_own_term = applied.is_some_and(|id| entry_id(&id).term == term);
             // It stays leader without a quorum, but can commit nothing, and another may have been elected meanwhile.
-            let heard = acked.is_some_and(|silence| silence < QUORUM_SILENCE_MAX);
+            // The only voter is its own majority, and hears nothing while it writes nothing.
+            let heard = alone || acked.is_some_and(|silence| silence < QUORUM_SILENCE_MAX);
             let was_ready = {
                 let r = self.role.borrow();
                 r.ready && r.term == term && r.role == Role::Leader
