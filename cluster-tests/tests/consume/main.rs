@@ -3,6 +3,7 @@
 //! | module | what it is about |
 //! |---|---|
 //! | `sharing` | members of a group that share a topic: nothing lost, and nothing twice while nothing happens |
+//! | `poll` | members that ask for messages themselves |
 //! | `order` | each queue's messages one after the other, by one member at a time |
 //! | `retry` | messages that are not consumed, and what becomes of them in the end |
 //! | `later` | messages that are delivered later |
@@ -18,6 +19,7 @@ mod choice;
 mod hostile;
 mod later;
 mod order;
+mod poll;
 mod retry;
 mod sharing;
 
