@@ -184,7 +184,7 @@ fn runtime(threads: Option<u16>) -> anyhow::Result<Runtime> {
 }
 
 /// Segments, queues and connections each take a file descriptor; the usual soft limit of 1024 is soon reached.
-fn raise_file_limit() {
+pub(crate) fn raise_file_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;

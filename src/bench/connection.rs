@@ -3,25 +3,19 @@
 //! Everything that one read brings is answered by as many new requests in one write; the clock is read once for each
 //! of those rounds.
 
-use std::future::poll_fn;
-use std::io;
+use std::cell::Cell;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::frames::{OPAQUE_END, OPAQUE_MIN, Scanner, Template, remark, timestamp_digits};
+use super::STALLED;
+use super::frames::{OPAQUE_END, OPAQUE_MIN, Template, remark, timestamp_digits};
 use super::tally::Tally;
+use super::wire::{Wire, connect};
 
 /// Responses have some 300 bytes: room for several hundred of them in a read.
 const READ_BUFFER_BYTES: usize = 256 * 1024;
-/// A response may be as long as a frame.
-const READ_BUFFER_BYTES_MAX: usize = 17 * 1024 * 1024;
-/// How long the server may owe every response before the connection is given up.
-const STALLED: Duration = Duration::from_secs(10);
 /// The pause after a round with errors, so that a server that refuses is not asked a million times a second.
 const PAUSE_AFTER_ERRORS: Duration = Duration::from_millis(5);
 
@@ -47,17 +41,23 @@ pub(super) struct Loop<'a> {
     window: Window,
     slots: Vec<Slot>,
     counter: u32,
-    scanner: Scanner,
-    input: Vec<u8>,
-    filled: usize,
-    output: Vec<u8>,
-    written: usize,
+    /// Requests that may still be issued.
+    budget: &'a Cell<u64>,
+    /// Slots without a request in flight, once the budget is spent.
+    idle: usize,
+    wire: Wire,
     errors_in_round: bool,
 }
 
 impl<'a> Loop<'a> {
     /// `index` keeps the unique keys of connections apart and starts each at another queue.
-    pub(super) fn new(templates: &'a [Template], in_flight: u32, index: u32, window: Window) -> Self {
+    pub(super) fn new(
+        templates: &'a [Template],
+        in_flight: u32,
+        index: u32,
+        window: Window,
+        budget: &'a Cell<u64>,
+    ) -> Self {
         let slots = (0..in_flight).map(|slot| Slot { opaque: OPAQUE_MIN + slot, sent_ns: 0 }).collect();
         Self {
             templates,
@@ -65,37 +65,28 @@ impl<'a> Loop<'a> {
             window,
             slots,
             counter: index << 24,
-            scanner: Scanner::default(),
-            input: vec![0; READ_BUFFER_BYTES],
-            filled: 0,
-            output: Vec::with_capacity(64 * 1024),
-            written: 0,
+            budget,
+            idle: 0,
+            wire: Wire::new(READ_BUFFER_BYTES),
             errors_in_round: false,
         }
     }
 
-    /// Connects and runs until the window ends or the connection breaks; in the latter case what was in flight counts
+    /// Connects and runs until the window ends, the budget is spent, or the connection breaks; in the latter case what was in flight counts
     /// as errors, and a connection that does not come about as one.
     pub(super) async fn run(&mut self, addr: SocketAddr, tally: &mut Tally) -> Result<(), String> {
-        let mut stream = match TcpStream::connect(addr).await {
-            Ok(stream) => stream,
-            Err(error) => {
-                tally.errors += 1;
-                return Err(format!("connect to {addr}: {error}"));
-            }
-        };
-        stream.set_nodelay(true).map_err(|e| format!("set TCP_NODELAY on {addr}: {e}"))?;
+        let mut stream = connect(addr).await.inspect_err(|_| tally.errors += 1)?;
         self.start();
         let outcome = self.exchange(&mut stream, tally).await;
         if outcome.is_err() {
-            tally.errors += self.slots.len() as u64;
+            tally.errors += (self.slots.len() - self.idle) as u64;
         }
         outcome.map_err(|e| format!("{addr}: {e}"))
     }
 
     fn start(&mut self) {
-        (self.filled, self.written) = (0, 0);
-        self.output.clear();
+        self.wire.clear();
+        self.idle = 0;
         let now = Instant::now();
         let timestamp = timestamp_now();
         for slot in 0..self.slots.len() {
@@ -104,41 +95,19 @@ impl<'a> Loop<'a> {
     }
 
     async fn exchange(&mut self, stream: &mut TcpStream, tally: &mut Tally) -> Result<(), String> {
-        loop {
-            let read = tokio::time::timeout(STALLED, poll_fn(|cx| self.poll_io(stream, cx)));
-            let read = read.await.map_err(|_| format!("no response for {} s", STALLED.as_secs()))?;
-            match read.map_err(|e| e.to_string())? {
-                0 => return Err("closed by the server".to_owned()),
-                read => self.filled += read,
-            }
+        while self.idle < self.slots.len() {
+            let exchanged = tokio::time::timeout(STALLED, self.wire.exchange(stream)).await;
+            exchanged.map_err(|_| format!("no response for {} s", STALLED.as_secs()))??;
             let now = Instant::now();
             if now >= self.window.until {
-                return Ok(());
+                break;
             }
             self.answer(now, tally)?;
             if std::mem::take(&mut self.errors_in_round) {
                 tokio::time::sleep(PAUSE_AFTER_ERRORS).await;
             }
         }
-    }
-
-    /// Writes what is to be written and reads once; ready when something was read.
-    fn poll_io(&mut self, stream: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        while self.written < self.output.len() {
-            match Pin::new(&mut *stream).poll_write(cx, &self.output[self.written..]) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(Ok(written)) => self.written += written,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => break,
-            }
-        }
-        if self.written == self.output.len() {
-            self.output.clear();
-            self.written = 0;
-        }
-        let mut room = ReadBuf::new(&mut self.input[self.filled..]);
-        ready!(Pin::new(stream).poll_read(cx, &mut room))?;
-        Poll::Ready(Ok(room.filled().len()))
+        Ok(())
     }
 
     /// Counts every complete response in the input and puts a new request in each one's place.
@@ -146,9 +115,7 @@ impl<'a> Loop<'a> {
         let timestamp = timestamp_now();
         let now_ns = self.nanos(now);
         let counts = now >= self.window.measure_from;
-        let mut at = 0;
-        while let Some(response) = self.scanner.next(&self.input[at..self.filled])? {
-            at += response.len;
+        while let Some(response) = self.wire.input.next()? {
             let slot = response.opaque.wrapping_sub(OPAQUE_MIN) as usize % self.slots.len();
             let Slot { opaque, sent_ns } = self.slots[slot];
             if opaque != response.opaque {
@@ -163,25 +130,19 @@ impl<'a> Loop<'a> {
             self.slots[slot].opaque = next_opaque(opaque, self.slots.len() as u32);
             self.issue(slot, now, &timestamp);
         }
-        self.consume(at);
         Ok(())
-    }
-
-    /// Drops the first `len` bytes of the input and sees to it that the next read has room.
-    fn consume(&mut self, len: usize) {
-        self.input.copy_within(len..self.filled, 0);
-        self.filled -= len;
-        if self.filled == self.input.len() {
-            // The scanner refuses frames longer than that, so this ends.
-            self.input.resize((self.input.len() * 2).min(READ_BUFFER_BYTES_MAX), 0);
-        }
     }
 
     #[inline]
     fn issue(&mut self, slot: usize, now: Instant, timestamp: &[u8; 13]) {
+        let Some(rest) = self.budget.get().checked_sub(1) else {
+            self.idle += 1;
+            return;
+        };
+        self.budget.set(rest);
         self.slots[slot].sent_ns = self.nanos(now);
         self.templates[self.next_template].write(
-            &mut self.output,
+            &mut self.wire.output,
             self.slots[slot].opaque,
             timestamp,
             self.counter,
@@ -208,7 +169,7 @@ fn next_opaque(opaque: u32, slots: u32) -> u32 {
     }
 }
 
-fn timestamp_now() -> [u8; 13] {
+pub(super) fn timestamp_now() -> [u8; 13] {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     timestamp_digits(now.as_millis() as u64)
 }

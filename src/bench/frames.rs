@@ -8,13 +8,16 @@
 pub(super) const OPAQUE_MIN: u32 = 1_000_000_000;
 /// Where opaques start over.
 pub(super) const OPAQUE_END: u32 = 2_000_000_000;
-const OPAQUE_DIGITS: usize = 10;
+pub(super) const OPAQUE_DIGITS: usize = 10;
 const TIMESTAMP_DIGITS: usize = 13;
 /// A unique key with an IPv4 address; its last eight digits count.
 const UNIQUE_KEY_DIGITS: usize = 32;
 const COUNTER_DIGITS: usize = 8;
 /// As RocketMQ's own limit, the length prefix included.
 const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Stands in a header's text where digits go that are patched later.
+pub(super) const MARK: char = '\u{0}';
 
 /// What all requests of a run share.
 #[derive(Clone, Debug)]
@@ -41,36 +44,16 @@ pub(super) struct Template {
 impl Template {
     /// Encodes the request once. Fails if it would be over the protocol's largest frame.
     pub(super) fn new(shape: &RequestShape<'_>) -> Result<Self, String> {
-        const MARK: char = '\u{0}';
         let RequestShape { group, topic, queue_id, default_queues, .. } = shape;
-        // Marks stand where the patched digits go; names with characters that JSON would escape never come here.
         let text = format!(
             "{{\"code\":310,\"extFields\":{{\"a\":\"{group}\",\"b\":\"{topic}\",\"c\":\"TBW102\",\
              \"d\":\"{default_queues}\",\"e\":\"{queue_id}\",\"f\":\"0\",\"g\":\"{MARK}\",\"h\":\"0\",\
              \"i\":\"UNIQ_KEY\\u0001{MARK}\\u0002WAIT\\u0001true\\u0002\",\"j\":\"0\",\"k\":\"false\",\"m\":\"false\"}},\
              \"flag\":0,\"language\":\"OTHER\",\"opaque\":{MARK},\"serializeTypeCurrentRPC\":\"JSON\",\"version\":407}}"
         );
-        let mut frame = vec![0; 8];
-        let mut positions = [0; 3];
         let widths = [TIMESTAMP_DIGITS, UNIQUE_KEY_DIGITS, OPAQUE_DIGITS];
-        for (part, piece) in text.split(MARK).enumerate() {
-            if let Some(before) = part.checked_sub(1) {
-                positions[before] = frame.len();
-                frame.resize(frame.len() + widths[before], b'0');
-            }
-            frame.extend_from_slice(piece.as_bytes());
-        }
-        let [timestamp_at, key_at, opaque_at] = positions;
+        let (mut frame, [timestamp_at, key_at, opaque_at]) = marked_frame(&text, widths, shape.body)?;
         frame[key_at..key_at + shape.key_prefix.len()].copy_from_slice(&shape.key_prefix);
-        let header_len = frame.len() - 8;
-        frame.extend_from_slice(shape.body);
-        if frame.len() > FRAME_BYTES_MAX {
-            return Err(format!("a frame of {} bytes is over the limit of {FRAME_BYTES_MAX}", frame.len()));
-        }
-        // Both are below 2^24, as just checked; the top byte of the second is the header's encoding, 0 for JSON.
-        let length = (frame.len() - 4) as u32;
-        frame[..4].copy_from_slice(&length.to_be_bytes());
-        frame[4..8].copy_from_slice(&(header_len as u32).to_be_bytes());
         let counter_at = key_at + shape.key_prefix.len();
         Ok(Self { frame, opaque_at, timestamp_at, counter_at })
     }
@@ -93,6 +76,34 @@ impl Template {
     }
 }
 
+/// A frame with this header, in which digits of the given widths stand where the text has [`MARK`], and where they are.
+/// Names with characters that JSON would escape must not be in the text. Fails over the protocol's largest frame.
+pub(super) fn marked_frame<const N: usize>(
+    text: &str,
+    widths: [usize; N],
+    body: &[u8],
+) -> Result<(Vec<u8>, [usize; N]), String> {
+    let mut frame = vec![0; 8];
+    let mut positions = [0; N];
+    for (part, piece) in text.split(MARK).enumerate() {
+        if let Some(before) = part.checked_sub(1) {
+            positions[before] = frame.len();
+            frame.resize(frame.len() + widths[before], b'0');
+        }
+        frame.extend_from_slice(piece.as_bytes());
+    }
+    let header_len = frame.len() - 8;
+    frame.extend_from_slice(body);
+    if frame.len() > FRAME_BYTES_MAX {
+        return Err(format!("a frame of {} bytes is over the limit of {FRAME_BYTES_MAX}", frame.len()));
+    }
+    // Both are below 2^24, as just checked; the top byte of the second is the header's encoding, 0 for JSON.
+    let length = (frame.len() - 4) as u32;
+    frame[..4].copy_from_slice(&length.to_be_bytes());
+    frame[4..8].copy_from_slice(&(header_len as u32).to_be_bytes());
+    Ok((frame, positions))
+}
+
 /// Milliseconds since 1970 as the thirteen digits they have until the year 2286.
 pub(super) fn timestamp_digits(now_ms: u64) -> [u8; TIMESTAMP_DIGITS] {
     let mut digits = [0; TIMESTAMP_DIGITS];
@@ -101,7 +112,7 @@ pub(super) fn timestamp_digits(now_ms: u64) -> [u8; TIMESTAMP_DIGITS] {
 }
 
 #[inline]
-fn put_decimal(digits: &mut [u8], mut value: u64) {
+pub(super) fn put_decimal(digits: &mut [u8], mut value: u64) {
     for digit in digits.iter_mut().rev() {
         *digit = b'0' + (value % 10) as u8;
         value /= 10;
@@ -123,6 +134,7 @@ pub(super) struct Response<'a> {
     pub(super) opaque: u32,
     /// The whole header.
     pub(super) header: &'a [u8],
+    pub(super) body: &'a [u8],
     /// Bytes of the frame.
     pub(super) len: usize,
 }
@@ -154,10 +166,10 @@ impl Scanner {
         if encoding != 0 {
             return Err(format!("a response header in encoding {encoding}, not JSON"));
         }
-        let header = &rest[..header_len];
+        let (header, body) = rest[..length - 4].split_at(header_len);
         let code = self.code(header).ok_or_else(|| bad_header("code", header))?;
         let opaque = self.opaque(header).ok_or_else(|| bad_header("opaque", header))?;
-        Ok(Some(Response { code, opaque, header, len: length + 4 }))
+        Ok(Some(Response { code, opaque, header, body, len: length + 4 }))
     }
 
     /// A key followed by a bare number occurs at the top level alone: fields below are strings, and a quote inside a
@@ -196,6 +208,14 @@ fn find_number(header: &[u8], key: &[u8]) -> Option<usize> {
         .filter(|(_, w)| *w == key)
         .map(|(at, _)| at + key.len())
         .find(starts)
+}
+
+/// A field of a header that is a number in quotes.
+pub(super) fn field(header: &[u8], name: &str) -> Option<i64> {
+    let key = format!("\"{name}\":\"");
+    let at = header.windows(key.len()).position(|window| window == key.as_bytes())? + key.len();
+    let end = header[at..].iter().position(|byte| *byte == b'"')?;
+    std::str::from_utf8(&header[at..at + end]).ok()?.parse().ok()
 }
 
 #[inline]
@@ -304,6 +324,15 @@ mod tests {
         assert!(scanner.next(&[0, 0, 0, 8, 0, 0, 0, 9, 0, 0, 0, 0]).is_err());
         assert!(scanner.next(&frame(r#"{"code":0}"#)).is_err());
         assert!(scanner.next(&frame(r#"{"code":99999999999,"opaque":1}"#)).is_err());
+    }
+
+    #[test]
+    fn fields_are_numbers_in_quotes() {
+        let header =
+            br#"{"code":0,"extFields":{"nextBeginOffset":"9223372036854775807","minOffset":"-1","x":"a"}}"#;
+        assert_eq!(field(header, "nextBeginOffset"), Some(i64::MAX));
+        assert_eq!(field(header, "minOffset"), Some(-1));
+        assert_eq!([field(header, "x"), field(header, "Offset"), field(header, "code")], [None; 3]);
     }
 
     #[test]

@@ -1,19 +1,26 @@
-//! A server that reads frames and acknowledges sends without storing anything: the ceiling of what the generator and
-//! the machine's sockets can do.
+//! A server that acknowledges sends without storing anything and answers pulls with messages that nobody sent: the
+//! ceiling of what the generator and the machine's sockets can do.
 
 use std::net::SocketAddr;
 
 use anyhow::Context;
 use bytes::BytesMut;
-use raftmq_remoting::encode::write_send_response;
+use raftmq_message::RecordParts;
+use raftmq_message::record::QUEUE_OFFSET_AT;
+use raftmq_remoting::codes::{request, response};
+use raftmq_remoting::encode::{encode_command, write_pull_response_header, write_send_response};
 use raftmq_remoting::frame::{self, FRAME_LEN_MAX};
-use raftmq_remoting::header::{SendHeader, SendResponse};
+use raftmq_remoting::header::{OffsetResponse, PullHeader, PullResponse, SendHeader, SendResponse};
 use raftmq_remoting::{Command, RawFrame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 /// Room made for each read.
 const READ_BYTES: usize = 256 * 1024;
+/// Messages of each queue.
+const BACKLOG: i64 = 100_000;
+/// Messages of an answer at most.
+const BATCH_MAX: i64 = 4096;
 
 /// Accepts connections until the process ends.
 pub(crate) fn run(listen: SocketAddr) -> anyhow::Result<()> {
@@ -39,7 +46,7 @@ async fn answer_all(mut stream: TcpStream) -> anyhow::Result<()> {
     stream.set_nodelay(true)?;
     let mut input = BytesMut::new();
     let mut output = BytesMut::new();
-    let mut queue_offset = 0;
+    let mut queue_offset = 0_i64;
     loop {
         input.reserve(frame::missing(&input).unwrap_or(0).max(READ_BYTES));
         if stream.read_buf(&mut input).await? == 0 {
@@ -56,7 +63,16 @@ async fn answer_all(mut stream: TcpStream) -> anyhow::Result<()> {
 
 fn answer(frame: RawFrame, queue_offset: i64, output: &mut BytesMut) -> anyhow::Result<()> {
     let request = Command::decode(frame)?;
-    let header = SendHeader::decode(&request)?;
+    match request.code {
+        request::PULL_MESSAGE => answer_pull(&request, output),
+        request::GET_MIN_OFFSET => answer_offset(&request, 0, output),
+        request::GET_MAX_OFFSET => answer_offset(&request, BACKLOG, output),
+        _ => answer_send(&request, queue_offset, output),
+    }
+}
+
+fn answer_send(request: &Command, queue_offset: i64, output: &mut BytesMut) -> anyhow::Result<()> {
+    let header = SendHeader::decode(request)?;
     let fields = SendResponse {
         msg_id: "00000000000000000000000000000000".into(),
         queue_id: header.queue_id,
@@ -67,4 +83,76 @@ fn answer(frame: RawFrame, queue_offset: i64, output: &mut BytesMut) -> anyhow::
     };
     write_send_response(output, request.serialization, request.opaque, 0, None, &fields)?;
     Ok(())
+}
+
+fn answer_offset(request: &Command, offset: i64, output: &mut BytesMut) -> anyhow::Result<()> {
+    let fields = OffsetResponse { offset };
+    encode_command(&Command::response_to(request, 0).with_ext(fields.to_ext()), output)?;
+    Ok(())
+}
+
+/// As many messages as are asked for, up to the backlog's end.
+fn answer_pull(request: &Command, output: &mut BytesMut) -> anyhow::Result<()> {
+    let header = PullHeader::decode(request)?;
+    let wanted = i64::from(header.max_msg_nums).clamp(0, BATCH_MAX);
+    let next_begin_offset = header.queue_offset.saturating_add(wanted).min(BACKLOG);
+    let fields = PullResponse { next_begin_offset, max_offset: BACKLOG, ..PullResponse::default() };
+    let offsets = header.queue_offset..next_begin_offset;
+    let code = if offsets.is_empty() { response::PULL_NOT_FOUND } else { response::SUCCESS };
+    let record = record()?;
+    let len = record.len() * offsets.clone().count();
+    write_pull_response_header(output, request.serialization, request.opaque, code, None, &fields, len)?;
+    for offset in offsets {
+        let start = output.len();
+        output.extend_from_slice(&record);
+        output[start + QUEUE_OFFSET_AT..][..size_of::<i64>()].copy_from_slice(&offset.to_be_bytes());
+    }
+    Ok(())
+}
+
+/// The message that every pull finds.
+fn record() -> anyhow::Result<BytesMut> {
+    let host = SocketAddr::from(([127, 0, 0, 1], 0));
+    let parts = RecordParts {
+        topic: "Bench",
+        queue_id: 0,
+        flag: 0,
+        sys_flag: 0,
+        born_timestamp_ms: 0,
+        born_host: host,
+        store_host: host,
+        reconsume_times: 0,
+        prepared_transaction_offset: 0,
+        body: &[0; 128],
+        properties: &[],
+    };
+    let mut record = BytesMut::new();
+    parts.encode_into(&mut record)?;
+    Ok(record)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// Runs a test against a server of its own.
+    pub(in super::super) fn with_server<T>(test: impl FnOnce(SocketAddr) -> T) -> T {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let server = std::thread::spawn(move || {
+            super::super::current_thread().unwrap().block_on(async {
+                let listener = TcpListener::from_std(listener).unwrap();
+                tokio::select! {
+                    served = serve(listener) => served.unwrap(),
+                    _ = stopped => {}
+                }
+            });
+        });
+        let outcome = test(addr);
+        drop(stop);
+        server.join().unwrap();
+        outcome
+    }
 }

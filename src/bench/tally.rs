@@ -1,9 +1,11 @@
-//! What a run counts, and how it is printed.
+//! What a load counts, and how sends are reported.
+
+use std::fmt::{Display, Formatter};
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-/// Latencies above this are counted as this: nobody waits longer for an acknowledgement.
+/// Latencies above this are counted as this: nobody waits longer for an answer.
 const LATENCY_NS_MAX: u64 = 60_000_000_000;
 /// Three digits: a value is off by 0.1 % at most.
 const SIGNIFICANT_DIGITS: u8 = 3;
@@ -54,27 +56,62 @@ impl Tally {
         }
     }
 
-    pub(super) fn report(&self, measured_s: f64) -> Report {
-        let acked = self.latencies_ns.len();
+    /// How many latencies were recorded.
+    pub(super) fn count(&self) -> u64 {
+        self.latencies_ns.len()
+    }
+
+    pub(super) fn first_error(&self) -> Option<String> {
+        self.first_error.clone()
+    }
+
+    pub(super) fn latencies(&self) -> Latencies {
         let at = |quantile| self.latencies_ns.value_at_quantile(quantile) as f64 / 1e3;
-        Report {
-            acked,
-            acked_per_s: (acked as f64 / measured_s).round(),
-            errors: self.errors,
+        Latencies {
             p50_us: at(0.5),
             p90_us: at(0.9),
             p99_us: at(0.99),
             p999_us: at(0.999),
             max_us: self.latencies_ns.max() as f64 / 1e3,
+        }
+    }
+
+    pub(super) fn report(&self, measured_s: f64) -> SendReport {
+        let acked = self.count();
+        SendReport {
+            acked,
+            acked_per_s: (acked as f64 / measured_s).round(),
+            errors: self.errors,
+            latencies: self.latencies(),
             generator_ns_per_message: (self.cpu_ns as f64 / acked.max(1) as f64).round(),
-            first_error: self.first_error.clone(),
+            first_error: self.first_error(),
         }
     }
 }
 
-/// The outcome of a run. Latencies are in µs from writing a request into the send buffer to reading its response.
+/// Latencies in µs that half, nine in ten, 99 in 100 and 999 in 1000 stayed within, and the largest.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(super) struct Latencies {
+    pub(super) p50_us: f64,
+    pub(super) p90_us: f64,
+    pub(super) p99_us: f64,
+    pub(super) p999_us: f64,
+    pub(super) max_us: f64,
+}
+
+impl Display for Latencies {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        let Self { p50_us, p90_us, p99_us, p999_us, max_us } = self;
+        write!(
+            f,
+            "p50 {p50_us:.0} µs, p90 {p90_us:.0} µs, p99 {p99_us:.0} µs, p99.9 {p999_us:.0} µs, max {max_us:.0} µs"
+        )
+    }
+}
+
+/// The outcome of a load of sends. Latencies are from writing a request into the send buffer to reading its response.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(super) struct Report {
+pub(super) struct SendReport {
     /// Sends that were answered with code 0 while the run counted.
     pub(super) acked: u64,
     /// The same for each second.
@@ -82,16 +119,8 @@ pub(super) struct Report {
     /// Sends that were refused, those in flight on connections that broke, and vain attempts to connect, warm-up
     /// included.
     pub(super) errors: u64,
-    /// Half of the acknowledged sends took this long at most.
-    pub(super) p50_us: f64,
-    /// Nine in ten.
-    pub(super) p90_us: f64,
-    /// 99 in 100.
-    pub(super) p99_us: f64,
-    /// 999 in 1000.
-    pub(super) p999_us: f64,
-    /// The slowest.
-    pub(super) max_us: f64,
+    #[serde(flatten)]
+    pub(super) latencies: Latencies,
     /// CPU time that the generator itself took for an acknowledged message.
     pub(super) generator_ns_per_message: f64,
     /// The first error, if there was one.
@@ -99,18 +128,17 @@ pub(super) struct Report {
     pub(super) first_error: Option<String>,
 }
 
-impl std::fmt::Display for Report {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+/// Says how many errors there were, and the first of them.
+pub(super) fn write_errors(f: &mut Formatter<'_>, errors: u64, first: Option<&str>) -> std::fmt::Result {
+    writeln!(f, "errors        {errors}")?;
+    first.map_or(Ok(()), |error| writeln!(f, "first error   {error}"))
+}
+
+impl Display for SendReport {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
         writeln!(f, "acknowledged  {} ({:.0} a second)", self.acked, self.acked_per_s)?;
-        writeln!(f, "errors        {}", self.errors)?;
-        if let Some(error) = &self.first_error {
-            writeln!(f, "first error   {error}")?;
-        }
-        writeln!(
-            f,
-            "latency       p50 {:.0} µs, p90 {:.0} µs, p99 {:.0} µs, p99.9 {:.0} µs, max {:.0} µs",
-            self.p50_us, self.p90_us, self.p99_us, self.p999_us, self.max_us
-        )?;
+        write_errors(f, self.errors, self.first_error.as_deref())?;
+        writeln!(f, "latency       {}", self.latencies)?;
         write!(f, "generator     {:.0} ns of CPU a message", self.generator_ns_per_message)
     }
 }
@@ -135,7 +163,10 @@ mod tests {
         assert_eq!((report.acked, report.errors, report.acked_per_s), (1000, 2, 2000.0));
         assert_eq!(report.first_error.as_deref(), Some("code 14: thread 0"));
         assert_eq!(report.generator_ns_per_message, 100.0);
-        for (value, expected) in [(report.p50_us, 500.0), (report.p99_us, 990.0), (report.max_us, 1000.0)] {
+        let latencies = report.latencies;
+        for (value, expected) in
+            [(latencies.p50_us, 500.0), (latencies.p99_us, 990.0), (latencies.max_us, 1000.0)]
+        {
             assert!((value / expected - 1.0_f64).abs() < 0.002, "{value} is not {expected}");
         }
     }

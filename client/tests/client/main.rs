@@ -3,11 +3,13 @@
 // Outside of #[test] functions too, which is where clippy allows it by itself.
 #![allow(clippy::unwrap_used)]
 
+mod broker;
 mod connection;
 mod consumer;
 mod fake;
-mod fake_queues;
 mod lite_pull;
 mod offset_store;
 mod producer;
+mod push;
+mod push_operators;
 mod trace;

@@ -1,9 +1,13 @@
 //! The trace of a producer, as its broker gets it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::fake::{FakeServer, Reply, Routes, client, refused, stored};
-use raftmq_client::{AsyncTraceDispatcher, Message, Producer};
+use super::fake::{FakeServer, Routes, client, refused, stored};
+use raftmq_client::{
+    AsyncTraceDispatcher, ClientError, Message, Producer, SendError, SendMessageContext, SendMessageHook,
+    SendOutcome,
+};
 use raftmq_message::properties;
 use raftmq_remoting::codes::response;
 use raftmq_remoting::header::SendHeader;
@@ -70,22 +74,24 @@ async fn sends_are_traced_together_and_the_trace_is_not() {
 }
 
 #[tokio::test]
-async fn a_trace_that_cannot_be_sent_fails_and_holds_up_nothing() {
-    let broker = FakeServer::start(|request| match SendHeader::decode(&request).unwrap().topic.as_ref() {
-        "T" => stored(&request),
-        _ => Reply::Silence,
-    })
-    .await;
-    let routes = Routes::default();
-    routes.set("T", broker.addr);
-    routes.set(TRACE_TOPIC, broker.addr);
-    let names = routes.serve().await;
-    let client = client(&[&names]);
-    let trace = Arc::new(AsyncTraceDispatcher::new(client.clone(), "g").unwrap());
-    let producer = Producer::new(client, "g").unwrap();
-    producer.register_send_message_hook(trace.clone());
-    let key = "k".repeat(10_000);
-    while trace.discarded() == 0 {
-        producer.send(&Message::new("T", "x").with_keys(&key)).await.unwrap();
+async fn what_cannot_wait_is_counted_and_holds_up_nothing() {
+    let names = Routes::default().serve().await;
+    let trace = AsyncTraceDispatcher::new(client(&[&names]), "g").unwrap();
+    let message = Message::new("T", "x");
+    let context = SendMessageContext {
+        producer_group: "g",
+        messages: std::slice::from_ref(&message),
+        message_id: "ID",
+        queue: None,
+        begin_timestamp_ms: 0,
+    };
+    let source = ClientError::Invalid("failed by the test".into());
+    let error = SendError { outcome: SendOutcome::NotStored, tries: 0, source };
+    // Nothing is sent away in the meantime, as this never waits.
+    for _ in 0..2048 {
+        trace.send_message_after(&context, Err(&error), Duration::ZERO);
     }
+    assert_eq!(trace.discarded(), 0);
+    trace.send_message_after(&context, Err(&error), Duration::ZERO);
+    assert_eq!(trace.discarded(), 1);
 }
