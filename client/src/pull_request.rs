@@ -92,7 +92,7 @@ impl PullRequest<'_> {
         let commit_offset = self.commit_offset.filter(|_| to_leader);
         let flag = |set: bool, flag: i32| if set { flag } else { 0 };
         let subscription =
-            self.post_subscription.then(|| Cow::Borrowed(self.subscription.sub_string.as_str()));
+            self.post_subscription.then_some(Cow::Borrowed(self.subscription.sub_string.as_str()));
         let expression_type = &self.subscription.expression_type;
         PullHeader {
             consumer_group: Cow::Borrowed(self.group),

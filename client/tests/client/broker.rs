@@ -46,7 +46,8 @@ pub(crate) struct State {
     /// Queue ids somebody else holds.
     pub(crate) locked_by_others: BTreeSet<i32>,
     pub(crate) unlocked: Vec<MessageQueue>,
-    pub(crate) pulls: usize,
+    /// Topic, offset and flags of each pull.
+    pub(crate) pulls: Vec<(String, i64, i32)>,
     /// Answer a pull of this queue with code 21 and this offset, once.
     pub(crate) move_to: Option<((String, i32), i64)>,
     /// Answer these requests with a code.
@@ -184,7 +185,7 @@ impl Shared {
         let header = PullHeader::decode(&request).unwrap();
         let key = (header.topic.to_string(), header.queue_id);
         self.change(|state| {
-            state.pulls += 1;
+            state.pulls.push((key.0.clone(), header.queue_offset, header.sys_flag));
             if header.sys_flag & pull_flag::COMMIT_OFFSET != 0 {
                 state.offsets.insert(key.clone(), header.commit_offset);
             }
