@@ -110,7 +110,9 @@ pub use listener::{
     ConsumeConcurrentlyContext, ConsumeConcurrentlyStatus, ConsumeOrderlyContext, ConsumeOrderlyStatus,
     MessageListener, MessageListenerConcurrently, MessageListenerOrderly,
 };
-pub use lite_pull::{LitePullConsumer, LitePullConsumerConfig, TopicMessageQueueChangeListener};
+pub use lite_pull::{
+    LitePullConsumer, LitePullConsumerConfig, MessageQueueListener, TopicMessageQueueChangeListener,
+};
 pub use message::{Message, MessageExt};
 pub use name_servers::{NameServers, parse_name_servers};
 pub use offset_store::{

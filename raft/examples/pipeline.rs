@@ -94,6 +94,7 @@ async fn load(group: Group, in_flight: u32, batch: u32, body: usize, seconds: u6
                 records: template.clone(),
                 count: batch,
                 command: None,
+                term: None,
                 completion: Box::new(done),
             })
             .expect("room");

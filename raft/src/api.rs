@@ -181,6 +181,8 @@ pub struct MessageBatch {
     /// What they mean for the replicated state. Both are one entry, which holds nothing else: whoever sees the one sees
     /// the other, whatever fails in between.
     pub command: Option<Command>,
+    /// The term in which they may be appended, where that matters: in any other they are refused. With a command only.
+    pub term: Option<u64>,
     /// Told of the outcome: when the entry is committed, or, with a command, when that is applied.
     pub completion: Box<dyn Completion>,
 }

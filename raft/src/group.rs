@@ -136,7 +136,7 @@ impl Group {
             if role.role == Role::Stopped {
                 return Err(SubmitError::Stopped);
             }
-            if !role.ready {
+            if !role.ready || batch.term.is_some_and(|term| term != role.term) {
                 return Err(SubmitError::NotLeader { leader: role.leader });
             }
         }

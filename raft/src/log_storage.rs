@@ -80,6 +80,7 @@ impl LogStorage {
 
     fn append_entry(&self, entry: Entry) -> Result<(), StoreError> {
         let id = entry_id(&entry.log_id);
+        let mut only_in = None;
         let (kind, command, mut pieces, places) = match entry.payload {
             Payload::Frame(frame) => {
                 check_frame(&frame)?;
@@ -94,6 +95,7 @@ impl LogStorage {
                 (FrameKind::Command, Vec::new(), vec![BytesMut::from(&bytes[..])], None)
             }
             Payload::Proposal(Proposal::Messages(messages)) => {
+                only_in = messages.term.filter(|term| *term != id.term);
                 (FrameKind::Messages, messages.command, messages.pieces, Some(messages.places))
             }
         };
@@ -109,7 +111,11 @@ impl LogStorage {
         };
         let Some(places) = places else { return self.store.append(entry, &mut Vec::new()).map(drop) };
         let mut placed = Vec::new();
-        match self.store.append(entry, &mut placed) {
+        let appended = match only_in {
+            Some(term) => Err(StoreError::Illegal(format!("for term {term} only, and this is {}", id.term))),
+            None => self.store.append(entry, &mut placed),
+        };
+        match appended {
             Ok(_) => {
                 *places.0.lock() = Ok(placed);
                 Ok(())
@@ -301,5 +307,39 @@ impl RaftLogStorage<TypeConfig> for LogStorage {
         write_record(&self.store, PURGED_FILE, &PurgedRecord { term: id.term, index: id.index })?;
         self.small.lock().purged = Some(upto);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use raftmq_store::{FlushMode, Identity, OsDisk, StoreOptions};
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::types::MessageProposal;
+
+    #[test]
+    fn messages_for_another_term_are_refused_and_leave_a_blank() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity =
+            Identity { cluster: "c".into(), broker_name: "b".into(), node_id: 1, segment_bytes: 64 * 1024 };
+        let options = StoreOptions { dir: dir.path().to_owned(), identity, flush: FlushMode::Async };
+        let store = Store::open(options, Arc::new(OsDisk)).unwrap();
+        let log = LogStorage::open(store.clone(), 1, Arc::new(SystemClock)).unwrap();
+        for (index, term, kind) in [
+            (0, None, FrameKind::Messages),
+            (1, Some(4), FrameKind::Blank),
+            (2, Some(5), FrameKind::Messages),
+        ] {
+            let places = Arc::new(crate::types::Places::default());
+            let proposal =
+                MessageProposal { command: vec![1], term, pieces: Vec::new(), places: places.clone() };
+            let id = EntryId { term: 5, index };
+            let payload = Payload::Proposal(Proposal::Messages(proposal));
+            log.append_entry(Entry { log_id: log_id(id), payload }).unwrap();
+            assert_eq!(store.log().frame(index).unwrap().unwrap().header.kind, kind);
+            assert_eq!(places.0.lock().is_ok(), kind == FrameKind::Messages);
+        }
+        store.close().unwrap();
     }
 }

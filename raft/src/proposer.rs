@@ -50,15 +50,16 @@ struct Waiting {
     count: usize,
     /// Empty where there is none.
     command: Vec<u8>,
+    term: Option<u64>,
     completion: Box<dyn Completion>,
 }
 
 impl Waiting {
     fn new(batch: MessageBatch) -> Result<Self, SubmitError> {
-        let MessageBatch { records, count, command, completion } = batch;
+        let MessageBatch { records, count, command, term, completion } = batch;
         let command = command.map(|command| command.encode()).transpose();
         let command = command.map_err(|e| SubmitError::Illegal(e.to_string()))?.unwrap_or_default();
-        Ok(Self { records, count: count as usize, command, completion })
+        Ok(Self { records, count: count as usize, command, term, completion })
     }
 
     fn bytes(&self) -> usize {
@@ -161,16 +162,17 @@ impl Proposer {
     ) -> (Proposal, WriteResponder<ClientWriteResult<TypeConfig>>) {
         let mut pieces: Vec<BytesMut> = Vec::with_capacity(batches.len());
         let mut completions = Vec::with_capacity(batches.len());
-        let (mut bytes, mut command) = (0, Vec::new());
+        let (mut bytes, mut command, mut term) = (0, Vec::new(), None);
         for batch in batches {
             bytes += batch.bytes();
-            command = batch.command;
+            // One with a command is the only one.
+            (command, term) = (batch.command, batch.term);
             pieces.push(batch.records);
             completions.push((batch.count, batch.completion));
         }
         let at_commit = command.is_empty();
         let places = Arc::new(Places::default());
-        let proposal = Proposal::Messages(MessageProposal { command, pieces, places: places.clone() });
+        let proposal = Proposal::Messages(MessageProposal { command, term, pieces, places: places.clone() });
         let waiting = MessagesWaiting { proposer: self.clone(), places, completions, bytes, answered: false };
         (proposal, WriteResponder::messages(waiting, at_commit))
     }

@@ -69,6 +69,8 @@ pub(crate) enum Proposal {
 pub(crate) struct MessageProposal {
     /// An encoded command that goes with them; empty where there is none.
     pub(crate) command: Vec<u8>,
+    /// The term in which they may be appended, where that matters.
+    pub(crate) term: Option<u64>,
     pub(crate) pieces: Vec<BytesMut>,
     pub(crate) places: Arc<Places>,
 }

@@ -11,7 +11,7 @@ use bytes::BytesMut;
 use raftmq_message::builder::RecordParts;
 use raftmq_raft::{
     Command, Completion, DelayProgress, FlushMode, Group, GroupConfig, Member, MessageBatch, Position,
-    ProposeError, Role, StartError, Topic,
+    ProposeError, Role, StartError, SubmitError, Topic,
 };
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -111,6 +111,7 @@ fn batch(
             records,
             count: bodies.len() as u32,
             command: None,
+            term: None,
             completion: Box::new(Tell(sender)),
         },
         outcome,
@@ -235,6 +236,11 @@ async fn messages_and_the_command_with_them_are_one_entry() {
         let (mut with_command, outcome) = batch(0, &due);
         let progress = DelayProgress::Level { level: 1, from: next, to: next + 100 };
         with_command.command = Some(Command::DelayProgress(progress));
+        let term = leader.watch_role().borrow().term;
+        let (mut stale, _told) = batch(0, &due);
+        stale.term = Some(term - 1);
+        assert!(matches!(leader.submit(stale), Err(SubmitError::NotLeader { .. })));
+        with_command.term = Some(term);
         let (before, told_before) = batch(1, &plain[0]);
         let (after, told_after) = batch(1, &plain[1]);
         for batch in [before, with_command, after] {

@@ -204,7 +204,13 @@ async fn load(
     let busy_ns = thread_cpu_ns().saturating_sub(busy_before);
     let end = args.pid.map(Memory::of).transpose()?;
     let memory = before.zip(held).zip(end).map(|((before, held), end)| [before, held, end]);
-    Ok(counts.report(args, busy_ns, memory))
+    let report = counts.report(args, busy_ns, memory);
+    ensure!(
+        args.rate == 0 || report.acked > 0,
+        "nothing was acknowledged: {}",
+        report.first_error.unwrap_or_default()
+    );
+    Ok(report)
 }
 
 /// What all connections count together.

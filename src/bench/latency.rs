@@ -20,6 +20,8 @@ use super::{GROUP, STALLED, current_thread, send};
 
 /// How long the broker may hold a pull; pulls are answered long before.
 const HOLD: Duration = Duration::from_secs(15);
+/// Until the messages from before can be pulled.
+const SETTLE: Duration = Duration::from_secs(1);
 /// Room for an answer of one small message.
 const READ_BUFFER_BYTES: usize = 4096;
 /// The queue that is used.
@@ -30,9 +32,12 @@ const QUEUE: u32 = 0;
 pub(super) struct LatencyArgs {
     #[command(flatten)]
     target: TargetArgs,
-    /// Messages
+    /// Messages that count
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     repeats: u32,
+    /// Messages before those
+    #[arg(long, default_value_t = 100)]
+    warmup: u32,
     /// Milliseconds from a pull to the send that answers it
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=60_000))]
     pause_ms: u64,
@@ -73,10 +78,12 @@ pub(super) fn measure(args: &LatencyArgs) -> anyhow::Result<LatencyReport> {
         let queue = held.into_iter().find(|held| held.queue_id == QUEUE).context("the topic has no queue")?;
         let addr = target.resolve().await.map_err(|error| anyhow!(error))?;
         let mut pair = Pair::new(args, &target, queue.max, addr).await.map_err(|error| anyhow!(error))?;
-        for _ in 0..args.repeats {
-            let round = tokio::time::timeout(STALLED, pair.round(Duration::from_millis(args.pause_ms))).await;
-            round
-                .map_err(|_| anyhow!("no answer for {} s", STALLED.as_secs()))?
+        for round in 0..args.warmup.saturating_add(args.repeats) {
+            if round == args.warmup {
+                (pair.delivered, pair.acknowledged) = (Tally::new(), Tally::new());
+            }
+            let done = tokio::time::timeout(STALLED, pair.round(Duration::from_millis(args.pause_ms))).await;
+            done.map_err(|_| anyhow!("no answer for {} s", STALLED.as_secs()))?
                 .map_err(|error| anyhow!("{addr}: {error}"))?;
         }
         Ok(LatencyReport {
@@ -95,6 +102,8 @@ struct Pair {
     pull: PullTemplate,
     /// Of the next message.
     offset: u64,
+    /// Whether a pull has been held at the queue's end.
+    holding: bool,
     delivered: Tally,
     acknowledged: Tally,
 }
@@ -121,28 +130,42 @@ impl Pair {
             send: templates.swap_remove(QUEUE as usize),
             pull: PullTemplate::new(&shape)?,
             offset,
+            holding: false,
             delivered: Tally::new(),
             acknowledged: Tally::new(),
         })
     }
 
-    /// A pull, a pause in which the broker comes to hold it, and a send.
-    async fn round(&mut self, pause: Duration) -> Result<(), String> {
-        let offset = self.offset;
-        self.pull.write(&mut self.consumer.wire.output, OPAQUE_MIN, offset);
-        tokio::select! {
-            early = self.consumer.answer(|answer| Ok(remark(answer.header))) => {
-                return Err(format!("a pull at the queue's end was answered before there was a message: {}", early?.0));
+    /// Makes a pull and waits until the broker must have come to hold it. What it finds at first is skipped: brokers
+    /// acknowledge messages before they can be pulled.
+    async fn hold(&mut self, pause: Duration) -> Result<(), String> {
+        let pause = if self.holding { pause } else { pause.max(SETTLE) };
+        loop {
+            let offset = self.offset;
+            self.pull.write(&mut self.consumer.wire.output, OPAQUE_MIN, offset);
+            tokio::select! {
+                early = self.consumer.answer(|answer| found(answer, offset)) => {
+                    let (count, _) = early?;
+                    if self.holding || count == 0 {
+                        return Err(format!("a pull at the queue's end found {count} messages before one was sent"));
+                    }
+                    self.offset += count;
+                }
+                () = tokio::time::sleep(pause) => break,
             }
-            () = tokio::time::sleep(pause) => {}
         }
+        self.holding = true;
+        Ok(())
+    }
+
+    /// A held pull, and a send that answers it.
+    async fn round(&mut self, pause: Duration) -> Result<(), String> {
+        self.hold(pause).await?;
+        let offset = self.offset;
         let start = Instant::now();
         self.send.write(&mut self.producer.wire.output, OPAQUE_MIN, &timestamp_now(), offset as u32);
         let acknowledged = self.producer.answer(accepted);
-        let delivered = self.consumer.answer(|answer| {
-            accepted(answer)?;
-            count_records(answer.body, offset)
-        });
+        let delivered = self.consumer.answer(|answer| found(answer, offset));
         let (acknowledged, delivered) = tokio::try_join!(acknowledged, delivered)?;
         let (count, at) = delivered;
         if count != 1 {
@@ -160,6 +183,12 @@ fn accepted(answer: &Response<'_>) -> Result<(), String> {
         response::SUCCESS => Ok(()),
         code => Err(format!("code {code}: {}", remark(answer.header))),
     }
+}
+
+/// The number of messages that a pull has found.
+fn found(answer: &Response<'_>, offset: u64) -> Result<u64, String> {
+    accepted(answer)?;
+    count_records(answer.body, offset)
 }
 
 impl Peer {

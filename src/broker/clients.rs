@@ -5,18 +5,14 @@
 //! change.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use raftmq_remoting::body::{
-    Connection, ConsumeFromWhere, ConsumeType, ConsumerConnection, ConsumerData, MessageModel,
-    SubscriptionData,
-};
+use raftmq_remoting::body::{Connection, ConsumerConnection, ConsumerData, MessageModel, SubscriptionData};
 use raftmq_remoting::command::language;
 
 use super::channel::{Channel, Sink};
-use super::filter::{Filter, FilterError};
+use super::consumer_group::{ConsumerGroup, Member, Members, Subscription, fingerprint};
 use super::limits::{CLIENT_EXPIRY, Limits};
 use super::reply::Refusal;
 
@@ -33,14 +29,6 @@ impl<S: Sink> Clone for Client<S> {
     fn clone(&self) -> Self {
         Self { id: self.id.clone(), channel: self.channel.clone(), ..*self }
     }
-}
-
-/// What is known about a consumer group's subscription to a topic.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Subscription {
-    pub(crate) broadcasting: bool,
-    /// The newest version of the subscription that a member has brought, and what it wants or why it cannot be used.
-    pub(crate) topic: Option<(i64, Result<Filter, FilterError>)>,
 }
 
 pub(crate) struct Clients<S: Sink> {
@@ -60,44 +48,11 @@ struct Tables<S: Sink> {
     memberships: usize,
 }
 
-/// By client id.
-type Members<S> = BTreeMap<Arc<str>, Member<S>>;
-
-struct Member<S: Sink> {
-    client: Client<S>,
-    heard_ms: u64,
-    /// Stands for all it subscribes to; `None` for a producer and where it has not said so yet.
-    fingerprint: Option<u64>,
-}
-
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Membership {
     is_consumer: bool,
     group: String,
     client: Arc<str>,
-}
-
-struct ConsumerGroup<S: Sink> {
-    consume_from_where: ConsumeFromWhere,
-    consume_type: ConsumeType,
-    message_model: MessageModel,
-    subscriptions: HashMap<String, (SubscriptionData, Result<Filter, FilterError>)>,
-    members: Members<S>,
-    /// How many members have each fingerprint. They should all have one.
-    fingerprints: HashMap<u64, usize>,
-}
-
-impl<S: Sink> Default for ConsumerGroup<S> {
-    fn default() -> Self {
-        Self {
-            consume_from_where: ConsumeFromWhere::default(),
-            consume_type: ConsumeType::default(),
-            message_model: MessageModel::default(),
-            subscriptions: HashMap::new(),
-            members: BTreeMap::new(),
-            fingerprints: HashMap::new(),
-        }
-    }
 }
 
 impl<S: Sink> Default for Tables<S> {
@@ -358,74 +313,6 @@ fn connections<S: Sink>(members: &Members<S>) -> Vec<Connection> {
     members.values().map(connection).collect()
 }
 
-impl<S: Sink> ConsumerGroup<S> {
-    /// Whether there are members that share the queues, and have to share them anew after a change.
-    fn shares(&self) -> bool {
-        self.message_model != MessageModel::Broadcasting && !self.members.is_empty()
-    }
-
-    /// Notes that a member's fingerprint has changed, and tells the log where that makes a difference to the others.
-    fn identify(&mut self, group: &str, client: &Arc<str>, before: Option<u64>, now: Option<u64>) {
-        if let Some(member) = self.members.get_mut(client) {
-            member.fingerprint = now;
-        }
-        if before == now {
-            return;
-        }
-        self.forget_fingerprint(group, before);
-        let Some(now) = now else { return };
-        let same = self.fingerprints.entry(now).or_default();
-        *same += 1;
-        if *same == 1 && self.fingerprints.len() > 1 {
-            let ways = self.fingerprints.len();
-            tracing::warn!(group, %client, ways, "the members of a consumer group subscribe differently");
-        }
-    }
-
-    fn forget_fingerprint(&mut self, group: &str, fingerprint: Option<u64>) {
-        let Some(fingerprint) = fingerprint else { return };
-        let Some(same) = self.fingerprints.get_mut(&fingerprint) else { return };
-        *same -= 1;
-        if *same == 0 {
-            self.fingerprints.remove(&fingerprint);
-            if self.fingerprints.len() == 1 {
-                tracing::info!(group, "the members of a consumer group subscribe alike again");
-            }
-        }
-    }
-
-    /// Takes over newer subscriptions and drops those that are gone. Returns whether that changed anything.
-    fn subscribe(&mut self, subscriptions: &[SubscriptionData]) -> bool {
-        let mut changed = false;
-        for data in subscriptions {
-            let newer =
-                self.subscriptions.get(&data.topic).is_none_or(|(old, _)| old.sub_version < data.sub_version);
-            if newer {
-                let is_new = !self.subscriptions.contains_key(&data.topic);
-                changed |= is_new;
-                self.subscriptions.insert(data.topic.clone(), (data.clone(), Filter::subscription(data)));
-            }
-        }
-        let before = self.subscriptions.len();
-        let kept: HashSet<_> = subscriptions.iter().map(|data| data.topic.as_str()).collect();
-        self.subscriptions.retain(|topic, _| kept.contains(topic.as_str()));
-        changed || self.subscriptions.len() != before
-    }
-}
-
-/// Stands for how a member consumes and what it subscribes to, whatever the order and the versions.
-fn fingerprint(data: &ConsumerData) -> u64 {
-    let mut subscriptions: Vec<_> = data
-        .subscription_data_set
-        .iter()
-        .map(|data| (&data.topic, &data.expression_type, &data.sub_string))
-        .collect();
-    subscriptions.sort_unstable();
-    let mut hasher = DefaultHasher::new();
-    (data.message_model.name(), data.consume_type.name(), subscriptions).hash(&mut hasher);
-    hasher.finish()
-}
-
 impl<S: Sink> Tables<S> {
     fn has(&self, membership: &Membership) -> bool {
         let Membership { is_consumer, group, client } = membership;
@@ -512,6 +399,7 @@ impl<S: Sink> Tables<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::filter::Filter;
     use crate::broker::gauge::Gauge;
 
     struct Nowhere;

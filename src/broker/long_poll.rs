@@ -182,8 +182,10 @@ fn look(node: &Node, mut held: HeldPull, work: &mut usize) -> Option<HeldPull> {
     }
     let found = find(node.group.store(), &held.request);
     *work += found.work;
-    // What its filter did not let through is not looked at again.
-    if found.status == PullStatus::NoMatchedMessage {
+    // What its filter did not let through is not looked at again. Who cannot keep up with what arrives is answered, and
+    // goes on with its next pull.
+    let reached_end = found.next_offset >= found.max_offset;
+    if found.status == PullStatus::NoMatchedMessage && reached_end {
         held.request.offset = found.next_offset;
         return Some(held);
     }

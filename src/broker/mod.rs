@@ -11,7 +11,7 @@
 //! | `pull`, `scan` | what a pull may see, what it finds, its answer |
 //! | `long_poll`, `holds` | holding pulls until there are messages for them |
 //! | `filter`, `filter_cache` | which messages a consumer wants |
-//! | `clients`, `heartbeat`, `notices` | who is connected in which group, and telling the members |
+//! | `clients`, `consumer_group`, `heartbeat`, `notices` | who is connected in which group, and telling the members |
 //! | `offsets`, `queue_codes` | consumer offsets, the ends of queues, offsets by time |
 //! | `offset_admin` | resetting a group's offsets, copying another group's |
 //! | `group_codes`, `group_report` | how far groups are, and who consumes what: for tools, for the admin API |
@@ -33,6 +33,7 @@ mod channel;
 mod clients;
 mod config_codes;
 mod connection;
+mod consumer_group;
 mod delay;
 mod detour;
 mod dispatch;

@@ -135,7 +135,8 @@ fn collect<R: Deref<Target = [u8]>>(
     /// Units read at a time: most pulls need no more.
     const CHUNK: usize = 64;
     let mut bytes = 0;
-    loop {
+    found.runs.reserve(request.max_messages.min(CHUNK));
+    while (found.messages as usize) < request.max_messages {
         let chunk = units(found.next_offset as u64, CHUNK);
         if chunk.is_empty() {
             return;

@@ -96,7 +96,13 @@ impl SendBatch {
             let remark = format!("{in_flight} bytes of messages are on their way, the limit is {limit}");
             return open.refuse(&Refusal::busy(remark));
         }
-        let batch = MessageBatch { records, count, command: None, completion: Box::new(Told(open.clone())) };
+        let batch = MessageBatch {
+            records,
+            count,
+            command: None,
+            term: None,
+            completion: Box::new(Told(open.clone())),
+        };
         if let Err(error) = node.group.submit(batch) {
             open.refuse(&node.submit_refusal(&error));
         }

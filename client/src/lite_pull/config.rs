@@ -7,6 +7,7 @@ use raftmq_message::topic::validate_group;
 use raftmq_remoting::body::{ConsumeFromWhere, MessageModel};
 
 use super::queues::Limits;
+use super::rebalance::MessageQueueListener;
 use crate::allocate::{AllocateMessageQueueAveragely, AllocateMessageQueueStrategy};
 use crate::error::ClientError;
 use crate::offset_store::OffsetStore;
@@ -31,6 +32,8 @@ pub struct LitePullConsumerConfig {
     pub consume_timestamp_ms: i64,
     /// How the queues of a topic are divided among the group.
     pub allocate_message_queue_strategy: Arc<dyn AllocateMessageQueueStrategy>,
+    /// Told when a subscribed consumer gets or loses queues.
+    pub message_queue_listener: Option<Arc<dyn MessageQueueListener>>,
     /// Where offsets are kept; by default at the brokers, or with broadcasting in a file.
     pub offset_store: Option<Arc<dyn OffsetStore>>,
     /// Whether what was polled counts as consumed when [`poll`](crate::LitePullConsumer::poll) is called again, and at the
@@ -63,6 +66,7 @@ impl LitePullConsumerConfig {
             consume_from_where: ConsumeFromWhere::LastOffset,
             consume_timestamp_ms: now_ms() - CONSUME_TIMESTAMP_BACK_MS,
             allocate_message_queue_strategy: Arc::new(AllocateMessageQueueAveragely),
+            message_queue_listener: None,
             offset_store: None,
             auto_commit: true,
             auto_commit_interval: Duration::from_secs(5),

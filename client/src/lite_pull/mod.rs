@@ -27,7 +27,7 @@ use tokio::time::Instant;
 
 pub use config::LitePullConsumerConfig;
 use queues::Queues;
-pub use rebalance::TopicMessageQueueChangeListener;
+pub use rebalance::{MessageQueueListener, TopicMessageQueueChangeListener};
 
 use crate::client::Client;
 use crate::error::ClientError;
@@ -352,9 +352,10 @@ impl LitePullConsumer {
             if self.shared.config.auto_commit {
                 self.shared.note(state.queues.consumed());
             }
-            let queues = state.queues.names();
-            queues.iter().for_each(|queue| state.queues.remove(queue));
-            queues
+            state.queues.names().iter().for_each(|queue| state.queues.remove(queue));
+            // With those that are just being given up.
+            let noted = self.shared.offsets.clone_offset_table(None);
+            noted.into_keys().collect::<Vec<_>>()
         };
         self.tasks.iter().for_each(AbortHandle::abort);
         self.shared.arrived.notify_waiters();

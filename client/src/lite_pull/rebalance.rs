@@ -1,6 +1,7 @@
 //! Which queues a subscribed consumer has, and its place in the group.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,12 @@ const TRY_AGAIN_AFTER: Duration = Duration::from_millis(500);
 pub trait TopicMessageQueueChangeListener: Send + Sync + 'static {
     /// `queues` are all there are now, sorted. Must not block.
     fn on_changed(&self, topic: &str, queues: &[MessageQueue]);
+}
+
+/// Told when the queues of a subscribed topic were divided otherwise than before. Java's interface of the same name.
+pub trait MessageQueueListener: fmt::Debug + Send + Sync {
+    /// `all` are the topic's queues, `divided` those among them that this consumer has now, both sorted. Must not block.
+    fn message_queue_changed(&self, topic: &str, all: &[MessageQueue], divided: &[MessageQueue]);
 }
 
 /// The listeners by topic, and the queues each was told last.
@@ -115,22 +122,38 @@ impl Shared {
         let lost = {
             let state = self.state.lock();
             let of_topic = state.queues.names().into_iter().filter(|queue| queue.topic == topic);
-            of_topic.filter(|queue| !queues.contains(queue)).collect()
+            of_topic.filter(|queue| !queues.contains(queue)).collect::<Vec<_>>()
         };
+        let mut changed = !lost.is_empty();
         let given_up = self.lose(lost).await;
-        let mut state = self.state.lock();
-        // Not if it was unsubscribed or shut down in the meantime.
-        if state.closed || state.subscribed().is_none_or(|topics| !topics.contains_key(topic)) {
-            return true;
-        }
-        for queue in queues {
-            if !state.queues.contains(&queue) {
-                tracing::info!(group = self.config.consumer_group, ?queue, "queue assigned");
-                self.offsets.remove_offset(&queue);
-                self.start_pulling(&mut state, &queue, None);
+        {
+            let mut state = self.state.lock();
+            // Not if it was unsubscribed or shut down in the meantime.
+            if state.closed || state.subscribed().is_none_or(|topics| !topics.contains_key(topic)) {
+                return true;
+            }
+            for queue in &queues {
+                if !state.queues.contains(queue) {
+                    tracing::info!(group = self.config.consumer_group, ?queue, "queue assigned");
+                    self.offsets.remove_offset(queue);
+                    self.start_pulling(&mut state, queue, None);
+                    changed = true;
+                }
             }
         }
+        if changed {
+            self.tell_of_change(topic, queues).await;
+        }
         given_up
+    }
+
+    async fn tell_of_change(&self, topic: &str, mut divided: Vec<MessageQueue>) {
+        let Some(listener) = &self.config.message_queue_listener else { return };
+        // The route was there a moment ago, so it is not asked for again.
+        let Ok(mut all) = self.client.fetch_queues(topic).await else { return };
+        all.sort();
+        divided.sort();
+        listener.message_queue_changed(topic, &all, &divided);
     }
 
     async fn give_up_unsubscribed(&self, topics: &BTreeMap<String, SubscriptionData>) -> bool {

@@ -11,8 +11,8 @@ use raftmq_message::RecordParts;
 use raftmq_remoting::body::{ConsumerIdList, HeartbeatData, LockBatchRequest, LockBatchResponse};
 use raftmq_remoting::codes::{request, response};
 use raftmq_remoting::header::{
-    OffsetResponse, PullHeader, PullResponse, QueryConsumerOffsetHeader, QueueHeader, SendBackHeader,
-    SendHeader, UnregisterClientHeader, UpdateConsumerOffsetHeader, pull_flag,
+    OffsetResponse, PullHeader, PullResponse, QueryConsumerOffsetHeader, QueueHeader, SearchOffsetHeader,
+    SendBackHeader, SendHeader, UnregisterClientHeader, UpdateConsumerOffsetHeader, pull_flag,
 };
 use raftmq_remoting::{Command, Ext, fastjson};
 use tokio::sync::watch;
@@ -46,8 +46,10 @@ pub(crate) struct State {
     /// Queue ids somebody else holds.
     pub(crate) locked_by_others: BTreeSet<i32>,
     pub(crate) unlocked: Vec<MessageQueue>,
-    /// Topic, offset and flags of each pull.
-    pub(crate) pulls: Vec<(String, i64, i32)>,
+    /// Topic and offset of each pull.
+    pub(crate) pulls: Vec<(String, i64)>,
+    /// Pulls that brought messages.
+    pub(crate) found: usize,
     /// Answer a pull of this queue with code 21 and this offset, once.
     pub(crate) move_to: Option<((String, i32), i64)>,
     /// Answer these requests with a code.
@@ -152,6 +154,11 @@ impl Shared {
                 let state = self.state.lock();
                 offset(state.queues.get(&(header.topic, header.queue_id)).map_or(0, Vec::len) as i64)
             }
+            request::GET_MIN_OFFSET => offset(0),
+            // As if each message had been stored one ms after the one before.
+            request::SEARCH_OFFSET_BY_TIMESTAMP => {
+                offset(SearchOffsetHeader::decode(&request).unwrap().timestamp)
+            }
             request::CONSUMER_SEND_MSG_BACK => {
                 let header = SendBackHeader::decode(&request).unwrap();
                 self.change(|state| state.sent_back.push(header));
@@ -185,7 +192,7 @@ impl Shared {
         let header = PullHeader::decode(&request).unwrap();
         let key = (header.topic.to_string(), header.queue_id);
         self.change(|state| {
-            state.pulls.push((key.0.clone(), header.queue_offset, header.sys_flag));
+            state.pulls.push((key.0.clone(), header.queue_offset));
             if header.sys_flag & pull_flag::COMMIT_OFFSET != 0 {
                 state.offsets.insert(key.clone(), header.commit_offset);
             }
@@ -195,6 +202,7 @@ impl Shared {
         loop {
             if let Some((code, fields, body)) = self.try_pull(&key, header.queue_offset, header.max_msg_nums)
             {
+                self.change(|state| state.found += usize::from(code == response::SUCCESS));
                 return Command::response_to(&request, code).with_ext(fields).with_body(body);
             }
             if tokio::time::timeout_at(deadline, changes.changed()).await.is_err() {

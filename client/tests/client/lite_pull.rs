@@ -4,30 +4,36 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::broker::{Broker, Stored};
 use super::fake::{FakeServer, Routes, client};
-use super::fake_queues::{FakeQueues, queue};
 use raftmq_client::{
     ClientError, ConsumeFromWhere, LitePullConsumer, LitePullConsumerConfig, LocalFileOffsetStore,
-    MessageModel, MessageQueue, MessageSelector, TopicMessageQueueChangeListener,
+    MessageModel, MessageQueue, MessageQueueListener, MessageSelector, TopicMessageQueueChangeListener,
 };
 
 /// Longer than anything takes that is waited for.
 const LONG: Duration = Duration::from_secs(20);
 
 struct Servers {
-    queues: FakeQueues,
+    broker: Broker,
     routes: Routes,
     names: FakeServer,
-    _broker: FakeServer,
 }
 
 async fn servers() -> Servers {
-    let queues = FakeQueues::default();
-    let broker = queues.serve().await;
+    let broker = Broker::start().await;
     let routes = Routes::default();
-    routes.set("T", broker.addr);
+    routes.set("T", broker.server.addr);
     let names = routes.serve().await;
-    Servers { queues, routes, names, _broker: broker }
+    Servers { broker, routes, names }
+}
+
+fn queue(queue_id: i32) -> MessageQueue {
+    MessageQueue { broker_name: "broker-a".into(), queue_id, topic: "T".into() }
+}
+
+fn key(queue_id: i32) -> (String, i32) {
+    ("T".to_owned(), queue_id)
 }
 
 fn config() -> LitePullConsumerConfig {
@@ -39,6 +45,27 @@ fn config() -> LitePullConsumerConfig {
 }
 
 impl Servers {
+    /// Adds messages with a tag to a queue.
+    fn store(&self, queue_id: i32, tag: &str, count: usize) {
+        let stored =
+            Stored { body: "x".to_owned(), properties: format!("TAGS\u{1}{tag}\u{2}"), reconsume_times: 0 };
+        self.broker.with(|state| {
+            state.queues.entry(key(queue_id)).or_default().extend(std::iter::repeat_n(stored, count));
+        });
+    }
+
+    fn committed(&self, queue_id: i32) -> Option<i64> {
+        self.broker.with(|state| state.offsets.get(&key(queue_id)).copied())
+    }
+
+    fn commit(&self, queue_id: i32, offset: i64) {
+        self.broker.with(|state| state.offsets.insert(key(queue_id), offset));
+    }
+
+    fn join(&self, client_id: &str) {
+        self.broker.with(|state| state.others.insert(client_id.to_owned()));
+    }
+
     async fn consumer(&self, config: LitePullConsumerConfig) -> LitePullConsumer {
         LitePullConsumer::start(client(&[&self.names]), config).await.unwrap()
     }
@@ -69,68 +96,63 @@ fn is_invalid<T>(result: Result<T, ClientError>, part: &str) {
 #[tokio::test]
 async fn assigned_queues_are_polled_in_order_and_committed_at_the_shutdown() {
     let servers = servers().await;
-    servers.queues.store(0, "a", 10);
+    servers.store(0, "a", 10);
     let consumer = servers.assigned(config()).await;
     assert_eq!(poll(&consumer, 10).await, (0..10).collect::<Vec<_>>());
     assert!(consumer.poll(Duration::ZERO).await.unwrap().is_empty());
-    assert_eq!((consumer.assignment(), servers.queues.committed(0)), (vec![queue(0)], None));
+    assert_eq!((consumer.assignment(), servers.committed(0)), (vec![queue(0)], None));
     consumer.shutdown().await.unwrap();
-    assert_eq!((servers.queues.committed(0), servers.queues.left()), (Some(10), 1));
+    assert_eq!((servers.committed(0), servers.broker.with(|state| state.left.len())), (Some(10), 1));
     is_invalid(consumer.poll(LONG).await, "shut down");
     is_invalid(consumer.assign(&[queue(1)]).await, "shut down");
     let next = servers.assigned(config()).await;
-    servers.queues.store(0, "a", 1);
+    servers.store(0, "a", 1);
     assert_eq!(poll(&next, 1).await, [10]);
 }
 
 #[tokio::test]
 async fn without_auto_commit_only_the_program_commits() {
     let servers = servers().await;
-    servers.queues.store(0, "a", 10);
+    servers.store(0, "a", 10);
     let consumer = servers.assigned(LitePullConsumerConfig { auto_commit: false, ..config() }).await;
     poll(&consumer, 4).await;
     assert_eq!(consumer.committed(&queue(0)).await.unwrap(), None);
     consumer.commit().await.unwrap();
-    assert_eq!(servers.queues.committed(0), Some(4));
+    assert_eq!(servers.committed(0), Some(4));
     poll(&consumer, 4).await;
     consumer.commit_queues(&[queue(0)], false).await.unwrap();
-    assert_eq!(servers.queues.committed(0), Some(4));
+    assert_eq!(servers.committed(0), Some(4));
     assert_eq!(consumer.committed(&queue(0)).await.unwrap(), Some(8));
     consumer.commit_queues(&[queue(0)], true).await.unwrap();
-    assert_eq!(servers.queues.committed(0), Some(8));
+    assert_eq!(servers.committed(0), Some(8));
     consumer.commit_offsets(&BTreeMap::from([(queue(0), 2)]), true).await.unwrap();
-    assert_eq!(servers.queues.committed(0), Some(2));
+    assert_eq!(servers.committed(0), Some(2));
     is_invalid(consumer.commit_offsets(&BTreeMap::from([(queue(1), 2)]), true).await, "does not have");
-    servers.queues.commit(1, 7);
+    servers.commit(1, 7);
     assert_eq!(consumer.committed(&queue(1)).await.unwrap(), Some(7));
-    servers.queues.commit(1, 9);
+    servers.commit(1, 9);
     assert_eq!(consumer.committed(&queue(1)).await.unwrap(), Some(9));
     poll(&consumer, 2).await;
     consumer.shutdown().await.unwrap();
-    assert_eq!(servers.queues.committed(0), Some(2));
+    assert_eq!(servers.committed(0), Some(2));
 }
 
 #[tokio::test]
 async fn what_was_polled_is_committed_in_the_background_after_the_next_poll() {
     let servers = servers().await;
-    servers.queues.store(0, "a", 6);
+    servers.store(0, "a", 6);
     let interval = Duration::from_secs(1);
     let consumer =
         servers.assigned(LitePullConsumerConfig { auto_commit_interval: interval, ..config() }).await;
     poll(&consumer, 6).await;
     consumer.poll(Duration::ZERO).await.unwrap();
-    let committed = async {
-        while servers.queues.committed(0) != Some(6) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(LONG, committed).await.unwrap();
+    servers.broker.until("the commit", |state| state.offsets.get(&key(0)) == Some(&6)).await;
 }
 
 #[tokio::test]
 async fn a_seek_leaves_out_what_was_cached() {
     let servers = servers().await;
-    servers.queues.store(0, "a", 20);
+    servers.store(0, "a", 20);
     let consumer = servers.assigned(config()).await;
     assert_eq!(poll(&consumer, 4).await, [0, 1, 2, 3]);
     consumer.seek(&queue(0), 15).await.unwrap();
@@ -138,7 +160,7 @@ async fn a_seek_leaves_out_what_was_cached() {
     consumer.seek_to_begin(&queue(0)).await.unwrap();
     assert_eq!(poll(&consumer, 4).await, [0, 1, 2, 3]);
     consumer.seek_to_end(&queue(0)).await.unwrap();
-    servers.queues.store(0, "a", 1);
+    servers.store(0, "a", 1);
     consumer.seek(&queue(0), consumer.offset_for_timestamp(&queue(0), 20).await.unwrap()).await.unwrap();
     assert_eq!(poll(&consumer, 1).await, [20]);
     is_invalid(consumer.seek(&queue(0), 22).await, "from 0 to 21");
@@ -149,20 +171,18 @@ async fn a_seek_leaves_out_what_was_cached() {
 #[tokio::test]
 async fn no_more_is_pulled_than_the_thresholds_allow() {
     let servers = servers().await;
-    servers.queues.store(0, "a", 100);
-    let mut found = servers.queues.found();
+    servers.store(0, "a", 100);
     let consumer = servers.assigned(LitePullConsumerConfig { pull_threshold_for_queue: 8, ..config() }).await;
-    found.wait_for(|pulls| *pulls == 2).await.unwrap();
-    for pulls in 3..10 {
+    for pulls in 2..10 {
+        servers.broker.until("a pull", |state| state.found == pulls).await;
         assert_eq!(poll(&consumer, 4).await.len(), 4);
-        tokio::time::timeout(LONG, found.wait_for(|found| *found == pulls)).await.unwrap().unwrap();
     }
     consumer.pause(&[queue(0)]);
     // What was pulled before can still be polled, and a pull may have been on its way.
     while !consumer.poll(Duration::from_millis(50)).await.unwrap().is_empty() {}
-    let before = *found.borrow();
+    let before = servers.broker.with(|state| state.pulls.len());
     assert!(consumer.poll(Duration::from_millis(50)).await.unwrap().is_empty());
-    assert_eq!(*found.borrow(), before);
+    assert_eq!(servers.broker.with(|state| state.pulls.len()), before);
     consumer.resume(&[queue(0)]);
     poll(&consumer, 4).await;
 }
@@ -170,35 +190,31 @@ async fn no_more_is_pulled_than_the_thresholds_allow() {
 #[tokio::test]
 async fn a_queue_that_was_reset_goes_on_where_the_broker_says() {
     let servers = servers().await;
-    servers.queues.store(0, "a", 12);
+    servers.store(0, "a", 12);
     let consumer = servers.assigned(config()).await;
     poll(&consumer, 12).await;
     consumer.commit().await.unwrap();
-    servers.queues.reset(0, 3);
-    // The pull that is held does not learn of it; the next one does.
-    consumer.seek_to_begin(&queue(0)).await.unwrap();
+    servers.broker.with(|state| state.move_to = Some((key(0), 3)));
     assert_eq!(poll(&consumer, 4).await[0], 3);
     consumer.shutdown().await.unwrap();
-    assert_eq!(servers.queues.committed(0), Some(7));
+    assert_eq!(servers.committed(0), Some(7));
 }
 
 #[tokio::test]
 async fn tags_are_compared_here_too_and_what_does_not_match_is_committed_with_the_rest() {
     let servers = servers().await;
-    servers.queues.store(0, "a", 3);
-    servers.queues.store(0, "b", 2);
-    servers.queues.store(0, "a", 1);
-    servers.queues.store(0, "b", 6);
+    servers.store(0, "a", 3);
+    servers.store(0, "b", 2);
+    servers.store(0, "a", 1);
+    servers.store(0, "b", 6);
     let consumer = servers.consumer(config()).await;
     consumer.set_sub_expression_for_assign("T", MessageSelector::by_tag("a")).await.unwrap();
     consumer.assign(&[queue(0)]).await.unwrap();
     assert_eq!(poll(&consumer, 4).await, [0, 1, 2, 5]);
-    let mut found = servers.queues.found();
-    tokio::time::timeout(LONG, found.wait_for(|found| *found == 3)).await.unwrap().unwrap();
     let committed = async {
         loop {
             consumer.commit().await.unwrap();
-            if servers.queues.committed(0) == Some(12) {
+            if servers.committed(0) == Some(12) {
                 return;
             }
         }
@@ -215,8 +231,7 @@ async fn a_group_without_offsets_begins_where_it_is_told_to() {
         (ConsumeFromWhere::LastOffset, 10),
     ] {
         let servers = servers().await;
-        servers.queues.store(0, "a", 10);
-        let mut pulled = servers.queues.pulled();
+        servers.store(0, "a", 10);
         let config = LitePullConsumerConfig {
             consume_from_where,
             consume_timestamp_ms: 6,
@@ -224,8 +239,21 @@ async fn a_group_without_offsets_begins_where_it_is_told_to() {
             ..config()
         };
         let _consumer = servers.assigned(config).await;
-        let begun = tokio::time::timeout(LONG, pulled.wait_for(Option::is_some)).await.unwrap().unwrap();
-        assert_eq!(*begun, Some(first), "{consume_from_where:?}");
+        servers
+            .broker
+            .until("a pull", |state| state.pulls.last().is_some_and(|(_, offset)| *offset == first))
+            .await;
+        assert_eq!(servers.broker.with(|state| state.pulls.len()), 1, "{consume_from_where:?}");
+    }
+}
+
+#[derive(Debug)]
+struct Divided(tokio::sync::mpsc::UnboundedSender<(Vec<MessageQueue>, Vec<MessageQueue>)>);
+
+impl MessageQueueListener for Divided {
+    fn message_queue_changed(&self, topic: &str, all: &[MessageQueue], divided: &[MessageQueue]) {
+        assert_eq!(topic, "T");
+        self.0.send((all.to_vec(), divided.to_vec())).unwrap();
     }
 }
 
@@ -233,35 +261,36 @@ async fn a_group_without_offsets_begins_where_it_is_told_to() {
 async fn a_subscription_shares_the_queues_with_the_group() {
     let servers = servers().await;
     // Sorts behind this client, whose id begins with its address.
-    servers.queues.join("somebody else");
-    servers.queues.store(0, "a", 5);
-    servers.queues.store(1, "a", 5);
-    let consumer = servers.consumer(config()).await;
+    servers.join("somebody else");
+    servers.store(0, "a", 5);
+    servers.store(1, "a", 5);
+    let (told, mut changes) = tokio::sync::mpsc::unbounded_channel();
+    let listener: Arc<dyn MessageQueueListener> = Arc::new(Divided(told));
+    let config = LitePullConsumerConfig { message_queue_listener: Some(listener), ..config() };
+    let consumer = servers.consumer(config).await;
     consumer.subscribe("T", MessageSelector::all()).await.unwrap();
     assert_eq!(poll(&consumer, 5).await, [0, 1, 2, 3, 4]);
     assert_eq!(consumer.assignment(), [queue(0)]);
+    let change = tokio::time::timeout(LONG, changes.recv()).await.unwrap().unwrap();
+    assert_eq!(change, (vec![queue(0), queue(1)], vec![queue(0)]));
     is_invalid(consumer.assign(&[queue(1)]).await, "not both");
     is_invalid(consumer.set_sub_expression_for_assign("T", MessageSelector::all()).await, "not both");
     assert!(consumer.poll(Duration::ZERO).await.unwrap().is_empty());
     consumer.unsubscribe("T").unwrap();
-    let given_up = async {
-        while servers.queues.committed(0) != Some(5) || !consumer.assignment().is_empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(LONG, given_up).await.unwrap();
-    assert_eq!(servers.queues.committed(1), None);
+    servers.broker.until("the commit", |state| state.offsets.get(&key(0)) == Some(&5)).await;
+    assert!(consumer.assignment().is_empty());
+    assert_eq!(servers.committed(1), None);
 }
 
 #[tokio::test]
 async fn a_broadcast_consumer_has_all_queues_and_finds_its_offsets_again() {
     let servers = servers().await;
-    servers.queues.join("somebody else");
+    servers.join("somebody else");
     let dir = tempfile::tempdir().unwrap();
     let config = LitePullConsumerConfig { message_model: MessageModel::Broadcasting, ..config() };
     for round in 0..3 {
-        servers.queues.store(0, "a", 3);
-        servers.queues.store(1, "a", 3);
+        servers.store(0, "a", 3);
+        servers.store(1, "a", 3);
         let offsets = LocalFileOffsetStore::new(dir.path(), "10.0.0.1@DEFAULT", "g").unwrap();
         let config = LitePullConsumerConfig { offset_store: Some(Arc::new(offsets)), ..config.clone() };
         let consumer = servers.consumer(config).await;
@@ -272,7 +301,7 @@ async fn a_broadcast_consumer_has_all_queues_and_finds_its_offsets_again() {
         assert_eq!(offsets, [first, first, first + 1, first + 1, first + 2, first + 2]);
         consumer.shutdown().await.unwrap();
     }
-    assert_eq!(servers.queues.committed(0), None);
+    assert_eq!(servers.committed(0), None);
 }
 
 #[tokio::test]

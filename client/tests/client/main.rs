@@ -7,7 +7,6 @@ mod broker;
 mod connection;
 mod consumer;
 mod fake;
-mod fake_queues;
 mod lite_pull;
 mod offset_store;
 mod producer;

@@ -4,21 +4,25 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::broker::Broker;
 use super::fake::{FakeServer, Reply, Routes, client, refused};
-use super::fake_queues::{FakeQueues, queue};
 use parking_lot::Mutex;
-use raftmq_client::{OffsetStore, ReadOffsetType, RemoteBrokerOffsetStore};
+use raftmq_client::{MessageQueue, OffsetStore, ReadOffsetType, RemoteBrokerOffsetStore};
 use raftmq_remoting::Command;
 use raftmq_remoting::codes::{request, response};
 use raftmq_remoting::header::UpdateConsumerOffsetHeader;
 
+fn queue(queue_id: i32) -> MessageQueue {
+    MessageQueue { broker_name: "broker-a".into(), queue_id, topic: "T".into() }
+}
+
 #[tokio::test]
 async fn what_is_noted_comes_before_what_is_stored() {
-    let queues = FakeQueues::default();
-    queues.commit(0, 7);
-    let broker = queues.serve().await;
+    let broker = Broker::start().await;
+    let key = |queue_id| ("T".to_owned(), queue_id);
+    broker.with(|state| state.offsets.insert(key(0), 7));
     let routes = Routes::default();
-    routes.set("T", broker.addr);
+    routes.set("T", broker.server.addr);
     let names = routes.serve().await;
     let store = RemoteBrokerOffsetStore::new(client(&[&names]), "g");
     store.load().await.unwrap();
@@ -33,7 +37,7 @@ async fn what_is_noted_comes_before_what_is_stored() {
     store.update_and_freeze_offset(&queue(0), 2);
     store.update_offset(&queue(0), 10, false);
     store.persist_all(&[queue(0), queue(1)]).await.unwrap();
-    assert_eq!((queues.committed(0), queues.committed(1)), (Some(2), None));
+    assert_eq!(broker.with(|state| state.offsets.clone()), BTreeMap::from([(key(0), 2)]));
     store.remove_offset(&queue(0));
     store.persist_all(&[queue(0)]).await.unwrap();
     assert_eq!(store.read_offset(&queue(0), ReadOffsetType::MemoryFirstThenStore).await.unwrap(), Some(2));

@@ -414,7 +414,7 @@ async fn a_follower_is_pulled_if_the_leader_suggests_it_and_left_if_it_fails() {
         .await;
     follower.with(|state| {
         assert!(state.offsets.is_empty() && !state.heartbeats.is_empty());
-        let begun = state.pulls.iter().filter(|(topic, ..)| topic == "T").map(|(_, offset, _)| *offset);
+        let begun = state.pulls.iter().filter(|(topic, _)| topic == "T").map(|(_, offset)| *offset);
         assert_eq!(begun.min(), Some(32), "the leader gave the first 32");
     });
     group.broker.store("T", 0, (40..51).map(|n| format!("a{n}")));

@@ -2,7 +2,8 @@
 //!
 //! *Exactly once* rests on this: a step is planned from progress that is certainly the last one. Either it was read when
 //! this member had become leader and had applied everything before its term, or it is that of the step before, which is
-//! applied. Where the outcome of a step is not known, no other is taken in that term.
+//! applied. Where the outcome of a step is not known, no other is taken in that term; and the log takes a step in the term
+//! that it was planned in only.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,7 +71,7 @@ pub(super) async fn drive<L: Lane + Send + 'static>(
             }
         };
         let (full, progress) = (delivery.full && limit == all, delivery.progress);
-        match submit(&node, delivery).await {
+        match submit(&node, term, delivery).await {
             Outcome::Applied => {
                 lane.applied();
                 limit = all;
@@ -131,15 +132,17 @@ async fn sleep(node: &Node, wait: Wait, wake: &Notify, role: &mut watch::Receive
     }
 }
 
-async fn submit(node: &Node, delivery: Delivery) -> Outcome {
+async fn submit(node: &Node, term: u64, delivery: Delivery) -> Outcome {
     let Delivery { records, count, progress, .. } = delivery;
     let command = Command::DelayProgress(progress);
     if count == 0 {
+        // In a later term it goes on from progress that is not the last one, and means nothing.
         return outcome(node.group.propose(command).await.map(drop));
     }
     let (told, outcome_told) = oneshot::channel();
     let completion = Box::new(Told(told));
-    match node.group.submit(MessageBatch { records, count, command: Some(command), completion }) {
+    let batch = MessageBatch { records, count, command: Some(command), term: Some(term), completion };
+    match node.group.submit(batch) {
         Ok(()) => outcome_told.await.unwrap_or(Outcome::Unknown),
         Err(SubmitError::Busy { .. } | SubmitError::NotLeader { .. }) => Outcome::NotTaken,
         Err(SubmitError::Illegal(reason)) => Outcome::Refused(reason),

@@ -41,7 +41,8 @@ async fn store(group: &Group, topic: &str, queue_id: i32, body: &str, properties
     let mut records = BytesMut::new();
     parts.encode_into(&mut records).unwrap();
     let (told, physical_offset) = oneshot::channel();
-    let batch = MessageBatch { records, count: 1, command: None, completion: Box::new(Told(told)) };
+    let batch =
+        MessageBatch { records, count: 1, command: None, term: None, completion: Box::new(Told(told)) };
     group.submit(batch).unwrap();
     let physical_offset = physical_offset.await.unwrap();
     assert!(group.store().wait_dispatched(physical_offset + 1, PATIENCE));

@@ -292,6 +292,41 @@ async fn properties_are_filtered_by_expressions() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_cannot_keep_up_with_a_dear_expression_is_answered_and_goes_on() {
+    const COUNT: i64 = 40;
+    let f = Fixture::start().await;
+    let (mut producer, mut consumer) = (f.client().await, f.client().await);
+    let long = format!("k = '{}'", "x".repeat(10_000));
+    let sql = |offset: i64, hold_ms: i64| {
+        let mut pull = pull("T", offset, hold_ms, &long);
+        pull.ext.set("expressionType", "SQL92");
+        pull
+    };
+    producer.ok(send("T", "zero")).await;
+    consumer.ok(pull("T", 0, 5000, "*")).await;
+    consumer.write([sql(1, 20_000)]).await;
+    f.until(|f| f.broker.stats().held_pulls == 1).await;
+    let properties = format!("k\u{1}{}\u{2}", "y".repeat(3000));
+    let mut body = BytesMut::new();
+    for _ in 0..COUNT {
+        BatchMessage { flag: 0, body: b"x", properties: &properties }.encode_into(&mut body).unwrap();
+    }
+    let batch = SendHeader { batch: true, ..send_header("T") }.to_ext();
+    producer.ok(Command::request(request::SEND_BATCH_MESSAGE, batch).with_body(body.freeze())).await;
+    let mut answer = consumer.answer().await;
+    let mut next = 1;
+    while next < COUNT + 1 {
+        assert_eq!((answer.code, answer.remark.as_deref()), (20, Some("NO_MATCHED_MESSAGE")));
+        let further = PullResponse::decode(&answer).unwrap().next_begin_offset;
+        assert!(further > next && further < next + COUNT / 2, "{further}");
+        next = further;
+        answer = consumer.call(sql(next, 0)).await;
+    }
+    assert_eq!(answer.code, response::PULL_NOT_FOUND);
+    f.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_offset_that_a_pull_brings_is_committed_and_never_falls() {
     let f = Fixture::start().await;
     let mut client = f.client().await;
