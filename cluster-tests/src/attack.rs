@@ -2,6 +2,8 @@
 //!
 //! Everything goes over plain sockets, so that it is not made right on its way.
 
+mod consumers;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -11,6 +13,8 @@ use bytes::BytesMut;
 use raftmq_remoting::Command;
 use raftmq_remoting::frame::{FRAME_LEN_MAX, decode};
 use serde_json::{Value, json};
+
+pub use consumers::{consumers, greedy_pulls, hostile_filters, pull_fields};
 
 use crate::rng::Rng;
 
@@ -263,18 +267,6 @@ fn hostile_fields() -> Vec<Salvo> {
         send("m", json!("true"), &batch);
     }
     send("m", json!("false"), b"");
-    for number in numbers {
-        for name in ["queueId", "queueOffset", "maxMsgNums", "sysFlag", "suspendTimeoutMillis", "subVersion"]
-        {
-            let mut fields = json!({
-                "consumerGroup": "attackers", "topic": ATTACK_TOPIC, "queueId": "0", "queueOffset": "0",
-                "maxMsgNums": "32", "sysFlag": "6", "commitOffset": "0", "suspendTimeoutMillis": "1000",
-                "subscription": "*", "subVersion": "0", "expressionType": "TAG",
-            });
-            fields[name] = json!(number);
-            salvos.push(Salvo::new(format!("a pull with {name} = {number}"), request(11, &fields, b"")));
-        }
-    }
     salvos
 }
 

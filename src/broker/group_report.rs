@@ -23,7 +23,7 @@ pub(crate) struct GroupReport {
     /// What its members do; none where nobody is connected here.
     #[serde(skip_serializing_if = "Option::is_none")]
     consumers: Option<Consumers>,
-    /// Messages that are not consumed yet, over all queues.
+    /// Messages that are not consumed yet, over the queues that are listed.
     lag: u64,
     /// Its queues, in the order of their topics.
     queues: Vec<QueueReport>,
@@ -89,15 +89,13 @@ pub(crate) fn report(node: &Node, name: &str) -> Option<GroupReport> {
     let locks = locks.map(|lock| ((lock.topic, lock.queue_id), lock.client_id)).collect();
     let (mut queues, mut queues_omitted, mut lag) = (Vec::new(), 0, 0);
     for topic in consumed_topics(node, name) {
-        for queue_id in 0..topic.read_queues {
+        let room = REPORTED_QUEUES_MAX.saturating_sub(queues.len());
+        for queue_id in (0..topic.read_queues).take(room) {
             let queue = queue(node, name, &topic, queue_id, &locks);
             lag += queue.lag;
-            if queues.len() < REPORTED_QUEUES_MAX {
-                queues.push(queue);
-            } else {
-                queues_omitted += 1;
-            }
+            queues.push(queue);
         }
+        queues_omitted += (topic.read_queues as usize).saturating_sub(room);
     }
     Some(GroupReport {
         name: name.to_owned(),

@@ -153,6 +153,8 @@ pub(crate) const CALLS_PER_CONNECTION_MAX: usize = 32;
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long each member of a group has to tell how far it is.
 pub(crate) const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
+/// Requests about all members of a group that are worked on at a time: each holds a list of the members.
+pub(crate) const STATUS_REQUESTS_MAX: usize = 8;
 /// Members of a group that are asked at a time.
 pub(crate) const STATUS_CALLS_MAX: usize = 64;
 /// Bytes of all members' answers, as they go into one frame together.

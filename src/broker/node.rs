@@ -12,7 +12,7 @@ use raftmq_raft::{
 };
 use raftmq_store::{FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX};
 use tokio::net::tcp::OwnedWriteHalf;
-use tokio::sync::{MutexGuard, watch};
+use tokio::sync::{MutexGuard, Semaphore, watch};
 
 use super::BrokerConfig;
 use super::channel::Channel;
@@ -20,7 +20,7 @@ use super::clients::Clients;
 use super::delay::Delay;
 use super::filter_cache::FilterCache;
 use super::gauge::Gauge;
-use super::limits::{CONNECTION_IDLE, SETTLE_MAX, SUBMIT_BYTES};
+use super::limits::{CONNECTION_IDLE, SETTLE_MAX, STATUS_REQUESTS_MAX, SUBMIT_BYTES};
 use super::locks::LockClock;
 use super::long_poll::LongPoll;
 use super::notices::Notices;
@@ -56,6 +56,8 @@ pub(crate) struct Node {
     pub(crate) offsets: PendingOffsets,
     pub(crate) delay: Delay,
     pub(crate) lock_clock: LockClock,
+    /// The right to ask all members of a group.
+    pub(crate) status_requests: Semaphore,
     pub(crate) registration: Registration,
     pub(crate) stats: Stats,
     /// Held while a topic or a group is looked for and then made.
@@ -104,6 +106,7 @@ impl Node {
             notices: Notices::new(limits),
             offsets: PendingOffsets::new(limits, group.watch_role()),
             lock_clock: LockClock::default(),
+            status_requests: Semaphore::new(STATUS_REQUESTS_MAX),
             registration: Registration::new(config.namesrv.len()),
             stats: Stats::default(),
             topic_changes: tokio::sync::Mutex::default(),

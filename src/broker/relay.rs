@@ -16,7 +16,7 @@ use tokio::net::tcp::OwnedWriteHalf;
 
 use super::calls::CallError;
 use super::clients::Client;
-use super::limits::{CALL_TIMEOUT, STATUS_BYTES_MAX, STATUS_CALLS_MAX, STATUS_TIMEOUT};
+use super::limits::{CALL_TIMEOUT, STATUS_BYTES_MAX, STATUS_CALLS_MAX, STATUS_REQUESTS_MAX, STATUS_TIMEOUT};
 use super::node::Node;
 use super::reply::{Handled, Refusal, Reply};
 
@@ -82,6 +82,9 @@ async fn ask(node: &Node, header: &ConsumerClientHeader, request: Command) -> Ha
 /// 223: how far each member of a consumer group is in its queues of a topic. Members that do not answer are left out.
 pub(crate) async fn consumer_status(node: Arc<Node>, command: Command) -> Handled {
     let mut header = ConsumerStatusHeader::decode(&command)?;
+    let _asking = node.status_requests.try_acquire().map_err(|_| {
+        Refusal::busy(format!("{STATUS_REQUESTS_MAX} groups are being asked how far they are"))
+    })?;
     let wanted = header.client_id.take().filter(|id| !id.is_empty());
     let mut clients = node.clients.consumer_clients(&header.group);
     if clients.is_empty() {

@@ -106,18 +106,18 @@ fn runtime_table(node: &Node) -> BTreeMap<String, String> {
         table.insert(format!("{name}TodayMorning"), "0".to_owned());
         table.insert(format!("{name}YesterdayMorning"), "0".to_owned());
     }
-    // Tools read these without asking whether they are there. Nothing here has such queues, or a timer.
+    // Tools read these without asking whether they are there. Nothing here has such queues.
     for name in ["send", "pull", "query", "ack", "litePull"] {
         table.insert(format!("{name}ThreadPoolQueueSize"), "0".to_owned());
         table.insert(format!("{name}ThreadPoolQueueHeadWaitTimeMills"), "0".to_owned());
     }
-    for name in ["pageCacheLockTimeMills", "timerReadBehind", "timerOffsetBehind", "timerCongestNum"] {
+    for name in ["pageCacheLockTimeMills", "timerReadBehind", "timerOffsetBehind"] {
         table.insert(name.to_owned(), "0".to_owned());
     }
     for name in ["timerEnqueueTps", "timerDequeueTps"] {
         table.insert(name.to_owned(), "0.0".to_owned());
     }
-    table.extend(delay::level_offsets(node));
+    table.extend(delay::runtime_info(node));
     table.insert("earliestMessageTimeStamp".to_owned(), earliest_store_time(node).to_string());
     table
 }

@@ -313,6 +313,11 @@ impl Store {
         self.derived.timers.next_slot_ms(due_ms)
     }
 
+    /// How many such messages there are that are due in the minute of `due_ms` or in a later one.
+    pub fn timers_from(&self, due_ms: i64) -> u64 {
+        self.derived.timers.count_from(due_ms)
+    }
+
     /// Messages with a time before `due_ms` are not asked for any more. Whole minutes of them are removed with the next
     /// checkpoint.
     pub fn drop_timers_before(&self, due_ms: i64) {

@@ -373,6 +373,11 @@ impl TimerIndex {
         Ok(wanted.sorted())
     }
 
+    /// How many entries there are in the minute of `due_ms` and in later ones.
+    pub(crate) fn count_from(&self, due_ms: i64) -> u64 {
+        self.state.lock().slots.range(slot_of(due_ms)..).map(|(_, slot)| slot.len()).sum()
+    }
+
     /// When the first message may be due that is in the minute of `due_ms` or in a later one.
     pub(crate) fn next_slot_ms(&self, due_ms: i64) -> Option<i64> {
         let state = self.state.lock();

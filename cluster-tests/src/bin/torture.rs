@@ -6,7 +6,12 @@
 //!   draws faults of those kinds until the time is over. For each it prints the time without an acknowledgement.
 //! - `torture --steady 600` does nothing but load, and fails if the term changes.
 //!
-//! It ends with an error if anything acknowledged was lost, misplaced or out of order, or if the members' logs differ.
+//! With `--members N` so many push consumers share what is sent, with `--in-order` each queue's messages one after the
+//! other; `--delayed` sends messages besides that are to be delivered later. A pause between messages (`--pause-ms`) keeps
+//! the load down to what consumers in one process can take.
+//!
+//! It ends with an error if anything acknowledged was lost, misplaced or out of order, or if the members' logs differ; if
+//! consumers were not given all of it, or not in order; if delayed messages did not come once each.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,6 +20,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use raftmq_cluster_tests::commit_logs;
+use raftmq_cluster_tests::companions::{CompanionOptions, Companions};
 use raftmq_cluster_tests::harness::{Group, GroupOptions, NODE_IDS, NodeState};
 use raftmq_cluster_tests::readback::read_back;
 use raftmq_cluster_tests::torture::{self, Fault, Report, Schedule, median_and_max};
@@ -56,6 +62,18 @@ struct Args {
     /// Messages in flight on each connection
     #[arg(long, default_value_t = 32)]
     lanes: u32,
+    /// Milliseconds between two messages of a lane
+    #[arg(long, default_value_t = 0)]
+    pause_ms: u64,
+    /// Consumers that share the messages
+    #[arg(long, default_value_t = 0)]
+    members: u32,
+    /// They consume in order
+    #[arg(long)]
+    in_order: bool,
+    /// Send messages besides that are delivered later
+    #[arg(long)]
+    delayed: bool,
     /// Bytes in a body
     #[arg(long, default_value_t = 128)]
     body: usize,
@@ -80,6 +98,14 @@ struct Args {
     /// Further flags for every broker
     #[arg(last = true)]
     broker_flags: Vec<String>,
+}
+
+impl Args {
+    fn companions(&self) -> CompanionOptions {
+        let Self { members, in_order, delayed, .. } = *self;
+        // Without a fault nothing may be delivered twice.
+        CompanionOptions { members, in_order, delayed, once: self.steady.is_some() }
+    }
 }
 
 fn main() -> ExitCode {
@@ -115,6 +141,7 @@ fn run_group(args: &Args, group: &mut Group) -> Result<()> {
     options.lanes = args.lanes;
     options.body_bytes = args.body;
     options.try_timeout = Duration::from_millis(args.try_timeout_ms);
+    options.pause = Duration::from_millis(args.pause_ms);
     println!(
         "seed {}, {} connections with {} lanes, {}",
         args.seed,
@@ -122,6 +149,7 @@ fn run_group(args: &Args, group: &mut Group) -> Result<()> {
         args.lanes,
         group.dir().display()
     );
+    let companions = Companions::start(&args.companions(), &options)?;
     let workload = Workload::start(options.clone())?;
     let first = group.wait_all_caught_up(START_TIMEOUT)?;
     let started = Instant::now();
@@ -138,7 +166,7 @@ fn run_group(args: &Args, group: &mut Group) -> Result<()> {
             .for_each(|node| eprintln!("--- the log of node {} ends with\n{}", node.id(), node.log_tail()));
     }
     let terms = group.term().map_or(0, |term| term - first.term);
-    let verdict = verdict(group, workload, &options).context("checking the run");
+    let verdict = verdict(group, workload, companions, &options).context("checking the run");
     println!("{terms} terms in {:.1} s", elapsed.as_secs_f64());
     disturbed.and(verdict)
 }
@@ -216,7 +244,12 @@ fn steady(time: Duration, group: &mut Group, workload: &Workload) -> Result<()> 
     Ok(())
 }
 
-fn verdict(group: &mut Group, workload: Workload, options: &WorkloadOptions) -> Result<()> {
+fn verdict(
+    group: &mut Group,
+    workload: Workload,
+    companions: Companions,
+    options: &WorkloadOptions,
+) -> Result<()> {
     let history = workload.stop()?;
     println!(
         "{} messages given up, {} tries of unknown outcome",
@@ -230,6 +263,7 @@ fn verdict(group: &mut Group, workload: Workload, options: &WorkloadOptions) -> 
         }
     }
     group.start_all()?;
+    let companions = companions.finish(&history);
     let level = group.wait_level(LEVEL_TIMEOUT);
     let verdict = read_back(options, &history)?;
     println!("{verdict}");
@@ -239,5 +273,5 @@ fn verdict(group: &mut Group, workload: Workload, options: &WorkloadOptions) -> 
     let dirs: Vec<_> = group.nodes().map(|node| node.dir().to_owned()).collect();
     let compared = commit_logs::compare(&dirs, commit_index).context("the members' logs")?;
     println!("the logs are the same {} bytes in {} entries", compared.bytes, compared.entries);
-    Ok(())
+    companions
 }

@@ -137,6 +137,11 @@ impl Workload {
     }
 }
 
+/// Makes the topic of a workload before it starts, for consumers that are to be there first.
+pub fn prepare(options: &WorkloadOptions) -> Result<()> {
+    runtime()?.block_on(async { make_topic(&client(options), options).await })
+}
+
 /// The runtime of a workload or of what reads back. Two threads leave the nodes most of the machine.
 pub(crate) fn runtime() -> Result<Runtime> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();

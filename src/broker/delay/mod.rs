@@ -104,14 +104,16 @@ pub(crate) fn drop_delivered(node: &Node) {
     node.group.store().drop_timers_before(node.group.metadata().timer_progress().due_ms);
 }
 
-/// For tools: how far each level is, and where its queue ends, as `scheduleMessageOffset_<level>`.
-pub(crate) fn level_offsets(node: &Node) -> BTreeMap<String, String> {
+/// For tools: how far each level is, and where its queue ends, as `scheduleMessageOffset_<level>`; and how many messages
+/// with a time of their own wait, the current minute's counted whole, as `timerCongestNum`.
+pub(crate) fn runtime_info(node: &Node) -> BTreeMap<String, String> {
+    let (store, metadata) = (node.group.store(), node.group.metadata());
     let progress = |level: u32| {
-        let end = node.group.store().queue(SCHEDULE_TOPIC, level - 1).map_or(0, |queue| queue.max_offset());
-        (
-            format!("scheduleMessageOffset_{level}"),
-            format!("{},{end}", node.group.metadata().delay_level(level)),
-        )
+        let end = store.queue(SCHEDULE_TOPIC, level - 1).map_or(0, |queue| queue.max_offset());
+        (format!("scheduleMessageOffset_{level}"), format!("{},{end}", metadata.delay_level(level)))
     };
-    (1..=node.config.delay_levels.len()).map(progress).collect()
+    let mut info: BTreeMap<_, _> = (1..=node.config.delay_levels.len()).map(progress).collect();
+    let timers = store.timers_from(metadata.timer_progress().due_ms);
+    info.insert("timerCongestNum".to_owned(), timers.to_string());
+    info
 }

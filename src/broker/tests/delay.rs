@@ -100,6 +100,7 @@ async fn delayed_messages_come_when_they_are_due_and_once() {
     let table: KvTable = fastjson::parse(&answer.body).unwrap();
     assert_eq!(table.table["scheduleMessageOffset_1"], "1,1");
     assert_eq!(table.table["scheduleMessageOffset_18"], "0,0");
+    assert!(table.table["timerCongestNum"].parse::<u32>().unwrap() <= 5);
     f.stop().await;
 }
 

@@ -83,3 +83,34 @@ async fn an_answered_offset_and_a_reset_survive_every_move() {
     assert_eq!(answer.ext.get_i64("offset"), Ok(Some(3)));
     trio.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_leaves_a_reset_to_the_leader() {
+    let trio = Trio::start().await;
+    let leader = trio.leader().await;
+    let follower = (leader + 1) % 3;
+    let mut client = trio.client(leader).await;
+    client.ok(send("T", "zero")).await;
+    let settings = SubscriptionGroupConfig {
+        group_name: "G".into(),
+        broker_id: follower as i64 + 1,
+        ..Default::default()
+    };
+    client.ok(put_group(&settings)).await;
+    let fields = [("group", "G"), ("topic", "T"), ("timestamp", "-1"), ("isForce", "true")];
+    let reset = Command::request(request::INVOKE_BROKER_TO_RESET_OFFSET, fields.into_iter().collect());
+    client.ok(reset).await;
+    trio.until(|trio| trio.members[follower].1.metadata().pending_reset("G", "T", 0) == Some(1)).await;
+    let next = |answer: &Command| {
+        let fields = PullResponse::decode(answer).unwrap();
+        (answer.code, fields.next_begin_offset, fields.suggest_which_broker_id)
+    };
+    let mut reader = trio.client(follower).await;
+    assert_eq!(next(&reader.call(pull("T", 0, 0, "*")).await), (20, 0, 0));
+    assert_eq!(next(&client.call(pull("T", 0, 0, "*")).await), (21, 1, follower as i64 + 1));
+    assert_eq!(next(&reader.call(pull("T", 1, 0, "*")).await), (20, 1, 0));
+    assert_eq!(next(&client.call(pull("T", 1, 0, "*")).await).0, 19, "taken up");
+    trio.until(|trio| trio.members[follower].1.metadata().pending_reset("G", "T", 0).is_none()).await;
+    assert_eq!(next(&reader.call(pull("T", 1, 0, "*")).await).0, 19);
+    trio.stop().await;
+}

@@ -111,6 +111,8 @@ proptest! {
             for at in [i64::MIN, 0, 2 * SLOT_MS, i64::MAX] {
                 let next = model.iter().find(|e| e.slot() >= slot_of(at)).map(|e| slot_start_ms(e.slot()));
                 prop_assert_eq!(index.next_slot_ms(at), next);
+                let count = model.iter().filter(|e| e.slot() >= slot_of(at)).count();
+                prop_assert_eq!(index.count_from(at), count as u64);
             }
         }
     }
