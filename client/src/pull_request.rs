@@ -20,7 +20,7 @@ pub(crate) const LEADER: i64 = 0;
 const GRACE: Duration = Duration::from_secs(2);
 /// How often a name server is asked, while a pull is held, whether another member leads: a broker that hangs keeps its
 /// connections. All pulls of a topic share the question.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// What to pull.
 #[derive(Debug, Clone, Copy)]
