@@ -1,8 +1,10 @@
 //! Bodies about clients: heartbeats, subscriptions, connections.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::names;
 
@@ -41,6 +43,7 @@ names! {
 pub struct SubscriptionData {
     pub class_filter_mode: bool,
     /// Java hashes of `tags_set`.
+    #[serde(deserialize_with = "codes")]
     pub code_set: Vec<i32>,
     /// `TAG` or `SQL92`.
     pub expression_type: String,
@@ -49,6 +52,26 @@ pub struct SubscriptionData {
     pub sub_version: i64,
     pub tags_set: Vec<String>,
     pub topic: String,
+}
+
+/// Reads codes written as numbers or, by the Go client, as strings.
+fn codes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<i32>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Code<'a> {
+        Number(i32),
+        Text(#[serde(borrow)] Cow<'a, str>),
+    }
+    let codes = Vec::<Code<'_>>::deserialize(deserializer)?;
+    codes
+        .into_iter()
+        .map(|code| match code {
+            Code::Number(number) => Ok(number),
+            Code::Text(text) => {
+                text.parse().map_err(|_| D::Error::custom(format_args!("{text:?} is no code")))
+            }
+        })
+        .collect()
 }
 
 impl Default for SubscriptionData {

@@ -32,6 +32,15 @@ fn a_heartbeat_of_a_java_client() {
 }
 
 #[test]
+fn a_subscription_of_a_go_client_has_its_codes_in_strings() {
+    let read = |codes: &str| parse::<SubscriptionData>(format!(r#"{{"codeSet":{codes}}}"#).as_bytes());
+    assert_eq!(read(r#"["2598919","-7",5]"#).unwrap().code_set, [2_598_919, -7, 5]);
+    for codes in [r#"["TagA"]"#, r#"["2147483648"]"#, "[{}]", "[1.5]"] {
+        assert!(read(codes).is_err(), "{codes}");
+    }
+}
+
+#[test]
 fn nulls_missing_members_and_unknown_names_take_defaults() {
     let body = br#"{"clientID":"c","consumerDataSet":[{"consumeType":"CONSUME_BY_TELEPATHY","groupName":"G",
         "subscriptionDataSet":[{"tagsSet":null,"codeSet":null,"topic":"T","expressionType":null}]}],"producerDataSet":null}"#;
