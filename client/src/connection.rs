@@ -287,10 +287,11 @@ impl Shared {
     fn asked(self: &Arc<Self>, command: Command) {
         let code = command.code;
         let request = PeerRequest { command, shared: self.clone() };
-        match self.requests.as_ref().map(|requests| requests.try_send(request)) {
-            Some(Ok(())) => {}
-            Some(Err(_)) => tracing::warn!(addr = self.addr, code, "a request of the peer was left out"),
-            None => tracing::trace!(addr = self.addr, code, "an unexpected request"),
+        let Some(requests) = &self.requests else {
+            return tracing::trace!(addr = self.addr, code, "an unexpected request");
+        };
+        if requests.try_send(request).is_err() {
+            tracing::warn!(addr = self.addr, code, "a request of the peer was left out");
         }
     }
 

@@ -26,6 +26,8 @@ use crate::error::ClientError;
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(30);
 /// How often it is looked whether a heartbeat is due, and so how soon one that failed is tried again.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Pause between rounds of heartbeats, whatever asks for them.
+const ROUND_PAUSE: Duration = Duration::from_millis(50);
 /// How long a broker may take to answer a heartbeat.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -221,7 +223,11 @@ impl Client {
                     told.insert(addr, Told { at: Instant::now(), version, connection });
                 }
                 Ok((Err(error), addr)) => {
-                    tracing::debug!(addr, %error, "heartbeat failed");
+                    match error {
+                        // What the client says of itself is wrong for this broker; nothing else tells the user.
+                        ClientError::Refused { .. } => tracing::warn!(addr, %error, "heartbeat refused"),
+                        _ => tracing::debug!(addr, %error, "heartbeat failed"),
+                    }
                     told.remove(&addr);
                 }
                 Err(error) => tracing::error!(%error, "a heartbeat panicked"),
@@ -267,6 +273,9 @@ impl Client {
             }
             let Some(client) = client.upgrade() else { return };
             client.send_heartbeats().await;
+            drop(client);
+            // However many queues find at the same time that a broker does not know them.
+            tokio::time::sleep(ROUND_PAUSE).await;
         }
     }
 }

@@ -1,16 +1,5 @@
 //! A client of RaftMQ, and of any broker that speaks RocketMQ's remoting protocol.
 //!
-//! | module | what it holds |
-//! |---|---|
-//! | `connection`, `pool` | TCP connections with many requests in flight |
-//! | `name_servers`, `route` | where topics live |
-//! | `client` | what the rest shares; trying again |
-//! | `producer` | sending |
-//! | `consumer` | pulling, offsets |
-//! | `admin` | creating topics, the cluster |
-//! | `message` | messages to be sent and received |
-//! | `error` | what can go wrong, and whether it may have happened all the same |
-//!
 //! Everything is asynchronous, on tokio. To send asynchronously is to await many sends at a time:
 //!
 //! ```no_run
@@ -29,6 +18,57 @@
 //! }
 //! # Ok(()) }
 //! ```
+//!
+//! [`PushConsumer`] calls a listener with what arrives, [`LitePullConsumer`] hands it out when it is asked, and
+//! [`PullConsumer`] reads queues without being in a group's way. `examples/` has a program for each.
+//!
+//! # Where a user of the Java client finds what
+//!
+//! | Java | here |
+//! |---|---|
+//! | `DefaultMQProducer` | [`Producer`] |
+//! | `Message.setDelayTimeLevel`, `setDelayTimeMs`, `setDeliverTimeMs` | [`Message::with_delay_level`], [`Message::with_delay_time_ms`], [`Message::with_deliver_time_ms`] |
+//! | `DefaultMQPushConsumer` | [`PushConsumer`] |
+//! | its setters | fields of [`PushConsumerConfig`] of the same names |
+//! | `setConsumeThreadMin`, `setConsumeThreadMax` | [`PushConsumerConfig::consume_thread_max`]: batches in the listener at a time |
+//! | `setConsumeTimestamp` | [`PushConsumerConfig::consume_timestamp_ms`] |
+//! | `setAwaitTerminationMillisWhenShutdown` | [`PushConsumerConfig::await_termination_when_shutdown`] |
+//! | `setInstanceName` | [`ClientConfig::instance_name`] |
+//! | `subscribe(topic, "A \|\| B")`, `subscribe(topic, MessageSelector.bySql(..))` | [`PushConsumer::subscribe`] with [`MessageSelector::by_tag`] or [`MessageSelector::by_sql`] |
+//! | `registerMessageListener` | [`PushConsumer::register_message_listener`] with [`MessageListener::concurrently`], [`MessageListener::orderly`] or a function: [`MessageListener::concurrently_fn`], [`MessageListener::orderly_fn`] |
+//! | `MessageListenerConcurrently`, `MessageListenerOrderly` and their contexts and statuses | the same names; statuses as [`ConsumeConcurrentlyStatus::ConsumeSuccess`] |
+//! | `start`, `shutdown`, `suspend`, `resume`, `unsubscribe` | the same names |
+//! | `AllocateMessageQueueStrategy` and its implementations | the same names |
+//! | `OffsetStore`, `RemoteBrokerOffsetStore`, `LocalFileOffsetStore` | the same names |
+//! | `DefaultLitePullConsumer` | [`LitePullConsumer`] |
+//! | `DefaultMQPullConsumer` | [`PullConsumer`] |
+//! | `SendMessageHook`, `ConsumeMessageHook` | the same names; [`Producer::register_send_message_hook`], [`PushConsumer::register_consume_message_hook`] |
+//! | `AsyncTraceDispatcher`, `enableMsgTrace` | [`AsyncTraceDispatcher`], whose hooks are registered |
+//! | `MQClientInstance`, shared by instance name | [`Client`], shared by cloning it |
+//! | `MQClientException`, `MQBrokerException` | [`ClientError`]; [`SendError`] says whether the message may be stored |
+//!
+//! One client can be in a group once, as brokers tell members by the client's id: a second consumer of the same group
+//! needs a [`Client`] of its own.
+//!
+//! # Modules
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `connection`, `pool` | TCP connections with many requests in flight, and what the peer asks |
+//! | `name_servers`, `route` | where topics live |
+//! | `client` | what the rest shares; trying again |
+//! | `instance`, `peer` | a client's id, groups and heartbeats; brokers' requests to it |
+//! | `producer` | sending |
+//! | `push`, `listener` | the push consumer and what a program gives it |
+//! | `lite_pull` | the consumer that polls |
+//! | `consumer` | pulling by hand, offsets |
+//! | `pull_request`, `subscription` | one pull; what a consumer wants of a topic |
+//! | `rebalance`, `allocate` | dividing queues among the members of a group |
+//! | `offset_store` | where a group's offsets are kept |
+//! | `hooks`, `trace` | around sends and consumption |
+//! | `admin` | creating topics, the cluster |
+//! | `message`, `compression` | messages to be sent and received |
+//! | `error` | what can go wrong, and whether it may have happened all the same |
 
 mod admin;
 mod allocate;

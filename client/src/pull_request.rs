@@ -20,7 +20,7 @@ pub(crate) const LEADER: i64 = 0;
 const GRACE: Duration = Duration::from_secs(2);
 /// How often a name server is asked, while a pull is held, whether another member leads: a broker that hangs keeps its
 /// connections. All pulls of a topic share the question.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// What to pull.
 #[derive(Debug, Clone, Copy)]
@@ -92,7 +92,7 @@ impl PullRequest<'_> {
         let commit_offset = self.commit_offset.filter(|_| to_leader);
         let flag = |set: bool, flag: i32| if set { flag } else { 0 };
         let subscription =
-            self.post_subscription.then(|| Cow::Borrowed(self.subscription.sub_string.as_str()));
+            self.post_subscription.then_some(Cow::Borrowed(self.subscription.sub_string.as_str()));
         let expression_type = &self.subscription.expression_type;
         PullHeader {
             consumer_group: Cow::Borrowed(self.group),

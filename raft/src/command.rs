@@ -1,14 +1,14 @@
 //! Commands: what goes through the log besides messages, and how it is written.
 //!
 //! A command frame's payload is one version byte followed by the bincode (standard configuration) of a [`Command`].
-//! Variants and fields are only ever added at the end; a change that cannot be that is a new version.
+//! Variants are only ever added at the end; any other change is a new version.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// The version this build writes.
-pub(crate) const COMMAND_VERSION: u8 = 1;
+/// The version this build writes, and the only one it reads. Version 1 had fewer settings of a group.
+pub(crate) const COMMAND_VERSION: u8 = 2;
 
 /// The largest encoded command, in bytes, where segments have room for it.
 pub const COMMAND_BYTES_MAX: usize = 256 * 1024;
@@ -268,8 +268,8 @@ pub enum CommandError {
     /// The payload is empty.
     #[error("a command frame without a payload")]
     Empty,
-    /// Written by a build that knows a later format.
-    #[error("command version {0}; this build reads up to {COMMAND_VERSION}")]
+    /// Written by a build with another format.
+    #[error("command version {0}; this build reads version {COMMAND_VERSION}")]
     Version(u8),
     /// Not what the version says.
     #[error("undecodable command: {0}")]
@@ -300,7 +300,7 @@ impl Command {
     /// Reads a command frame's payload.
     pub fn decode(payload: &[u8]) -> Result<Self, CommandError> {
         let (&version, rest) = payload.split_first().ok_or(CommandError::Empty)?;
-        if version == 0 || version > COMMAND_VERSION {
+        if version != COMMAND_VERSION {
             return Err(CommandError::Version(version));
         }
         let config = bincode::config::standard().with_limit::<CLAIMED_BYTES_MAX>();
@@ -349,7 +349,7 @@ mod tests {
         }
         let mut later = bytes.clone();
         later[0] = COMMAND_VERSION + 1;
-        assert!(matches!(Command::decode(&later), Err(CommandError::Version(2))));
+        assert!(matches!(Command::decode(&later), Err(CommandError::Version(3))));
         let mut longer = bytes;
         longer.push(0);
         assert!(matches!(Command::decode(&longer), Err(CommandError::Trailing(1))));

@@ -25,6 +25,8 @@ use crate::types::{
 };
 
 const CHECKPOINT_FILE: &str = "metadata";
+/// The layout of a checkpoint, its first byte. The first layout had none, and began with 0 or 1.
+const CHECKPOINT_VERSION: u8 = 2;
 /// How often a changed state is written down.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -52,6 +54,7 @@ struct Applied {
 /// The state as of an entry: the content of the checkpoint file, and of a snapshot.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct StateImage {
+    version: u8,
     applied: Option<(u64, u64)>,
     membership_at: Option<(u64, u64)>,
     membership: Vec<u8>,
@@ -67,12 +70,23 @@ fn from_pair((term, index): (u64, u64)) -> LogId {
     log_id(EntryId { term, index })
 }
 
+fn read_checkpoint(store: &Store) -> Result<Option<StateImage>, StoreError> {
+    match read_record::<u8>(store, CHECKPOINT_FILE)? {
+        Some(CHECKPOINT_VERSION) => read_record(store, CHECKPOINT_FILE),
+        Some(other) => Err(StoreError::Illegal(format!(
+            "the file {CHECKPOINT_FILE} has layout {other}, this build reads layout {CHECKPOINT_VERSION}: the directory \
+             belongs to another version"
+        ))),
+        None => Ok(None),
+    }
+}
+
 impl Shared {
     /// Reads the checkpoint back, if there is one that this log goes on from.
     pub(crate) fn open(store: Arc<Store>) -> Result<Self, StartError> {
         let metadata = Arc::new(Metadata::default());
         let mut applied = Applied::default();
-        if let Some(image) = read_record::<StateImage>(&store, CHECKPOINT_FILE)? {
+        if let Some(image) = read_checkpoint(&store)? {
             let known = image.applied.map(|(_, index)| index);
             let last = store.log().last().map(|l| l.index);
             // It is written after the log was flushed up to there, so a log that ends before it has lost entries.
@@ -93,6 +107,7 @@ impl Shared {
         let membership = encode_membership(applied.membership.membership())
             .map_err(|e| StoreError::Illegal(e.to_string()))?;
         Ok(StateImage {
+            version: CHECKPOINT_VERSION,
             applied: applied.last.map(to_pair),
             membership_at: applied.membership.log_id().as_ref().copied().map(to_pair),
             membership,
@@ -220,7 +235,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<StateSnapshot>, io::Error> {
-        match read_record::<StateImage>(&self.shared.store, CHECKPOINT_FILE)? {
+        match read_checkpoint(&self.shared.store)? {
             Some(image) if image.applied.is_some() => image.into_snapshot().map(Some),
             _ => Ok(None),
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use raftmq_message::topic::{is_system_topic, validate_topic};
 use raftmq_raft::{
-    Command as LogCommand, FilterType, GroupSubscription, RetryPolicy, SubscriptionGroup, Topic,
+    Command as LogCommand, FilterType, GroupSubscription, RetryPolicy, Role, SubscriptionGroup, Topic,
 };
 use raftmq_remoting::body::{
     CustomizedRetryPolicy, DataVersion, ExponentialRetryPolicy, GroupRetryPolicy, SimpleSubscriptionData,
@@ -102,13 +102,23 @@ fn check_attributes(attributes: &BTreeMap<String, String>) -> Result<(), Refusal
 }
 
 /// 215: removes a topic. One that does not exist is a success.
+///
+/// Tools of 5.x ask every member, in no certain order, and stop at the first error. A follower has no topics of its own
+/// to remove: it loses them with the leader, and says as RocketMQ's do that nothing is in the way.
 pub(crate) async fn delete_topic(node: &Node, command: &Command) -> Handled {
-    node.leading()?;
     let topic = TopicHeader::decode(command)?.topic;
     validate_topic(&topic).map_err(|error| Refusal::illegal(error.to_string()))?;
     if is_system_topic(&topic) {
         return Err(Refusal::illegal(format!("The topic[{topic}] is conflict with system topic.")));
     }
+    let follows = {
+        let role = node.role.borrow();
+        role.role == Role::Follower && role.leader.is_some()
+    };
+    if follows {
+        return Reply::done();
+    }
+    node.leading()?;
     tracing::info!(topic, "topic deleted");
     topics::delete(node, &topic).await?;
     Reply::done()

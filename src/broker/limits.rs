@@ -110,7 +110,7 @@ pub(crate) const PULL_WORK: usize = 256 * 1024;
 pub(crate) const PULL_TURN_WORK: usize = 32 * 1024;
 pub(crate) const PULL_OUTPUT_BYTES: usize = PULL_BYTES_MAX;
 /// How long a request waits at most to see what was acknowledged just before it.
-pub(crate) const SETTLE_MAX: Duration = Duration::from_millis(100);
+pub(crate) const SETTLE_MAX: Duration = Duration::from_secs(1);
 /// Longest time a pull is held. Clients give up after some 30 s.
 pub(crate) const HOLD_MAX: Duration = Duration::from_secs(25);
 /// Held pulls that are answered before the other connections have their turn.

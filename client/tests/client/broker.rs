@@ -46,11 +46,10 @@ pub(crate) struct State {
     /// Queue ids somebody else holds.
     pub(crate) locked_by_others: BTreeSet<i32>,
     pub(crate) unlocked: Vec<MessageQueue>,
-    pub(crate) pulls: usize,
+    /// Topic and offset of each pull.
+    pub(crate) pulls: Vec<(String, i64)>,
     /// Pulls that brought messages.
     pub(crate) found: usize,
-    /// The offset of the last pull.
-    pub(crate) pulled_at: Option<i64>,
     /// Answer a pull of this queue with code 21 and this offset, once.
     pub(crate) move_to: Option<((String, i32), i64)>,
     /// Answer these requests with a code.
@@ -193,8 +192,7 @@ impl Shared {
         let header = PullHeader::decode(&request).unwrap();
         let key = (header.topic.to_string(), header.queue_id);
         self.change(|state| {
-            state.pulls += 1;
-            state.pulled_at = Some(header.queue_offset);
+            state.pulls.push((key.0.clone(), header.queue_offset));
             if header.sys_flag & pull_flag::COMMIT_OFFSET != 0 {
                 state.offsets.insert(key.clone(), header.commit_offset);
             }

@@ -139,11 +139,13 @@ async fn serve(
 pub(crate) struct Routes {
     leaders: Arc<Mutex<HashMap<String, SocketAddr>>>,
     queues: Arc<AtomicUsize>,
+    /// Has the broker id 2.
+    follower: Arc<Mutex<Option<SocketAddr>>>,
 }
 
 impl Default for Routes {
     fn default() -> Self {
-        Self { leaders: Arc::default(), queues: Arc::new(AtomicUsize::new(2)) }
+        Self { leaders: Arc::default(), follower: Arc::default(), queues: Arc::new(AtomicUsize::new(2)) }
     }
 }
 
@@ -155,6 +157,10 @@ impl Routes {
     /// Sets how many queues every topic has; two unless told otherwise.
     pub(crate) fn set_queues(&self, queues: usize) {
         self.queues.store(queues, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_follower(&self, follower: SocketAddr) {
+        *self.follower.lock() = Some(follower);
     }
 
     pub(crate) async fn serve(&self) -> FakeServer {
@@ -172,7 +178,10 @@ impl Routes {
         let queues = self.queues.load(Ordering::Relaxed) as i32;
         let route = TopicRouteData {
             broker_datas: vec![BrokerData {
-                broker_addrs: [(0, leader.to_string())].into(),
+                broker_addrs: [(0, Some(leader)), (2, *self.follower.lock())]
+                    .into_iter()
+                    .filter_map(|(id, addr)| Some((id, addr?.to_string())))
+                    .collect(),
                 broker_name: "broker-a".into(),
                 ..BrokerData::default()
             }],

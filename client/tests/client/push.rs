@@ -394,6 +394,36 @@ async fn another_leader_is_followed() {
 }
 
 #[tokio::test]
+async fn a_follower_is_pulled_if_the_leader_suggests_it_and_left_if_it_fails() {
+    let group = Group::start().await;
+    let follower = Broker::start().await;
+    group.routes.set_follower(follower.server.addr);
+    group.broker.store("T", 0, numbered("a", 40));
+    follower.store("T", 0, numbered("a", 50));
+    for broker in [&group.broker, &follower] {
+        broker.with(|state| state.suggest = 2);
+    }
+    let (mut told, listener) = telling(|_| ConsumeConcurrentlyStatus::ConsumeSuccess);
+    let consumer = group.consume(config(), listener).await;
+    for _ in 0..50 {
+        next(&mut told).await;
+    }
+    group
+        .broker
+        .until("the offset, at the leader", |state| state.offsets.get(&("T".into(), 0)) == Some(&50))
+        .await;
+    follower.with(|state| {
+        assert!(state.offsets.is_empty() && !state.heartbeats.is_empty());
+        let begun = state.pulls.iter().filter(|(topic, _)| topic == "T").map(|(_, offset)| *offset);
+        assert_eq!(begun.min(), Some(32), "the leader gave the first 32");
+    });
+    group.broker.store("T", 0, (40..51).map(|n| format!("a{n}")));
+    drop(follower);
+    assert_eq!(next(&mut told).await.1, "a50");
+    consumer.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_refused_pull_is_repeated_and_an_unknown_subscription_made_known() {
     let group = Group::start().await;
     group.broker.store("T", 0, numbered("a", 1));

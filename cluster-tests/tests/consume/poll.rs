@@ -89,7 +89,10 @@ fn those_who_poll_get_everything_although_the_leader_dies_and_go_on_where_they_w
     let places = count(later.iter().map(|message| (message.queue_id, message.queue_offset)));
     let again: Vec<_> = places.into_iter().filter(|(_, times)| *times > 1).collect();
     assert!(again.is_empty(), "delivered again: {again:?}");
-    assert!(stamps(&later).keys().all(|(run, ..)| *run == 82), "what the group had consumed before came again");
+    assert!(
+        stamps(&later).keys().all(|(run, ..)| *run == 82),
+        "what the group had consumed before came again"
+    );
 
     // Whoever has chosen a queue reads it from wherever it likes.
     let hands = Hands::new(&group);

@@ -114,3 +114,21 @@ async fn a_follower_leaves_a_reset_to_the_leader() {
     assert_eq!(next(&reader.call(pull("T", 1, 0, "*")).await).0, 19);
     trio.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_is_deleted_by_asking_every_member() {
+    let trio = Trio::start().await;
+    let leader = trio.leader().await;
+    trio.client(leader).await.ok(send("T", "zero")).await;
+    let known =
+        |trio: &Trio| trio.members.iter().filter(|(_, group)| group.metadata().topic("T").is_some()).count();
+    trio.until(|trio| known(trio) == 3).await;
+    let delete = || Command::request(request::DELETE_TOPIC_IN_BROKER, [("topic", "T")].into_iter().collect());
+    for at in [(leader + 1) % 3, (leader + 2) % 3] {
+        trio.client(at).await.ok(delete()).await;
+    }
+    assert_eq!(known(&trio), 3, "only the leader deletes");
+    trio.client(leader).await.ok(delete()).await;
+    trio.until(|trio| known(trio) == 0).await;
+    trio.stop().await;
+}
