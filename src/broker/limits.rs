@@ -42,6 +42,9 @@ pub(crate) struct Limits {
     pub(crate) memberships: usize,
     /// Memberships that one connection's clients have.
     pub(crate) memberships_per_connection: usize,
+    /// Memory of all consumer groups' subscriptions, in bytes: texts, tags, compiled expressions. Some 300 for a plain
+    /// one, so that every group may have ten and some of them large ones.
+    pub(crate) subscription_bytes: usize,
     /// Consumer offsets that wait to be proposed. Past it committing an offset is answered "busy".
     pub(crate) pending_offsets: usize,
     /// Consumer offsets in all, one for each queue of each group. They stay in memory and are part of every checkpoint.
@@ -74,6 +77,7 @@ impl Default for Limits {
             clients_per_group: 10_000,
             memberships: 500_000,
             memberships_per_connection: 4096,
+            subscription_bytes: 64 * MIB,
             pending_offsets: 100_000,
             committed_offsets: 1_000_000,
             queue_locks: 200_000,
@@ -130,6 +134,10 @@ pub(crate) const CLIENT_ID_LEN_MAX: usize = 255;
 pub(crate) const SUBSCRIPTION_BYTES_PER_GROUP_MAX: usize = 64 * 1024;
 /// Bytes of a subscription expression.
 pub(crate) const EXPRESSION_BYTES_MAX: usize = 16 * 1024;
+/// Operations of a compiled expression, and of all expressions of one consumer group. Each may have to read a property of
+/// up to 32 KiB anew for every message, some 50 us.
+pub(crate) const EXPRESSION_OPERATIONS_MAX: usize = 512;
+pub(crate) const OPERATIONS_PER_GROUP_MAX: usize = 4096;
 /// Filters that pulls bring with them and that are kept for their next pulls: in number, and in bytes of their
 /// expressions. As many again are about to be forgotten.
 pub(crate) const FILTERS_KEPT: usize = 1024;
