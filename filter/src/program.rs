@@ -187,9 +187,8 @@ impl Program {
     }
 
     pub(crate) fn memory_bytes(&self) -> usize {
-        let texts_bytes = |texts: &[Box<str>]| {
-            size_of_val(texts) + texts.iter().map(|text| text.len()).sum::<usize>()
-        };
+        let texts_bytes =
+            |texts: &[Box<str>]| size_of_val(texts) + texts.iter().map(|text| text.len()).sum::<usize>();
         let texts = self.ops.iter().map(|op| match op {
             Op::Text(text) | Op::Find { text, .. } => text.len(),
             Op::In { texts, .. } => texts_bytes(texts),

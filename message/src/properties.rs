@@ -93,11 +93,7 @@ pub fn get<'a>(properties: &'a str, name: &str) -> Option<&'a str> {
 
 /// Values of several names, which are sorted, in one pass: `values` has a place for each name, and is filled as by
 /// [`get`]. Returns how many pieces the list has.
-pub fn get_all<'a>(
-    properties: &'a str,
-    names: &[impl AsRef<str>],
-    values: &mut [Option<&'a str>],
-) -> usize {
+pub fn get_all<'a>(properties: &'a str, names: &[impl AsRef<str>], values: &mut [Option<&'a str>]) -> usize {
     let mut count = 0;
     for piece in pieces(properties) {
         count += 1;

@@ -46,8 +46,8 @@ pub enum Command {
     /// Sets consumer offsets, and has each queue's next pull of the group go on from there: what consumers that are
     /// still at work commit for it until then does not count.
     ResetOffsets(Vec<OffsetCommit>),
-    /// Consumers have been told of resets. One that was reset anew in between, to another offset, stays.
-    ClearResets(Vec<OffsetCommit>),
+    /// Consumers have been told of resets. A queue that was reset anew in between stays so.
+    ClearResets(Vec<ToldReset>),
 }
 
 /// How far delayed messages are delivered.
@@ -223,6 +223,28 @@ pub struct OffsetCommit {
     pub queue_id: u32,
     /// The next queue offset the group will consume.
     pub offset: u64,
+}
+
+/// A reset that consumers have been told of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToldReset {
+    /// The consumer group.
+    pub group: String,
+    /// The topic.
+    pub topic: String,
+    /// The queue.
+    pub queue_id: u32,
+    /// The reset's number, as [`PendingReset::number`].
+    pub number: u64,
+}
+
+/// Where a group has to go on in a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingReset {
+    /// The queue offset.
+    pub offset: u64,
+    /// Which reset it is: commands that reset are counted, from 1.
+    pub number: u64,
 }
 
 /// Where a member is reached.

@@ -326,9 +326,14 @@ pub(crate) async fn delete_group(node: &Node, command: &Command) -> Handled {
     if node.group.metadata().group(&header.group_name).is_some() {
         let clean_offsets = header.clean_offset || header.remove_offset;
         tracing::info!(group = header.group_name, clean_offsets, "subscription group deleted");
-        // What it has been told is committed is in the log; the rest must not bring it back.
+        // What it has been told is committed is in the log; the rest must not bring it back, be it on its way now or
+        // committed until it is gone.
+        let _no_round = node.offsets.between_rounds().await;
         node.offsets.discard_group(&header.group_name);
-        node.propose(LogCommand::DeleteGroup { name: header.group_name, clean_offsets }).await?;
+        let deleted = LogCommand::DeleteGroup { name: header.group_name.clone(), clean_offsets };
+        let outcome = node.propose(deleted).await;
+        node.offsets.discard_group(&header.group_name);
+        outcome?;
     }
     Reply::done()
 }

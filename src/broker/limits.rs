@@ -117,6 +117,8 @@ pub(crate) const PULL_OUTPUT_BYTES: usize = PULL_BYTES_MAX;
 pub(crate) const SETTLE_MAX: Duration = Duration::from_secs(1);
 /// Longest time a pull is held. Clients give up after some 30 s.
 pub(crate) const HOLD_MAX: Duration = Duration::from_secs(25);
+/// How long a follower holds a pull that only the leader can answer, before it says so.
+pub(crate) const SEND_AWAY_HOLD: Duration = Duration::from_millis(500);
 /// Held pulls that are answered before the other connections have their turn.
 pub(crate) const HOLD_ANSWERS: usize = 64;
 /// How exactly the end of a hold is met.
@@ -170,6 +172,15 @@ pub(crate) const STATUS_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Queues in one answer about the progress of groups: some 200 bytes each, in a frame of 16 MiB.
 pub(crate) const REPORTED_QUEUES_MAX: usize = 50_000;
+
+/// Queues that are looked at for such an answer before the other connections have their turn. Each takes some 5 us, and
+/// a read of the disk where it was not used lately.
+pub(crate) const REPORTED_QUEUES_AT_ONCE: usize = 32;
+/// Producers in one answer about all of them, some 200 bytes each, likewise.
+pub(crate) const REPORTED_PRODUCERS_MAX: usize = 50_000;
+
+/// How long a follower waits for the deletion of a topic to reach it, before it says that the topic is there.
+pub(crate) const DELETION_WAIT: Duration = Duration::from_secs(1);
 
 /// How long a queue lock lasts without renewal. Clients renew every 20 s.
 pub(crate) const LOCK_LEASE: Duration = Duration::from_secs(60);

@@ -159,14 +159,17 @@ impl Node {
         if reads { Ok(Reader::Follower) } else { Err(refusal) }
     }
 
-    /// The broker id that a group should pull from: 0, the leader's, unless it prefers a member that follows.
+    /// The broker id that a group should pull from: 0, the leader's, unless it prefers a member that follows. The leader
+    /// names one that keeps up with it; a follower knows of itself only.
     pub(crate) fn preferred_reader(&self, group: &SubscriptionGroup) -> u64 {
         let preferred = group.broker_id;
-        if preferred == 0 || self.role.borrow().leader == Some(preferred) {
-            return 0;
-        }
-        let is_member = self.group.metadata().members().iter().any(|member| member.id == preferred);
-        if is_member { preferred } else { 0 }
+        let follows = preferred != 0
+            && if preferred == self.config.node_id {
+                self.role.borrow().role == Role::Follower
+            } else {
+                self.group.is_near(preferred)
+            };
+        if follows { preferred } else { 0 }
     }
 
     /// The answer that names the leader.

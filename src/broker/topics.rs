@@ -50,7 +50,7 @@ pub(crate) async fn complete(node: &Node) -> Result<(), Refusal> {
     let changes = node.may_change_topics().await?;
     let BrokerConfig { cluster, broker_name, delay_levels, .. } = &node.config;
     for topic in system_topics(cluster, broker_name, delay_levels.len()) {
-        if node.group.metadata().topic(&topic.name).is_none() {
+        if is_incomplete(node.group.metadata().topic(&topic.name).as_deref(), &topic) {
             node.propose(Command::PutTopic(topic)).await?;
         }
     }
@@ -61,6 +61,16 @@ pub(crate) async fn complete(node: &Node) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+/// Whether a topic is missing, or is the system's and has fewer queues than it should: as many delay levels as there are
+/// may be more than there were.
+fn is_incomplete(present: Option<&Topic>, wanted: &Topic) -> bool {
+    present.is_none_or(|present| {
+        let has_fewer =
+            present.read_queues < wanted.read_queues || present.write_queues < wanted.write_queues;
+        topic::is_system_topic(&wanted.name) && has_fewer
+    })
 }
 
 /// Makes the topic that a send needs, if it may.
@@ -224,6 +234,19 @@ mod tests {
             assert!(names.contains(name), "{name}");
         }
         assert!(names.iter().all(|name| topic::validate_topic(name).is_ok()));
+    }
+
+    #[test]
+    fn a_system_topic_gets_the_queues_it_lacks() {
+        let schedule = |queues| Topic::new(topic::SCHEDULE_TOPIC, queues, READ_WRITE);
+        for (present, wanted, is) in
+            [(None, 18, true), (Some(18), 18, false), (Some(18), 20, true), (Some(18), 5, false)]
+        {
+            let present = present.map(schedule);
+            assert_eq!(is_incomplete(present.as_ref(), &schedule(wanted)), is, "{present:?} {wanted}");
+        }
+        let cluster = |queues| Topic::new("DefaultCluster", queues, READ_WRITE);
+        assert!(!is_incomplete(Some(&cluster(4)), &cluster(16)), "operators may change it");
     }
 
     #[test]

@@ -100,7 +100,7 @@ async fn a_follower_leaves_a_reset_to_the_leader() {
     let fields = [("group", "G"), ("topic", "T"), ("timestamp", "-1"), ("isForce", "true")];
     let reset = Command::request(request::INVOKE_BROKER_TO_RESET_OFFSET, fields.into_iter().collect());
     client.ok(reset).await;
-    trio.until(|trio| trio.members[follower].1.metadata().pending_reset("G", "T", 0) == Some(1)).await;
+    trio.until(|trio| trio.members[follower].1.metadata().pending_reset("G", "T", 0).is_some()).await;
     let next = |answer: &Command| {
         let fields = PullResponse::decode(answer).unwrap();
         (answer.code, fields.next_begin_offset, fields.suggest_which_broker_id)
