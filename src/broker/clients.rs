@@ -257,6 +257,11 @@ impl<S: Sink> Clients<S> {
         tables.consumers.get(group)?.subscriptions.get(topic).map(|known| known.data.clone())
     }
 
+    /// How many producers there are in all groups.
+    pub(crate) fn producer_count(&self) -> usize {
+        self.tables.lock().producers.values().map(BTreeMap::len).sum()
+    }
+
     /// Every producer with its group and the time of the node's clock at which it was last heard of.
     pub(crate) fn producers(&self) -> Vec<(String, Client<S>, u64)> {
         let tables = self.tables.lock();

@@ -173,14 +173,13 @@ pub(crate) const STATUS_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Queues in one answer about the progress of groups: some 200 bytes each, in a frame of 16 MiB.
 pub(crate) const REPORTED_QUEUES_MAX: usize = 50_000;
 
-/// Queues that are looked at for such an answer before the other connections have their turn. Each takes some 5 us, and
-/// a read of the disk where it was not used lately.
-pub(crate) const REPORTED_QUEUES_AT_ONCE: usize = 32;
-/// Producers in one answer about all of them, some 200 bytes each, likewise.
+/// Producers in one answer about all of them, likewise.
 pub(crate) const REPORTED_PRODUCERS_MAX: usize = 50_000;
+/// Answers about groups that are made at a time, beside the network thread: each takes a processor and some 20 MiB.
+pub(crate) const REPORTS_AT_ONCE: usize = 2;
 
-/// How long a follower waits for the deletion of a topic to reach it, before it says that the topic is there.
-pub(crate) const DELETION_WAIT: Duration = Duration::from_secs(1);
+/// How long the leader may take with a request that a follower passes on: less than operators' tools wait for theirs.
+pub(crate) const FORWARD_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// How long a queue lock lasts without renewal. Clients renew every 20 s.
 pub(crate) const LOCK_LEASE: Duration = Duration::from_secs(60);
