@@ -632,7 +632,7 @@ mod tests {
     fn the_expressions_of_a_group_have_so_many_operations() {
         let clients = Clients::new(&Limits::default());
         let expression = vec!["a = 'x'"; 100].join(" OR ");
-        let topics: Vec<_> = (0..20).map(|n| format!("t{n}")).collect();
+        let topics: Vec<_> = (0..40).map(|n| format!("t{n}")).collect();
         let all: Vec<_> = topics.iter().map(|topic| (topic.as_str(), 1, expression.as_str())).collect();
         let mut data = data("g", &all);
         for subscription in &mut data.subscription_data_set {

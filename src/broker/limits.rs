@@ -136,10 +136,11 @@ pub(crate) const CLIENT_ID_LEN_MAX: usize = 255;
 pub(crate) const SUBSCRIPTION_BYTES_PER_GROUP_MAX: usize = 64 * 1024;
 /// Bytes of a subscription expression.
 pub(crate) const EXPRESSION_BYTES_MAX: usize = 16 * 1024;
-/// Operations of a compiled expression, and of all expressions of one consumer group. Each may have to read a property of
-/// up to 32 KiB anew for every message, some 50 us.
-pub(crate) const EXPRESSION_OPERATIONS_MAX: usize = 512;
-pub(crate) const OPERATIONS_PER_GROUP_MAX: usize = 4096;
+/// Operations of a compiled expression, five for each comparison. A comparison may have to read a property of up to 32 KiB
+/// anew for every message, so that one message takes some 20 ms at worst.
+pub(crate) const EXPRESSION_OPERATIONS_MAX: usize = 2048;
+/// Operations of all expressions of one consumer group, as they are compiled while others wait.
+pub(crate) const OPERATIONS_PER_GROUP_MAX: usize = 8 * EXPRESSION_OPERATIONS_MAX;
 /// Filters that pulls bring with them and that are kept for their next pulls: in number, and in bytes of their
 /// expressions. As many again are about to be forgotten.
 pub(crate) const FILTERS_KEPT: usize = 1024;

@@ -133,7 +133,7 @@ async fn a_preferred_follower_that_is_gone_is_not_suggested() {
         SubscriptionGroupConfig { group_name: GROUP.into(), broker_id: preferred, ..Default::default() };
     client.ok(put_group(&settings)).await;
     trio.until(|trio| trio.members[leader].1.is_near(preferred as u64)).await;
-    assert_eq!(suggested(&client.ok(read("T", 0, 0)).await), preferred);
+    assert_eq!(suggested(&client.ok(read("T", 0, 5000)).await), preferred);
     let (broker, group) = &trio.members[follower];
     broker.shutdown().await;
     group.shutdown().await;

@@ -210,12 +210,12 @@ async fn offsets_that_are_on_their_way_do_not_outlive_their_group() {
     client.ok(send("T", "zero")).await;
     let joined = client.code(heartbeat("a", consumer("G", &[("T", "*", 0)]))).await;
     assert_eq!(joined, response::SUCCESS);
-    let node = &f.broker.node;
+    let node = f.broker.node.clone();
     // A round has taken up what is pending and not proposed it yet.
     let round = node.offsets.between_rounds().await;
     let fields = [("groupName", "G"), ("cleanOffset", "true")];
     let delete = Command::request(request::DELETE_SUBSCRIPTIONGROUP, fields.into_iter().collect());
-    let mut deleting = std::pin::pin!(super::config_codes::delete_group(node, &delete));
+    let mut deleting = std::pin::pin!(super::config_codes::delete_group(&node, &delete));
     let first_step = |context: &mut Context<'_>| Poll::Ready(deleting.as_mut().poll(context).is_pending());
     assert!(std::future::poll_fn(first_step).await);
     let offset = OffsetCommit { group: "G".into(), topic: "T".into(), queue_id: 0, offset: 1 };
