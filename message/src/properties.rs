@@ -94,9 +94,14 @@ pub fn get<'a>(properties: &'a str, name: &str) -> Option<&'a str> {
 /// Values of several names, which are sorted, in one pass: `values` has a place for each name, and is filled as by
 /// [`get`]. Returns how many pieces the list has.
 pub fn get_all<'a>(properties: &'a str, names: &[impl AsRef<str>], values: &mut [Option<&'a str>]) -> usize {
+    /// A key, 0x01, a value.
+    const ENTRY_LEN_MIN: usize = 3;
     let mut count = 0;
     for piece in pieces(properties) {
         count += 1;
+        if piece.len() < ENTRY_LEN_MIN {
+            continue;
+        }
         let Some(key_end) = memchr::memchr(KEY_END, piece.as_bytes()) else { continue };
         let (key, value) = (&piece[..key_end], &piece[key_end + 1..]);
         if key.is_empty() || value.is_empty() {

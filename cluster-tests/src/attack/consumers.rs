@@ -62,7 +62,7 @@ fn dear_messages() -> Vec<Salvo> {
         let changed = [("subscription", json!(filter)), ("expressionType", json!(kind))];
         request(11, &pull_fields(&changed), b"")
     };
-    let pulls = [pull("SQL92", "a = 1"), pull("TAG", "a")].concat().repeat(50);
+    let pulls = [pull("SQL92", "a = 1"), pull("TAG", "a")].concat().repeat(10);
     let salvo = |(n, list): (usize, String)| {
         let send = request(310, &send_fields(&[("i", json!(list))]), b"x").repeat(50);
         Salvo::new(format!("messages that are dear to look through ({n})"), [send, pulls.clone()].concat())
