@@ -156,6 +156,13 @@ fn given(group: &Group, node: u64) -> u64 {
     info.table["msgGetTotalTodayNow"].parse().unwrap()
 }
 
+/// How many messages the leader gives while a follower gives [`SOME`].
+fn given_by_leader(group: &Group, leader: u64, follower: u64) -> u64 {
+    let before = (given(group, leader), given(group, follower));
+    wait_until("the follower to give messages", || given(group, follower) >= before.1 + SOME);
+    given(group, leader) - before.0
+}
+
 #[test]
 fn a_group_may_read_from_a_follower_and_loses_nothing_when_it_dies() {
     let _alone = alone();
@@ -172,11 +179,12 @@ fn a_group_may_read_from_a_follower_and_loses_nothing_when_it_dies() {
     let log = Deliveries::default();
     let members = members(2, &MemberOptions::new(group.name_servers(), &options.topic, "followers"), &log);
     let workload = load(&options);
-    wait_until("the follower to be read from", || given(&group, follower) > SOME);
-    assert!(given(&group, leader) < given(&group, follower), "the leader goes on giving messages");
+    // The leader gives each queue's first messages, and those that the follower did not have yet when it was asked first.
+    wait_until("the follower alone to be read from", || given_by_leader(&group, leader, follower) == 0);
+    assert_eq!(given_by_leader(&group, leader, follower), 0, "the leader goes on giving messages");
     group.kill(follower).unwrap();
     workload.wait_for_acks(SOME, LONG).unwrap();
     group.start_node(follower).unwrap();
     let history = end(workload);
-    check(&history, &log, members, Consumption { once: false, in_order: false });
+    check(&history, &log, members, Consumption { disturbances: 1, in_order: false });
 }
