@@ -63,8 +63,12 @@ fn filters_let_through_what_they_say() {
     let groups = groups.map(|(name, selector, wanted)| (name, chosen(&group, name, selector), wanted));
     let hands = Hands::new(&group);
     (0..MESSAGES).for_each(|n| drop(hands.send(&message(n))));
+    let messages = |wanted: &BTreeMap<_, usize>| wanted.values().sum::<usize>();
+    for (name, (_, kept), wanted) in &groups {
+        wait_until(name, || kept.lock().unwrap().len() >= messages(wanted));
+    }
+    settle();
     for (name, (members, kept), wanted) in groups {
-        wait_until(name, || kept.lock().unwrap().len() >= wanted.len());
         members.into_iter().for_each(Member::leave);
         assert_eq!(count(kept.lock().unwrap().iter().cloned()), wanted, "{name}");
     }
@@ -97,8 +101,11 @@ fn every_member_gets_all_when_a_group_broadcasts() {
         wait_until("all queues", || member.queues("Choice").len() == QUEUES as usize);
     }
     send(0..MESSAGES);
-    for (member, kept) in both {
+    for (_, kept) in &both {
         wait_until("all messages", || kept.lock().unwrap().len() >= MESSAGES);
+    }
+    settle();
+    for (member, kept) in both {
         member.leave();
         assert_eq!(count(kept.lock().unwrap().iter().cloned()), all(0..MESSAGES));
     }
@@ -106,6 +113,7 @@ fn every_member_gets_all_when_a_group_broadcasts() {
     send(MESSAGES..2 * MESSAGES);
     let (member, kept) = start(1);
     wait_until("the rest", || kept.lock().unwrap().len() >= MESSAGES);
+    settle();
     member.leave();
     assert_eq!(count(kept.lock().unwrap().iter().cloned()), all(MESSAGES..2 * MESSAGES));
 }
@@ -141,6 +149,7 @@ fn a_group_that_is_set_back_consumes_again_what_came_since() {
     // And it goes on from there.
     send(2 * MESSAGES..2 * MESSAGES + 10);
     wait_for(3 * MESSAGES + 10);
+    settle();
     members.into_iter().for_each(Member::leave);
     let times = count(kept.lock().unwrap().iter().map(|body| body.parse::<usize>().unwrap()));
     for (n, times) in times {

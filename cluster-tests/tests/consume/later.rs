@@ -50,4 +50,6 @@ fn a_message_that_is_due_already_comes_at_once_and_one_too_far_off_is_refused() 
     let far = Message::new("Due", "far").with_delay_time_ms(4 * 24 * 3600 * 1000);
     let error = hands.runtime.block_on(hands.producer.send_to(&far, &queue)).unwrap_err();
     assert!(error.to_string().contains("259200000"), "{error}");
+    settle();
+    assert_eq!(hands.read("Due", 0).len(), 1, "the message that was due came again");
 }

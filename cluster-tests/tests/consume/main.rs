@@ -119,6 +119,11 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// All is there: waits for copies of it that come late.
+fn settle() {
+    std::thread::sleep(SETTLE);
+}
+
 /// Waits until everything acknowledged is consumed and for copies that come late, has the members leave, and checks all
 /// that they were given.
 fn check(history: &History, log: &Deliveries, members: Vec<Member>, rules: Consumption) {
@@ -127,7 +132,7 @@ fn check(history: &History, log: &Deliveries, members: Vec<Member>, rules: Consu
     let is_complete =
         |deliveries: &[_]| deliveries.len() >= acknowledged && missing(history, deliveries) == 0;
     let is_complete = log.wait(LONG, is_complete);
-    std::thread::sleep(SETTLE);
+    settle();
     members.into_iter().for_each(Member::leave);
     let verdict = check_consumption(history, &log.all(), rules);
     assert!(verdict.holds() && is_complete, "{verdict}");
