@@ -74,7 +74,7 @@ pub(super) struct FanoutArgs {
     /// Bytes of each body
     #[arg(long, default_value_t = 128)]
     body_size: usize,
-    /// Seconds between the last pull and the first send
+    /// Seconds between the last pull and the first send; pulls that have waited for half a second then count as held
     #[arg(long, default_value_t = 5.0, value_parser = seconds)]
     settle: f64,
     /// Seconds that count
