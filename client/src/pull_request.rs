@@ -72,7 +72,7 @@ impl Client {
             return Err(failed(ClientError::Unroutable { topic: queue.topic.clone(), what }));
         };
         let request = Command::request(request::PULL_MESSAGE, pull.header(id == LEADER).to_ext());
-        let called = self.call(addr, request, pull.suspend + GRACE);
+        let called = self.call(addr, request, pull.suspend.saturating_add(GRACE));
         let moved = async {
             if id != LEADER {
                 return std::future::pending().await;

@@ -23,13 +23,12 @@ use raftmq_message::topic::validate_topic;
 use raftmq_remoting::body::{MessageQueue, SubscriptionData};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
 
 pub use config::LitePullConsumerConfig;
 use queues::Queues;
 pub use rebalance::{MessageQueueListener, TopicMessageQueueChangeListener};
 
-use crate::client::Client;
+use crate::client::{Client, deadline_in};
 use crate::error::ClientError;
 use crate::instance::GroupMember;
 use crate::message::MessageExt;
@@ -218,7 +217,7 @@ impl LitePullConsumer {
             let state = self.running()?;
             self.shared.note(state.queues.consumed());
         }
-        let deadline = Instant::now() + timeout;
+        let deadline = deadline_in(timeout);
         loop {
             let arrived = self.shared.arrived.notified();
             tokio::pin!(arrived);

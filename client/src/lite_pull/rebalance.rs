@@ -11,6 +11,7 @@ use raftmq_remoting::codes::response;
 use tokio::time::Instant;
 
 use super::{Mode, Shared, State};
+use crate::client::deadline_in;
 use crate::connection::PeerRequest;
 use crate::instance::GroupMember;
 use crate::rebalance::Sharing;
@@ -83,7 +84,7 @@ pub(super) async fn keep_balanced(shared: Arc<Shared>) {
         }
         if check_at <= Instant::now() {
             shared.check_topics().await;
-            check_at = Instant::now() + check_every;
+            check_at = deadline_in(check_every);
         }
     }
 }

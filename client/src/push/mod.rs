@@ -7,6 +7,7 @@
 //! | `process_queue` | one of them: what is not consumed yet |
 //! | `pull` | the loop that pulls a queue |
 //! | `concurrently`, `orderly` | what becomes of the messages |
+//! | `send_back` | what is not consumed and comes again |
 //! | `locks` | queues locked at the brokers, for order |
 //! | `report` | what operators ask through brokers |
 //!
@@ -21,6 +22,7 @@ mod orderly;
 mod process_queue;
 mod pull;
 mod report;
+mod send_back;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};

@@ -211,7 +211,9 @@ async fn what_is_not_consumed_goes_back_and_comes_again_under_its_own_topic() {
 async fn what_the_broker_does_not_take_back_is_consumed_again_here() {
     let group = Group::start().await;
     group.broker.store("T", 0, numbered("a", 1));
-    group.broker.with(|state| state.refuse.insert(request::CONSUMER_SEND_MSG_BACK, response::SYSTEM_ERROR));
+    // Code 14 does not tell whether it was taken back.
+    let unknown = response::SERVICE_NOT_AVAILABLE;
+    group.broker.with(|state| state.refuse.insert(request::CONSUMER_SEND_MSG_BACK, unknown));
     let seen = Mutex::new(0);
     let (mut told, listener) = telling(move |_| {
         *seen.lock() += 1;
@@ -226,6 +228,50 @@ async fn what_the_broker_does_not_take_back_is_consumed_again_here() {
     assert_eq!(next(&mut told).await, (0, "a0".into(), 1));
     group.broker.until("the offset", |state| state.offsets.get(&("T".into(), 0)) == Some(&1)).await;
     consumer.shutdown().await;
+}
+
+/// A consumer that gives the one message there is back, once that is settled.
+async fn give_back_one(group: &Group) {
+    group.broker.store("T", 0, numbered("a", 1));
+    let (mut told, listener) = telling(|_| ConsumeConcurrentlyStatus::ReconsumeLater);
+    let config = PushConsumerConfig { max_reconsume_times: Some(-1), ..config() };
+    let consumer = group.consume(config, listener).await;
+    assert_eq!(next(&mut told).await, (0, "a0".into(), 0));
+    group.broker.until("the offset", |state| state.offsets.get(&("T".into(), 0)) == Some(&1)).await;
+    assert!(told.try_recv().is_err());
+    consumer.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_message_goes_back_once_however_long_the_broker_takes() {
+    let group = Group::start().await;
+    // Several times the client's timeout of a try.
+    let slow = Duration::from_millis(700);
+    group.broker.with(|state| state.slow.insert(request::CONSUMER_SEND_MSG_BACK, slow));
+    give_back_one(&group).await;
+    group.broker.with(|state| {
+        assert_eq!((state.sent_back.len(), state.sent.len()), (1, 0));
+        assert_eq!(state.sent_back[0].max_reconsume_times, Some(16), "-1 is the default");
+    });
+}
+
+#[tokio::test]
+async fn a_busy_broker_is_asked_again_to_take_a_message_back() {
+    let group = Group::start().await;
+    group.broker.with(|state| state.busy.insert(request::CONSUMER_SEND_MSG_BACK, 3));
+    give_back_one(&group).await;
+    group.broker.with(|state| assert_eq!((state.sent_back.len(), state.sent.len()), (1, 0)));
+}
+
+#[tokio::test]
+async fn what_the_broker_refuses_to_take_back_is_sent_to_the_retry_topic() {
+    let group = Group::start().await;
+    group.broker.with(|state| state.refuse.insert(request::CONSUMER_SEND_MSG_BACK, response::SYSTEM_ERROR));
+    give_back_one(&group).await;
+    let sent = group.broker.with(|state| state.sent.clone());
+    let (topic, properties, times, most) = &sent[0];
+    assert_eq!((sent.len(), topic.as_str(), *times, *most), (1, "%RETRY%g", 1, Some(16)));
+    assert!(properties.contains("DELAY\u{1}3\u{2}"), "{properties}");
 }
 
 #[tokio::test]
