@@ -148,6 +148,8 @@ impl LitePullConsumer {
                 Mode::Assigned(_) => return Err(exclusive()),
             }
         }
+        // A queue of the topic may be left from before, see `wait_for_turn`.
+        self.shared.room.notify_waiters();
         self.shared.client.instance().changed();
         self.shared.rebalance.notify_one();
         Ok(())

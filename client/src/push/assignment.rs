@@ -1,7 +1,6 @@
 //! The queues a consumer has: dividing them among the group, working on each until it is closed, letting it go.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use raftmq_remoting::body::MessageQueue;
 use tokio::sync::mpsc;
@@ -9,25 +8,19 @@ use tokio::sync::mpsc;
 use super::process_queue::{Phase, ProcessQueue, Thresholds};
 use super::{Inner, Stage, orderly};
 use crate::pull_request::PullPauses;
-use crate::rebalance::Sharing;
+use crate::rebalance::{RebalancePauses, Sharing};
 
-/// How often the queues are divided although nothing seems to have changed, as in the Java client.
-const REBALANCE_EVERY: Duration = Duration::from_secs(20);
-/// The first pause after a division that could not be completed; each further one is twice as long.
-const REBALANCE_AGAIN: Duration = Duration::from_millis(100);
 /// Bytes of a MiB.
 const MIB: usize = 1024 * 1024;
 
 /// Divides the queues at once, when something has changed, and regularly.
 pub(super) async fn keep_rebalanced(consumer: Arc<Inner>) {
-    let mut again = REBALANCE_AGAIN;
+    let mut pauses = RebalancePauses::default();
     loop {
         let complete = consumer.rebalance().await;
-        let pause = if complete { REBALANCE_EVERY } else { again };
-        again = if complete { REBALANCE_AGAIN } else { (again * 2).min(REBALANCE_EVERY) };
         tokio::select! {
-            () = consumer.rebalance.notified() => again = REBALANCE_AGAIN,
-            () = tokio::time::sleep(pause) => {}
+            () = consumer.rebalance.notified() => pauses.reset(),
+            () = tokio::time::sleep(pauses.after(complete)) => {}
             () = consumer.stopping() => return,
         }
     }

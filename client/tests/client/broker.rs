@@ -52,6 +52,8 @@ pub(crate) struct State {
     pub(crate) found: usize,
     /// Answer a pull of this queue with code 21 and this offset, once.
     pub(crate) move_to: Option<((String, i32), i64)>,
+    /// What is before it was removed from every queue.
+    pub(crate) min_offset: i64,
     /// Answer these requests with a code.
     pub(crate) refuse: BTreeMap<i32, i32>,
     /// Answer so many of these requests with code 14, as a busy broker does.
@@ -239,6 +241,12 @@ impl Shared {
             return Some((response::PULL_OFFSET_MOVED, fields.to_ext(), Vec::new()));
         }
         let queue = state.queues.get(key)?;
+        if offset < state.min_offset {
+            let (min_offset, max_offset) = (state.min_offset, queue.len() as i64);
+            let fields =
+                PullResponse { next_begin_offset: min_offset, min_offset, max_offset, ..Default::default() };
+            return Some((response::PULL_OFFSET_MOVED, fields.to_ext(), Vec::new()));
+        }
         let found = queue.get(usize::try_from(offset).unwrap()..).filter(|found| !found.is_empty())?;
         let found = &found[..found.len().min(max as usize)];
         let records: Vec<u8> =

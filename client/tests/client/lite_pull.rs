@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use super::broker::{Broker, Stored};
 use super::fake::{FakeServer, Routes, client};
+use raftmq_remoting::codes::{request, response};
+
 use raftmq_client::{
     ClientError, ConsumeFromWhere, LitePullConsumer, LitePullConsumerConfig, LocalFileOffsetStore,
     MessageModel, MessageQueue, MessageQueueListener, MessageSelector, TopicMessageQueueChangeListener,
@@ -198,6 +200,43 @@ async fn a_queue_that_was_reset_goes_on_where_the_broker_says() {
     assert_eq!(poll(&consumer, 4).await[0], 3);
     consumer.shutdown().await.unwrap();
     assert_eq!(servers.committed(0), Some(7));
+}
+
+#[tokio::test]
+async fn messages_that_are_removed_at_the_broker_can_be_polled_if_they_were_pulled() {
+    let servers = servers().await;
+    servers.store(0, "a", 12);
+    let config = LitePullConsumerConfig { pull_threshold_for_queue: 4, auto_commit: false, ..config() };
+    let consumer = servers.assigned(config).await;
+    servers.broker.until("a pull", |state| state.found == 1).await;
+    servers.broker.with(|state| state.min_offset = 8);
+    assert_eq!(poll(&consumer, 8).await, [0, 1, 2, 3, 8, 9, 10, 11]);
+    consumer.shutdown().await.unwrap();
+    assert_eq!(servers.committed(0), None, "only the program commits");
+}
+
+#[tokio::test]
+async fn a_topic_that_is_subscribed_to_again_at_once_goes_on() {
+    let servers = servers().await;
+    servers.routes.set("U", servers.broker.server.addr);
+    let consumer = servers.consumer(config()).await;
+    consumer.subscribe("T", MessageSelector::all()).await.unwrap();
+    servers.store(0, "a", 1);
+    assert_eq!(poll(&consumer, 1).await, [0]);
+    // Dividing the queues takes a while, so that nobody takes the queue away before the topic is back.
+    servers
+        .broker
+        .with(|state| state.refuse.insert(request::GET_CONSUMER_LIST_BY_GROUP, response::SYSTEM_BUSY));
+    consumer.subscribe("U", MessageSelector::all()).await.unwrap();
+    tokio::task::yield_now().await;
+    consumer.unsubscribe("T").unwrap();
+    servers.store(0, "a", 1);
+    assert_eq!(poll(&consumer, 1).await, [1]);
+    tokio::task::yield_now().await;
+    consumer.subscribe("T", MessageSelector::all()).await.unwrap();
+    servers.broker.with(|state| state.refuse.clear());
+    servers.store(0, "a", 1);
+    assert_eq!(poll(&consumer, 1).await, [2]);
 }
 
 #[tokio::test]

@@ -381,6 +381,59 @@ async fn an_offset_the_broker_moves_is_committed_and_gone_on_from() {
 }
 
 #[tokio::test]
+async fn messages_that_are_removed_at_the_broker_do_not_touch_those_that_were_pulled() {
+    let group = Group::start().await;
+    group.broker.store("T", 0, numbered("a", 12));
+    let (gates, began) = (Arc::new([Semaphore::new(0), Semaphore::new(0)]), watch::Sender::new(Vec::new()));
+    let (waiting, begins) = (gates.clone(), began.clone());
+    let listener = MessageListener::concurrently_fn(move |messages, _| {
+        let (offset, gates) = (messages[0].queue_offset, waiting.clone());
+        begins.send_modify(|offsets| offsets.push(offset));
+        async move {
+            gates[usize::from(offset > 0)].acquire().await.unwrap().forget();
+            ConsumeConcurrentlyStatus::ConsumeSuccess
+        }
+    });
+    let config = PushConsumerConfig { pull_batch_size: 4, pull_threshold_for_queue: 4, ..config() };
+    let consumer = group.consume(config, listener).await;
+    let mut began = began.subscribe();
+    began.wait_for(|offsets| offsets.len() == 4).await.unwrap();
+    group.broker.with(|state| state.min_offset = 8);
+    gates[1].add_permits(100);
+    began.wait_for(|offsets| offsets.len() == 8).await.unwrap();
+    let committed = group.committed().get(&("T".into(), 0)).copied();
+    assert_eq!(committed.unwrap_or(0), 0, "the first is not consumed");
+    gates[0].add_permits(1);
+    group.broker.until("the offset", |state| state.offsets.get(&("T".into(), 0)) == Some(&12)).await;
+    let mut offsets = began.borrow().clone();
+    offsets.sort_unstable();
+    assert_eq!(offsets, [0, 1, 2, 3, 8, 9, 10, 11]);
+    consumer.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_follower_that_is_behind_is_not_believed() {
+    let group = Group::start().await;
+    let follower = Broker::start().await;
+    group.routes.set_follower(follower.server.addr);
+    group.broker.store("T", 0, numbered("a", 40));
+    group.broker.with(|state| state.suggest = 2);
+    follower.with(|state| state.move_to = Some((("T".into(), 0), 0)));
+    let (mut told, listener) = telling(|_| ConsumeConcurrentlyStatus::ConsumeSuccess);
+    let consumer = group.consume(config(), listener).await;
+    let mut bodies = Vec::new();
+    for _ in 0..40 {
+        bodies.push(next(&mut told).await.1);
+    }
+    group.broker.until("the offset", |state| state.offsets.get(&("T".into(), 0)) == Some(&40)).await;
+    bodies.sort();
+    bodies.dedup();
+    assert_eq!((bodies.len(), told.try_recv().is_err()), (40, true), "nothing twice");
+    follower.with(|state| assert!(state.move_to.is_none(), "the follower was asked"));
+    consumer.shutdown().await;
+}
+
+#[tokio::test]
 async fn queues_go_to_another_member_and_come_back() {
     let group = Group::start().await;
     group.broker.store("T", 0, numbered("a", 4));
