@@ -12,6 +12,7 @@ use raftmq_remoting::header::ConsumerGroupHeader;
 use crate::allocate::AllocateMessageQueueStrategy;
 use crate::client::Client;
 use crate::error::ClientError;
+use crate::hooks::guarded;
 use crate::offset_store::{OffsetStore, ReadOffsetType};
 
 /// How often the queues are divided although nothing seems to have changed, as in the Java client.
@@ -74,8 +75,12 @@ impl Client {
         if !clients.iter().any(|id| id == self.client_id()) {
             return Ok(None);
         }
-        let wanted = sharing.strategy.allocate(sharing.group, self.client_id(), &queues, &clients);
         // A strategy may be the program's own.
+        let allocate = || sharing.strategy.allocate(sharing.group, self.client_id(), &queues, &clients);
+        let Some(wanted) = guarded("the strategy that divides the queues", allocate) else {
+            let reason = format!("the strategy {} panicked", sharing.strategy.name());
+            return Err(ClientError::Invalid(reason));
+        };
         Ok(Some(wanted.into_iter().filter(|queue| queues.binary_search(queue).is_ok()).collect()))
     }
 

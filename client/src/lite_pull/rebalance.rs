@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::{Mode, Shared, State};
 use crate::client::deadline_in;
 use crate::connection::PeerRequest;
+use crate::hooks::guarded;
 use crate::instance::GroupMember;
 use crate::rebalance::{RebalancePauses, Sharing};
 
@@ -150,7 +151,7 @@ impl Shared {
         let Ok(mut all) = self.client.fetch_queues(topic).await else { return };
         all.sort();
         divided.sort();
-        listener.message_queue_changed(topic, &all, &divided);
+        guarded("a listener to queues", || listener.message_queue_changed(topic, &all, &divided));
     }
 
     async fn give_up_unsubscribed(&self, topics: &BTreeMap<String, SubscriptionData>) -> bool {
@@ -178,7 +179,7 @@ impl Shared {
             queues.sort();
             let listener = self.state.lock().listeners.changed(&topic, &queues);
             if let Some(listener) = listener {
-                listener.on_changed(&topic, &queues);
+                guarded("a listener to a topic", || listener.on_changed(&topic, &queues));
             }
         }
     }

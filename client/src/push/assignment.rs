@@ -191,8 +191,10 @@ impl Inner {
                 self.unlock(&queue.queue).await;
             }
         }
+        let mut queues = self.queues.lock();
         self.store.remove_offset(&queue.queue);
-        self.queues.lock().remove(&queue.queue);
+        queues.remove(&queue.queue);
+        drop(queues);
         self.let_go.notify_one();
         self.rebalance.notify_one();
     }
@@ -218,8 +220,21 @@ impl Inner {
     /// Sets the offset of a queue the consumer has, drops what was pulled of it, and has the queue taken anew.
     pub(super) async fn reset(&self, queue: &ProcessQueue, offset: i64) {
         // Frozen first, so that nothing that is being consumed moves it, and persisted before the queue is let go.
-        self.store.update_and_freeze_offset(&queue.queue, offset);
+        if !self.freeze(queue, offset) {
+            return;
+        }
         self.persist(std::slice::from_ref(&queue.queue)).await;
         queue.drop_now();
+    }
+
+    /// Freezes the offset of a queue, unless it was let go: it may be somebody else's, or taken anew.
+    fn freeze(&self, queue: &ProcessQueue, offset: i64) -> bool {
+        // Under the lock under which the store forgets a queue.
+        let queues = self.queues.lock();
+        let is_ours = queues.get(&queue.queue).is_some_and(|present| std::ptr::eq(&**present, queue));
+        if is_ours {
+            self.store.update_and_freeze_offset(&queue.queue, offset);
+        }
+        is_ours
     }
 }

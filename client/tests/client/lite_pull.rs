@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::broker::{Broker, Stored};
-use super::fake::{FakeServer, Routes, client};
+use super::fake::{FakeServer, Routes, abandon, client};
 use raftmq_remoting::codes::{request, response};
 
 use raftmq_client::{
@@ -293,6 +293,7 @@ impl MessageQueueListener for Divided {
     fn message_queue_changed(&self, topic: &str, all: &[MessageQueue], divided: &[MessageQueue]) {
         assert_eq!(topic, "T");
         self.0.send((all.to_vec(), divided.to_vec())).unwrap();
+        panic!("on purpose: whoever divides the queues goes on");
     }
 }
 
@@ -341,6 +342,23 @@ async fn a_broadcast_consumer_has_all_queues_and_finds_its_offsets_again() {
         consumer.shutdown().await.unwrap();
     }
     assert_eq!(servers.committed(0), None);
+}
+
+#[tokio::test]
+async fn a_shutdown_goes_on_although_nobody_waits_and_a_dropped_consumer_leaves() {
+    let servers = servers().await;
+    servers.store(0, "a", 4);
+    let consumer = servers.assigned(config()).await;
+    assert_eq!(consumer.poll(Duration::MAX).await.unwrap().len(), 4);
+    abandon(consumer.shutdown()).await;
+    drop(consumer);
+    servers.broker.until("to be left", |state| state.left.len() == 1).await;
+    assert_eq!(servers.committed(0), Some(4));
+    let consumer = servers.consumer(config()).await;
+    // So that a broker is known that can be told.
+    consumer.fetch_message_queues("T").await.unwrap();
+    drop(consumer);
+    servers.broker.until("to be left again", |state| state.left.len() == 2).await;
 }
 
 #[tokio::test]

@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use raftmq_client::{
-    Client, ConsumeConcurrentlyStatus, ConsumeFromWhere, ConsumeMessageContext, ConsumeMessageHook,
-    ConsumeOrderlyStatus, ConsumeReturnType, LocalFileOffsetStore, MessageListener, MessageModel,
-    MessageSelector, PushConsumer, PushConsumerConfig,
+    AllocateMessageQueueStrategy, Client, ConsumeConcurrentlyStatus, ConsumeFromWhere, ConsumeMessageContext,
+    ConsumeMessageHook, ConsumeOrderlyStatus, ConsumeReturnType, LocalFileOffsetStore, MessageListener,
+    MessageModel, MessageQueue, MessageSelector, PushConsumer, PushConsumerConfig,
 };
 use raftmq_remoting::codes::{request, response};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::broker::{Broker, State, Stored};
-use super::fake::{FakeServer, Routes, client};
+use super::fake::{FakeServer, Routes, abandon, client};
 
 /// A broker, a name server that knows it, and a client.
 pub(crate) struct Group {
@@ -614,6 +614,74 @@ async fn a_shutdown_waits_for_the_listener_and_for_no_longer_than_it_may() {
     let finish = async { gate.add_permits(1) };
     tokio::join!(shutdown, finish);
     assert_eq!(group.committed()[&("T".into(), 0)], 1, "the first was consumed, the second was not");
+}
+
+#[tokio::test]
+async fn a_start_and_a_shutdown_go_on_although_nobody_waits_for_them() {
+    let group = Group::start().await;
+    group.broker.store("T", 0, numbered("a", 1));
+    let (mut told, listener) = telling(|_| ConsumeConcurrentlyStatus::ConsumeSuccess);
+    let never = Duration::from_secs(600);
+    let config = PushConsumerConfig {
+        persist_consumer_offset_interval: never,
+        await_termination_when_shutdown: Duration::MAX,
+        broker_suspend_max_time: Duration::MAX,
+        ..config()
+    };
+    let consumer = PushConsumer::new(group.client.clone(), config).unwrap();
+    consumer.subscribe("T", MessageSelector::all()).await.unwrap();
+    consumer.register_message_listener(listener).unwrap();
+    abandon(consumer.start()).await;
+    assert_eq!(next(&mut told).await.1, "a0");
+    abandon(consumer.shutdown()).await;
+    drop(consumer);
+    group.broker.until("to be left", |state| !state.left.is_empty()).await;
+    assert_eq!(group.committed()[&("T".into(), 0)], 1);
+}
+
+#[tokio::test]
+async fn a_dropped_consumer_leaves_its_group() {
+    let group = Group::start().await;
+    let (_told, listener) = telling(|_| ConsumeConcurrentlyStatus::ConsumeSuccess);
+    let consumer = group.consume(config(), listener.clone()).await;
+    drop(consumer);
+    group.broker.until("to be left", |state| !state.left.is_empty()).await;
+    // Another that is there by then stays in the group.
+    let consumer = group.consume(config(), listener.clone()).await;
+    drop(consumer);
+    let (mut told, listener) = telling(|_| ConsumeConcurrentlyStatus::ConsumeSuccess);
+    let consumer = group.consume(config(), listener).await;
+    group.broker.store("T", 0, numbered("a", 1));
+    next(&mut told).await;
+    assert_eq!(group.broker.with(|state| state.left.len()), 1);
+    consumer.shutdown().await;
+    assert_eq!(group.broker.with(|state| state.left.len()), 2);
+}
+
+/// Panics the first time.
+#[derive(Debug, Default)]
+struct Clumsy(std::sync::atomic::AtomicBool);
+
+impl AllocateMessageQueueStrategy for Clumsy {
+    fn name(&self) -> &str {
+        "CLUMSY"
+    }
+    fn allocate(&self, _: &str, _: &str, queues: &[MessageQueue], _: &[String]) -> Vec<MessageQueue> {
+        assert!(self.0.swap(true, std::sync::atomic::Ordering::Relaxed), "on purpose");
+        queues.to_vec()
+    }
+}
+
+#[tokio::test]
+async fn a_strategy_that_panics_is_asked_again() {
+    let group = Group::start().await;
+    group.broker.store("T", 0, numbered("a", 1));
+    let (mut told, listener) = telling(|_| ConsumeConcurrentlyStatus::ConsumeSuccess);
+    let strategy = Arc::new(Clumsy::default());
+    let config = PushConsumerConfig { allocate_message_queue_strategy: strategy, ..config() };
+    let consumer = group.consume(config, listener).await;
+    assert_eq!(next(&mut told).await.1, "a0");
+    consumer.shutdown().await;
 }
 
 #[tokio::test]
