@@ -30,6 +30,9 @@ func init() {
 	cases["pull/push"] = push
 	cases["pull/woken"] = woken
 	cases["pull/statuses"] = statuses
+	cases["pull/unknown"] = unknown
+	cases["pull/limits"] = limits
+	cases["pull/listener-batches"] = listenerBatches
 	cases["pull/lite-subscribe"] = pollAndAck
 	cases["filter/tags"] = tags
 	cases["filter/sql-push"] = sqlPush
@@ -205,6 +208,66 @@ func statuses(f *fixture) string {
 			"at %d: %+v wanted, got %s", want.offset, want, got)
 	}
 	return "found, and illegal offsets, each with where to go on"
+}
+
+func unknown(f *fixture) string {
+	topic := f.topic(2)
+	reader := f.pull(f.group(), topic)
+	said := []string{}
+	for _, id := range []int{2, -1} {
+		got, err := reader.PullFrom(context.Background(), f.queue(topic, id), 0, 32)
+		require(err != nil, "queue %d, which is not there, gives %v", id, got)
+		said = append(said, err.Error())
+	}
+	return "refused: " + strings.Join(said, "; ")
+}
+
+func limits(f *fixture) string {
+	const asked, count, bytesMax = 100, 200, 256 * 1024
+	topic := f.topic(1)
+	for i := range count {
+		message := newMessage(topic, "", fmt.Sprintf("k-%d", i))
+		message.Body = []byte(strings.Repeat("x", 3_500)) // below what the client compresses
+		f.sendTo(message, 0)
+	}
+	reader := f.pull(f.group(), topic)
+	most := 0
+	for offset := int64(0); offset < count; {
+		got, err := reader.PullFrom(context.Background(), f.queue(topic, 0), offset, asked)
+		must(err, "pull")
+		found, bytes := got.GetMessageExts(), int32(0)
+		for _, message := range found {
+			bytes += message.StoreSize
+		}
+		require(got.Status == primitive.PullFound && len(found) <= asked && bytes <= bytesMax &&
+			got.NextBeginOffset == offset+int64(len(found)), "%d messages with %d bytes in one answer: %s", len(found), bytes, got)
+		most = max(most, len(found))
+		offset = got.NextBeginOffset
+	}
+	return fmt.Sprintf("asked for %d, at most %d came in one answer", asked, most)
+}
+
+func listenerBatches(f *fixture) string {
+	topic, in := f.topic(1), newInbox()
+	keys := f.sendMany(topic, "k", 100)
+	var mutex sync.Mutex
+	var sizes []int
+	f.push(f.group(), topic, byTags("*"), func(ctx context.Context, messages ...*primitive.MessageExt) (consumer.ConsumeResult, error) {
+		mutex.Lock()
+		sizes = append(sizes, len(messages))
+		mutex.Unlock()
+		return in.listen(ctx, messages...)
+	}, consumer.WithPullBatchSize(16), consumer.WithConsumeMessageBatchMaxSize(10))
+	in.awaitKeys(keys, soon)
+	in.requireExactly(keys)
+	mutex.Lock()
+	defer mutex.Unlock()
+	most := 0
+	for _, size := range sizes {
+		most = max(most, size)
+	}
+	require(most == 10, "the largest batch had %d messages, 10 wanted", most)
+	return fmt.Sprintf("100 messages in %d batches of at most 10", len(sizes))
 }
 
 func pollAll(c rocketmq.PullConsumer, in *inbox, wanted []string) {

@@ -204,10 +204,11 @@ func byTags(tags string) consumer.MessageSelector {
 	return consumer.MessageSelector{Type: consumer.TAG, Expression: tags}
 }
 
-// pull starts a pull consumer.
+// pull starts a pull consumer. Unless told, this client lets a pull consumer's messages be retried not once.
 func (f *fixture) pull(group, topic string) rocketmq.PullConsumer {
 	c, err := rocketmq.NewPullConsumer(consumer.WithNsResolver(f.resolver()), consumer.WithGroupName(group),
-		consumer.WithInstance(f.instance()), consumer.WithConsumeFromWhere(consumer.ConsumeFromFirstOffset))
+		consumer.WithInstance(f.instance()), consumer.WithConsumeFromWhere(consumer.ConsumeFromFirstOffset),
+		consumer.WithMaxReconsumeTimes(-1))
 	must(err, "pull consumer")
 	must(c.Subscribe(topic, byTags("*")), "subscribe")
 	must(c.Start(), "pull consumer start")

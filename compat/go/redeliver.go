@@ -30,9 +30,12 @@ func init() {
 	cases["retry/growing"] = growing
 	cases["retry/level"] = level
 	cases["retry/dead-letter"] = deadLetter
+	cases["retry/at-once-dead"] = atOnceDead
+	cases["retry/send-back"] = sendBack
 	cases["delay/levels"] = delayLevels
 	cases["order/one-member"] = oneMember
 	cases["order/suspend"] = suspend
+	cases["order/dead-letter"] = orderDeadLetter
 	cases["order/two-members"] = twoMembers
 }
 
@@ -97,18 +100,51 @@ func deadLetter(f *fixture) string {
 	sent := f.send(newMessage(topic, "Tag", "k"))
 	in.await(2*soon, func() bool { return len(in.all()) == 3 })
 	requireRetries(in, topic, sent, levels[0], levels[0])
-	deadTopic := "%DLQ%" + group
-	f.awaitRoute(deadTopic)
-	var dead []*primitive.MessageExt
-	await(soon, "the dead letter", func() bool {
-		dead = f.readAll(deadTopic, 0)
-		return len(dead) > 0
-	})
-	require(len(dead) == 1 && string(dead[0].Body) == "k" && dead[0].MsgId == sent.MsgID &&
-		dead[0].GetProperty(primitive.PropertyOriginMessageId) == sent.OffsetMsgID, "sent %s, dead letters %v", sent, dead)
+	f.requireOnly("%DLQ%"+group, sent)
 	time.Sleep(quiet)
 	require(len(in.all()) == 3, "it came %d times, 3 wanted", len(in.all()))
 	return "three tries with two retries allowed, then in the dead-letter topic with its ids"
+}
+
+// requireOnly waits for a message in queue 0 of a topic that the broker makes, and requires that it is the one that was
+// sent, and alone.
+func (f *fixture) requireOnly(topic string, sent *primitive.SendResult) *primitive.MessageExt {
+	f.awaitRoute(topic)
+	var found []*primitive.MessageExt
+	await(soon, "the message in "+topic, func() bool {
+		found = f.readAll(topic, 0)
+		return len(found) > 0
+	})
+	require(len(found) == 1 && found[0].MsgId == sent.MsgID &&
+		found[0].GetProperty(primitive.PropertyOriginMessageId) == sent.OffsetMsgID, "sent %s, in %s: %v", sent, topic, found)
+	return found[0]
+}
+
+func atOnceDead(f *fixture) string {
+	topic, group, in := f.topic(1), f.group(), newInbox()
+	f.failing(group, topic, -1, 1_000, func(int32) int { return -1 }, in)
+	sent := f.send(newMessage(topic, "Tag", "k"))
+	f.requireOnly("%DLQ%"+group, sent)
+	time.Sleep(quiet)
+	require(len(in.all()) == 1, "it came %d times, 1 wanted", len(in.all()))
+	return "one try, then in the dead-letter topic"
+}
+
+// The Go client's pull consumer sends back what is acknowledged with "later".
+func sendBack(f *fixture) string {
+	topic, group := f.topic(1), f.group()
+	sent := f.send(newMessage(topic, "Tag", "k"))
+	c := f.pull(group, topic)
+	await(soon, "the message", func() bool {
+		request, err := c.Poll(context.Background(), time.Second)
+		if err == nil {
+			c.ACK(context.Background(), request, consumer.ConsumeRetryLater)
+		}
+		return err == nil
+	})
+	again := f.requireOnly("%RETRY%"+group, sent)
+	require(again.ReconsumeTimes == 1, "it came back with reconsumeTimes %d", again.ReconsumeTimes)
+	return "a pull consumer's message acknowledged as to be retried is in the retry topic"
 }
 
 func delayLevels(f *fixture) string {
@@ -241,6 +277,19 @@ func suspend(f *fixture) string {
 		require(len(tries) == want, "%s came %d times, %d wanted", key, len(tries), want)
 	}
 	return "8 messages tried three times each while their queues waited, order kept"
+}
+
+func orderDeadLetter(f *fixture) string {
+	topic, group, w := f.topic(1), f.group(), newWatch()
+	f.push(group, topic, byTags("*"), w.listener("a", func(m *primitive.MessageExt) bool { return m.QueueOffset == 1 && m.Topic == topic }),
+		consumer.WithConsumerOrder(true), consumer.WithMaxReconsumeTimes(1))
+	var sent []*primitive.SendResult
+	for i := range 3 {
+		sent = append(sent, f.sendTo(newMessage(topic, "", fmt.Sprintf("k-%d", i)), 0))
+	}
+	w.in.awaitKeys([]string{"k-0", "k-1", "k-2"}, soon)
+	f.requireOnly("%DLQ%"+group, sent[1])
+	return fmt.Sprintf("put aside after %d tries, the queue went on", len(w.in.of("k-1")))
 }
 
 func twoMembers(f *fixture) string {

@@ -46,6 +46,20 @@ pub enum Command {
     /// Sets consumer offsets, and has each queue's next pull of the group go on from there: what consumers that are
     /// still at work commit for it until then does not count.
     ResetOffsets(Vec<OffsetCommit>),
+    /// Creates a topic where there is none of that name, and fewer than `max` in all.
+    AddTopic {
+        /// The topic.
+        topic: Topic,
+        /// How many topics there may be.
+        max: u32,
+    },
+    /// Creates a subscription group where there is none of that name, and fewer than `max` in all.
+    AddGroup {
+        /// The group.
+        group: SubscriptionGroup,
+        /// How many groups there may be.
+        max: u32,
+    },
     /// Consumers have been told of resets. One that was reset anew in between, to another offset, stays.
     ClearResets(Vec<OffsetCommit>),
 }
@@ -258,6 +272,8 @@ pub enum CommandOutcome {
     /// Done.
     #[default]
     Done,
+    /// Nothing was added: there are as many as there may be.
+    Full,
     /// The queues that the client now holds, of those it asked for.
     Locked(Vec<(String, u32)>),
 }

@@ -189,6 +189,12 @@ impl Metadata {
                 self.topics.write().insert(topic.name.clone(), Arc::new(topic.clone()));
                 self.changed();
             }
+            Command::AddTopic { topic, max } => {
+                return self.add(&self.topics, &topic.name, *max, || topic.clone());
+            }
+            Command::AddGroup { group, max } => {
+                return self.add(&self.groups, &group.name, *max, || group.clone());
+            }
             Command::DeleteTopic { name } => {
                 self.topics.write().remove(name);
                 for topics in self.offsets.write().values_mut() {
@@ -221,6 +227,26 @@ impl Metadata {
                 return CommandOutcome::Locked(self.locks.write().apply(request));
             }
         }
+        CommandOutcome::Done
+    }
+
+    fn add<T>(
+        &self,
+        table: &RwLock<HashMap<String, Arc<T>>>,
+        name: &str,
+        max: u32,
+        value: impl FnOnce() -> T,
+    ) -> CommandOutcome {
+        let mut table = table.write();
+        if table.contains_key(name) {
+            return CommandOutcome::Done;
+        }
+        if table.len() >= max as usize {
+            return CommandOutcome::Full;
+        }
+        table.insert(name.to_owned(), Arc::new(value()));
+        drop(table);
+        self.changed();
         CommandOutcome::Done
     }
 
@@ -379,6 +405,22 @@ mod tests {
             now_ms,
             lease_ms,
         })
+    }
+
+    #[test]
+    fn what_is_added_replaces_nothing_and_stays_within_the_limit() {
+        let metadata = Metadata::default();
+        let add = |name, queues| Command::AddTopic { topic: Topic::new(name, queues, 6), max: 2 };
+        assert_eq!(metadata.apply(&add("a", 1)), CommandOutcome::Done);
+        assert_eq!(metadata.apply(&add("b", 2)), CommandOutcome::Done);
+        assert_eq!(metadata.apply(&add("c", 3)), CommandOutcome::Full);
+        assert_eq!(metadata.apply(&add("a", 9)), CommandOutcome::Done);
+        assert_eq!(metadata.topic("a").unwrap().read_queues, 1);
+        assert_eq!((metadata.topics().len(), metadata.version()), (2, 2));
+        let group = |max| Command::AddGroup { group: SubscriptionGroup::new("g"), max };
+        assert_eq!(metadata.apply(&group(0)), CommandOutcome::Full);
+        assert_eq!(metadata.apply(&group(1)), CommandOutcome::Done);
+        assert!(metadata.group("g").is_some());
     }
 
     #[test]

@@ -37,7 +37,7 @@ FILENAME !~ /points\.tsv$/ {
     s = status[columns[i], $1]
     if (!asked) cell = "–" note($6)
     else if (s == "ok") { cell = "ok"; ok[i]++ }
-    else if (s == "failed") cell = "**failed**" note(title[i] ": " detail[columns[i], $1])
+    else if (s == "failed") cell = "**failed**" note(detail[columns[i], $1])
     else cell = "not run"
     total[i] += asked
     row = row " " cell " |"

@@ -197,7 +197,7 @@ async fn put_groups(node: &Node, configs: &[SubscriptionGroupConfig]) -> Handled
         configs.iter().map(|config| group_from(config, queues_max)).collect::<Result<_, _>>()?;
     for group in groups {
         tracing::info!(group = group.name, "subscription group put");
-        topics::put_group(node, group, false).await?;
+        topics::put_group(node, group).await?;
     }
     Reply::done()
 }

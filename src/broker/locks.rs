@@ -102,7 +102,7 @@ async fn apply(node: &Node, batch: &LockBatchRequest, lease_ms: i64) -> Result<V
     };
     match node.propose(LogCommand::LockQueues(locks)).await? {
         CommandOutcome::Locked(granted) => Ok(granted),
-        CommandOutcome::Done => Ok(Vec::new()),
+        CommandOutcome::Done | CommandOutcome::Full => Ok(Vec::new()),
     }
 }
 

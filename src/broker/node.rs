@@ -12,7 +12,7 @@ use raftmq_raft::{
 };
 use raftmq_store::{FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX};
 use tokio::net::tcp::OwnedWriteHalf;
-use tokio::sync::{MutexGuard, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 
 use super::BrokerConfig;
 use super::channel::Channel;
@@ -60,8 +60,6 @@ pub(crate) struct Node {
     pub(crate) status_requests: Semaphore,
     pub(crate) registration: Registration,
     pub(crate) stats: Stats,
-    /// Held while a topic or a group is looked for and then made.
-    topic_changes: tokio::sync::Mutex<()>,
     /// Record bytes that are submitted together, unless one request has more.
     pub(crate) submit_bytes: usize,
     /// Record bytes whose outcome is open.
@@ -109,7 +107,6 @@ impl Node {
             status_requests: Semaphore::new(STATUS_REQUESTS_MAX),
             registration: Registration::new(config.namesrv.len()),
             stats: Stats::default(),
-            topic_changes: tokio::sync::Mutex::default(),
             submit_bytes: SUBMIT_BYTES.min(entry_bytes),
             bytes_in_flight: Gauge::default(),
             buffered_output: Arc::default(),
@@ -204,12 +201,6 @@ impl Node {
                 "the outcome is unknown: not committed in {PROPOSE_TIMEOUT:?}"
             ))),
         }
-    }
-
-    /// The right to change topics and groups; refused where others take too long over theirs.
-    pub(crate) async fn may_change_topics(&self) -> Result<MutexGuard<'_, ()>, Refusal> {
-        let waiting = tokio::time::timeout(PROPOSE_TIMEOUT, self.topic_changes.lock()).await;
-        waiting.map_err(|_| Refusal::busy("other topics and groups are being changed"))
     }
 
     /// Waits a moment until queues show all that has been acknowledged by now: a message is acknowledged when its entry

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use raftmq_message::topic::{self, GROUP_NAME_LEN_MAX, dlq_topic, retry_topic, validate_group};
-use raftmq_raft::{Command, SubscriptionGroup, Topic};
+use raftmq_raft::{Command, CommandOutcome, SubscriptionGroup, Topic};
 use raftmq_remoting::Command as Request;
 use raftmq_remoting::body::perm;
 use raftmq_remoting::codes::response;
@@ -47,14 +47,12 @@ fn system_topics(cluster: &str, broker_name: &str, delay_levels: u32) -> Vec<Top
 
 /// Makes what a new leader finds missing: the system's topics, and the groups of consumers that it heard of before.
 pub(crate) async fn complete(node: &Node) -> Result<(), Refusal> {
-    let changes = node.may_change_topics().await?;
     let BrokerConfig { cluster, broker_name, delay_levels, .. } = &node.config;
     for topic in system_topics(cluster, broker_name, delay_levels.len()) {
         if node.group.metadata().topic(&topic.name).is_none() {
-            node.propose(Command::PutTopic(topic)).await?;
+            add_topic(node, topic).await?;
         }
     }
-    drop(changes);
     for group in node.clients.consumer_groups() {
         if let Err(refusal) = create_group(node, &group).await {
             tracing::debug!(group, remark = %refusal.remark, "consumer group not made");
@@ -117,7 +115,7 @@ pub(crate) async fn create_group(node: &Node, name: &str) -> Result<Arc<Subscrip
             }
             check_group_name(name)?;
             let group = SubscriptionGroup::new(name);
-            put_group(node, group, true).await?;
+            add_group(node, group).await?;
             metadata.group(name).ok_or(absent)?
         }
     };
@@ -140,53 +138,59 @@ pub(crate) fn check_group_name(name: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Creates or changes a group; with `only_new` one that exists is left as it is.
-pub(crate) async fn put_group(node: &Node, group: SubscriptionGroup, only_new: bool) -> Result<(), Refusal> {
-    let _changes = node.may_change_topics().await?;
-    let metadata = node.group.metadata();
-    let exists = metadata.group(&group.name).is_some();
-    if exists && only_new {
-        return Ok(());
-    }
-    if !exists && metadata.groups().len() >= node.config.limits.groups {
-        return Err(Refusal::busy(format!("there are {} subscription groups", node.config.limits.groups)));
+/// Creates a group or changes it.
+pub(crate) async fn put_group(node: &Node, group: SubscriptionGroup) -> Result<(), Refusal> {
+    if node.group.metadata().group(&group.name).is_none() {
+        add_group(node, group.clone()).await?;
     }
     node.propose(Command::PutGroup(group)).await.map(drop)
 }
 
-/// Creates a topic unless it exists.
+/// Creates a group unless it exists.
+async fn add_group(node: &Node, group: SubscriptionGroup) -> Result<(), Refusal> {
+    let max = node.config.limits.groups;
+    let command = Command::AddGroup { group, max: u32::try_from(max).unwrap_or(u32::MAX) };
+    match node.propose(command).await? {
+        CommandOutcome::Full => Err(Refusal::busy(format!("there are {max} subscription groups"))),
+        _ => Ok(()),
+    }
+}
+
+/// Creates a topic unless it exists, and lets the name servers know.
 async fn put_if_missing(node: &Node, topic: Topic) -> Result<(), Refusal> {
-    change(node, topic, true).await
-}
-
-/// Creates a topic or changes it.
-pub(crate) async fn put(node: &Node, topic: Topic) -> Result<(), Refusal> {
-    change(node, topic, false).await
-}
-
-async fn change(node: &Node, topic: Topic, only_new: bool) -> Result<(), Refusal> {
-    {
-        let _changes = node.may_change_topics().await?;
-        let metadata = node.group.metadata();
-        let exists = metadata.topic(&topic.name).is_some();
-        if !(exists && only_new) {
-            check_limits(node, &topic, exists)?;
-            node.propose(Command::PutTopic(topic)).await?;
-        }
+    if node.group.metadata().topic(&topic.name).is_none() {
+        add_topic(node, topic).await?;
     }
     node.registration.wait_for(node.group.metadata().version()).await;
     Ok(())
 }
 
-fn check_limits(node: &Node, topic: &Topic, exists: bool) -> Result<(), Refusal> {
-    let limits = &node.config.limits;
-    let queues = topic.read_queues.max(topic.write_queues);
-    if queues > limits.queues_per_topic {
-        let max = limits.queues_per_topic;
-        return Err(Refusal::illegal(format!("a topic has at most {max} queues, not {queues}")));
+/// Creates a topic or changes it, and lets the name servers know.
+pub(crate) async fn put(node: &Node, topic: Topic) -> Result<(), Refusal> {
+    check_queues(node, &topic)?;
+    if node.group.metadata().topic(&topic.name).is_none() {
+        add_topic(node, topic.clone()).await?;
     }
-    if !exists && node.group.metadata().topics().len() >= limits.topics {
-        return Err(Refusal::busy(format!("there are {} topics", limits.topics)));
+    node.propose(Command::PutTopic(topic)).await?;
+    node.registration.wait_for(node.group.metadata().version()).await;
+    Ok(())
+}
+
+/// Creates a topic unless it exists. Any number of topics may be on their way at a time.
+async fn add_topic(node: &Node, topic: Topic) -> Result<(), Refusal> {
+    check_queues(node, &topic)?;
+    let max = node.config.limits.topics;
+    let command = Command::AddTopic { topic, max: u32::try_from(max).unwrap_or(u32::MAX) };
+    match node.propose(command).await? {
+        CommandOutcome::Full => Err(Refusal::busy(format!("there are {max} topics"))),
+        _ => Ok(()),
+    }
+}
+
+fn check_queues(node: &Node, topic: &Topic) -> Result<(), Refusal> {
+    let (queues, max) = (topic.read_queues.max(topic.write_queues), node.config.limits.queues_per_topic);
+    if queues > max {
+        return Err(Refusal::illegal(format!("a topic has at most {max} queues, not {queues}")));
     }
     Ok(())
 }

@@ -7,7 +7,6 @@ import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Deque;
 import java.util.List;
-import java.util.function.BooleanSupplier;
 import java.util.function.Consumer;
 import org.apache.rocketmq.client.consumer.DefaultLitePullConsumer;
 import org.apache.rocketmq.client.consumer.DefaultMQPullConsumer;
@@ -16,7 +15,6 @@ import org.apache.rocketmq.client.consumer.listener.ConsumeConcurrentlyStatus;
 import org.apache.rocketmq.client.consumer.listener.MessageListenerConcurrently;
 import org.apache.rocketmq.client.consumer.PullResult;
 import org.apache.rocketmq.client.consumer.PullStatus;
-import org.apache.rocketmq.client.exception.MQClientException;
 import org.apache.rocketmq.client.producer.SendResult;
 import org.apache.rocketmq.client.producer.SendStatus;
 import org.apache.rocketmq.common.MixAll;
@@ -39,6 +37,7 @@ final class Fixture implements AutoCloseable {
     static final long QUIET_MS = 2_000;
     private static final int CONSUME_THREADS = 4;
     private static final int MQADMIN_TRIES = 3;
+    private static final long POLL_MS = 20;
 
     private final Suite suite;
     private final String name;
@@ -77,14 +76,9 @@ final class Fixture implements AutoCloseable {
         return topic;
     }
 
-    boolean routeKnown(String topic) {
-        try {
-            return !suite.admin().examineTopicRouteInfo(topic).getQueueDatas().isEmpty();
-        } catch (MQClientException notYet) {
-            return false;
-        } catch (Exception e) {
-            throw new IllegalStateException(e);
-        }
+    /** @throws Exception among others while there is no route */
+    boolean routeKnown(String topic) throws Exception {
+        return !suite.admin().examineTopicRouteInfo(topic).getQueueDatas().isEmpty();
     }
 
     MessageQueue queue(String topic, int id) {
@@ -230,24 +224,34 @@ final class Fixture implements AutoCloseable {
     /** Waits until the group has consumed and committed all of the topic. */
     void awaitNoLag(String group, String topic) throws Exception {
         await(SOON_MS, "the group's lag to become 0", () -> {
-            try {
-                return suite.admin().examineConsumeStats(group, topic).computeTotalDiff() == 0;
-            } catch (Exception e) {
-                throw new IllegalStateException(e);
-            }
+            return suite.admin().examineConsumeStats(group, topic).computeTotalDiff() == 0;
         });
     }
 
     // --- waiting and ending ---
 
-    /** Polls a condition that nothing announces. @return how long it took, in milliseconds */
-    static long await(long timeoutMs, String what, BooleanSupplier condition) throws InterruptedException {
+    @FunctionalInterface
+    interface Probe {
+        boolean holds() throws Exception;
+    }
+
+    /** Polls a condition that nothing announces. An exception means not yet. @return how long it took, in milliseconds */
+    static long await(long timeoutMs, String what, Probe condition) throws InterruptedException {
         long start = System.nanoTime();
-        while (!condition.getAsBoolean()) {
-            require((System.nanoTime() - start) / 1_000_000 < timeoutMs, "waited %d ms in vain for %s", timeoutMs, what);
-            Thread.sleep(20);
+        while (true) {
+            String last = "";
+            try {
+                if (condition.holds()) {
+                    return (System.nanoTime() - start) / 1_000_000;
+                }
+            } catch (InterruptedException e) {
+                throw e;
+            } catch (Exception e) {
+                last = ", at last: " + e;
+            }
+            require((System.nanoTime() - start) / 1_000_000 < timeoutMs, "waited %d ms in vain for %s%s", timeoutMs, what, last);
+            Thread.sleep(POLL_MS);
         }
-        return (System.nanoTime() - start) / 1_000_000;
     }
 
     private <T> T shutLater(T client, Consumer<T> shutdown, Consumer<T> settings) {

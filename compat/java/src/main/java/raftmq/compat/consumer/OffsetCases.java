@@ -73,11 +73,7 @@ final class OffsetCases {
             f.send(message(topic, "", "after-" + i), 0);
         }
         Fixture.await(SOON_MS, "all ten to be dispatched", () -> {
-            try {
-                return consumer.maxOffset(queue) == 10;
-            } catch (Exception e) {
-                throw new IllegalStateException(e);
-            }
+            return consumer.maxOffset(queue) == 10;
         });
         require(consumer.searchOffset(queue, between) == 5, "between: %d", consumer.searchOffset(queue, between));
         require(consumer.searchOffset(queue, 0) == 0, "before all: %d", consumer.searchOffset(queue, 0));
@@ -102,11 +98,7 @@ final class OffsetCases {
         DefaultMQPullConsumer reader = f.pull(group);
         reader.fetchSubscribeMessageQueues(topic);
         Fixture.await(SOON_MS, "another member to see the offset 7", () -> {
-            try {
-                return reader.fetchConsumeOffset(queue, true) == 7;
-            } catch (Exception e) {
-                throw new IllegalStateException(e);
-            }
+            return reader.fetchConsumeOffset(queue, true) == 7;
         });
         return "committed by one member, seen by another";
     }
@@ -239,11 +231,7 @@ final class OffsetCases {
         consumer.shutdown();
         f.send(topic, "waiting", 30);
         Fixture.await(SOON_MS, "a lag of 30", () -> {
-            try {
-                return f.suite().admin().examineConsumeStats(group, topic).computeTotalDiff() == 30;
-            } catch (Exception e) {
-                throw new IllegalStateException(e);
-            }
+            return f.suite().admin().examineConsumeStats(group, topic).computeTotalDiff() == 30;
         });
         String printed = f.mqadmin("Diff Total: 30", "consumerProgress", "-g", group);
         require(printed.contains(topic), "consumerProgress does not name the topic");

@@ -110,7 +110,7 @@ final class PullCases {
         }
         DefaultMQPullConsumer consumer = f.pull(f.group());
         MessageQueue queue = f.queue(topic, 0);
-        Fixture.await(SOON_MS, "the end to be 10", () -> end(consumer, queue) == 10);
+        Fixture.await(SOON_MS, "the end to be 10", () -> consumer.maxOffset(queue) == 10);
         require(consumer.minOffset(queue) == 0, "min offset %d", consumer.minOffset(queue));
         expect(consumer.pull(queue, "*", 0, 32), PullStatus.FOUND, 10, 10);
         expect(consumer.pull(queue, "*", 4, 3), PullStatus.FOUND, 7, 3);
@@ -121,14 +121,6 @@ final class PullCases {
         expect(consumer.pull(f.queue(topic, 1), "*", 0, 32), PullStatus.NO_NEW_MSG, 0, 0);
         expect(consumer.pull(f.queue(topic, 1), "*", 5, 32), PullStatus.OFFSET_ILLEGAL, 0, 0);
         return "FOUND, NO_MATCHED_MSG, NO_NEW_MSG and OFFSET_ILLEGAL, each with where to go on";
-    }
-
-    private static long end(DefaultMQPullConsumer consumer, MessageQueue queue) {
-        try {
-            return consumer.maxOffset(queue);
-        } catch (Exception e) {
-            throw new IllegalStateException(e);
-        }
     }
 
     private static String unknown(Fixture f) throws Exception {
@@ -243,15 +235,11 @@ final class PullCases {
         poll(consumer, new Inbox(), keys).requireExactly(keys);
         consumer.commitSync();
         Fixture.await(SOON_MS, "the commit to be stored", () -> {
-            try {
-                long sum = 0;
-                for (MessageQueue queue : consumer.fetchMessageQueues(topic)) {
-                    sum += Math.max(consumer.committed(queue), 0);
-                }
-                return sum == keys.size();
-            } catch (Exception e) {
-                throw new IllegalStateException(e);
+            long sum = 0;
+            for (MessageQueue queue : consumer.fetchMessageQueues(topic)) {
+                sum += Math.max(consumer.committed(queue), 0);
             }
+            return sum == keys.size();
         });
         consumer.shutdown();
 

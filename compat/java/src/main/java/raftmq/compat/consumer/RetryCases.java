@@ -115,12 +115,8 @@ final class RetryCases {
         reader.fetchSubscribeMessageQueues(topic);
         PullResult[] result = new PullResult[1];
         Fixture.await(SOON_MS, "the dead letter", () -> {
-            try {
-                result[0] = reader.pull(f.queue(topic, 0), "*", 0, 32);
-                return result[0].getMsgFoundList() != null;
-            } catch (Exception e) {
-                throw new IllegalStateException(e);
-            }
+            result[0] = reader.pull(f.queue(topic, 0), "*", 0, 32);
+            return result[0].getMsgFoundList() != null;
         });
         List<MessageExt> dead = result[0].getMsgFoundList();
         require(dead.size() == 1, "%d dead letters, 1 wanted", dead.size());
@@ -199,12 +195,8 @@ final class RetryCases {
         puller.fetchSubscribeMessageQueues(retryTopic);
         PullResult[] again = new PullResult[1];
         Fixture.await(SOON_MS, "the message in " + retryTopic, () -> {
-            try {
-                again[0] = puller.pull(f.queue(retryTopic, 0), "*", 0, 32);
-                return again[0].getMsgFoundList() != null;
-            } catch (Exception e) {
-                throw new IllegalStateException(e);
-            }
+            again[0] = puller.pull(f.queue(retryTopic, 0), "*", 0, 32);
+            return again[0].getMsgFoundList() != null;
         });
         MessageExt m = again[0].getMsgFoundList().get(0);
         require(m.getReconsumeTimes() == 1 && m.getMsgId().equals(sent.getMsgId()) && topic.equals(m.getProperty("RETRY_TOPIC")),

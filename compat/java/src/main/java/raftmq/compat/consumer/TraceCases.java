@@ -37,20 +37,16 @@ final class TraceCases {
         Fixture.await(SOON_MS, "a route of " + TOPIC, () -> f.routeKnown(TOPIC));
         DefaultMQPullConsumer reader = f.pull(f.group());
         Fixture.await(SOON_MS, "what the consumer did before and after its listener in " + TOPIC, () -> {
-            try {
-                String traces = "";
-                for (MessageQueue queue : reader.fetchSubscribeMessageQueues(TOPIC)) {
-                    for (MessageExt trace : f.readAll(reader, queue)) {
-                        String text = new String(trace.getBody(), StandardCharsets.UTF_8);
-                        if (text.contains(sent.getMsgId()) && text.contains(group)) {
-                            traces += text;
-                        }
+            String traces = "";
+            for (MessageQueue queue : reader.fetchSubscribeMessageQueues(TOPIC)) {
+                for (MessageExt trace : f.readAll(reader, queue)) {
+                    String text = new String(trace.getBody(), StandardCharsets.UTF_8);
+                    if (text.contains(sent.getMsgId()) && text.contains(group)) {
+                        traces += text;
                     }
                 }
-                return traces.contains("SubBefore") && traces.contains("SubAfter");
-            } catch (Exception e) {
-                throw new IllegalStateException(e);
             }
+            return traces.contains("SubBefore") && traces.contains("SubAfter");
         });
         return "the traces before and after the listener are in the trace topic";
     }
