@@ -151,7 +151,9 @@ impl Hands {
         let runtime = builder.worker_threads(1).enable_all().build().unwrap();
         let inside = runtime.enter();
         let client = Client::new(ClientConfig::new(&group.name_servers()));
-        let producer = Producer::new(client.clone(), "cluster-tests").unwrap();
+        // One try where it can be: a second one may store the message twice, and these tests count.
+        let (a_try, a_send) = (Duration::from_secs(10), Duration::from_secs(20));
+        let producer = Producer::new(client.clone(), "cluster-tests").unwrap().with_timeouts(a_try, a_send);
         drop(inside);
         Self { runtime, client, producer }
     }
