@@ -203,5 +203,13 @@ pub(crate) const NAME_SERVER_ANSWER_BYTES_MAX: usize = raftmq_remoting::frame::F
 /// step has cost.
 pub(crate) const DELAY_STEP_MESSAGES: usize = 1024;
 
+/// What the progress of a step takes of its entry, at most: two numbers for a level, six for timers, of ten bytes each.
+pub(crate) const DELAY_PROGRESS_BYTES: usize = 128;
+
+/// By so much a delayed message may become longer when it is delivered, the progress in its entry included: the longest
+/// name of a topic (255 bytes, and one more for its length) instead of the system topic's, and a store host with an IPv6
+/// address. Longer ones are refused on their way in: a message that was taken has to fit on its way out.
+pub(crate) const DELAY_GROWTH_MAX: usize = DELAY_PROGRESS_BYTES + 256 + 12;
+
 /// How long a stop waits for open sends.
 pub(crate) const DRAIN: Duration = Duration::from_secs(2);
