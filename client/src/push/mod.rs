@@ -146,7 +146,8 @@ impl PushConsumer {
             Some(store) => store.clone(),
             None => offset_store::for_group(&client, group, config.message_model)?,
         };
-        let producer = Producer::new(client.clone(), INNER_PRODUCER_GROUP)?;
+        let patience = send_back::patience(&client);
+        let producer = Producer::new(client.clone(), INNER_PRODUCER_GROUP)?.with_timeouts(patience, patience);
         let inner = Inner {
             store,
             listener: OnceLock::new(),

@@ -1,16 +1,16 @@
 //! What is not consumed and is to come again: it goes back to the broker, or into the retry topic by a send.
 
+use std::time::Duration;
+
 use raftmq_message::properties::{self, names};
 use raftmq_message::topic::retry_topic;
 use raftmq_remoting::Command;
 use raftmq_remoting::codes::{request, response};
 use raftmq_remoting::header::SendBackHeader;
 
-use std::time::Duration;
-
 use super::Inner;
 use super::process_queue::ProcessQueue;
-use crate::client::refused;
+use crate::client::{Client, refused};
 use crate::error::ClientError;
 use crate::message::{Message, MessageExt};
 
@@ -21,6 +21,11 @@ const RETRY_DELAY_LEVEL: i32 = 3;
 /// The least time for returning a message, as in the Java client. The group's topics may have to be made first, and
 /// whoever does not wait for the answer has the message twice.
 const SEND_BACK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long to wait for the answer to a message that is returned, with all tries.
+pub(super) fn patience(client: &Client) -> Duration {
+    client.config().request_timeout.max(SEND_BACK_TIMEOUT)
+}
 
 impl Inner {
     /// Returns a message to the broker. Where the broker refuses that for good, the message is sent to the retry topic
@@ -57,8 +62,8 @@ impl Inner {
             max_reconsume_times: Some(most),
         };
         let request = Command::request(request::CONSUMER_SEND_MSG_BACK, header.to_ext());
-        let timeout = self.client.config().request_timeout.max(SEND_BACK_TIMEOUT);
-        let (addr, answer) = self.client.call_queue_once(&queue.queue, &request, timeout).await?;
+        let asking = self.client.call_queue_once(&queue.queue, &request, patience(&self.client));
+        let (addr, answer) = asking.await?;
         if answer.code == response::SUCCESS { Ok(()) } else { Err(refused(&addr, answer)) }
     }
 
