@@ -154,7 +154,27 @@ impl Client {
         try_timeout: Duration,
         timeout: Duration,
     ) -> Result<(String, Command), ClientError> {
-        let mut tries = Tries::new(timeout);
+        self.call_queue_with(queue, request, try_timeout, Tries::new(timeout)).await
+    }
+
+    /// As [`Client::call_queue`], for requests that must not be carried out twice: the time is that of one try, and
+    /// another follows only where the last one was certainly not carried out.
+    pub(crate) async fn call_queue_once(
+        &self,
+        queue: &MessageQueue,
+        request: &Command,
+        timeout: Duration,
+    ) -> Result<(String, Command), ClientError> {
+        self.call_queue_with(queue, request, timeout, Tries { once: true, ..Tries::new(timeout) }).await
+    }
+
+    async fn call_queue_with(
+        &self,
+        queue: &MessageQueue,
+        request: &Command,
+        try_timeout: Duration,
+        mut tries: Tries,
+    ) -> Result<(String, Command), ClientError> {
         let mut routed = None;
         loop {
             let attempt = self.try_queue(queue, request, try_timeout, &tries, &mut routed).await;
@@ -204,7 +224,7 @@ impl Client {
         request: Command,
         timeout: Duration,
     ) -> Result<Command, ClientError> {
-        let deadline = Instant::now() + timeout;
+        let deadline = deadline_in(timeout);
         let connection = tokio::time::timeout(timeout, self.connection(addr)).await;
         let connection = connection.map_err(|_| CallError::Timeout {
             addr: addr.to_owned(),
@@ -272,12 +292,15 @@ pub(crate) struct Tries {
     pub(crate) failed: u32,
     /// Whether one of them may have been carried out.
     pub(crate) may_have_been_executed: bool,
+    /// Whether the first of them that may have been is the last.
+    once: bool,
 }
 
 impl Tries {
     pub(crate) fn new(timeout: Duration) -> Self {
-        let deadline = Instant::now() + timeout;
-        Self { deadline, pause: PAUSE_MIN, stubborn: 0, failed: 0, may_have_been_executed: false }
+        let deadline = deadline_in(timeout);
+        let (pause, once) = (PAUSE_MIN, false);
+        Self { deadline, pause, stubborn: 0, failed: 0, may_have_been_executed: false, once }
     }
 
     pub(crate) fn left(&self) -> Duration {
@@ -294,7 +317,8 @@ impl Tries {
         self.failed += 1;
         self.may_have_been_executed |= error.may_have_been_executed();
         self.stubborn += u32::from(error.is_stubborn());
-        if !error.is_retryable() || self.stubborn >= STUBBORN_TRIES_MAX || self.left() <= self.pause {
+        let over = self.once && self.may_have_been_executed;
+        if over || !error.is_retryable() || self.stubborn >= STUBBORN_TRIES_MAX || self.left() <= self.pause {
             return Err(error);
         }
         tracing::debug!(%error, tries = self.failed, "trying again");
@@ -302,6 +326,13 @@ impl Tries {
         self.pause = (self.pause * 2).min(PAUSE_MAX);
         Ok(())
     }
+}
+
+/// The moment a timeout is over; in a far future where the clock cannot tell it.
+pub(crate) fn deadline_in(timeout: Duration) -> Instant {
+    const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+    let now = Instant::now();
+    now.checked_add(timeout).unwrap_or_else(|| now + FAR)
 }
 
 async fn refresh_routes(client: WeakClient) {

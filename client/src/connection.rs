@@ -21,6 +21,7 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::{Instant, timeout_at};
 
+use crate::client::deadline_in;
 use crate::error::CallError;
 
 /// Encoded requests that wait for the socket, in bytes. Two of the largest frames fit.
@@ -180,7 +181,7 @@ impl Connection {
         encode: impl FnOnce(i32, &mut BytesMut) -> Result<(), EncodeError>,
     ) -> Result<Command, CallError> {
         let shared = &*self.shared;
-        let deadline = Instant::now() + timeout;
+        let deadline = deadline_in(timeout);
         let too_late = |sent| CallError::Timeout { addr: shared.addr.clone(), waited: timeout, sent };
         let permit = timeout_at(deadline, shared.in_flight.acquire()).await;
         let _permit = permit.map_err(|_| too_late(false))?.map_err(|_| shared.not_sent("closed"))?;

@@ -124,13 +124,15 @@ impl ClientError {
     }
 
     /// Whether the broker may have carried the request out. Codes 1 and 14 do not tell: brokers answer them too when
-    /// they lose their leadership or their quorum after the message was appended.
+    /// they lose their leadership or their quorum after the message was appended. With 14 the remark may.
     pub fn may_have_been_executed(&self) -> bool {
         match self {
             Self::Call(error) => error.may_have_been_executed(),
-            Self::Refused { code, .. } => {
-                matches!(*code, response::SYSTEM_ERROR | response::SERVICE_NOT_AVAILABLE)
+            Self::Refused { code: response::SYSTEM_ERROR, .. } => true,
+            Self::Refused { code: response::SERVICE_NOT_AVAILABLE, remark, .. } => {
+                !REFUSED_AT_ONCE.iter().any(|reason| remark.starts_with(reason))
             }
+            Self::Refused { .. } => false,
             Self::Malformed { .. } => true,
             Self::NameServer { .. }
             | Self::NoRoute { .. }
@@ -171,6 +173,10 @@ const RETRIED_CODES: [i32; 8] = [
     response::GO_AWAY,
 ];
 
+/// How the remarks begin with which a RaftMQ broker answers code 14 before it has written anything: a limit is reached,
+/// or it does not lead.
+const REFUSED_AT_ONCE: [&str; 3] = ["[BUSY]", "not the leader", "there is no leader"];
+
 /// What is known of a message whose send failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendOutcome {
@@ -191,4 +197,24 @@ pub struct SendError {
     /// The last failure.
     #[source]
     pub source: ClientError,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_remark_may_say_that_nothing_was_written() {
+        let may = |code, remark: &str| {
+            let remark = remark.to_owned();
+            ClientError::Refused { addr: "a:1".into(), code, remark }.may_have_been_executed()
+        };
+        assert!(may(14, "the outcome is unknown: the leader changed"));
+        assert!(may(14, "service not available now"));
+        assert!(may(1, "[BUSY]"));
+        assert!(!may(14, "[BUSY]other topics and groups are being changed"));
+        assert!(!may(14, "not the leader, the leader is node 2 at 10.0.0.2:10911"));
+        assert!(!may(14, "there is no leader at the moment"));
+        assert!(!may(2, "system busy"));
+    }
 }

@@ -126,11 +126,18 @@ impl<H: ?Sized> Hooks<H> {
     pub(crate) fn each(&self, call: impl Fn(&H)) {
         let hooks = self.hooks.read().clone();
         for hook in hooks.iter() {
-            if catch_unwind(AssertUnwindSafe(|| call(hook))).is_err() {
-                tracing::error!("a hook panicked");
-            }
+            guarded("a hook", || call(hook));
         }
     }
+}
+
+/// Calls what a program has given. Nothing if it panics, which is logged.
+pub(crate) fn guarded<T>(what: &str, call: impl FnOnce() -> T) -> Option<T> {
+    let called = catch_unwind(AssertUnwindSafe(call)).ok();
+    if called.is_none() {
+        tracing::error!("{what} panicked");
+    }
+    called
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ pub(crate) struct Instance {
     version: AtomicU64,
     /// There may be a heartbeat due.
     work: Notify,
-    /// Held by who sends heartbeats: when each address had its last good one.
+    /// Held by who tells brokers of groups: when each address had its last good heartbeat.
     told: tokio::sync::Mutex<HashMap<String, Told>>,
 }
 
@@ -241,9 +241,23 @@ impl Client {
         if answer.code == response::SUCCESS { Ok(connection) } else { Err(refused(addr, answer)) }
     }
 
-    /// Tells every broker that the client has left a consumer group. Brokers that cannot be told find out by the
-    /// connection's end or the missing heartbeats.
+    /// Takes a consumer out of its group and tells the brokers in the background, where there is a runtime for that.
+    pub(crate) fn leave_soon(&self, group: &str) {
+        self.instance().leave(group);
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let (client, group) = (self.clone(), group.to_owned());
+            runtime.spawn(async move { client.unregister(&group).await });
+        }
+    }
+
+    /// Tells every broker that the client has left a consumer group, unless it has joined it again. Brokers that cannot be
+    /// told find out by the connection's end or the missing heartbeats.
     pub(crate) async fn unregister(&self, group: &str) {
+        // A heartbeat that still names the group is answered before, and one with another consumer of it is sent behind.
+        let _told = self.instance().told.lock().await;
+        if self.instance().member(group).is_some() {
+            return;
+        }
         let header = UnregisterClientHeader {
             client_id: self.client_id().to_owned(),
             producer_group: None,
@@ -293,5 +307,16 @@ mod tests {
         assert_eq!(ids.len(), 100);
         let named = Instance::new(None, Some("mine"));
         assert_eq!(named.client_id(), "127.0.0.1@mine");
+    }
+
+    #[tokio::test]
+    async fn nobody_leaves_a_group_while_heartbeats_are_on_their_way() {
+        let client = Client::new(crate::client::ClientConfig::new("127.0.0.1:9"));
+        let sending = client.instance().told.lock().await;
+        let mut leaving = std::pin::pin!(client.unregister("g"));
+        // Without a broker that is known there is nothing else to wait for.
+        assert!(tokio::time::timeout(Duration::ZERO, &mut leaving).await.is_err());
+        drop(sending);
+        leaving.await;
     }
 }

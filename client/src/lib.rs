@@ -36,7 +36,10 @@
 //! | `setInstanceName` | [`ClientConfig::instance_name`] |
 //! | `subscribe(topic, "A \|\| B")`, `subscribe(topic, MessageSelector.bySql(..))` | [`PushConsumer::subscribe`] with [`MessageSelector::by_tag`] or [`MessageSelector::by_sql`] |
 //! | `registerMessageListener` | [`PushConsumer::register_message_listener`] with [`MessageListener::concurrently`], [`MessageListener::orderly`] or a function: [`MessageListener::concurrently_fn`], [`MessageListener::orderly_fn`] |
-//! | `MessageListenerConcurrently`, `MessageListenerOrderly` and their contexts and statuses | the same names; statuses as [`ConsumeConcurrentlyStatus::ConsumeSuccess`] |
+//! | `MessageListenerConcurrently`, `MessageListenerOrderly` | the same names |
+//! | `ConsumeConcurrentlyContext`, `ConsumeOrderlyContext` | the same names; `setAckIndex` is [`ConsumeConcurrentlyContext::set_ack_index`], and an orderly listener commits by its status alone |
+//! | `CONSUME_SUCCESS`, `RECONSUME_LATER` | [`ConsumeConcurrentlyStatus::ConsumeSuccess`], [`ConsumeConcurrentlyStatus::ReconsumeLater`] |
+//! | `SUCCESS`, `SUSPEND_CURRENT_QUEUE_A_MOMENT`; the deprecated `COMMIT`, `ROLLBACK` | [`ConsumeOrderlyStatus::Success`], [`ConsumeOrderlyStatus::SuspendCurrentQueueAMoment`]; absent |
 //! | `start`, `shutdown`, `suspend`, `resume`, `unsubscribe` | the same names |
 //! | `AllocateMessageQueueStrategy` and its implementations | the same names |
 //! | `OffsetStore`, `RemoteBrokerOffsetStore`, `LocalFileOffsetStore` | the same names |

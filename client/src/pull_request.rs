@@ -45,9 +45,53 @@ pub(crate) struct PullRequest<'a> {
 pub(crate) struct Pulled {
     pub(crate) status: PullStatus,
     pub(crate) next_offset: i64,
-    /// Broker id to pull from next.
-    pub(crate) suggested: i64,
+    /// Offsets of the queue's first message, and behind its last one, as the member knows them.
+    bounds: (i64, i64),
+    /// Broker id of the member that has answered.
+    served_by: i64,
+    /// Broker id that it suggests to pull from next.
+    suggested: i64,
     pub(crate) messages: Vec<MessageExt>,
+}
+
+/// Where a pull leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// To the next offset.
+    On,
+    /// To the next offset, and what was pulled before does not count: the group's offset was set, or there is no such
+    /// offset any more.
+    Reset,
+    /// Nowhere here; another member may know more.
+    Elsewhere,
+    /// Nowhere.
+    Stalled,
+}
+
+impl Pulled {
+    /// Where it leads from the offset that was pulled.
+    pub(crate) fn progress(&self, offset: i64) -> Progress {
+        let next = self.next_offset;
+        match self.status {
+            PullStatus::OffsetIllegal if self.served_by != LEADER => Progress::Elsewhere,
+            PullStatus::OffsetIllegal if next == offset => Progress::Stalled,
+            PullStatus::OffsetIllegal if next < offset || self.has(offset) => Progress::Reset,
+            PullStatus::Found | PullStatus::NoMatchedMsg if next <= offset => {
+                if self.pull_from() == self.served_by { Progress::Stalled } else { Progress::Elsewhere }
+            }
+            _ => Progress::On,
+        }
+    }
+
+    /// Broker id to pull from next. What a follower does not have is for the leader to judge.
+    pub(crate) fn pull_from(&self) -> i64 {
+        if self.status == PullStatus::OffsetIllegal { LEADER } else { self.suggested }
+    }
+
+    /// Whether an offset could have been pulled.
+    fn has(&self, offset: i64) -> bool {
+        (self.bounds.0..=self.bounds.1).contains(&offset)
+    }
 }
 
 /// A pull that failed, and the lookup its route came from: see [`crate::RouteTable::refresh`].
@@ -72,7 +116,7 @@ impl Client {
             return Err(failed(ClientError::Unroutable { topic: queue.topic.clone(), what }));
         };
         let request = Command::request(request::PULL_MESSAGE, pull.header(id == LEADER).to_ext());
-        let called = self.call(addr, request, pull.suspend + GRACE);
+        let called = self.call(addr, request, pull.suspend.saturating_add(GRACE));
         let moved = async {
             if id != LEADER {
                 return std::future::pending().await;
@@ -83,7 +127,7 @@ impl Client {
             answer = called => answer.map_err(failed)?,
             moved = moved => return Err(failed(moved)),
         };
-        read_answer(addr, &queue.broker_name, answer).map_err(failed)
+        read_answer(addr, id, &queue.broker_name, answer).map_err(failed)
     }
 }
 
@@ -117,7 +161,7 @@ impl PullRequest<'_> {
     }
 }
 
-fn read_answer(addr: &str, broker_name: &str, answer: Command) -> Result<Pulled, ClientError> {
+fn read_answer(addr: &str, id: i64, broker_name: &str, answer: Command) -> Result<Pulled, ClientError> {
     let status = PullStatus::from_code(answer.code);
     let Some(status) = status else { return Err(refused(addr, answer)) };
     let fields = PullResponse::decode(&answer).map_err(|error| ClientError::header(addr, &error))?;
@@ -134,18 +178,23 @@ fn read_answer(addr: &str, broker_name: &str, answer: Command) -> Result<Pulled,
     Ok(Pulled {
         status,
         next_offset: fields.next_begin_offset,
+        bounds: (fields.min_offset, fields.max_offset),
+        served_by: id,
         suggested: fields.suggest_which_broker_id,
         messages,
     })
 }
 
-/// How long to wait after pulls that failed, one after the other.
+/// How long to wait after pulls that failed or led nowhere, one after the other.
 #[derive(Debug, Default)]
 pub(crate) struct PullPauses {
     pause: Duration,
+    /// Another member was asked without a pause.
+    turned: bool,
 }
 
-/// The first pause after a failure that a new leader mends; each further one is twice as long.
+/// The first pause after a failure that a new leader mends, or a pull that leads nowhere; each further one is twice as
+/// long.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 /// The longest of them.
 const PAUSE_MAX: Duration = Duration::from_millis(250);
@@ -153,9 +202,19 @@ const PAUSE_MAX: Duration = Duration::from_millis(250);
 const PAUSE_FLOW_CONTROL: Duration = Duration::from_millis(20);
 
 impl PullPauses {
-    /// A pull has succeeded.
+    /// A pull has led on.
     pub(crate) fn reset(&mut self) {
-        self.pause = Duration::ZERO;
+        *self = Self::default();
+    }
+
+    /// The pause after a pull that led nowhere: none where another member is asked, unless that was done just before.
+    pub(crate) fn after_nothing(&mut self, elsewhere: bool) -> Duration {
+        if elsewhere && !std::mem::replace(&mut self.turned, true) { Duration::ZERO } else { self.longer() }
+    }
+
+    fn longer(&mut self) -> Duration {
+        self.pause = (self.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
+        self.pause
     }
 
     /// The pause after a failure; `refused` is the one after an answer that time alone seldom changes.
@@ -164,8 +223,7 @@ impl PullPauses {
             ClientError::Refused { code: response::FLOW_CONTROL, .. } => PAUSE_FLOW_CONTROL,
             ClientError::NoRoute { .. } => refused,
             error if error.is_retryable() && !error.is_stubborn() || is_unknown_subscription(error) => {
-                self.pause = (self.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
-                self.pause
+                self.longer()
             }
             _ => refused,
         }
@@ -193,5 +251,51 @@ mod tests {
         assert_eq!([after(24), after(2), after(25), after(14), after(14)], [80, 160, 250, 250, 250]);
         pauses.reset();
         assert_eq!(pauses.after(&refused(14), second).as_millis(), 10);
+    }
+
+    #[test]
+    fn members_that_send_a_pull_to_and_fro_are_not_asked_without_a_pause() {
+        let mut pauses = PullPauses::default();
+        let mut after = |elsewhere| pauses.after_nothing(elsewhere).as_millis();
+        assert_eq!([after(true), after(true), after(false), after(true)], [0, 10, 20, 40]);
+        pauses.reset();
+        assert_eq!(pauses.after_nothing(true).as_millis(), 0);
+    }
+
+    #[test]
+    fn where_a_pull_leads_depends_on_who_says_so() {
+        use PullStatus::{Found, NoMatchedMsg, NoNewMsg, OffsetIllegal};
+        let pulled = |status, served_by, suggested, next_offset| Pulled {
+            status,
+            next_offset,
+            bounds: (10, 20),
+            served_by,
+            suggested,
+            messages: Vec::new(),
+        };
+        for (status, served_by, suggested, offset, next, progress) in [
+            (Found, 0, 0, 12, 14, Progress::On),
+            (NoNewMsg, 0, 0, 20, 20, Progress::On),
+            (NoMatchedMsg, 0, 0, 12, 12, Progress::Stalled),
+            (NoMatchedMsg, 2, 2, 12, 12, Progress::Stalled),
+            (NoMatchedMsg, 0, 2, 12, 12, Progress::Elsewhere),
+            (NoMatchedMsg, 2, 0, 12, 12, Progress::Elsewhere),
+            // Removed since; nothing that was pulled is touched by that.
+            (OffsetIllegal, 0, 0, 5, 10, Progress::On),
+            // Beyond the end.
+            (OffsetIllegal, 0, 0, 25, 20, Progress::Reset),
+            // Set by somebody.
+            (OffsetIllegal, 0, 0, 15, 11, Progress::Reset),
+            (OffsetIllegal, 0, 0, 15, 18, Progress::Reset),
+            (OffsetIllegal, 0, 0, 15, 15, Progress::Stalled),
+            // A follower that is behind, whatever it suggests.
+            (OffsetIllegal, 2, 2, 25, 20, Progress::Elsewhere),
+            (OffsetIllegal, 2, 2, 5, 10, Progress::Elsewhere),
+        ] {
+            let pulled = pulled(status, served_by, suggested, next);
+            assert_eq!(pulled.progress(offset), progress, "{pulled:?} from {offset}");
+        }
+        assert_eq!(pulled(OffsetIllegal, 2, 2, 20).pull_from(), LEADER);
+        assert_eq!(pulled(NoNewMsg, 0, 2, 20).pull_from(), 2);
     }
 }

@@ -1,5 +1,7 @@
 //! Which queues of a topic fall to a consumer, and where it begins in them.
 
+use std::time::Duration;
+
 use raftmq_message::topic::RETRY_PREFIX;
 use raftmq_remoting::Command;
 use raftmq_remoting::body::{ConsumeFromWhere, ConsumerIdList, MessageModel, MessageQueue};
@@ -10,7 +12,43 @@ use raftmq_remoting::header::ConsumerGroupHeader;
 use crate::allocate::AllocateMessageQueueStrategy;
 use crate::client::Client;
 use crate::error::ClientError;
+use crate::hooks::guarded;
 use crate::offset_store::{OffsetStore, ReadOffsetType};
+
+/// How often the queues are divided although nothing seems to have changed, as in the Java client.
+const REBALANCE_EVERY: Duration = Duration::from_secs(20);
+/// The first pause after a division that could not be completed; each further one is twice as long.
+const REBALANCE_AGAIN: Duration = Duration::from_millis(100);
+
+/// How long to wait after dividing the queues.
+#[derive(Debug)]
+pub(crate) struct RebalancePauses {
+    again: Duration,
+}
+
+impl Default for RebalancePauses {
+    fn default() -> Self {
+        Self { again: REBALANCE_AGAIN }
+    }
+}
+
+impl RebalancePauses {
+    /// Something has changed.
+    pub(crate) fn reset(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The pause after a division.
+    pub(crate) fn after(&mut self, complete: bool) -> Duration {
+        if complete {
+            self.reset();
+            return REBALANCE_EVERY;
+        }
+        let pause = self.again;
+        self.again = (pause * 2).min(REBALANCE_EVERY);
+        pause
+    }
+}
 
 /// How a group shares its topics.
 #[derive(Debug, Clone, Copy)]
@@ -37,8 +75,12 @@ impl Client {
         if !clients.iter().any(|id| id == self.client_id()) {
             return Ok(None);
         }
-        let wanted = sharing.strategy.allocate(sharing.group, self.client_id(), &queues, &clients);
         // A strategy may be the program's own.
+        let allocate = || sharing.strategy.allocate(sharing.group, self.client_id(), &queues, &clients);
+        let Some(wanted) = guarded("the strategy that divides the queues", allocate) else {
+            let reason = format!("the strategy {} panicked", sharing.strategy.name());
+            return Err(ClientError::Invalid(reason));
+        };
         Ok(Some(wanted.into_iter().filter(|queue| queues.binary_search(queue).is_ok()).collect()))
     }
 
@@ -81,5 +123,21 @@ impl Client {
             _ if is_retry => Ok(0),
             _ => self.max_offset(queue).await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_divided_is_tried_ever_more_seldom() {
+        let mut pauses = RebalancePauses::default();
+        let mut ms = |complete| pauses.after(complete).as_millis();
+        assert_eq!([ms(false), ms(false), ms(false)], [100, 200, 400]);
+        assert_eq!((0..20).map(|_| ms(false)).last(), Some(20_000));
+        assert_eq!([ms(true), ms(false), ms(false)], [20_000, 100, 200]);
+        pauses.reset();
+        assert_eq!(pauses.after(false).as_millis(), 100);
     }
 }

@@ -49,7 +49,8 @@ impl Default for Deliveries {
 }
 
 impl Deliveries {
-    fn now_us(&self) -> u64 {
+    /// µs since the log began.
+    pub fn now_us(&self) -> u64 {
         self.shared.origin.elapsed().as_micros() as u64
     }
 

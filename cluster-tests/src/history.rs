@@ -8,6 +8,8 @@
 pub struct History {
     /// The number in every stamp of the run.
     pub run: u64,
+    /// When it began, in µs since the epoch.
+    pub began_us: u64,
     /// Length of every body in bytes.
     pub body_bytes: usize,
     /// By lane number.

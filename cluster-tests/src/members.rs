@@ -38,6 +38,18 @@ pub struct MemberOptions {
     pub judge: Judge,
 }
 
+impl fmt::Debug for MemberOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { topic, config, in_order, .. } = self;
+        let group = &config.consumer_group;
+        f.debug_struct("MemberOptions")
+            .field("topic", topic)
+            .field("group", group)
+            .field("in_order", in_order)
+            .finish_non_exhaustive()
+    }
+}
+
 impl MemberOptions {
     /// A group that begins with the first message, takes no time for any, and consumes all.
     pub fn new(name_servers: String, topic: &str, group: &str) -> Self {

@@ -1,12 +1,13 @@
 //! How long the group went without acknowledging anything.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Counts acknowledgements and remembers the longest time between two of them. Shared by all lanes.
 #[derive(Debug)]
 pub struct Pulse {
     origin: Instant,
+    began_us: u64,
     beats: AtomicU64,
     last_us: AtomicU64,
     longest_us: AtomicU64,
@@ -14,8 +15,11 @@ pub struct Pulse {
 
 impl Default for Pulse {
     fn default() -> Self {
+        // The wall clock first, so that what is reckoned from it is not later than it was.
+        let began_us = now_us();
         Self {
             origin: Instant::now(),
+            began_us,
             beats: AtomicU64::new(0),
             last_us: AtomicU64::new(0),
             longest_us: AtomicU64::new(0),
@@ -24,6 +28,11 @@ impl Default for Pulse {
 }
 
 impl Pulse {
+    /// When the run began, in µs since the epoch.
+    pub fn began_us(&self) -> u64 {
+        self.began_us
+    }
+
     /// µs since the run began.
     pub fn now_us(&self) -> u64 {
         self.origin.elapsed().as_micros() as u64
@@ -53,6 +62,11 @@ impl Pulse {
         let open = self.now_us().saturating_sub(self.last_us.load(Ordering::Acquire));
         Duration::from_micros(self.longest_us.load(Ordering::Acquire).max(open))
     }
+}
+
+/// The wall clock, in µs since the epoch.
+pub fn now_us() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64
 }
 
 #[cfg(test)]

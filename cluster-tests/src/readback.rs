@@ -4,13 +4,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use raftmq_client::{Client, ClientConfig, MessageExt, MessageQueue, PullConsumer, PullOptions};
-use raftmq_message::properties::names;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::checker::{Arrivals, Checker, Found, Verdict};
+use crate::checker::{Arrivals, Checker, Found, Lateness, Verdict};
 use crate::harness::BROKER_NAME;
 use crate::history::History;
+use crate::pulse::now_us;
 use crate::workload::{WorkloadOptions, runtime};
 
 /// Messages asked for at a time.
@@ -22,6 +22,8 @@ const STANDSTILL: Duration = Duration::from_secs(20);
 
 /// How often it is looked whether what is missing has come.
 const LATER: Duration = Duration::from_millis(200);
+/// How long it is waited, when all is there, for copies that must not come.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// What is read of a queue, in this order.
 enum Part {
@@ -37,17 +39,41 @@ pub fn read_back(options: &WorkloadOptions, history: &History) -> Result<Verdict
     Ok(checker.finish())
 }
 
-/// Waits until everything acknowledged has come that a workload has sent to be delivered later, and checks what has come.
-/// What is still missing after `timeout` counts as lost.
-pub fn read_arrivals(options: &WorkloadOptions, history: &History, timeout: Duration) -> Result<Verdict> {
+/// What a workload has sent to be delivered later.
+#[derive(Debug)]
+pub struct Delayed {
+    /// Its options, whose properties ask for the delay.
+    pub options: WorkloadOptions,
+    /// The delay that they ask for.
+    pub delay: Duration,
+    /// What it has sent.
+    pub history: History,
+}
+
+/// Waits until everything acknowledged has come that is to be delivered later, and for copies that come late; checks what
+/// has come of each. What is still missing after `timeout` counts as lost.
+pub fn read_arrivals(all: &[Delayed], timeout: Duration) -> Result<Vec<(Verdict, Lateness)>> {
     let deadline = Instant::now() + timeout;
-    loop {
-        let mut arrivals = Arrivals::new(history);
-        read_topic(options, |part| arrive(&mut arrivals, part))?;
-        if arrivals.missing() == 0 || Instant::now() >= deadline {
-            return Ok(arrivals.finish());
+    for delayed in all {
+        while delayed.read()?.missing() > 0 && Instant::now() < deadline {
+            std::thread::sleep(LATER);
         }
-        std::thread::sleep(LATER);
+    }
+    std::thread::sleep(SETTLE);
+    let judge = |delayed: &Delayed| {
+        let arrivals = delayed.read().with_context(|| format!("read {} back", delayed.options.topic))?;
+        let lateness = arrivals.lateness();
+        Ok((arrivals.finish(), lateness))
+    };
+    all.iter().map(judge).collect()
+}
+
+impl Delayed {
+    /// What has come so far.
+    fn read(&self) -> Result<Arrivals<'_>> {
+        let mut arrivals = Arrivals::new(&self.history, self.delay);
+        read_topic(&self.options, |part| arrive(&mut arrivals, part))?;
+        Ok(arrivals)
     }
 }
 
@@ -82,12 +108,12 @@ fn read_topic(options: &WorkloadOptions, mut visit: impl FnMut(Part) -> Result<(
 
 fn arrive(arrivals: &mut Arrivals<'_>, part: Part) -> Result<()> {
     let Part::Messages { queue, messages } = part else { return Ok(()) };
+    let now_ms = now_us() / 1000;
     for message in &messages {
-        // Brokers say when such a message was due, unless it was delayed by a level.
-        let due_ms = message.property(names::TIMER_OUT_MS).map(str::parse::<i64>).transpose()?;
-        let early_ms = due_ms.map_or(0, |due_ms| due_ms - message.store_timestamp_ms);
+        let stored_ms = u64::try_from(message.store_timestamp_ms).context("a store timestamp")?;
         let queue_offset = u64::try_from(message.queue_offset).context("a queue offset")?;
-        arrivals.message(queue, queue_offset, &message.body, early_ms);
+        // A broker may be wrong about when it stored the message, but not so that it is there earlier.
+        arrivals.message(queue, queue_offset, &message.body, stored_ms.min(now_ms));
     }
     Ok(())
 }

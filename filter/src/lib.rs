@@ -73,6 +73,21 @@ impl Expression {
         parser::compile(source).map(Self)
     }
 
+    /// The names of the properties that it reads, in no certain order.
+    pub fn properties(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.0.names()
+    }
+
+    /// How many operations a match takes at most.
+    pub fn operations(&self) -> usize {
+        self.0.operations()
+    }
+
+    /// Bytes of memory that it holds.
+    pub fn memory_bytes(&self) -> usize {
+        self.0.memory_bytes()
+    }
+
     /// Whether a message with these properties is wanted: only if the expression is true, neither false, nor unknown,
     /// nor failed.
     pub fn matches<'a>(&self, property: impl Fn(&str) -> Option<&'a str>) -> bool {

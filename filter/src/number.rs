@@ -56,6 +56,9 @@ fn sign(text: &str) -> (bool, &str) {
 }
 
 fn digit_value(digit: char) -> Option<u32> {
+    if digit.is_ascii() {
+        return digit.to_digit(10);
+    }
     let zero = ZEROS[..ZEROS.partition_point(|zero| *zero <= u32::from(digit))].last()?;
     Some(u32::from(digit) - zero).filter(|value| *value < 10)
 }

@@ -178,6 +178,25 @@ pub(crate) struct Program {
 }
 
 impl Program {
+    pub(crate) fn names(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.names.iter().map(AsRef::as_ref)
+    }
+
+    pub(crate) fn operations(&self) -> usize {
+        self.ops.len()
+    }
+
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let texts_bytes =
+            |texts: &[Box<str>]| size_of_val(texts) + texts.iter().map(|text| text.len()).sum::<usize>();
+        let texts = self.ops.iter().map(|op| match op {
+            Op::Text(text) | Op::Find { text, .. } => text.len(),
+            Op::In { texts, .. } => texts_bytes(texts),
+            _ => 0,
+        });
+        size_of_val(&*self.ops) + texts_bytes(&self.names) + texts.sum::<usize>()
+    }
+
     pub(crate) fn run<'a>(
         &self,
         lookup: impl Fn(&str) -> Option<&'a str>,

@@ -72,27 +72,46 @@ fn entries(properties: &str) -> impl Iterator<Item = (&str, Option<(&str, &str)>
     })
 }
 
-/// Value of `name`; the last one where a name occurs twice, as in a map that is filled front to back.
+/// The pieces between 0x02 bytes, in one pass.
+fn pieces(properties: &str) -> impl Iterator<Item = &str> {
+    let mut start = 0;
+    let ends = memchr::memchr_iter(PAIR_END, properties.as_bytes()).chain([properties.len()]);
+    ends.map(move |end| {
+        let piece = &properties[start..end];
+        start = end + 1;
+        piece
+    })
+}
+
+/// Value of `name`; the last one where a name occurs twice, as in a map that is filled front to back. One pass over the
+/// list, whatever it holds.
 pub fn get<'a>(properties: &'a str, name: &str) -> Option<&'a str> {
-    let mut found = None;
-    let mut rest = properties;
-    // A search for the name is quicker than splitting every entry.
-    while let Some(at) = rest.find(name) {
-        let starts_entry = rest[..at].is_empty() && rest.len() == properties.len()
-            || rest.as_bytes()[..at].last() == Some(&PAIR_END);
-        let after = &rest[at + name.len()..];
-        if starts_entry && let Some(value) = after.strip_prefix(KEY_END_CHAR) {
-            let value = value.split(PAIR_END_CHAR).next().unwrap_or(value);
-            if !value.is_empty() {
-                found = Some(value);
-            }
+    let value = |piece: &'a str| piece.strip_prefix(name)?.strip_prefix(KEY_END_CHAR);
+    let values = pieces(properties).filter_map(value).filter(|value| !value.is_empty() && !name.is_empty());
+    values.last()
+}
+
+/// Values of several names, which are sorted, in one pass: `values` has a place for each name, and is filled as by
+/// [`get`]. Returns how many pieces the list has.
+pub fn get_all<'a>(properties: &'a str, names: &[impl AsRef<str>], values: &mut [Option<&'a str>]) -> usize {
+    /// A key, 0x01, a value.
+    const ENTRY_LEN_MIN: usize = 3;
+    let mut count = 0;
+    for piece in pieces(properties) {
+        count += 1;
+        if piece.len() < ENTRY_LEN_MIN {
+            continue;
         }
-        if after.is_empty() || name.is_empty() {
-            break;
+        let Some(key_end) = memchr::memchr(KEY_END, piece.as_bytes()) else { continue };
+        let (key, value) = (&piece[..key_end], &piece[key_end + 1..]);
+        if key.is_empty() || value.is_empty() {
+            continue;
         }
-        rest = after;
+        if let Ok(at) = names.binary_search_by(|name| name.as_ref().cmp(key)) {
+            values[at] = Some(value);
+        }
     }
-    found
+    count
 }
 
 /// Adds an entry at the end without looking for an older one of that name.
@@ -191,6 +210,15 @@ mod tests {
         fn get_agrees_with_the_plain_walk(list in "[ab\u{1}\u{2}]{0,40}", name in "[ab]{1,2}") {
             let walked = iter(&list).filter(|(key, _)| *key == name).last().map(|(_, value)| value);
             prop_assert_eq!(get(&list, &name), walked);
+        }
+
+        #[test]
+        fn all_at_once_agree_with_one_by_one(list in "[abc\u{1}\u{2}]{0,40}") {
+            let names = ["a", "ab", "b", "c"];
+            let mut values = [None; 4];
+            let pieces = get_all(&list, &names, &mut values);
+            prop_assert_eq!(values, names.map(|name| get(&list, name)));
+            prop_assert_eq!(pieces, list.split(PAIR_END_CHAR).count());
         }
 
         #[test]

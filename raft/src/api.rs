@@ -181,7 +181,8 @@ pub struct MessageBatch {
     /// What they mean for the replicated state. Both are one entry, which holds nothing else: whoever sees the one sees
     /// the other, whatever fails in between.
     pub command: Option<Command>,
-    /// The term in which they may be appended, where that matters: in any other they are refused. With a command only.
+    /// The term in which they may be appended, where that matters: in any other nobody is the leader that they are for.
+    /// With a command only.
     pub term: Option<u64>,
     /// Told of the outcome: when the entry is committed, or, with a command, when that is applied.
     pub completion: Box<dyn Completion>,
@@ -221,7 +222,7 @@ pub enum SubmitError {
 /// Why a proposal was not committed, or is not known to be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProposeError {
-    /// Not the leader: nothing was written.
+    /// Not the leader, or not in the term that was asked for: nothing was written.
     #[error("not the leader (leader: {leader:?})")]
     NotLeader {
         /// The leader this member knows.

@@ -60,8 +60,8 @@ pub enum Command {
         /// How many groups there may be.
         max: u32,
     },
-    /// Consumers have been told of resets. One that was reset anew in between, to another offset, stays.
-    ClearResets(Vec<OffsetCommit>),
+    /// Consumers have been told of resets. A queue that was reset anew in between stays so.
+    ClearResets(Vec<ToldReset>),
 }
 
 /// How far delayed messages are delivered.
@@ -237,6 +237,28 @@ pub struct OffsetCommit {
     pub queue_id: u32,
     /// The next queue offset the group will consume.
     pub offset: u64,
+}
+
+/// A reset that consumers have been told of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToldReset {
+    /// The consumer group.
+    pub group: String,
+    /// The topic.
+    pub topic: String,
+    /// The queue.
+    pub queue_id: u32,
+    /// The reset's number, as [`PendingReset::number`].
+    pub number: u64,
+}
+
+/// Where a group has to go on in a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingReset {
+    /// The queue offset.
+    pub offset: u64,
+    /// Which reset it is: commands that reset are counted, from 1.
+    pub number: u64,
 }
 
 /// Where a member is reached.

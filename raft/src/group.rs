@@ -1,12 +1,13 @@
 //! A running member of a group: the handle the broker holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::metrics::RaftDataMetrics;
 use openraft::{BasicNode, Config, Instant as _, Raft, ServerState, SnapshotPolicy};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use raftmq_store::{
     Disk, FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX, Identity, OsDisk, Store, StoreError, StoreOptions,
 };
@@ -26,7 +27,7 @@ use crate::proposer::{Proposer, WriteResponder, propose_error};
 use crate::server::Server;
 use crate::state_machine::{Shared, StateMachine};
 use crate::transport::{Peers, Transport};
-use crate::types::{TypeConfig, entry_id};
+use crate::types::{LogId, TypeConfig, entry_id};
 use crate::wire::Hello;
 
 type Core = Raft<TypeConfig, StateMachine>;
@@ -37,6 +38,10 @@ const ADDRESS_INTERVAL: Duration = Duration::from_secs(1);
 const QUORUM_SILENCE_MAX: Duration = Duration::from_secs(2);
 /// How often a leader looks whether it has.
 const QUORUM_CHECK_INTERVAL: Duration = Duration::from_millis(250);
+/// A member that a leader has not heard of for this long, or that is behind by so many entries of up to 1 MiB, is not
+/// near. Some ten heartbeats at the defaults.
+const NEAR_SILENCE_MAX: Duration = Duration::from_secs(2);
+const NEAR_LAG_MAX: u64 = 1000;
 /// How long a leader that hands over waits for its successor.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a new leader's reput may take to reach what was committed before, between two looks at its role.
@@ -72,6 +77,8 @@ struct Inner {
     proposer: Arc<Proposer>,
     peers: Peers,
     role: watch::Sender<RoleState>,
+    /// The other members that are near, where this one leads.
+    near: RwLock<BTreeSet<u64>>,
     stopped: watch::Sender<Option<String>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     closed: OnceCell<()>,
@@ -120,6 +127,7 @@ impl Group {
             raft,
             peers,
             role: watch::Sender::new(role),
+            near: RwLock::default(),
             stopped: watch::Sender::new(None),
             tasks: Mutex::default(),
             closed: OnceCell::new(),
@@ -166,6 +174,12 @@ impl Group {
     /// This member's state.
     pub fn status(&self) -> GroupStatus {
         self.inner.status()
+    }
+
+    /// Whether a member has answered this leader lately and has nearly all of its log. Nobody has where this member does
+    /// not lead.
+    pub fn is_near(&self, member: u64) -> bool {
+        self.inner.near.read().contains(&member)
     }
 
     /// Follows the role.
@@ -265,6 +279,7 @@ impl Inner {
             let role = role_of(state);
             let (applied, acked) = {
                 let metrics = data.borrow_and_update();
+                *self.near.write() = near(&metrics);
                 (metrics.last_applied, metrics.last_quorum_acked.as_ref().map(|at| at.elapsed()))
             };
             // A leader's first entry of its own term is behind everything that was committed before.
@@ -459,6 +474,20 @@ impl Inner {
             })
             .collect()
     }
+}
+
+/// The members that are near by a leader's metrics; others' have no heartbeats.
+fn near(metrics: &RaftDataMetrics<TypeConfig>) -> BTreeSet<u64> {
+    let index = |id: Option<&LogId>| id.map_or(0, |id| id.index);
+    let last = index(metrics.last_log.as_ref());
+    let heard = metrics
+        .heartbeat
+        .iter()
+        .flatten()
+        .filter(|(_, heard)| heard.as_ref().is_some_and(|heard| heard.elapsed() < NEAR_SILENCE_MAX));
+    let matched = |member: &u64| metrics.replication.as_ref()?.get(member)?.as_ref();
+    let lag = |member: &u64| last.saturating_sub(index(matched(member)));
+    heard.map(|(member, _)| *member).filter(|member| lag(member) <= NEAR_LAG_MAX).collect()
 }
 
 /// The first reason counts.

@@ -34,7 +34,8 @@ pub use api::{
 pub use clock::{Clock, SystemClock};
 pub use command::{
     COMMAND_BYTES_MAX, Command, CommandError, CommandOutcome, DelayProgress, FilterType, GroupSubscription,
-    MemberAddress, OffsetCommit, QueueLocks, RetryPolicy, SubscriptionGroup, TimerProgress, Topic,
+    MemberAddress, OffsetCommit, PendingReset, QueueLocks, RetryPolicy, SubscriptionGroup, TimerProgress,
+    ToldReset, Topic,
 };
 pub use group::{Environment, Group};
 pub use metadata::Metadata;

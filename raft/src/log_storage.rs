@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use raftmq_store::{EntryId, FrameKind, NewEntry, Store, StoreError};
 use serde::{Deserialize, Serialize};
 
+use crate::api::ProposeError;
 use crate::clock::Clock;
 use crate::types::{
     Entry, Frame, LogId, Payload, Proposal, TypeConfig, Vote, decode_membership, encode_membership, entry_id,
@@ -111,25 +112,26 @@ impl LogStorage {
         };
         let Some(places) = places else { return self.store.append(entry, &mut Vec::new()).map(drop) };
         let mut placed = Vec::new();
-        let appended = match only_in {
-            Some(term) => Err(StoreError::Illegal(format!("for term {term} only, and this is {}", id.term))),
-            None => self.store.append(entry, &mut placed),
+        let told = match only_in {
+            // Whoever led in that term does not any more.
+            Some(_) => Err(ProposeError::NotLeader { leader: None }),
+            None => match self.store.append(entry, &mut placed) {
+                Ok(_) => Ok(placed),
+                Err(e @ (StoreError::Illegal(_) | StoreError::TooLarge { .. })) => {
+                    Err(ProposeError::Refused(e.to_string()))
+                }
+                Err(e) => return Err(e),
+            },
         };
-        match appended {
-            Ok(_) => {
-                *places.0.lock() = Ok(placed);
-                Ok(())
-            }
-            // The log is as before, and this index has to be filled: a blank takes the messages' place, and whoever
-            // sent them hears why once it is committed.
-            Err(e @ (StoreError::Illegal(_) | StoreError::TooLarge { .. })) => {
-                *places.0.lock() = Err(e.to_string());
-                let blank =
-                    NewEntry { id, kind: FrameKind::Blank, leader, command: &[], pieces: &mut [], now_ms: 0 };
-                self.store.append(blank, &mut Vec::new()).map(drop)
-            }
-            Err(e) => Err(e),
+        let refused = told.is_err();
+        *places.0.lock() = told;
+        if !refused {
+            return Ok(());
         }
+        // The log is as before, and this index has to be filled: a blank takes the messages' place, and whoever sent
+        // them hears why once it is committed.
+        let blank = NewEntry { id, kind: FrameKind::Blank, leader, command: &[], pieces: &mut [], now_ms: 0 };
+        self.store.append(blank, &mut Vec::new()).map(drop)
     }
 
     fn read(&self, start: u64, end: u64, bytes_max: usize) -> Result<Vec<Entry>, StoreError> {
@@ -319,26 +321,38 @@ mod tests {
     use crate::types::MessageProposal;
 
     #[test]
-    fn messages_for_another_term_are_refused_and_leave_a_blank() {
+    fn messages_that_are_not_taken_leave_a_blank_and_hear_why() {
         let dir = tempfile::tempdir().unwrap();
         let identity =
             Identity { cluster: "c".into(), broker_name: "b".into(), node_id: 1, segment_bytes: 64 * 1024 };
         let options = StoreOptions { dir: dir.path().to_owned(), identity, flush: FlushMode::Async };
         let store = Store::open(options, Arc::new(OsDisk)).unwrap();
         let log = LogStorage::open(store.clone(), 1, Arc::new(SystemClock)).unwrap();
-        for (index, term, kind) in [
-            (0, None, FrameKind::Messages),
-            (1, Some(4), FrameKind::Blank),
-            (2, Some(5), FrameKind::Messages),
+        let large = vec![1; 64 * 1024];
+        for (index, term, command, kind) in [
+            (0, None, &large[..1], FrameKind::Messages),
+            (1, Some(4), &large[..1], FrameKind::Blank),
+            (2, Some(5), &large[..1], FrameKind::Messages),
+            (3, Some(5), &large[..], FrameKind::Blank),
         ] {
             let places = Arc::new(crate::types::Places::default());
-            let proposal =
-                MessageProposal { command: vec![1], term, pieces: Vec::new(), places: places.clone() };
+            let proposal = MessageProposal {
+                command: command.to_vec(),
+                term,
+                pieces: Vec::new(),
+                places: places.clone(),
+            };
             let id = EntryId { term: 5, index };
             let payload = Payload::Proposal(Proposal::Messages(proposal));
             log.append_entry(Entry { log_id: log_id(id), payload }).unwrap();
             assert_eq!(store.log().frame(index).unwrap().unwrap().header.kind, kind);
-            assert_eq!(places.0.lock().is_ok(), kind == FrameKind::Messages);
+            // One for another term says nothing about what it holds.
+            match &*places.0.lock() {
+                Ok(_) => assert_eq!(kind, FrameKind::Messages),
+                Err(ProposeError::NotLeader { .. }) => assert_eq!(index, 1),
+                Err(ProposeError::Refused(why)) => assert_eq!(index, 3, "{why}"),
+                Err(other) => panic!("{other}"),
+            }
         }
         store.close().unwrap();
     }

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::command::{
-    Command, CommandOutcome, DelayProgress, MemberAddress, OffsetCommit, SubscriptionGroup, TimerProgress,
-    Topic,
+    Command, CommandOutcome, DelayProgress, MemberAddress, OffsetCommit, PendingReset, SubscriptionGroup,
+    TimerProgress, ToldReset, Topic,
 };
 use crate::queue_locks::{LockTable, LocksImage, QueueLock};
 
@@ -27,7 +27,7 @@ pub struct Metadata {
     members: RwLock<BTreeMap<u64, MemberAddress>>,
     locks: RwLock<LockTable>,
     delay: RwLock<Delay>,
-    resets: RwLock<Offsets>,
+    resets: RwLock<Resets>,
     /// How many resets wait for their pull.
     reset_count: AtomicUsize,
     /// Counts changes of topics and groups.
@@ -35,8 +35,20 @@ pub struct Metadata {
     version_changed: watch::Sender<u64>,
 }
 
-/// Offsets by group, then topic, then queue.
-type Offsets = HashMap<String, HashMap<String, BTreeMap<u32, u64>>>;
+/// Something by group, then topic, then queue. A clone shares every group's part until one of the two changes it.
+type ByQueue<V> = HashMap<String, Arc<Topics<V>>>;
+/// The same of one group.
+type Topics<V> = HashMap<String, BTreeMap<u32, V>>;
+
+type Offsets = ByQueue<u64>;
+
+/// Resets that no pull has been told of yet.
+#[derive(Clone, Debug, Default)]
+struct Resets {
+    pending: ByQueue<PendingReset>,
+    /// How many commands have reset offsets.
+    count: u64,
+}
 
 /// How far delayed messages are delivered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,7 +68,45 @@ pub(crate) struct MetadataImage {
     locks: LocksImage,
     version: u64,
     delay: Delay,
-    resets: Vec<OffsetCommit>,
+    resets: Vec<(OffsetCommit, u64)>,
+    reset_count: u64,
+}
+
+/// All of the state as of a moment, taken without copying much of it.
+#[derive(Clone)]
+pub(crate) struct MetadataSnapshot {
+    topics: Vec<Arc<Topic>>,
+    groups: Vec<Arc<SubscriptionGroup>>,
+    offsets: Offsets,
+    members: Vec<MemberAddress>,
+    locks: LockTable,
+    version: u64,
+    delay: Delay,
+    resets: Resets,
+}
+
+impl MetadataSnapshot {
+    /// What is written of it. Takes a second where there are a million offsets.
+    pub(crate) fn image(&self) -> MetadataImage {
+        let mut topics: Vec<_> = self.topics.iter().map(|topic| (**topic).clone()).collect();
+        topics.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut groups: Vec<_> = self.groups.iter().map(|group| (**group).clone()).collect();
+        groups.sort_by(|a, b| a.name.cmp(&b.name));
+        let resets = flatten(&self.resets.pending, |commit, reset| {
+            (OffsetCommit { offset: reset.offset, ..commit }, reset.number)
+        });
+        MetadataImage {
+            topics,
+            groups,
+            offsets: flatten(&self.offsets, |commit, offset| OffsetCommit { offset, ..commit }),
+            members: self.members.clone(),
+            locks: self.locks.image(),
+            version: self.version,
+            delay: self.delay.clone(),
+            resets,
+            reset_count: self.resets.count,
+        }
+    }
 }
 
 impl Default for Metadata {
@@ -109,20 +159,17 @@ impl Metadata {
     /// All that `group` has committed, by topic and queue.
     pub fn offsets_of_group(&self, group: &str) -> Vec<OffsetCommit> {
         let offsets = self.offsets.read();
-        offsets.get(group).into_iter().flat_map(|topics| flatten_offsets(group, topics)).collect()
+        let topics = offsets.get(group).into_iter();
+        let with = |commit, offset| OffsetCommit { offset, ..commit };
+        topics.flat_map(|topics| flatten_group(group, topics, with)).collect()
     }
 
     /// Where `group` has to go on in a queue: an operator has reset it, and no pull has been told yet.
-    pub fn pending_reset(&self, group: &str, topic: &str, queue_id: u32) -> Option<u64> {
+    pub fn pending_reset(&self, group: &str, topic: &str, queue_id: u32) -> Option<PendingReset> {
         if self.reset_count.load(Ordering::Acquire) == 0 {
             return None;
         }
-        self.resets.read().get(group)?.get(topic)?.get(&queue_id).copied()
-    }
-
-    /// Every reset that no pull has been told of yet.
-    pub fn pending_resets(&self) -> Vec<OffsetCommit> {
-        flatten(&self.resets.read())
+        self.resets.read().pending.get(group)?.get(topic)?.get(&queue_id).copied()
     }
 
     /// The queue offset of a delay level's next message to be delivered.
@@ -197,10 +244,8 @@ impl Metadata {
             }
             Command::DeleteTopic { name } => {
                 self.topics.write().remove(name);
-                for topics in self.offsets.write().values_mut() {
-                    topics.remove(name);
-                }
-                self.change_resets(|resets| resets.values_mut().for_each(|topics| drop(topics.remove(name))));
+                remove_topic(&mut self.offsets.write(), name);
+                self.change_resets(|resets| remove_topic(&mut resets.pending, name));
                 self.changed();
             }
             Command::PutGroup(group) => {
@@ -211,7 +256,7 @@ impl Metadata {
                 self.groups.write().remove(name);
                 if *clean_offsets {
                     self.offsets.write().remove(name);
-                    self.change_resets(|resets| drop(resets.remove(name)));
+                    self.change_resets(|resets| drop(resets.pending.remove(name)));
                 }
                 self.changed();
             }
@@ -263,50 +308,46 @@ impl Metadata {
             if self.pending_reset(&commit.group, &commit.topic, commit.queue_id).is_some() {
                 continue;
             }
-            let queues = entry(entry(&mut offsets, &commit.group), &commit.topic);
-            queues.insert(commit.queue_id, commit.offset);
+            queues_of(&mut offsets, commit).insert(commit.queue_id, commit.offset);
         }
     }
 
     fn reset_offsets(&self, commits: &[OffsetCommit]) {
-        // Not held back by a reset before this one.
-        self.clear_where(commits, |_, _| true);
+        let mut number = 0;
+        self.change_resets(|resets| {
+            resets.count += 1;
+            number = resets.count;
+            // What is set here is not held back by a reset before this one.
+            for commit in commits {
+                clear(&mut resets.pending, &commit.group, &commit.topic, commit.queue_id, |_| true);
+            }
+        });
         self.commit_offsets(commits);
-        self.note_resets(commits);
+        self.note_resets(commits.iter().map(|commit| (commit, number)));
     }
 
-    fn note_resets(&self, resets: &[OffsetCommit]) {
+    fn note_resets<'a>(&self, resets: impl Iterator<Item = (&'a OffsetCommit, u64)>) {
         let topics = self.topics.read();
-        let known = resets.iter().filter(|c| topics.contains_key(&c.topic));
-        self.change_resets(|pending| {
-            for reset in known {
-                entry(entry(pending, &reset.group), &reset.topic).insert(reset.queue_id, reset.offset);
+        self.change_resets(|known| {
+            for (commit, number) in resets.filter(|(commit, _)| topics.contains_key(&commit.topic)) {
+                let reset = PendingReset { offset: commit.offset, number };
+                queues_of(&mut known.pending, commit).insert(commit.queue_id, reset);
             }
         });
     }
 
-    fn clear_resets(&self, told: &[OffsetCommit]) {
-        self.clear_where(told, |pending, told| pending == told);
-    }
-
-    fn clear_where(&self, resets: &[OffsetCommit], clears: impl Fn(u64, u64) -> bool) {
-        self.change_resets(|pending| {
-            for reset in resets {
-                let queues = pending.get_mut(&reset.group).and_then(|topics| topics.get_mut(&reset.topic));
-                let Some(queues) = queues else { continue };
-                if queues.get(&reset.queue_id).is_some_and(|offset| clears(*offset, reset.offset)) {
-                    queues.remove(&reset.queue_id);
-                }
+    fn clear_resets(&self, told: &[ToldReset]) {
+        self.change_resets(|resets| {
+            for ToldReset { group, topic, queue_id, number } in told {
+                clear(&mut resets.pending, group, topic, *queue_id, |pending| pending.number == *number);
             }
         });
     }
 
-    fn change_resets(&self, change: impl FnOnce(&mut Offsets)) {
+    fn change_resets(&self, change: impl FnOnce(&mut Resets)) {
         let mut resets = self.resets.write();
         change(&mut resets);
-        resets.values_mut().for_each(|topics| topics.retain(|_, queues| !queues.is_empty()));
-        resets.retain(|_, topics| !topics.is_empty());
-        self.reset_count.store(count(&resets), Ordering::Release);
+        self.reset_count.store(count(&resets.pending), Ordering::Release);
     }
 
     /// One leader at a time delivers, and each of its steps starts where the last one ended. A step that does not has
@@ -335,26 +376,27 @@ impl Metadata {
         }
     }
 
-    pub(crate) fn image(&self) -> MetadataImage {
-        MetadataImage {
-            topics: self.topics().iter().map(|t| (**t).clone()).collect(),
-            groups: self.groups().iter().map(|g| (**g).clone()).collect(),
-            offsets: flatten(&self.offsets.read()),
+    /// The state as of now. Quick: what takes long is left to [`MetadataSnapshot::image`].
+    pub(crate) fn snapshot(&self) -> MetadataSnapshot {
+        MetadataSnapshot {
+            topics: self.topics.read().values().cloned().collect(),
+            groups: self.groups.read().values().cloned().collect(),
+            offsets: self.offsets.read().clone(),
             members: self.members(),
-            locks: self.locks.read().image(),
+            locks: self.locks.read().clone(),
             version: self.version(),
             delay: self.delay.read().clone(),
-            resets: flatten(&self.resets.read()),
+            resets: self.resets.read().clone(),
         }
     }
 
     pub(crate) fn restore(&self, image: MetadataImage) {
         *self.topics.write() = image.topics.into_iter().map(|t| (t.name.clone(), Arc::new(t))).collect();
         *self.groups.write() = image.groups.into_iter().map(|g| (g.name.clone(), Arc::new(g))).collect();
-        self.change_resets(HashMap::clear);
+        self.change_resets(|resets| *resets = Resets { count: image.reset_count, ..Resets::default() });
         self.offsets.write().clear();
         self.commit_offsets(&image.offsets);
-        self.note_resets(&image.resets);
+        self.note_resets(image.resets.iter().map(|(commit, number)| (commit, *number)));
         *self.delay.write() = image.delay;
         *self.members.write() = image.members.into_iter().map(|m| (m.id, m)).collect();
         *self.locks.write() = LockTable::restore(image.locks);
@@ -363,30 +405,72 @@ impl Metadata {
     }
 }
 
-/// The value under `key`, made if it is missing; allocates a key only then.
-fn entry<'a, V: Default>(map: &'a mut HashMap<String, V>, key: &str) -> &'a mut V {
-    if !map.contains_key(key) {
-        map.insert(key.to_owned(), V::default());
+/// The queues of a commit's group and topic, made if they are missing; allocates names only then.
+fn queues_of<'a, V: Clone>(all: &'a mut ByQueue<V>, commit: &OffsetCommit) -> &'a mut BTreeMap<u32, V> {
+    if !all.contains_key(&commit.group) {
+        all.insert(commit.group.clone(), Arc::default());
     }
-    map.get_mut(key).expect("inserted above")
+    let topics = Arc::make_mut(all.get_mut(&commit.group).expect("inserted above"));
+    if !topics.contains_key(&commit.topic) {
+        topics.insert(commit.topic.clone(), BTreeMap::new());
+    }
+    topics.get_mut(&commit.topic).expect("inserted above")
 }
 
-fn count(offsets: &Offsets) -> usize {
-    offsets.values().flat_map(HashMap::values).map(BTreeMap::len).sum()
+/// Removes a queue's value if it is meant, and with it what holds nothing more.
+fn clear<V: Clone>(
+    all: &mut ByQueue<V>,
+    group: &str,
+    topic: &str,
+    queue_id: u32,
+    is_meant: impl Fn(&V) -> bool,
+) {
+    let Some(shared) = all.get_mut(group) else { return };
+    let found = shared.get(topic).and_then(|queues| queues.get(&queue_id));
+    if !found.is_some_and(is_meant) {
+        return;
+    }
+    let topics = Arc::make_mut(shared);
+    if let Some(queues) = topics.get_mut(topic) {
+        queues.remove(&queue_id);
+        if queues.is_empty() {
+            topics.remove(topic);
+        }
+    }
+    if topics.is_empty() {
+        all.remove(group);
+    }
+}
+
+fn remove_topic<V: Clone>(all: &mut ByQueue<V>, topic: &str) {
+    all.retain(|_, topics| {
+        if topics.contains_key(topic) {
+            Arc::make_mut(topics).remove(topic);
+        }
+        !topics.is_empty()
+    });
+}
+
+fn count<V>(all: &ByQueue<V>) -> usize {
+    all.values().flat_map(|topics| topics.values()).map(BTreeMap::len).sum()
 }
 
 /// All of them, sorted.
-fn flatten(offsets: &Offsets) -> Vec<OffsetCommit> {
-    let mut flat: Vec<_> = offsets.iter().flat_map(|(g, topics)| flatten_offsets(g, topics)).collect();
-    flat.sort_by(|a, b| (&a.group, &a.topic, a.queue_id).cmp(&(&b.group, &b.topic, b.queue_id)));
-    flat
+fn flatten<V: Copy, T>(all: &ByQueue<V>, with: impl Fn(OffsetCommit, V) -> T) -> Vec<T> {
+    let mut groups: Vec<_> = all.iter().collect();
+    groups.sort_by_key(|(group, _)| *group);
+    groups.into_iter().flat_map(|(group, topics)| flatten_group(group, topics, &with)).collect()
 }
 
-fn flatten_offsets(group: &str, topics: &HashMap<String, BTreeMap<u32, u64>>) -> Vec<OffsetCommit> {
+/// All of a group, sorted. What `with` gets has no offset yet.
+fn flatten_group<V: Copy, T>(group: &str, topics: &Topics<V>, with: impl Fn(OffsetCommit, V) -> T) -> Vec<T> {
+    let mut sorted: Vec<_> = topics.iter().collect();
+    sorted.sort_by_key(|(topic, _)| *topic);
     let mut flat = Vec::new();
-    for (topic, queues) in topics {
-        for (&queue_id, &offset) in queues {
-            flat.push(OffsetCommit { group: group.to_owned(), topic: topic.clone(), queue_id, offset });
+    for (topic, queues) in sorted {
+        for (&queue_id, &value) in queues {
+            let (group, topic) = (group.to_owned(), topic.clone());
+            flat.push(with(OffsetCommit { group, topic, queue_id, offset: 0 }, value));
         }
     }
     flat
@@ -428,21 +512,37 @@ mod tests {
         let metadata = Metadata::default();
         metadata.apply(&Command::PutTopic(Topic::new("t", 4, 6)));
         let at = |offset| vec![OffsetCommit { group: "g".into(), topic: "t".into(), queue_id: 1, offset }];
-        let state = |metadata: &Metadata| (metadata.offset("g", "t", 1), metadata.pending_reset("g", "t", 1));
+        let state = |metadata: &Metadata| {
+            (metadata.offset("g", "t", 1), metadata.pending_reset("g", "t", 1).map(|reset| reset.offset))
+        };
+        let told = |number| {
+            Command::ClearResets(vec![ToldReset {
+                group: "g".into(),
+                topic: "t".into(),
+                queue_id: 1,
+                number,
+            }])
+        };
         metadata.apply(&Command::CommitOffsets(at(50)));
         assert_eq!(state(&metadata), (Some(50), None));
         metadata.apply(&Command::ResetOffsets(at(10)));
         metadata.apply(&Command::CommitOffsets(at(60)));
         assert_eq!(state(&metadata), (Some(10), Some(10)));
-        metadata.apply(&Command::ResetOffsets(at(20)));
-        metadata.apply(&Command::ClearResets(at(10)));
-        assert_eq!(state(&metadata), (Some(20), Some(20)), "told of the first only");
-        metadata.apply(&Command::ClearResets(at(20)));
+        metadata.apply(&Command::ResetOffsets(at(10)));
+        metadata.apply(&told(1));
+        assert_eq!(state(&metadata), (Some(10), Some(10)), "told of the first only, if to the same offset");
+        metadata.apply(&told(2));
         metadata.apply(&Command::CommitOffsets(at(21)));
         assert_eq!(state(&metadata), (Some(21), None));
         metadata.apply(&Command::ResetOffsets(at(5)));
         metadata.apply(&Command::DeleteTopic { name: "t".into() });
         assert_eq!(state(&metadata), (None, None));
+        let restored = Metadata::default();
+        restored.restore(metadata.snapshot().image());
+        restored.apply(&Command::PutTopic(Topic::new("t", 4, 6)));
+        restored.apply(&Command::ResetOffsets(at(5)));
+        let next = restored.pending_reset("g", "t", 1);
+        assert_eq!(next, Some(PendingReset { offset: 5, number: 4 }), "numbers are never used again");
     }
 
     #[test]
@@ -476,14 +576,31 @@ mod tests {
             to: timer,
         }));
         let restored = Metadata::default();
-        restored.restore(metadata.image());
-        assert_eq!(restored.image(), metadata.image());
+        restored.restore(metadata.snapshot().image());
+        assert_eq!(restored.snapshot().image(), metadata.snapshot().image());
         assert_eq!(restored.offset("g", "t", 1), Some(9));
         assert_eq!(restored.offset("g", "t", 2), Some(3));
-        assert_eq!(restored.pending_reset("g", "t", 2), Some(3));
+        assert_eq!(restored.pending_reset("g", "t", 2), Some(PendingReset { offset: 3, number: 1 }));
         assert_eq!((restored.delay_level(4), restored.timer_progress()), (7, timer));
         assert_eq!(restored.apply(&lock("b", 1, 60)), CommandOutcome::Locked(vec![]));
         metadata.apply(&Command::DeleteTopic { name: "t".into() });
         assert_eq!(metadata.offset("g", "t", 1), None);
+    }
+
+    #[test]
+    fn a_snapshot_is_of_its_moment() {
+        let metadata = Metadata::default();
+        metadata.apply(&Command::PutTopic(Topic::new("t", 4, 6)));
+        let at = |offset| vec![OffsetCommit { group: "g".into(), topic: "t".into(), queue_id: 1, offset }];
+        metadata.apply(&Command::CommitOffsets(at(1)));
+        metadata.apply(&Command::ResetOffsets(at(2)));
+        metadata.apply(&lock("a", 0, 60));
+        let (snapshot, image) = (metadata.snapshot(), metadata.snapshot().image());
+        metadata.apply(&Command::ResetOffsets(at(3)));
+        metadata.apply(&lock("a", 1, 0));
+        metadata.apply(&Command::DeleteTopic { name: "t".into() });
+        assert_eq!(snapshot.image(), image);
+        assert_eq!((image.offsets, image.resets), (at(2), vec![(at(2).remove(0), 1)]));
+        assert_eq!(metadata.offset_count(), 0);
     }
 }

@@ -202,7 +202,7 @@ impl MessagesWaiting {
         let placed = std::mem::replace(&mut *self.places.0.lock(), Ok(Vec::new()));
         let positions: Vec<Position> = match placed {
             Ok(placed) => placed.iter().map(position).collect(),
-            Err(reason) => return self.failed(&ProposeError::Refused(reason)),
+            Err(error) => return self.failed(&error),
         };
         self.answered = true;
         self.proposer.done(self.bytes);

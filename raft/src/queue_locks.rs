@@ -5,6 +5,7 @@
 //! least its lease, whichever members lead meanwhile and whatever their own clocks show.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -26,18 +27,18 @@ pub struct QueueLock {
     pub until_ms: i64,
 }
 
-/// The locks of all consumer groups.
-#[derive(Debug, Default)]
+/// The locks of all consumer groups. A clone shares every group's until one of the two changes them.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct LockTable {
     /// The latest time of a request.
     clock_ms: i64,
-    groups: HashMap<String, GroupLocks>,
+    groups: HashMap<String, Arc<GroupLocks>>,
 }
 
 /// Locks of one consumer group by topic and queue.
 type GroupLocks = BTreeMap<(String, u32), Lock>;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Lock {
     client_id: String,
     until_ms: i64,
@@ -56,12 +57,12 @@ impl LockTable {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.groups.values().map(BTreeMap::len).sum()
+        self.groups.values().map(|held| held.len()).sum()
     }
 
     /// The locks of a group that have not expired.
     pub(crate) fn of_group(&self, group: &str) -> Vec<QueueLock> {
-        let held = self.groups.get(group).into_iter().flatten().map(to_lock);
+        let held = self.groups.get(group).into_iter().flat_map(|held| held.iter()).map(to_lock);
         held.filter(|lock| lock.until_ms > self.clock_ms).collect()
     }
 
@@ -74,7 +75,7 @@ impl LockTable {
     /// Returns what it granted.
     pub(crate) fn apply(&mut self, request: &QueueLocks) -> Vec<(String, u32)> {
         let now_ms = self.advance(request.now_ms);
-        let held = self.groups.entry(request.group.clone()).or_default();
+        let held = Arc::make_mut(self.groups.entry(request.group.clone()).or_default());
         held.retain(|_, lock| lock.until_ms > now_ms);
         let mut granted = Vec::new();
         for queue in &request.queues {
@@ -101,7 +102,9 @@ impl LockTable {
         self.clock_ms = now_ms.max(before_ms);
         if self.clock_ms.div_euclid(SWEEP_MS) != before_ms.div_euclid(SWEEP_MS) {
             for held in self.groups.values_mut() {
-                held.retain(|_, lock| lock.until_ms > self.clock_ms);
+                if held.values().any(|lock| lock.until_ms <= self.clock_ms) {
+                    Arc::make_mut(held).retain(|_, lock| lock.until_ms > self.clock_ms);
+                }
             }
             self.groups.retain(|_, held| !held.is_empty());
         }
@@ -109,7 +112,7 @@ impl LockTable {
     }
 
     pub(crate) fn image(&self) -> LocksImage {
-        let of_group = |(group, held): (&String, &GroupLocks)| {
+        let of_group = |(group, held): (&String, &Arc<GroupLocks>)| {
             held.iter().map(|held| (group.clone(), to_lock(held))).collect::<Vec<_>>()
         };
         let mut locks: Vec<_> = self.groups.iter().flat_map(of_group).collect();
@@ -123,6 +126,7 @@ impl LockTable {
             let QueueLock { topic, queue_id, client_id, until_ms } = lock;
             groups.entry(group).or_default().insert((topic, queue_id), Lock { client_id, until_ms });
         }
+        let groups = groups.into_iter().map(|(group, held)| (group, Arc::new(held))).collect();
         Self { clock_ms: image.clock_ms, groups }
     }
 }

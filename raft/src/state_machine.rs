@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::api::StartError;
 use crate::command::{Command, CommandOutcome};
 use crate::log_storage::{read_record, write_record};
-use crate::metadata::{Metadata, MetadataImage};
+use crate::metadata::{Metadata, MetadataImage, MetadataSnapshot};
 use crate::types::{
     CommittedLeaderId, Entry, FrameBytes, LogId, NodeId, Payload, StoredMembership, TypeConfig,
     decode_membership, encode_membership, entry_id, log_id,
@@ -102,17 +102,9 @@ impl Shared {
         Ok(Self { metadata, store, applied: Mutex::new(applied), writing: Mutex::new(()) })
     }
 
-    fn image(&self) -> Result<StateImage, StoreError> {
-        let applied = self.applied.lock();
-        let membership = encode_membership(applied.membership.membership())
-            .map_err(|e| StoreError::Illegal(e.to_string()))?;
-        Ok(StateImage {
-            version: CHECKPOINT_VERSION,
-            applied: applied.last.map(to_pair),
-            membership_at: applied.membership.log_id().as_ref().copied().map(to_pair),
-            membership,
-            metadata: self.metadata.image(),
-        })
+    /// The state as of the last applied entry. Called between entries, or when no more are applied.
+    fn moment(&self) -> Moment {
+        Moment { applied: self.applied.lock().clone(), metadata: self.metadata.snapshot() }
     }
 
     /// Writes `image` down, the log behind it being durable first.
@@ -124,7 +116,7 @@ impl Shared {
 
     /// Writes the state down, at a stop.
     pub(crate) fn checkpoint(&self) -> Result<(), StoreError> {
-        self.write(&self.image()?)
+        self.write(&self.moment().image()?)
     }
 
     fn apply(&self, entry: &Entry) -> Result<CommandOutcome, io::Error> {
@@ -148,6 +140,27 @@ impl Shared {
         }
         applied.last = Some(entry.log_id);
         Ok(outcome)
+    }
+}
+
+/// The state as of an entry, before it is made into an image: that takes long where there are many offsets.
+struct Moment {
+    applied: Applied,
+    metadata: MetadataSnapshot,
+}
+
+impl Moment {
+    fn image(&self) -> Result<StateImage, StoreError> {
+        let applied = &self.applied;
+        let membership = encode_membership(applied.membership.membership())
+            .map_err(|e| StoreError::Illegal(e.to_string()))?;
+        Ok(StateImage {
+            version: CHECKPOINT_VERSION,
+            applied: applied.last.map(to_pair),
+            membership_at: applied.membership.log_id().as_ref().copied().map(to_pair),
+            membership,
+            metadata: self.metadata.image(),
+        })
     }
 }
 
@@ -175,19 +188,18 @@ impl StateMachine {
     }
 
     /// Writes the state down in the background if it is time to.
-    fn checkpoint_if_due(&mut self) -> Result<(), io::Error> {
+    fn checkpoint_if_due(&mut self) {
         let last = self.shared.applied.lock().last;
         if last == self.checkpointed.0 || self.checkpointed.1.elapsed() < CHECKPOINT_INTERVAL {
-            return Ok(());
+            return;
         }
         self.checkpointed = (last, Instant::now());
-        let (shared, image) = (self.shared.clone(), self.shared.image()?);
+        let (shared, moment) = (self.shared.clone(), self.shared.moment());
         tokio::task::spawn_blocking(move || {
-            if let Err(e) = shared.write(&image) {
+            if let Err(e) = moment.image().and_then(|image| shared.write(&image)) {
                 tracing::error!("the state could not be checkpointed: {e}");
             }
         });
-        Ok(())
     }
 }
 
@@ -215,11 +227,12 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 responder.send(outcome);
             }
         }
-        self.checkpoint_if_due()
+        self.checkpoint_if_due();
+        Ok(())
     }
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
-        SnapshotBuilder { image: self.shared.image(), shared: self.shared.clone() }
+        SnapshotBuilder { moment: self.shared.moment(), shared: self.shared.clone() }
     }
 
     async fn install_snapshot(
@@ -244,7 +257,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
 /// Writes the state as it was when the builder was made.
 pub(crate) struct SnapshotBuilder {
-    image: Result<StateImage, StoreError>,
+    moment: Moment,
     shared: Arc<Shared>,
 }
 
@@ -252,10 +265,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     type SnapshotData = StateImage;
 
     async fn build_snapshot(&mut self) -> Result<StateSnapshot, io::Error> {
-        let image = match &self.image {
-            Ok(image) => image.clone(),
-            Err(e) => return Err(io::Error::other(e.to_string())),
-        };
+        let image = self.moment.image().map_err(|e| io::Error::other(e.to_string()))?;
         self.shared.write(&image)?;
         image.into_snapshot()
     }

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use raftmq_store::{EntryId, FrameHeader, FrameKind, LogFrame, LogSlice, Placed};
 use serde::{Deserialize, Serialize};
 
+use crate::api::ProposeError;
 use crate::command::CommandOutcome;
 
 pub(crate) type NodeId = u64;
@@ -78,7 +79,7 @@ pub(crate) struct MessageProposal {
 /// The places of a proposal's messages, or why the log did not take them: written once by the leader's append, read
 /// when the entry is committed.
 #[derive(Debug)]
-pub(crate) struct Places(pub(crate) Mutex<Result<Vec<Placed>, String>>);
+pub(crate) struct Places(pub(crate) Mutex<Result<Vec<Placed>, ProposeError>>);
 
 impl Default for Places {
     fn default() -> Self {

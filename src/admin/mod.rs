@@ -197,9 +197,16 @@ async fn groups(State(shared): Api, Query(page): Query<After>) -> Json<Page<Grou
 }
 
 async fn one_group(State(shared): Api, Path(name): Path<String>) -> Response {
-    match shared.source.group(&name) {
-        Some(group) => Json(group).into_response(),
-        None => {
+    // It may look at tens of thousands of queues: not on the network thread.
+    let asked = name.clone();
+    let group = tokio::task::spawn_blocking(move || shared.source.group(&asked)).await;
+    match group {
+        Ok(Some(group)) => Json(group).into_response(),
+        Err(error) => {
+            let body = Json(json!({ "status": "failed", "reason": error.to_string() }));
+            (StatusCode::INTERNAL_SERVER_ERROR, body).into_response()
+        }
+        Ok(None) => {
             let body = Json(json!({ "status": "not found", "reason": format!("no group {name:?}") }));
             (StatusCode::NOT_FOUND, body).into_response()
         }

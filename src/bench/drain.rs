@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail};
 use clap::Args;
+use futures_util::future::{join, join_all};
 use raftmq_remoting::codes::response;
 use serde::Serialize;
 use tokio::net::TcpStream;
@@ -117,7 +118,7 @@ pub(super) struct DrainReport {
     pub(super) errors: u64,
     #[serde(flatten)]
     pub(super) latencies: Latencies,
-    /// CPU time that the generator itself took for a message.
+    /// CPU time that the generator itself took for a message, while the run counted.
     pub(super) generator_ns_per_message: f64,
     /// The first error, if there was one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -197,9 +198,13 @@ fn drain_share(
             drain.run(stream).await.map_err(|error| format!("{addr}: {error}"))?;
             Ok::<_, String>(drain.drained)
         });
-        let before = thread_cpu_ns();
+        let cpu = async {
+            tokio::time::sleep_until(window.from.into()).await;
+            thread_cpu_ns()
+        };
+        let (before, drained) = join(cpu, join_all(connections)).await;
         let mut total = Drained::nothing(window.from);
-        for drained in futures_util::future::join_all(connections).await {
+        for drained in drained {
             total.merge(drained.map_err(|error| anyhow!(error))?);
         }
         total.tally.cpu_ns = thread_cpu_ns().saturating_sub(before);

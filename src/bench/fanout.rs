@@ -39,6 +39,10 @@ const HEARTBEAT: Duration = Duration::from_secs(30);
 const CONNECTING: usize = 64;
 /// Thousands of connections have one each; an answer of 32 small messages makes it grow.
 const READ_BUFFER_BYTES: usize = 2048;
+/// A pull that has had no answer for so long is held.
+const HELD_AFTER: Duration = Duration::from_millis(500);
+/// A pull that brings nothing is early by more than this if it was not held as long as asked for.
+const HOLD_SLACK: Duration = Duration::from_secs(1);
 /// Messages asked for by a pull.
 const BATCH: u32 = 32;
 /// Heartbeats have an opaque that no pull has.
@@ -70,7 +74,7 @@ pub(super) struct FanoutArgs {
     /// Bytes of each body
     #[arg(long, default_value_t = 128)]
     body_size: usize,
-    /// Seconds between the last pull and the first send
+    /// Seconds between the last pull and the first send; pulls that have waited for half a second then count as held
     #[arg(long, default_value_t = 5.0, value_parser = seconds)]
     settle: f64,
     /// Seconds that count
@@ -92,7 +96,12 @@ pub(super) struct FanoutArgs {
 pub(super) struct FanoutReport {
     connections: u32,
     groups: u32,
-    holds: u32,
+    /// Pulls that were made.
+    pulls: u32,
+    /// Those of them that the broker held when the first message was sent.
+    held: u32,
+    /// Answers without messages that came before the time was over for which the broker was asked to hold the pull.
+    early: u64,
     /// Held pulls that were answered with messages while the run counted.
     answered: u64,
     answered_per_s: f64,
@@ -114,8 +123,11 @@ pub(super) struct FanoutReport {
 
 impl Display for FanoutReport {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
-        let Self { connections, groups, holds, .. } = self;
-        writeln!(f, "held          {holds} pulls of {groups} groups on {connections} connections")?;
+        let Self { connections, groups, pulls, held, early, .. } = self;
+        writeln!(f, "held          {held} of {pulls} pulls of {groups} groups on {connections} connections")?;
+        if *early > 0 {
+            writeln!(f, "early         {early} answers without messages before their time")?;
+        }
         writeln!(f, "answered      {} pulls ({:.0} a second)", self.answered, self.answered_per_s)?;
         writeln!(f, "acknowledged  {} sends ({:.0} a second)", self.acked, self.acked_per_s)?;
         write_errors(f, self.errors, self.first_error.as_deref())?;
@@ -170,7 +182,7 @@ pub(super) fn measure(args: &FanoutArgs) -> anyhow::Result<FanoutReport> {
         let addr = target.resolve().await.map_err(|error| anyhow!(error))?;
         let before = args.pid.map(Memory::of).transpose()?;
         let mut consumers = connect_all(args, &target, &held, addr).await?;
-        let counts = Counts::default();
+        let counts = Counts::new(args.holds);
         let consume = join_all(consumers.iter_mut().map(|consumer| consumer.run(&counts)));
         tokio::select! {
             report = load(args, &target, addr, &counts, before) => report,
@@ -189,6 +201,7 @@ async fn load(
 ) -> anyhow::Result<FanoutReport> {
     tokio::time::sleep(Duration::from_secs_f64(args.settle)).await;
     let held = args.pid.map(Memory::of).transpose()?;
+    let waiting = counts.held();
     let templates = send::templates(target, args.body_size)?;
     let mut producer = Producer::new(&templates, addr).await.map_err(|error| anyhow!(error))?;
     let rate = f64::from(args.rate);
@@ -204,7 +217,7 @@ async fn load(
     let busy_ns = thread_cpu_ns().saturating_sub(busy_before);
     let end = args.pid.map(Memory::of).transpose()?;
     let memory = before.zip(held).zip(end).map(|((before, held), end)| [before, held, end]);
-    let report = counts.report(args, busy_ns, memory);
+    let report = counts.report(args, waiting, busy_ns, memory);
     ensure!(
         args.rate == 0 || report.acked > 0,
         "nothing was acknowledged: {}",
@@ -215,6 +228,9 @@ async fn load(
 
 /// What all connections count together.
 struct Counts {
+    /// Of all pulls, by number.
+    waits: RefCell<Vec<Wait>>,
+    early: Cell<u64>,
     /// Whether the run counts yet.
     counting: Cell<bool>,
     answered: Cell<u64>,
@@ -222,20 +238,74 @@ struct Counts {
     tally: RefCell<Tally>,
 }
 
-impl Default for Counts {
-    fn default() -> Self {
-        Self { counting: Cell::new(false), answered: Cell::new(0), tally: RefCell::new(Tally::new()) }
+/// How long a pull waits for its answer.
+#[derive(Debug, Clone, Copy)]
+struct Wait {
+    since: Instant,
+    /// Whether its last answer came when the time was over for which the broker was asked to hold it.
+    was_held: bool,
+}
+
+impl Wait {
+    /// Whether the broker holds the pull.
+    fn is_held(&self, now: Instant) -> bool {
+        self.was_held || now.saturating_duration_since(self.since) >= HELD_AFTER
+    }
+
+    /// An answer without messages came, and the pull is made again. Whether the answer came early.
+    fn over(&mut self, now: Instant) -> bool {
+        let waited = now.saturating_duration_since(self.since);
+        let was_held = waited + HOLD_SLACK >= HOLD;
+        *self = Self { since: now, was_held };
+        !was_held
     }
 }
 
 impl Counts {
-    fn report(&self, args: &FanoutArgs, busy_ns: u64, memory: Option<[Memory; 3]>) -> FanoutReport {
+    fn new(pulls: u32) -> Self {
+        let wait = Wait { since: Instant::now(), was_held: false };
+        Self {
+            waits: RefCell::new(vec![wait; pulls as usize]),
+            early: Cell::new(0),
+            counting: Cell::new(false),
+            answered: Cell::new(0),
+            tally: RefCell::new(Tally::new()),
+        }
+    }
+
+    /// How many pulls the broker holds.
+    fn held(&self) -> u32 {
+        let now = Instant::now();
+        self.waits.borrow().iter().filter(|wait| wait.is_held(now)).count() as u32
+    }
+
+    /// A pull was answered and is made again.
+    fn answered(&self, number: u32, code: i32) {
+        let mut waits = self.waits.borrow_mut();
+        let (wait, now) = (&mut waits[number as usize], Instant::now());
+        if code == response::SUCCESS {
+            *wait = Wait { since: now, was_held: false };
+            self.answered.set(self.answered.get() + u64::from(self.counting.get()));
+        } else if wait.over(now) && is_empty(code) {
+            self.early.set(self.early.get() + 1);
+        }
+    }
+
+    fn report(
+        &self,
+        args: &FanoutArgs,
+        held: u32,
+        busy_ns: u64,
+        memory: Option<[Memory; 3]>,
+    ) -> FanoutReport {
         let tally = self.tally.borrow();
         let seconds = args.seconds.max(f64::MIN_POSITIVE);
         FanoutReport {
             connections: args.connections,
             groups: args.groups,
-            holds: args.holds,
+            pulls: args.holds,
+            held,
+            early: self.early.get(),
             answered: self.answered.get(),
             answered_per_s: (self.answered.get() as f64 / seconds).round(),
             acked: tally.count(),
@@ -273,6 +343,7 @@ async fn connect_all(
 /// A pull that is held most of the time.
 #[derive(Debug)]
 struct Pull {
+    number: u32,
     group: String,
     template: PullTemplate,
     offset: u64,
@@ -289,7 +360,7 @@ impl Pull {
             batch: BATCH,
             hold_ms: HOLD.as_millis() as u64,
         })?;
-        Ok(Self { group, template, offset: queue.max })
+        Ok(Self { number, group, template, offset: queue.max })
     }
 }
 
@@ -372,16 +443,10 @@ impl Consumer {
                 .pulls
                 .get_mut(place as usize)
                 .ok_or_else(|| format!("a response to request {}, which was not made", answer.opaque))?;
-            match answer.code {
-                response::SUCCESS => {
-                    counts.answered.set(counts.answered.get() + u64::from(counts.counting.get()))
-                }
-                response::PULL_NOT_FOUND | response::PULL_RETRY_IMMEDIATELY | response::PULL_OFFSET_MOVED => {
-                }
-                code => {
-                    refused += 1;
-                    counts.tally.borrow_mut().refused(code, || remark(answer.header));
-                }
+            counts.answered(pull.number, answer.code);
+            if answer.code != response::SUCCESS && !is_empty(answer.code) {
+                refused += 1;
+                counts.tally.borrow_mut().refused(answer.code, || remark(answer.header));
             }
             let next = field(answer.header, "nextBeginOffset").and_then(|next| u64::try_from(next).ok());
             pull.offset = next.unwrap_or(pull.offset);
@@ -389,6 +454,11 @@ impl Consumer {
         }
         Ok(refused)
     }
+}
+
+/// Whether an answer says that there is nothing to be had, as it must in the end of a pull that is held.
+fn is_empty(code: i32) -> bool {
+    matches!(code, response::PULL_NOT_FOUND | response::PULL_RETRY_IMMEDIATELY | response::PULL_OFFSET_MOVED)
 }
 
 /// Sends at a rate, to the queues in turn.
@@ -467,6 +537,32 @@ impl<'a> Producer<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pull_is_held_that_waits_and_early_if_it_gets_nothing_before_its_time() {
+        let since = Instant::now();
+        let mut wait = Wait { since, was_held: false };
+        assert!(!wait.is_held(since) && wait.is_held(since + HELD_AFTER));
+        let soon = since + Duration::from_millis(10);
+        assert!(wait.over(soon), "answered after 10 ms");
+        assert!(!wait.is_held(soon));
+        let in_time = soon + HOLD;
+        assert!(!wait.over(in_time), "answered when its time was over");
+        assert!(wait.is_held(in_time), "it will be held again");
+    }
+
+    #[test]
+    fn answers_are_counted_by_what_they_are() {
+        let counts = Counts::new(3);
+        assert_eq!(counts.held(), 0);
+        counts.answered(0, response::PULL_NOT_FOUND);
+        counts.answered(1, response::SUCCESS);
+        counts.answered(2, response::SYSTEM_BUSY);
+        assert_eq!((counts.early.get(), counts.answered.get()), (1, 0));
+        counts.counting.set(true);
+        counts.answered(1, response::SUCCESS);
+        assert_eq!((counts.early.get(), counts.answered.get()), (1, 1));
+    }
 
     #[test]
     fn memory_is_read_from_a_process_status() {

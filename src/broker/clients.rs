@@ -12,8 +12,8 @@ use raftmq_remoting::body::{Connection, ConsumerConnection, ConsumerData, Messag
 use raftmq_remoting::command::language;
 
 use super::channel::{Channel, Sink};
-use super::consumer_group::{ConsumerGroup, Member, Members, Subscription, fingerprint};
-use super::limits::{CLIENT_EXPIRY, Limits};
+use super::consumer_group::{Change, ConsumerGroup, Member, Members, Subscription, fingerprint};
+use super::limits::{CLIENT_EXPIRY, Limits, OPERATIONS_PER_GROUP_MAX};
 use super::reply::Refusal;
 
 /// Who sends a heartbeat.
@@ -37,6 +37,7 @@ pub(crate) struct Clients<S: Sink> {
     clients_per_group_max: usize,
     memberships_max: usize,
     memberships_per_connection_max: usize,
+    subscription_bytes_max: usize,
 }
 
 struct Tables<S: Sink> {
@@ -46,6 +47,8 @@ struct Tables<S: Sink> {
     by_connection: HashMap<u64, HashSet<Membership>>,
     /// How many memberships there are.
     memberships: usize,
+    /// Bytes of memory of all subscriptions.
+    subscription_bytes: usize,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -62,6 +65,7 @@ impl<S: Sink> Default for Tables<S> {
             consumers: HashMap::new(),
             by_connection: HashMap::new(),
             memberships: 0,
+            subscription_bytes: 0,
         }
     }
 }
@@ -74,6 +78,7 @@ impl<S: Sink> Clients<S> {
             clients_per_group_max: limits.clients_per_group,
             memberships_max: limits.memberships,
             memberships_per_connection_max: limits.memberships_per_connection,
+            subscription_bytes_max: limits.subscription_bytes,
         }
     }
 
@@ -109,6 +114,11 @@ impl<S: Sink> Clients<S> {
         let membership =
             Membership { is_consumer: true, group: group_name.clone(), client: client.id.clone() };
         self.check_room(&tables, &membership, client.channel.id)?;
+        let change = match without_subscriptions {
+            true => None,
+            false => Some(self.change(&tables, data)?),
+        };
+        let mut subscription_bytes = tables.subscription_bytes;
         let group = tables.consumers.entry(group_name.clone()).or_default();
         let before = join(&mut group.members, client, now_ms, self.clients_per_group_max)?;
         group.consume_from_where = data.consume_from_where;
@@ -117,12 +127,35 @@ impl<S: Sink> Clients<S> {
         let known = before.as_ref().and_then(|member| member.fingerprint);
         let fingerprint = if without_subscriptions { known } else { Some(fingerprint(data)) };
         group.identify(group_name, &client.id, known, fingerprint);
-        let subscriptions_changed = !without_subscriptions && group.subscribe(&data.subscription_data_set);
+        let subscriptions_changed = change.is_some_and(|change| {
+            subscription_bytes = subscription_bytes - group.memory_bytes + change.memory_bytes;
+            group.subscribe(&data.subscription_data_set, change)
+        });
         let connection = before.map(|member| member.client.channel.id);
         let changed = connection != Some(client.channel.id) || subscriptions_changed;
         let tell = changed && group.shares();
+        tables.subscription_bytes = subscription_bytes;
         tables.follow(membership, client, connection);
         Ok(tell)
+    }
+
+    /// What a heartbeat changes in its group's subscriptions, if there is room for that.
+    fn change(&self, tables: &Tables<S>, data: &ConsumerData) -> Result<Change, Refusal> {
+        let none = ConsumerGroup::default();
+        let group = tables.consumers.get(&data.group_name).unwrap_or(&none);
+        let change = group.change(&data.subscription_data_set);
+        if change.operations > OPERATIONS_PER_GROUP_MAX {
+            return Err(Refusal::illegal(format!(
+                "the group's expressions have {} operations, at most {OPERATIONS_PER_GROUP_MAX}",
+                change.operations
+            )));
+        }
+        let total = tables.subscription_bytes - group.memory_bytes + change.memory_bytes;
+        if total > self.subscription_bytes_max && change.memory_bytes > group.memory_bytes {
+            let max = self.subscription_bytes_max;
+            return Err(Refusal::busy(format!("all groups' subscriptions have {max} bytes")));
+        }
+        Ok(change)
     }
 
     /// Whether a membership may begin or go on over this connection.
@@ -221,7 +254,12 @@ impl<S: Sink> Clients<S> {
     /// What a consumer group wants of a topic.
     pub(crate) fn subscription_data(&self, group: &str, topic: &str) -> Option<SubscriptionData> {
         let tables = self.tables.lock();
-        tables.consumers.get(group)?.subscriptions.get(topic).map(|(data, _)| data.clone())
+        tables.consumers.get(group)?.subscriptions.get(topic).map(|known| known.data.clone())
+    }
+
+    /// How many producers there are in all groups.
+    pub(crate) fn producer_count(&self) -> usize {
+        self.tables.lock().producers.values().map(BTreeMap::len).sum()
     }
 
     /// Every producer with its group and the time of the node's clock at which it was last heard of.
@@ -241,7 +279,7 @@ impl<S: Sink> Clients<S> {
         let known = group.subscriptions.get(topic);
         Some(Subscription {
             broadcasting: group.message_model == MessageModel::Broadcasting,
-            topic: known.map(|(data, filter)| (data.sub_version, filter.clone())),
+            topic: known.map(|known| (known.data.sub_version, known.filter.clone())),
         })
     }
 
@@ -283,7 +321,7 @@ impl<S: Sink> Clients<S> {
             subscription_table: group
                 .subscriptions
                 .iter()
-                .map(|(t, (data, _))| (t.clone(), data.clone()))
+                .map(|(topic, known)| (topic.clone(), known.data.clone()))
                 .collect(),
         })
     }
@@ -374,6 +412,7 @@ impl<S: Sink> Tables<S> {
         group.forget_fingerprint(name, removed.fingerprint);
         let tell = group.shares();
         if group.members.is_empty() {
+            self.subscription_bytes -= group.memory_bytes;
             self.consumers.remove(name);
         }
         tell
@@ -563,6 +602,46 @@ mod tests {
         }
         assert_eq!(clients.group_counts(), (0, 0));
         assert_eq!(clients.tables.lock().memberships, 0);
+    }
+
+    #[test]
+    fn subscriptions_are_bounded_over_all_groups_and_let_go_with_them() {
+        let max = 100_000;
+        let clients = Clients::new(&Limits { subscription_bytes: max, ..Limits::default() });
+        let a = client("a", 1);
+        let costly = |group: &str, version: i64, terms: usize| {
+            let mut data = data(group, &[("t", version, &vec!["a = 'x'"; terms].join(" OR "))]);
+            data.subscription_data_set[0].expression_type = "SQL92".into();
+            data
+        };
+        let beat = |data: &ConsumerData| clients.consumer(data, false, &a, 0);
+        let accepted = (0..).take_while(|n| beat(&costly(&format!("g{n}"), 1, 50)).is_ok()).count();
+        assert!((5..50).contains(&accepted), "{accepted}");
+        let refusal = beat(&costly("another", 1, 50)).unwrap_err();
+        assert!(refusal.remark.contains("[BUSY]") && refusal.remark.contains("subscriptions"), "{refusal:?}");
+        assert!(beat(&costly("g0", 2, 100)).is_err());
+        assert!(beat(&costly("g0", 3, 50)).is_ok(), "what replaces as much has room");
+        assert!(beat(&costly("g0", 4, 10)).is_ok());
+        assert!(clients.tables.lock().subscription_bytes <= max);
+        assert!(!clients.tables.lock().consumers.contains_key("another"));
+        clients.connection_closed(1);
+        assert_eq!(clients.tables.lock().subscription_bytes, 0);
+    }
+
+    #[test]
+    fn the_expressions_of_a_group_have_so_many_operations() {
+        let clients = Clients::new(&Limits::default());
+        let expression = vec!["a = 'x'"; 100].join(" OR ");
+        let topics: Vec<_> = (0..40).map(|n| format!("t{n}")).collect();
+        let all: Vec<_> = topics.iter().map(|topic| (topic.as_str(), 1, expression.as_str())).collect();
+        let mut data = data("g", &all);
+        for subscription in &mut data.subscription_data_set {
+            subscription.expression_type = "SQL92".into();
+        }
+        let beat = |data: &ConsumerData| clients.consumer(data, false, &client("a", 1), 0);
+        assert!(beat(&data).unwrap_err().remark.contains("operations"));
+        data.subscription_data_set.truncate(5);
+        assert!(beat(&data).is_ok());
     }
 
     #[test]

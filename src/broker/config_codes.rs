@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use raftmq_message::topic::{is_system_topic, validate_topic};
 use raftmq_raft::{
-    Command as LogCommand, FilterType, GroupSubscription, RetryPolicy, Role, SubscriptionGroup, Topic,
+    Command as LogCommand, FilterType, GroupSubscription, RetryPolicy, SubscriptionGroup, Topic,
 };
 use raftmq_remoting::body::{
     CustomizedRetryPolicy, DataVersion, ExponentialRetryPolicy, GroupRetryPolicy, SimpleSubscriptionData,
@@ -16,7 +16,9 @@ use raftmq_remoting::header::{CreateTopicHeader, DeleteGroupHeader, GroupConfigH
 use raftmq_remoting::{Command, fastjson};
 use serde::Serialize;
 
+use super::limits::FORWARD_TIMEOUT;
 use super::node::Node;
+use super::peer::{Peer, PeerError};
 use super::pull::existing_topic;
 use super::reply::{Handled, Refusal, Reply};
 use super::topics;
@@ -103,25 +105,35 @@ fn check_attributes(attributes: &BTreeMap<String, String>) -> Result<(), Refusal
 
 /// 215: removes a topic. One that does not exist is a success.
 ///
-/// Tools of 5.x ask every member, in no certain order, and stop at the first error. A follower has no topics of its own
-/// to remove: it loses them with the leader, and says as RocketMQ's do that nothing is in the way.
+/// Tools of 5.x ask every member, in no certain order, and stop at the first error: a follower has the leader do it.
 pub(crate) async fn delete_topic(node: &Node, command: &Command) -> Handled {
     let topic = TopicHeader::decode(command)?.topic;
     validate_topic(&topic).map_err(|error| Refusal::illegal(error.to_string()))?;
     if is_system_topic(&topic) {
         return Err(Refusal::illegal(format!("The topic[{topic}] is conflict with system topic.")));
     }
-    let follows = {
-        let role = node.role.borrow();
-        role.role == Role::Follower && role.leader.is_some()
-    };
-    if follows {
-        return Reply::done();
+    if let Err(refusal) = node.leading() {
+        return forward(node, command, refusal).await;
     }
-    node.leading()?;
     tracing::info!(topic, "topic deleted");
     topics::delete(node, &topic).await?;
     Reply::done()
+}
+
+/// Passes a request on to the leader and answers as that does; refuses where none is known, and what was passed on
+/// already.
+async fn forward(node: &Node, command: &Command, refusal: Refusal) -> Handled {
+    /// Says that a request comes from a follower.
+    const FORWARDED: &str = "forwardedBy";
+    let leader = node.other_leader().filter(|_| command.ext.get(FORWARDED).is_none());
+    let Some(leader) = leader else { return Err(refusal) };
+    let mut request = Command::request(command.code, command.ext.clone()).with_body(command.body.clone());
+    request.ext.set(FORWARDED, &node.config.node_id.to_string());
+    match Peer::new(leader, FORWARD_TIMEOUT).call(request).await {
+        Ok(()) => Reply::done(),
+        Err(PeerError::Refused { code, remark }) => Err(Refusal::new(code, remark)),
+        Err(error) => Err(Refusal::unavailable(format!("the outcome is unknown: the leader: {error}"))),
+    }
 }
 
 /// A topic's settings as clients read them.
@@ -326,9 +338,14 @@ pub(crate) async fn delete_group(node: &Node, command: &Command) -> Handled {
     if node.group.metadata().group(&header.group_name).is_some() {
         let clean_offsets = header.clean_offset || header.remove_offset;
         tracing::info!(group = header.group_name, clean_offsets, "subscription group deleted");
-        // What it has been told is committed is in the log; the rest must not bring it back.
+        // What it has been told is committed is in the log; the rest must not bring it back, be it on its way now or
+        // committed until it is gone.
+        let _no_round = node.offsets.between_rounds().await;
         node.offsets.discard_group(&header.group_name);
-        node.propose(LogCommand::DeleteGroup { name: header.group_name, clean_offsets }).await?;
+        let deleted = LogCommand::DeleteGroup { name: header.group_name.clone(), clean_offsets };
+        let outcome = node.propose(deleted).await;
+        node.offsets.discard_group(&header.group_name);
+        outcome?;
     }
     Reply::done()
 }

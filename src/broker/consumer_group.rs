@@ -19,6 +19,36 @@ pub(crate) struct Subscription {
     pub(crate) topic: Option<(i64, Result<Filter, FilterError>)>,
 }
 
+/// A subscription as a member has brought it, and what it wants or why it cannot be used.
+pub(crate) struct Known {
+    pub(crate) data: SubscriptionData,
+    pub(crate) filter: Result<Filter, FilterError>,
+}
+
+impl Known {
+    /// Bytes of memory that it holds, roughly, its place in the table included.
+    fn memory_bytes(&self) -> usize {
+        let SubscriptionData { topic, sub_string, expression_type, tags_set, code_set, .. } = &self.data;
+        let texts = 2 * topic.len() + sub_string.len() + expression_type.len();
+        let tags = tags_set.iter().map(|tag| size_of::<String>() + tag.len()).sum::<usize>();
+        let filter = self.filter.as_ref().map_or(0, Filter::memory_bytes);
+        size_of::<(String, Self)>() + texts + tags + size_of_val(code_set.as_slice()) + filter
+    }
+
+    fn operations(&self) -> usize {
+        self.filter.as_ref().map_or(0, Filter::operations)
+    }
+}
+
+/// What a group's subscriptions are to become.
+pub(crate) struct Change {
+    newer: Vec<Known>,
+    /// Bytes of memory afterwards.
+    pub(crate) memory_bytes: usize,
+    /// Operations of all expressions afterwards.
+    pub(crate) operations: usize,
+}
+
 /// By client id.
 pub(crate) type Members<S> = BTreeMap<Arc<str>, Member<S>>;
 
@@ -34,7 +64,10 @@ pub(crate) struct ConsumerGroup<S: Sink> {
     pub(crate) consume_from_where: ConsumeFromWhere,
     pub(crate) consume_type: ConsumeType,
     pub(crate) message_model: MessageModel,
-    pub(crate) subscriptions: HashMap<String, (SubscriptionData, Result<Filter, FilterError>)>,
+    /// By topic.
+    pub(crate) subscriptions: HashMap<String, Known>,
+    /// Bytes of memory of the subscriptions.
+    pub(crate) memory_bytes: usize,
     pub(crate) members: Members<S>,
     /// How many members have each fingerprint. They should all have one.
     pub(crate) fingerprints: HashMap<u64, usize>,
@@ -47,6 +80,7 @@ impl<S: Sink> Default for ConsumerGroup<S> {
             consume_type: ConsumeType::default(),
             message_model: MessageModel::default(),
             subscriptions: HashMap::new(),
+            memory_bytes: 0,
             members: BTreeMap::new(),
             fingerprints: HashMap::new(),
         }
@@ -89,21 +123,38 @@ impl<S: Sink> ConsumerGroup<S> {
         }
     }
 
-    /// Takes over newer subscriptions and drops those that are gone. Returns whether that changed anything.
-    pub(crate) fn subscribe(&mut self, subscriptions: &[SubscriptionData]) -> bool {
-        let mut changed = false;
+    /// What a member's subscriptions change: newer ones are taken over, and those that are gone go.
+    pub(crate) fn change(&self, subscriptions: &[SubscriptionData]) -> Change {
+        let mut newer = HashMap::new();
         for data in subscriptions {
-            let newer =
-                self.subscriptions.get(&data.topic).is_none_or(|(old, _)| old.sub_version < data.sub_version);
-            if newer {
-                let is_new = !self.subscriptions.contains_key(&data.topic);
-                changed |= is_new;
-                self.subscriptions.insert(data.topic.clone(), (data.clone(), Filter::subscription(data)));
+            let known = self.subscriptions.get(&data.topic).map(|known| known.data.sub_version);
+            let version = newer.get(&data.topic).map(|known: &Known| known.data.sub_version).or(known);
+            if version.is_none_or(|version| version < data.sub_version) {
+                let known = Known { data: data.clone(), filter: Filter::subscription(data) };
+                newer.insert(&data.topic, known);
             }
+        }
+        let stay = subscriptions.iter().map(|data| &data.topic).filter(|topic| !newer.contains_key(topic));
+        let stay: HashSet<_> = stay.collect();
+        let stay = stay.into_iter().filter_map(|topic| self.subscriptions.get(topic));
+        let (mut memory_bytes, mut operations) = (0, 0);
+        for known in stay.chain(newer.values()) {
+            memory_bytes += known.memory_bytes();
+            operations += known.operations();
+        }
+        Change { newer: newer.into_values().collect(), memory_bytes, operations }
+    }
+
+    /// Carries out a change that `subscriptions` ask for. Returns whether the topics are others now.
+    pub(crate) fn subscribe(&mut self, subscriptions: &[SubscriptionData], change: Change) -> bool {
+        let mut changed = false;
+        for known in change.newer {
+            changed |= self.subscriptions.insert(known.data.topic.clone(), known).is_none();
         }
         let before = self.subscriptions.len();
         let kept: HashSet<_> = subscriptions.iter().map(|data| data.topic.as_str()).collect();
         self.subscriptions.retain(|topic, _| kept.contains(topic.as_str()));
+        self.memory_bytes = change.memory_bytes;
         changed || self.subscriptions.len() != before
     }
 }

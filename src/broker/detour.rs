@@ -10,7 +10,7 @@ use raftmq_message::properties::{self, names};
 use raftmq_message::topic::{SCHEDULE_TOPIC, TIMER_TOPIC, dlq_topic};
 use raftmq_remoting::codes::response;
 
-use super::limits::TIMER_DELAY_MAX;
+use super::limits::{DELAY_GROWTH_MAX, TIMER_DELAY_MAX};
 use super::reply::Refusal;
 
 /// Where a message is stored instead, and its properties there.
@@ -19,6 +19,13 @@ pub(crate) struct Detour {
     pub(crate) topic: Cow<'static, str>,
     pub(crate) queue_id: i32,
     pub(crate) properties: String,
+}
+
+impl Detour {
+    /// What the log has to have room for beside the record: a delayed message becomes longer when it is delivered.
+    pub(crate) fn growth(&self) -> usize {
+        if [SCHEDULE_TOPIC, TIMER_TOPIC].contains(&&*self.topic) { DELAY_GROWTH_MAX } else { 0 }
+    }
 }
 
 /// What a message says about when it is to be delivered.

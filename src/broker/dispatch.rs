@@ -44,7 +44,7 @@ pub(crate) async fn handle(node: &Arc<Node>, channel: &Arc<Channel>, command: &C
 
         GET_CONSUMER_CONNECTION_LIST => group_codes::consumer_connection(node, command),
         GET_PRODUCER_CONNECTION_LIST => group_codes::producer_connection(node, command),
-        GET_ALL_PRODUCER_INFO => group_codes::all_producers(node),
+        GET_ALL_PRODUCER_INFO => group_codes::all_producers(node).await,
         GET_CONSUME_STATS => group_codes::consume_stats(node, command).await,
         GET_BROKER_CONSUME_STATS => group_codes::broker_consume_stats(node, command).await,
         QUERY_TOPIC_CONSUME_BY_WHO => group_codes::groups_of_topic(node, command),

@@ -1,6 +1,7 @@
 //! Requests that tools make to look into groups: who is connected, who consumes what, and how far each group is.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use raftmq_raft::Topic;
@@ -17,7 +18,7 @@ use raftmq_remoting::header::{
 };
 
 use super::config_codes::json;
-use super::limits::REPORTED_QUEUES_MAX;
+use super::limits::{REPORTED_PRODUCERS_MAX, REPORTED_QUEUES_MAX};
 use super::node::Node;
 use super::pull::existing_topic;
 use super::queue_codes::store_time;
@@ -46,7 +47,17 @@ pub(crate) fn producer_connection(node: &Node, command: &Command) -> Handled {
 }
 
 /// 328: the producers by group.
-pub(crate) fn all_producers(node: &Node) -> Handled {
+pub(crate) async fn all_producers(node: &Arc<Node>) -> Handled {
+    let count = node.clients.producer_count();
+    if count > REPORTED_PRODUCERS_MAX {
+        let remark =
+            format!("{count} producers, at most {REPORTED_PRODUCERS_MAX}: ask for one group at a time");
+        return Err(Refusal::error(remark));
+    }
+    node.report(producer_table).await
+}
+
+fn producer_table(node: &Node) -> Handled {
     let boot_ms = i64::try_from(node.boot_timestamp_ms).unwrap_or(0);
     let mut table = ProducerTable::default();
     for (group, client, heard_ms) in node.clients.producers() {
@@ -91,23 +102,27 @@ fn committed_topics(node: &Node, group: &str) -> BTreeSet<String> {
 
 /// What a group consumes: what its members subscribe to, its retry topic with that; where none is connected, what it
 /// has committed offsets for.
-pub(crate) fn consumed_topics(node: &Node, group: &str) -> Vec<std::sync::Arc<Topic>> {
+pub(crate) fn consumed_topics(node: &Node, group: &str) -> Vec<Arc<Topic>> {
     let subscribed: BTreeSet<String> = node.clients.subscribed_topics(group).into_iter().collect();
     let names = if subscribed.is_empty() { committed_topics(node, group) } else { subscribed };
     names.iter().filter_map(|name| node.group.metadata().topic(name)).collect()
 }
 
 /// 208: how far a consumer group is.
-pub(crate) async fn consume_stats(node: &Node, command: &Command) -> Handled {
+pub(crate) async fn consume_stats(node: &Arc<Node>, command: &Command) -> Handled {
     node.settle().await;
     node.leading()?;
     let header = ConsumeStatsHeader::decode(command)?;
-    let wanted = wanted_topics(&header);
+    node.report(move |node| stats_of_group(node, &header)).await
+}
+
+fn stats_of_group(node: &Node, header: &ConsumeStatsHeader) -> Handled {
+    let wanted = wanted_topics(header);
     let mut stats = ConsumeStats::default();
     for topic in consumed_topics(node, &header.consumer_group) {
         if wanted.is_empty() || wanted.contains(topic.name.as_str()) {
+            check_length(stats.offset_table.len(), &topic)?;
             stats.offset_table.append(&mut progress_in(node, &header.consumer_group, &topic));
-            check_length(stats.offset_table.len())?;
         }
     }
     // Rates are measured for the broker as a whole.
@@ -121,10 +136,14 @@ fn wanted_topics(header: &ConsumeStatsHeader) -> BTreeSet<&str> {
 }
 
 /// 317: how far every group is in every topic.
-pub(crate) async fn broker_consume_stats(node: &Node, command: &Command) -> Handled {
+pub(crate) async fn broker_consume_stats(node: &Arc<Node>, command: &Command) -> Handled {
     node.settle().await;
     node.leading()?;
     let header = BrokerConsumeStatsHeader::decode(command)?;
+    node.report(move |node| stats_of_groups(node, &header)).await
+}
+
+fn stats_of_groups(node: &Node, header: &BrokerConsumeStatsHeader) -> Handled {
     let mut list =
         ConsumeStatsList { broker_addr: node.config.advertise.to_string(), ..ConsumeStatsList::default() };
     let mut queues = 0;
@@ -132,21 +151,20 @@ pub(crate) async fn broker_consume_stats(node: &Node, command: &Command) -> Hand
         let mut of_group = Vec::new();
         for topic in consumed_topics(node, &group.name).iter().filter(|topic| topic.order || !header.is_order)
         {
+            check_length(queues, topic)?;
             let offset_table = progress_in(node, &group.name, topic);
             queues += offset_table.len();
-            check_length(queues)?;
             list.total_diff += offset_table.values().map(lag).sum::<i64>();
             of_group.push(ConsumeStats { consume_tps: 0.0, offset_table });
         }
         list.groups.push((group.name.clone(), of_group));
-        // There may be many; others have their turn in between.
-        tokio::task::yield_now().await;
     }
     body(list.to_json())
 }
 
-fn check_length(queues: usize) -> Result<(), Refusal> {
-    if queues > REPORTED_QUEUES_MAX {
+/// Whether there is room for a topic's queues beside so many others.
+fn check_length(queues: usize, topic: &Topic) -> Result<(), Refusal> {
+    if queues + topic.read_queues as usize > REPORTED_QUEUES_MAX {
         let remark =
             format!("more than {REPORTED_QUEUES_MAX} queues: ask for one group or one topic at a time");
         return Err(Refusal::error(remark));
@@ -180,14 +198,17 @@ fn lag(progress: &OffsetWrapper) -> i64 {
 }
 
 /// 303: how far behind a group is in a topic, in time.
-pub(crate) async fn consume_time_span(node: &Node, command: &Command) -> Handled {
+pub(crate) async fn consume_time_span(node: &Arc<Node>, command: &Command) -> Handled {
     node.settle().await;
     node.leading()?;
     let header = GroupTopicHeader::decode(command)?;
     let topic = existing_topic(node, &header.topic)
         .map_err(|refusal| Refusal::new(refusal.code, format!("topic[{}] not exist", header.topic)))?;
-    let spans = (0..topic.read_queues).map(|id| time_span(node, &header.group, &topic.name, id));
-    json(&ConsumeTimeSpan { consume_time_span_set: spans.collect() })
+    node.report(move |node| {
+        let spans = (0..topic.read_queues).map(|id| time_span(node, &header.group, &topic.name, id));
+        json(&ConsumeTimeSpan { consume_time_span_set: spans.collect() })
+    })
+    .await
 }
 
 fn time_span(node: &Node, group: &str, topic: &str, queue_id: u32) -> QueueTimeSpan {
@@ -220,6 +241,14 @@ fn wall_clock_ms() -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_report_has_room_for_so_many_queues() {
+        let topic = Topic::new("t", 1024, 6);
+        assert!(check_length(REPORTED_QUEUES_MAX - 1024, &topic).is_ok());
+        let refusal = check_length(REPORTED_QUEUES_MAX - 1023, &topic).unwrap_err();
+        assert!(refusal.remark.contains("50000 queues"), "{refusal:?}");
+    }
 
     #[test]
     fn wanted_topics_are_the_one_and_the_list() {

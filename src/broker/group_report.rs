@@ -148,7 +148,7 @@ fn queue(node: &Node, group: &str, topic: &Topic, queue_id: u32, locks: &Locks) 
         max_offset,
         committed,
         lag: max_offset.saturating_sub(committed.unwrap_or(0).max(min_offset)),
-        pending_reset: metadata.pending_reset(group, &topic.name, queue_id),
+        pending_reset: metadata.pending_reset(group, &topic.name, queue_id).map(|reset| reset.offset),
         locked_by: locks.get(&(topic.name.clone(), queue_id)).cloned(),
     }
 }

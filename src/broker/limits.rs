@@ -42,6 +42,9 @@ pub(crate) struct Limits {
     pub(crate) memberships: usize,
     /// Memberships that one connection's clients have.
     pub(crate) memberships_per_connection: usize,
+    /// Memory of all consumer groups' subscriptions, in bytes: texts, tags, compiled expressions. Some 300 for a plain
+    /// one, so that every group may have ten and some of them large ones.
+    pub(crate) subscription_bytes: usize,
     /// Consumer offsets that wait to be proposed. Past it committing an offset is answered "busy".
     pub(crate) pending_offsets: usize,
     /// Consumer offsets in all, one for each queue of each group. They stay in memory and are part of every checkpoint.
@@ -74,6 +77,7 @@ impl Default for Limits {
             clients_per_group: 10_000,
             memberships: 500_000,
             memberships_per_connection: 4096,
+            subscription_bytes: 64 * MIB,
             pending_offsets: 100_000,
             committed_offsets: 1_000_000,
             queue_locks: 200_000,
@@ -113,6 +117,8 @@ pub(crate) const PULL_OUTPUT_BYTES: usize = PULL_BYTES_MAX;
 pub(crate) const SETTLE_MAX: Duration = Duration::from_secs(1);
 /// Longest time a pull is held. Clients give up after some 30 s.
 pub(crate) const HOLD_MAX: Duration = Duration::from_secs(25);
+/// How long a follower holds a pull that only the leader can answer, before it says so.
+pub(crate) const SEND_AWAY_HOLD: Duration = Duration::from_millis(500);
 /// Held pulls that are answered before the other connections have their turn.
 pub(crate) const HOLD_ANSWERS: usize = 64;
 /// How exactly the end of a hold is met.
@@ -130,6 +136,11 @@ pub(crate) const CLIENT_ID_LEN_MAX: usize = 255;
 pub(crate) const SUBSCRIPTION_BYTES_PER_GROUP_MAX: usize = 64 * 1024;
 /// Bytes of a subscription expression.
 pub(crate) const EXPRESSION_BYTES_MAX: usize = 16 * 1024;
+/// Operations of a compiled expression, five for each comparison. A comparison may have to read a property of up to 32 KiB
+/// anew for every message, so that one message takes some 20 ms at worst.
+pub(crate) const EXPRESSION_OPERATIONS_MAX: usize = 2048;
+/// Operations of all expressions of one consumer group, as they are compiled while others wait.
+pub(crate) const OPERATIONS_PER_GROUP_MAX: usize = 8 * EXPRESSION_OPERATIONS_MAX;
 /// Filters that pulls bring with them and that are kept for their next pulls: in number, and in bytes of their
 /// expressions. As many again are about to be forgotten.
 pub(crate) const FILTERS_KEPT: usize = 1024;
@@ -163,6 +174,14 @@ pub(crate) const STATUS_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Queues in one answer about the progress of groups: some 200 bytes each, in a frame of 16 MiB.
 pub(crate) const REPORTED_QUEUES_MAX: usize = 50_000;
 
+/// Producers in one answer about all of them, likewise.
+pub(crate) const REPORTED_PRODUCERS_MAX: usize = 50_000;
+/// Answers about groups that are made at a time, beside the network thread: each takes a processor and some 20 MiB.
+pub(crate) const REPORTS_AT_ONCE: usize = 2;
+
+/// How long the leader may take with a request that a follower passes on: less than operators' tools wait for theirs.
+pub(crate) const FORWARD_TIMEOUT: Duration = Duration::from_secs(4);
+
 /// How long a queue lock lasts without renewal. Clients renew every 20 s.
 pub(crate) const LOCK_LEASE: Duration = Duration::from_secs(60);
 /// Queues in one lock request; a command has to stay under its size limit.
@@ -183,6 +202,14 @@ pub(crate) const NAME_SERVER_ANSWER_BYTES_MAX: usize = raftmq_remoting::frame::F
 /// Delayed messages that are delivered in one step, one entry of the log. Beside their bytes this bounds what a failed
 /// step has cost.
 pub(crate) const DELAY_STEP_MESSAGES: usize = 1024;
+
+/// What the progress of a step takes of its entry, at most: two numbers for a level, six for timers, of ten bytes each.
+pub(crate) const DELAY_PROGRESS_BYTES: usize = 128;
+
+/// By so much a delayed message may become longer when it is delivered, the progress in its entry included: the longest
+/// name of a topic (255 bytes, and one more for its length) instead of the system topic's, and a store host with an IPv6
+/// address. Longer ones are refused on their way in: a message that was taken has to fit on its way out.
+pub(crate) const DELAY_GROWTH_MAX: usize = DELAY_PROGRESS_BYTES + 256 + 12;
 
 /// How long a stop waits for open sends.
 pub(crate) const DRAIN: Duration = Duration::from_secs(2);

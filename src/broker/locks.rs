@@ -3,6 +3,7 @@
 //! A lock is only ever given up by its holder or by time: not when its holder leaves the group or is lost, as it may
 //! still be at work on what it has. Clients count on a lock for half its lease after each renewal.
 
+use std::collections::HashSet;
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -23,11 +24,16 @@ pub(crate) async fn lock(node: &Node, request: &Command) -> Handled {
         topics::create_group(node, &batch.consumer_group).await?;
     }
     let granted = apply(node, &batch, LOCK_LEASE.as_millis() as i64).await?;
-    let held = batch.mq_set.into_iter().filter(|queue| {
-        u32::try_from(queue.queue_id)
-            .is_ok_and(|id| granted.iter().any(|(topic, g)| *topic == queue.topic && *g == id))
+    json(&LockBatchResponse { lock_ok_mq_set: held(batch.mq_set, &granted) })
+}
+
+/// Those of the queues that were granted.
+fn held(mut queues: Vec<MessageQueue>, granted: &[(String, u32)]) -> Vec<MessageQueue> {
+    let granted: HashSet<_> = granted.iter().map(|(topic, id)| (topic.as_str(), *id)).collect();
+    queues.retain(|queue| {
+        u32::try_from(queue.queue_id).is_ok_and(|id| granted.contains(&(queue.topic.as_str(), id)))
     });
-    json(&LockBatchResponse { lock_ok_mq_set: held.collect() })
+    queues
 }
 
 /// 42: releases locks.
@@ -113,9 +119,8 @@ fn check_room(node: &Node, batch: &LockBatchRequest, queues: &[(String, u32)]) -
         return Ok(());
     }
     let held = metadata.locks_of_group(&batch.consumer_group);
-    let is_held = |(topic, queue_id): &(String, u32)| {
-        held.iter().any(|lock| lock.topic == *topic && lock.queue_id == *queue_id)
-    };
+    let held: HashSet<_> = held.iter().map(|lock| (lock.topic.as_str(), lock.queue_id)).collect();
+    let is_held = |(topic, queue_id): &(String, u32)| held.contains(&(topic.as_str(), *queue_id));
     if queues.iter().all(is_held) {
         Ok(())
     } else {

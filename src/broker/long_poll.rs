@@ -3,6 +3,7 @@
 //! The store's dispatching thread only marks the queues that have grown; one task makes the answers, a few at a time, so
 //! that tens of thousands that are due at once hold up nobody else.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -41,6 +42,23 @@ impl LongPoll {
     /// Holds a pull, or answers it where there is no room or messages have come in the meantime.
     pub(crate) fn hold(&self, node: &Node, channel: &Arc<Channel>, request: PullRequest, deadline_ms: u64) {
         self.wait(node, HeldPull { channel: channel.clone(), request, deadline_ms });
+    }
+
+    /// Holds a pull until then, whatever arrives, and answers it.
+    pub(crate) fn delay(&self, node: &Node, channel: &Arc<Channel>, request: PullRequest, until_ms: u64) {
+        let topic = request.topic.clone();
+        let (queue_id, connection) = (request.queue_id, channel.id);
+        // No queue's end is beyond that.
+        let offset = u64::MAX;
+        let place = Place { topic: &topic.name, queue_id, offset, connection, deadline_ms: until_ms };
+        let held = HeldPull { channel: channel.clone(), request, deadline_ms: until_ms };
+        let outcome = self.holds.lock().hold(&place, held);
+        match outcome {
+            // Whoever closes the channel takes out what was held before.
+            Ok(id) if channel.is_closed() => drop(self.holds.lock().take(id)),
+            Ok(_) => {}
+            Err((_, held)) => finish(node, &held),
+        }
     }
 
     /// Holds a pull until nobody has to look for its messages at once. Returns what looking took.
@@ -107,9 +125,12 @@ impl LongPoll {
         }
     }
 
-    /// Answers a group's pulls of a topic that was reset for it.
-    pub(crate) fn reset(&self, node: &Node, group: &str, topic: &str) {
-        let is_meant = |held: &HeldPull| held.request.group.name == group && held.request.topic.name == topic;
+    /// Answers pulls of groups from topics that were reset for them, given as pairs of both.
+    pub(crate) fn reset(&self, node: &Node, resets: &HashSet<(&str, &str)>) {
+        let is_meant = |held: &HeldPull| {
+            let PullRequest { group, topic, .. } = &held.request;
+            resets.contains(&(group.name.as_str(), topic.name.as_str()))
+        };
         let held = self.holds.lock().take_where(is_meant);
         for held in held {
             let channel = held.channel.clone();
@@ -200,7 +221,11 @@ fn look(node: &Node, mut held: HeldPull, work: &mut usize) -> Option<HeldPull> {
 fn finish(node: &Node, held: &HeldPull) {
     let HeldPull { channel, request, .. } = held;
     match node.reader(&request.group) {
-        Ok(reader) => answer(node, channel, request, &find(node.group.store(), request), reader),
+        Ok(reader) => {
+            let found = reset(node, channel, request, reader);
+            let found = found.unwrap_or_else(|| find(node.group.store(), request));
+            answer(node, channel, request, &found, reader);
+        }
         Err(refusal) => channel.put(|out| refusal.write(out, request.serialization, request.opaque)),
     }
 }

@@ -20,13 +20,13 @@ use super::clients::Clients;
 use super::delay::Delay;
 use super::filter_cache::FilterCache;
 use super::gauge::Gauge;
-use super::limits::{CONNECTION_IDLE, SETTLE_MAX, STATUS_REQUESTS_MAX, SUBMIT_BYTES};
+use super::limits::{CONNECTION_IDLE, REPORTS_AT_ONCE, SETTLE_MAX, STATUS_REQUESTS_MAX, SUBMIT_BYTES};
 use super::locks::LockClock;
 use super::long_poll::LongPoll;
 use super::notices::Notices;
 use super::offsets::PendingOffsets;
 use super::registration::{Registration, broker_id};
-use super::reply::Refusal;
+use super::reply::{Handled, Refusal};
 use super::send::SendSettings;
 use super::stats::{BrokerStats, Stats};
 
@@ -58,6 +58,8 @@ pub(crate) struct Node {
     pub(crate) lock_clock: LockClock,
     /// The right to ask all members of a group.
     pub(crate) status_requests: Semaphore,
+    /// The right to make a long answer about groups.
+    reports: Semaphore,
     pub(crate) registration: Registration,
     pub(crate) stats: Stats,
     /// Record bytes that are submitted together, unless one request has more.
@@ -105,6 +107,7 @@ impl Node {
             offsets: PendingOffsets::new(limits, group.watch_role()),
             lock_clock: LockClock::default(),
             status_requests: Semaphore::new(STATUS_REQUESTS_MAX),
+            reports: Semaphore::new(REPORTS_AT_ONCE),
             registration: Registration::new(config.namesrv.len()),
             stats: Stats::default(),
             submit_bytes: SUBMIT_BYTES.min(entry_bytes),
@@ -156,14 +159,24 @@ impl Node {
         if reads { Ok(Reader::Follower) } else { Err(refusal) }
     }
 
-    /// The broker id that a group should pull from: 0, the leader's, unless it prefers a member that follows.
+    /// The broker id that a group should pull from: 0, the leader's, unless it prefers a member that follows. The leader
+    /// names one that keeps up with it; a follower knows of itself only.
     pub(crate) fn preferred_reader(&self, group: &SubscriptionGroup) -> u64 {
         let preferred = group.broker_id;
-        if preferred == 0 || self.role.borrow().leader == Some(preferred) {
-            return 0;
-        }
-        let is_member = self.group.metadata().members().iter().any(|member| member.id == preferred);
-        if is_member { preferred } else { 0 }
+        let follows = preferred != 0
+            && if preferred == self.config.node_id {
+                self.role.borrow().role == Role::Follower
+            } else {
+                self.group.is_near(preferred)
+            };
+        if follows { preferred } else { 0 }
+    }
+
+    /// Where clients reach the leader, where that is another member.
+    pub(crate) fn other_leader(&self) -> Option<String> {
+        let leader = self.role.borrow().leader.filter(|id| *id != self.config.node_id)?;
+        let members = self.group.metadata().members();
+        members.into_iter().find(|member| member.id == leader).map(|member| member.client)
     }
 
     /// The answer that names the leader.
@@ -216,6 +229,18 @@ impl Node {
         };
         // What is appended and not committed may take longer, or be gone again.
         let _ = tokio::time::timeout(SETTLE_MAX, dispatched).await;
+    }
+
+    /// Makes an answer that takes long beside the network thread; others wait for their turn.
+    pub(crate) async fn report(
+        self: &Arc<Self>,
+        make: impl FnOnce(&Self) -> Handled + Send + 'static,
+    ) -> Handled {
+        // It is never closed.
+        let _right = self.reports.acquire().await;
+        let node = self.clone();
+        let made = tokio::task::spawn_blocking(move || make(&node)).await;
+        made.unwrap_or_else(|error| Err(Refusal::error(format!("the report failed: {error}"))))
     }
 
     /// The id this member is registered as, if it is.

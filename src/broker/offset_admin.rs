@@ -54,8 +54,8 @@ async fn reset(node: &Node, resets: Vec<OffsetCommit>) -> Result<(), Refusal> {
     for batch in batches(resets.into_iter()) {
         node.propose(LogCommand::ResetOffsets(batch.clone())).await?;
         node.offsets.discard(&batch);
-        let queues: BTreeSet<_> = batch.iter().map(|reset| (&reset.group, &reset.topic)).collect();
-        queues.into_iter().for_each(|(group, topic)| node.long_poll.reset(node, group, topic));
+        let reset = batch.iter().map(|reset| (reset.group.as_str(), reset.topic.as_str()));
+        node.long_poll.reset(node, &reset.collect());
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
-use raftmq_raft::{Command, Metadata, OffsetCommit, Role, RoleState};
+use raftmq_raft::{Command, Metadata, OffsetCommit, PendingReset, Role, RoleState, ToldReset};
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::limits::{Limits, OFFSETS_COMMAND_BYTES, OFFSETS_GATHER};
@@ -57,10 +57,10 @@ struct QueueOfGroup {
     queue_id: u32,
 }
 
-/// A reset that is pending in the replicated state.
+/// How far consumers are with a reset that is pending in the replicated state.
 #[derive(Clone, Copy)]
 struct Reset {
-    offset: u64,
+    number: u64,
     taken: Taken,
 }
 
@@ -86,7 +86,7 @@ pub(crate) enum Noted {
 /// What the next round of proposals carries.
 struct Round {
     waiting: Vec<oneshot::Sender<Result<(), Refusal>>>,
-    clears: Vec<Vec<OffsetCommit>>,
+    clears: Vec<Vec<ToldReset>>,
     commits: Vec<Vec<OffsetCommit>>,
 }
 
@@ -179,16 +179,16 @@ impl PendingOffsets {
         (group, topic, queue_id): (&str, &str, u32),
         offset: i64,
     ) -> Option<u64> {
-        let reset = metadata.pending_reset(group, topic, queue_id)?;
+        let PendingReset { offset: reset, number } = metadata.pending_reset(group, topic, queue_id)?;
         let queue = QueueOfGroup { group: group.to_owned(), topic: topic.to_owned(), queue_id };
         let mut table = self.table();
-        let known = table.resets.get(&queue).filter(|known| known.offset == reset).map(|known| known.taken);
+        let known = table.resets.get(&queue).filter(|known| known.number == number).map(|known| known.taken);
         if known == Some(Taken::Clearing) {
             return None;
         }
         let taken_up = known == Some(Taken::Told(connection)) || u64::try_from(offset) == Ok(reset);
         let taken = if taken_up { Taken::Clearing } else { Taken::Told(connection) };
-        table.resets.insert(queue, Reset { offset: reset, taken });
+        table.resets.insert(queue, Reset { number, taken });
         if taken_up {
             self.urgent.notify_one();
             self.added.notify_one();
@@ -226,6 +226,12 @@ impl PendingOffsets {
         }
     }
 
+    /// Waits for the round of proposals that is on its way, and lets no other begin until the guard is dropped: what it
+    /// carries then is in the log before what is proposed in the meantime.
+    pub(crate) async fn between_rounds(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.round.lock().await
+    }
+
     /// Forgets what is pending of a group.
     pub(crate) fn discard_group(&self, group: &str) {
         let mut table = self.table();
@@ -240,15 +246,17 @@ impl PendingOffsets {
         let mut table = self.table();
         // Some are gone with their topics, or were replaced.
         table.resets.retain(|queue, reset| {
-            metadata.pending_reset(&queue.group, &queue.topic, queue.queue_id) == Some(reset.offset)
+            let pending = metadata.pending_reset(&queue.group, &queue.topic, queue.queue_id);
+            pending.is_some_and(|pending| pending.number == reset.number)
         });
         let clearing = table.resets.iter().filter(|(_, reset)| reset.taken == Taken::Clearing);
-        let clears = batches(clearing.map(|(queue, reset)| OffsetCommit {
+        let clears = clearing.map(|(queue, reset)| ToldReset {
             group: queue.group.clone(),
             topic: queue.topic.clone(),
             queue_id: queue.queue_id,
-            offset: reset.offset,
-        }));
+            number: reset.number,
+        });
+        let clears = in_pieces(clears, |told| told.group.len() + told.topic.len());
         let commits = batches(table.commits());
         Round { waiting: std::mem::take(&mut table.waiting), clears, commits }
     }
@@ -304,7 +312,7 @@ impl PendingOffsets {
     async fn propose(
         &self,
         node: &Node,
-        clears: Vec<Vec<OffsetCommit>>,
+        clears: Vec<Vec<ToldReset>>,
         commits: Vec<Vec<OffsetCommit>>,
     ) -> Result<(), Refusal> {
         // What is committed for a queue counts from when its reset is cleared.
@@ -342,20 +350,25 @@ impl PendingOffsets {
 
 /// Offsets in pieces that fit a command.
 pub(crate) fn batches(commits: impl Iterator<Item = OffsetCommit>) -> Vec<Vec<OffsetCommit>> {
-    let (mut batches, mut batch, mut bytes) = (Vec::new(), Vec::new(), 0);
-    for commit in commits {
-        let size = COMMIT_BYTES + commit.group.len() + commit.topic.len();
-        if bytes + size > OFFSETS_COMMAND_BYTES && !batch.is_empty() {
-            batches.push(std::mem::take(&mut batch));
+    in_pieces(commits, |commit| commit.group.len() + commit.topic.len())
+}
+
+/// What a command carries for each queue, in pieces that fit one. `names_len` is the length of the names in it.
+fn in_pieces<T>(items: impl Iterator<Item = T>, names_len: impl Fn(&T) -> usize) -> Vec<Vec<T>> {
+    let (mut pieces, mut piece, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for item in items {
+        let size = COMMIT_BYTES + names_len(&item);
+        if bytes + size > OFFSETS_COMMAND_BYTES && !piece.is_empty() {
+            pieces.push(std::mem::take(&mut piece));
             bytes = 0;
         }
         bytes += size;
-        batch.push(commit);
+        piece.push(item);
     }
-    if !batch.is_empty() {
-        batches.push(batch);
+    if !piece.is_empty() {
+        pieces.push(piece);
     }
-    batches
+    pieces
 }
 
 impl Table {
@@ -375,10 +388,10 @@ impl Table {
 
     /// The offset a queue was reset to, while consumers have not taken that up.
     fn untaken_reset(&self, metadata: &Metadata, group: &str, topic: &str, queue_id: u32) -> Option<u64> {
-        let offset = metadata.pending_reset(group, topic, queue_id)?;
+        let PendingReset { offset, number } = metadata.pending_reset(group, topic, queue_id)?;
         let queue = QueueOfGroup { group: group.to_owned(), topic: topic.to_owned(), queue_id };
         let known = self.resets.get(&queue);
-        let clearing = known.is_some_and(|known| known.offset == offset && known.taken == Taken::Clearing);
+        let clearing = known.is_some_and(|known| known.number == number && known.taken == Taken::Clearing);
         (!clearing).then_some(offset)
     }
 
@@ -528,8 +541,8 @@ mod tests {
         assert!(commits(&offsets).is_empty());
         assert_eq!((pull(1, 50), commit(51)), (Some(10), Noted::Ignored));
         assert_eq!(pull(2, 50), Some(10), "another connection has not been told");
-        metadata.apply(&Command::ResetOffsets(reset(20)));
-        assert_eq!(pull(2, 50), Some(20), "nor anyone of a second reset");
+        metadata.apply(&Command::ResetOffsets(reset(10)));
+        assert_eq!(pull(2, 50), Some(10), "nor anyone of a second reset, if to the same offset");
         assert_eq!(pull(2, 51), None, "who was told may pull from anywhere");
         assert_eq!((pull(1, 50), commit(52)), (None, Noted::Pending), "it is over for everyone");
         let round = offsets.round(&metadata);
@@ -538,7 +551,11 @@ mod tests {
         assert!(offsets.round(&metadata).clears.is_empty());
         metadata.apply(&Command::ResetOffsets(reset(30)));
         assert_eq!(pull(3, 30), None, "who pulls from there need not be told");
-        assert_eq!(offsets.round(&metadata).clears.concat(), reset(30));
+        let clears = offsets.round(&metadata).clears.concat();
+        assert_eq!(clears.iter().map(|told| told.number).collect::<Vec<_>>(), [3]);
+        metadata.apply(&Command::ResetOffsets(reset(30)));
+        metadata.apply(&Command::ClearResets(clears));
+        assert_eq!(pull(3, 31), Some(30), "a reset in between is not cleared with the one before");
     }
 
     #[test]

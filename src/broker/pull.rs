@@ -14,7 +14,9 @@ use raftmq_store::{LogSlice, Store};
 
 use super::channel::Channel;
 use super::filter::{Filter, FilterError};
-use super::limits::{HOLD_MAX, PULL_BYTES_MAX, PULL_MESSAGES_MAX, PULL_OUTPUT_BYTES, PULL_TURN_WORK};
+use super::limits::{
+    HOLD_MAX, PULL_BYTES_MAX, PULL_MESSAGES_MAX, PULL_OUTPUT_BYTES, PULL_TURN_WORK, SEND_AWAY_HOLD,
+};
 use super::node::{Node, Reader};
 use super::reply::Refusal;
 use super::scan::{Found, PullStatus, find};
@@ -58,12 +60,18 @@ pub(crate) async fn handle(
         // Before a reset is taken up: what consumers have committed until then does not count.
         commit_offset(node, &header, request.queue_id)?;
     }
+    let hold_ms = u64::try_from(header.suspend_timeout_ms).unwrap_or(0).min(HOLD_MAX.as_millis() as u64);
+    let may_hold = header.sys_flag & pull_flag::SUSPEND != 0 && hold_ms > 0;
     if let Some(found) = reset(node, channel, &request, reader) {
+        if reader == Reader::Follower && may_hold {
+            send_away(node, channel, request, hold_ms);
+            return Ok(());
+        }
         answer(node, channel, &request, &found, reader);
         return Ok(());
     }
     let mut found = find(node.group.store(), &request);
-    if reader == Reader::Leader && found.code(request.offset) == response::PULL_OFFSET_MOVED {
+    if reader == Reader::Leader && is_moved(&found, &request) {
         // Before it is sent elsewhere: it may know an offset from an acknowledgement.
         before_waiting();
         node.settle().await;
@@ -71,10 +79,10 @@ pub(crate) async fn handle(
         found = find(node.group.store(), &request);
     }
     let work = found.work;
-    let hold_ms = u64::try_from(header.suspend_timeout_ms).unwrap_or(0).min(HOLD_MAX.as_millis() as u64);
-    let may_hold = header.sys_flag & pull_flag::SUSPEND != 0 && hold_ms > 0;
     if may_hold && found.may_wait(request.offset, reader) {
         node.long_poll.hold(node, channel, request, node.now_ms() + hold_ms);
+    } else if may_hold && reader == Reader::Follower && is_moved(&found, &request) {
+        send_away(node, channel, request, hold_ms);
     } else {
         answer(node, channel, &request, &found, reader);
     }
@@ -83,6 +91,17 @@ pub(crate) async fn handle(
         tokio::task::yield_now().await;
     }
     Ok(())
+}
+
+fn is_moved(found: &Found, request: &PullRequest) -> bool {
+    found.code(request.offset) == response::PULL_OFFSET_MOVED
+}
+
+/// Has a follower's client ask the leader, after a moment: a client asks again at once, and asks here again while it
+/// knows of no leader.
+fn send_away(node: &Node, channel: &Arc<Channel>, request: PullRequest, hold_ms: u64) {
+    let wait_ms = hold_ms.min(SEND_AWAY_HOLD.as_millis() as u64);
+    node.long_poll.delay(node, channel, request, node.now_ms() + wait_ms);
 }
 
 /// The group's settings; tools' groups need no creation.
@@ -101,7 +120,9 @@ pub(crate) fn reset(node: &Node, channel: &Channel, request: &PullRequest, reade
     let queue_of_group = (group.name.as_str(), topic.name.as_str(), *queue_id);
     let offset = match reader {
         Reader::Leader => node.offsets.take_reset(metadata, channel.id, queue_of_group, *offset),
-        Reader::Follower => metadata.pending_reset(&group.name, &topic.name, *queue_id),
+        Reader::Follower => {
+            metadata.pending_reset(&group.name, &topic.name, *queue_id).map(|reset| reset.offset)
+        }
     }?;
     let queue = node.group.store().queue(&topic.name, *queue_id);
     let (min, max) = queue.map_or((0, 0), |queue| (queue.min_offset(), queue.max_offset()));

@@ -17,8 +17,8 @@ use tokio::time::{sleep, timeout};
 
 use super::config_codes::all_topics;
 use super::limits::{NAME_SERVER_TIMEOUT, REGISTRATION_PERIOD};
-use super::name_server::NameServer;
 use super::node::Node;
+use super::peer::Peer;
 
 /// How soon a failed registration is tried again.
 const RETRY: Duration = Duration::from_millis(500);
@@ -86,7 +86,7 @@ impl Registration {
 
     /// Registers at one name server, again and again. Runs until the task is ended.
     pub(crate) async fn run(&self, node: &Arc<Node>, index: usize) {
-        let mut name_server = NameServer::new(node.config.namesrv[index].clone());
+        let mut name_server = Peer::new(node.config.namesrv[index].clone(), NAME_SERVER_TIMEOUT);
         let mut role = node.role.clone();
         let mut topics = node.group.metadata().subscribe();
         loop {
@@ -123,7 +123,7 @@ impl Registration {
     }
 
     /// Registers once. A member that is about to lead says nothing until it serves.
-    async fn register(&self, node: &Arc<Node>, name_server: &mut NameServer) -> Result<(), String> {
+    async fn register(&self, node: &Arc<Node>, name_server: &mut Peer) -> Result<(), String> {
         let (broker_id, term) = {
             let role = node.role.borrow();
             (broker_id(&role, node.config.node_id), role.term)
@@ -165,7 +165,7 @@ pub(crate) fn broker_id(role: &RoleState, node_id: u64) -> Option<u64> {
 pub(crate) async fn unregister(node: &Arc<Node>) {
     let Some(id) = node.broker_id() else { return };
     let leave = |address: &String| {
-        let mut name_server = NameServer::new(address.clone());
+        let mut name_server = Peer::new(address.clone(), NAME_SERVER_TIMEOUT);
         let header = UnregisterBrokerHeader {
             broker_name: node.config.broker_name.clone(),
             broker_addr: node.config.advertise.to_string(),

@@ -197,13 +197,13 @@ pub(crate) fn encode_send(
     let message = Message { settings, request, header, queue_id, dead_group };
     let start = out.end();
     let encoded = if header.batch {
-        message.encode_batch(body, &mut out.bytes)
+        message.encode_batch(body, &mut out.bytes).map(|records| (records, 0))
     } else {
-        message.encode_single(body, out).map(|()| 1)
+        message.encode_single(body, out).map(|growth| (1, growth))
     };
     let bytes = out.bytes.len() - start.bytes;
-    let checked = encoded.and_then(|records| {
-        check_entry(settings, bytes)?;
+    let checked = encoded.and_then(|(records, growth)| {
+        check_entry(settings, bytes + growth)?;
         Ok(Encoded { queue_id, records })
     });
     if checked.is_err() {
@@ -233,10 +233,10 @@ fn check_body(settings: &SendSettings, body: &[u8]) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Checks that records fit into one entry of the log.
+/// Checks that records fit into one entry of the log, `bytes` being what they need of it now or later.
 pub(crate) fn check_entry(settings: &SendSettings, bytes: usize) -> Result<(), Refusal> {
     if bytes > settings.entry_bytes {
-        let detail = format!("its records have {bytes} bytes, the log takes {}", settings.entry_bytes);
+        let detail = format!("its records need {bytes} bytes, the log takes {}", settings.entry_bytes);
         return Err(illegal_message(settings, &detail));
     }
     Ok(())
@@ -308,8 +308,8 @@ struct Message<'a> {
 }
 
 impl Message<'_> {
-    /// What is written when it fails is for the caller to take back.
-    fn encode_single(&self, body: &[u8], out: &mut Records) -> Result<(), Refusal> {
+    /// Returns by how much the record may grow later. What is written when it fails is for the caller to take back.
+    fn encode_single(&self, body: &[u8], out: &mut Records) -> Result<usize, Refusal> {
         let list = self.header.properties.as_ref();
         let scanned = scan(list)?;
         let stripped = scanned.has_added.then(|| without_added(list));
@@ -319,15 +319,18 @@ impl Message<'_> {
             Some(detour) => ((&*detour.topic, detour.queue_id), detour.properties.as_str()),
             None => (self.place(), list),
         };
+        let growth = detour.as_ref().map_or(0, Detour::growth);
         let added = &self.settings.added;
         if let Some(key) = scanned.unique_key {
             out.keys.push_str(key);
-            return self.encode(place, self.header.flag, body, &[list, added], &mut out.bytes);
+            self.encode(place, self.header.flag, body, &[list, added], &mut out.bytes)?;
+            return Ok(growth);
         }
         let key = self.settings.unique_keys.next(self.header.born_timestamp_ms);
         out.keys.push_str(&key);
         let own = properties::from_pairs([(names::UNIQ_KEY, key.as_str())]);
-        self.encode(place, self.header.flag, body, &[list, &own, added], &mut out.bytes)
+        self.encode(place, self.header.flag, body, &[list, &own, added], &mut out.bytes)?;
+        Ok(growth)
     }
 
     /// The topic and the queue it was sent to.
@@ -434,6 +437,7 @@ mod tests {
     use raftmq_raft::{Command, SubscriptionGroup};
 
     use super::*;
+    use crate::broker::limits::DELAY_GROWTH_MAX;
 
     const NOW_MS: i64 = 1_795_248_170_000;
 
@@ -650,6 +654,21 @@ mod tests {
         let len = len - "DELAY\u{1}1\u{2}REAL_TOPIC\u{1}T\u{2}REAL_QID\u{1}1\u{2}".len();
         assert!(f.send(&with(list(delay, len)), b"x").is_ok());
         assert_eq!(f.code(&with(list(delay, len + 1)), b"x"), response::MESSAGE_ILLEGAL);
+    }
+
+    #[test]
+    fn a_delayed_message_has_to_fit_an_entry_when_it_is_delivered() {
+        let mut f = Fixture::new();
+        let list = |delay: &str, len: usize| format!("{delay}K\u{1}{}\u{2}UNIQ_KEY\u{1}A", "x".repeat(len));
+        let with = |list: String| SendHeader { properties: list.into(), ..header("T") };
+        for (delay, growth) in
+            [("", 0), ("DELAY\u{1}1\u{2}", DELAY_GROWTH_MAX), ("TIMER_DELAY_MS\u{1}9\u{2}", DELAY_GROWTH_MAX)]
+        {
+            f.send(&with(list(delay, 0)), b"x").unwrap();
+            let room = f.settings.entry_bytes - growth - f.last().total_size();
+            assert!(f.send(&with(list(delay, room)), b"x").is_ok(), "{delay}");
+            assert_eq!(f.code(&with(list(delay, room + 1)), b"x"), response::MESSAGE_ILLEGAL, "{delay}");
+        }
     }
 
     #[test]

@@ -185,7 +185,7 @@ fn append_copy(
         body: record.body(),
         properties: &[&detour.properties],
     };
-    check_entry(settings, parts.encoded_len())?;
+    check_entry(settings, parts.encoded_len() + detour.growth())?;
     append_record(settings, &parts, &mut out.bytes)?;
     Ok(Encoded { queue_id: detour.queue_id, records: 1 })
 }

@@ -49,8 +49,12 @@ fn system_topics(cluster: &str, broker_name: &str, delay_levels: u32) -> Vec<Top
 pub(crate) async fn complete(node: &Node) -> Result<(), Refusal> {
     let BrokerConfig { cluster, broker_name, delay_levels, .. } = &node.config;
     for topic in system_topics(cluster, broker_name, delay_levels.len()) {
-        if node.group.metadata().topic(&topic.name).is_none() {
-            add_topic(node, topic).await?;
+        match node.group.metadata().topic(&topic.name) {
+            None => add_topic(node, topic).await?,
+            Some(present) if lacks_queues(&present, &topic) => {
+                node.propose(Command::PutTopic(topic)).await?;
+            }
+            Some(_) => {}
         }
     }
     for group in node.clients.consumer_groups() {
@@ -59,6 +63,12 @@ pub(crate) async fn complete(node: &Node) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+/// Whether a topic is the system's and has fewer queues than it should: there may be more delay levels than there were.
+fn lacks_queues(present: &Topic, wanted: &Topic) -> bool {
+    let has_fewer = present.read_queues < wanted.read_queues || present.write_queues < wanted.write_queues;
+    topic::is_system_topic(&wanted.name) && has_fewer
 }
 
 /// Makes the topic that a send needs, if it may.
@@ -228,6 +238,16 @@ mod tests {
             assert!(names.contains(name), "{name}");
         }
         assert!(names.iter().all(|name| topic::validate_topic(name).is_ok()));
+    }
+
+    #[test]
+    fn a_system_topic_gets_the_queues_it_lacks() {
+        let schedule = |queues| Topic::new(topic::SCHEDULE_TOPIC, queues, READ_WRITE);
+        for (present, wanted, lacks) in [(18, 18, false), (18, 20, true), (18, 5, false)] {
+            assert_eq!(lacks_queues(&schedule(present), &schedule(wanted)), lacks, "{present} {wanted}");
+        }
+        let cluster = |queues| Topic::new("DefaultCluster", queues, READ_WRITE);
+        assert!(!lacks_queues(&cluster(4), &cluster(16)), "operators may change it");
     }
 
     #[test]

@@ -185,21 +185,48 @@ impl ConsumeQueue {
     /// The published units from queue offset `from` on, at most `max_units`; none where `from` is below the minimum
     /// or at the maximum. A file that the disk refuses to open is logged and ends the answer.
     pub fn read(&self, from: u64, max_units: usize) -> Vec<Unit> {
+        let (units, failed) = self.read_until(from, max_units);
+        if let Some(error) = failed {
+            let queue_offset = from + units.len() as u64;
+            tracing::error!(%error, queue_offset, "cannot read a consume queue");
+        }
+        units
+    }
+
+    /// The same for who has to tell the end of the queue from a failure: no units mean that `from` is at the maximum or
+    /// above, or that none are asked for.
+    ///
+    /// # Errors
+    /// The disk refused to open the file that holds `from`; [`StoreError::Illegal`] where none does.
+    pub fn try_read(&self, from: u64, max_units: usize) -> Result<Vec<Unit>, StoreError> {
+        let (units, failed) = self.read_until(from, max_units);
+        match failed {
+            Some(error) if units.is_empty() => Err(error),
+            None if units.is_empty() && max_units > 0 && from < self.max_offset() => {
+                let dir = self.files.dir().display();
+                Err(StoreError::Illegal(format!("{dir} does not hold queue offset {from} any more")))
+            }
+            _ => Ok(units),
+        }
+    }
+
+    /// What can be read, and why it is not more where a file could not be opened.
+    fn read_until(&self, from: u64, max_units: usize) -> (Vec<Unit>, Option<StoreError>) {
         let end = self.max_offset().min(from.saturating_add(max_units as u64));
         let mut units = Vec::with_capacity(end.saturating_sub(from) as usize);
         let mut next = from;
         while next < end {
-            let file = self.files.file_at(next * UNIT).unwrap_or_else(|error| {
-                tracing::error!(%error, queue_offset = next, "cannot read a consume queue");
-                None
-            });
+            let file = match self.files.file_at(next * UNIT) {
+                Ok(file) => file,
+                Err(error) => return (units, Some(error)),
+            };
             let Some(FileAt { start, file }) = file else { break };
             let first = (next - start / UNIT) as usize;
             let (here, _) = file.bytes().as_chunks::<UNIT_SIZE>();
             units.extend(here[first..].iter().take((end - next) as usize).map(Unit::decode));
             next = from + units.len() as u64;
         }
-        units
+        (units, None)
     }
 
     fn unit_at(&self, queue_offset: u64) -> Result<Option<Unit>, StoreError> {

@@ -64,6 +64,14 @@ pub trait Disk: Send + Sync + Debug {
     /// file's entry is durable on return.
     fn create(&self, path: &Path, len: u64, space: Space) -> io::Result<Arc<dyn DiskFile>>;
 
+    /// Creates a file of `len` zero bytes without waiting for the disk. Its directory is created too. What of it a crash
+    /// leaves is certain only after [`DiskFile::sync`] and a [`sync_dir`](Self::sync_dir) of each directory above it; before
+    /// that the file may be missing, or shorter.
+    fn create_unsynced(&self, path: &Path, len: u64) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Returns when what was created directly below `dir` is there for good.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+
     /// Files and folders directly below `dir`, sorted by path; none where `dir` does not exist.
     fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>>;
 

@@ -222,6 +222,19 @@ impl Disk for OsDisk {
         Ok(Arc::new(MappedFile::map(path, file)?))
     }
 
+    fn create_unsynced(&self, path: &Path, len: u64) -> io::Result<Arc<dyn DiskFile>> {
+        if let Some(dir) = path.parent() {
+            fs::create_dir_all(dir)?;
+        }
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
+        file.set_len(len)?;
+        Ok(Arc::new(MappedFile::map(path, file)?))
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        File::open(dir)?.sync_all()
+    }
+
     fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
         let entries = match fs::read_dir(dir) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -4,6 +4,7 @@
 //! ends. What the bytes mean is for others to know. One thread adds and removes files while any number read.
 
 use std::collections::VecDeque;
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -202,6 +203,22 @@ impl MappedFileQueue {
     /// # Errors
     /// [`StoreError::Divergence`] for any other `start`; the disk refused (nothing was changed then).
     pub fn push(&self, start: u64) -> Result<FileAt, StoreError> {
+        self.push_created(start, |path| self.disk.create(path, self.file_len, Space::Sparse))
+    }
+
+    /// The same without waiting for the disk: see [`Disk::create_unsynced`].
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    pub(crate) fn push_unsynced(&self, start: u64) -> Result<FileAt, StoreError> {
+        self.push_created(start, |path| self.disk.create_unsynced(path, self.file_len))
+    }
+
+    fn push_created(
+        &self,
+        start: u64,
+        create: impl FnOnce(&Path) -> io::Result<Arc<dyn DiskFile>>,
+    ) -> Result<FileAt, StoreError> {
         let fits = match self.range() {
             Some(range) => start == range.end,
             None => true,
@@ -215,8 +232,7 @@ impl MappedFileQueue {
         }
         // Without the lock, which readers need: allocating takes milliseconds. There is one writer.
         let path = self.path_of(start);
-        let file =
-            self.disk.create(&path, self.file_len, Space::Sparse).map_err(StoreError::io("create", &path))?;
+        let file = create(&path).map_err(StoreError::io("create", &path))?;
         let mut table = self.table.write();
         if table.files.is_empty() {
             table.start = start;

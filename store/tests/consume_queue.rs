@@ -298,6 +298,29 @@ fn a_file_of_another_length_is_an_error() {
 }
 
 #[test]
+fn what_cannot_be_read_is_told_apart_from_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let queue = open(dir.path(), 2).unwrap();
+    let units = units(20, 300);
+    append_all(&queue, &units);
+    // One that is not open any more: only a few are.
+    fs::rename(&files(dir.path())[1], dir.path().join("away")).unwrap();
+    assert_eq!(queue.try_read(0, 9).unwrap(), units[..2]);
+    assert!(matches!(queue.try_read(2, 9), Err(StoreError::Io { .. })));
+    assert_eq!(queue.read(2, 9), []);
+    assert_eq!(queue.try_read(2, 0).unwrap(), []);
+    assert_eq!(queue.try_read(20, 9).unwrap(), []);
+    fs::rename(dir.path().join("away"), dir.path().join(format!("{:020}", 2 * UNIT_SIZE))).unwrap();
+    assert_eq!(queue.try_read(2, 9).unwrap(), units[2..11]);
+
+    let dir = tempfile::tempdir().unwrap();
+    let queue = recovered(dir.path(), 2, NO_LIMIT).unwrap();
+    queue.start_at(4).unwrap();
+    append_all(&queue, &units);
+    assert!(matches!(queue.try_read(3, 9), Err(StoreError::Illegal(_))));
+}
+
+#[test]
 fn readers_see_whole_units_while_one_thread_writes() {
     let dir = tempfile::tempdir().unwrap();
     let queue = recovered(dir.path(), 512, NO_LIMIT).unwrap();

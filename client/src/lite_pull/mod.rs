@@ -23,13 +23,12 @@ use raftmq_message::topic::validate_topic;
 use raftmq_remoting::body::{MessageQueue, SubscriptionData};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
 
 pub use config::LitePullConsumerConfig;
 use queues::Queues;
 pub use rebalance::{MessageQueueListener, TopicMessageQueueChangeListener};
 
-use crate::client::Client;
+use crate::client::{Client, deadline_in};
 use crate::error::ClientError;
 use crate::instance::GroupMember;
 use crate::message::MessageExt;
@@ -61,7 +60,7 @@ use crate::subscription::MessageSelector;
 ///
 /// What was polled counts as consumed at the next poll and is committed every five seconds and at the
 /// [`shutdown`](Self::shutdown), unless [`LitePullConsumerConfig::auto_commit`] is off. Dropping a consumer commits
-/// nothing.
+/// nothing; the brokers are told in the background that it has left.
 #[derive(Debug)]
 pub struct LitePullConsumer {
     shared: Arc<Shared>,
@@ -149,6 +148,8 @@ impl LitePullConsumer {
                 Mode::Assigned(_) => return Err(exclusive()),
             }
         }
+        // A queue of the topic may be left from before, see `wait_for_turn`.
+        self.shared.room.notify_waiters();
         self.shared.client.instance().changed();
         self.shared.rebalance.notify_one();
         Ok(())
@@ -218,7 +219,7 @@ impl LitePullConsumer {
             let state = self.running()?;
             self.shared.note(state.queues.consumed());
         }
-        let deadline = Instant::now() + timeout;
+        let deadline = deadline_in(timeout);
         loop {
             let arrived = self.shared.arrived.notified();
             tokio::pin!(arrived);
@@ -344,7 +345,7 @@ impl LitePullConsumer {
     }
 
     /// Leaves the group. What was polled is committed before, if offsets are committed automatically; what could not be
-    /// is told. Everything else fails from then on.
+    /// is told. Everything else fails from then on. It goes on to its end although nobody waits for it any more.
     pub async fn shutdown(&self) -> Result<(), ClientError> {
         let queues = {
             let mut state = self.running()?;
@@ -359,11 +360,17 @@ impl LitePullConsumer {
         };
         self.tasks.iter().for_each(AbortHandle::abort);
         self.shared.arrived.notify_waiters();
-        let persisted = self.shared.offsets.persist_all(&queues).await;
-        let group = &self.shared.config.consumer_group;
-        self.shared.client.instance().leave(group);
-        self.shared.client.unregister(group).await;
-        persisted
+        let shared = self.shared.clone();
+        let leaving = tokio::spawn(async move {
+            let persisted = shared.offsets.persist_all(&queues).await;
+            let group = &shared.config.consumer_group;
+            shared.client.instance().leave(group);
+            shared.client.unregister(group).await;
+            persisted
+        });
+        leaving
+            .await
+            .unwrap_or_else(|error| Err(ClientError::Invalid(format!("the shutdown has failed: {error}"))))
     }
 
     async fn subscription(
@@ -419,7 +426,7 @@ impl Drop for LitePullConsumer {
         drop(state);
         self.tasks.iter().for_each(AbortHandle::abort);
         if !was_closed {
-            self.shared.client.instance().leave(&self.shared.config.consumer_group);
+            self.shared.client.leave_soon(&self.shared.config.consumer_group);
         }
     }
 }

@@ -8,7 +8,7 @@ use raftmq_remoting::body::{MessageQueue, SubscriptionData};
 use super::Shared;
 use super::queues::Turn;
 use crate::consumer::PullStatus;
-use crate::pull_request::{LEADER, PullPauses, PullRequest, Pulled};
+use crate::pull_request::{LEADER, Progress, PullPauses, PullRequest, Pulled};
 use crate::subscription::accepts;
 
 /// A pause after a pull that was refused. Java's `pullTimeDelayMillsWhenException`.
@@ -26,8 +26,7 @@ pub(super) async fn pull_queue(
         None => shared.first_offset(&queue).await,
     };
     let (mut from, mut pauses) = (LEADER, PullPauses::default());
-    while shared.wait_for_turn(&queue, generation).await {
-        let Some(subscription) = shared.subscription(&queue.topic) else { return };
+    while let Some(subscription) = shared.wait_for_turn(&queue, generation).await {
         let pull = PullRequest {
             group: &shared.config.consumer_group,
             queue: &queue,
@@ -41,9 +40,17 @@ pub(super) async fn pull_queue(
         };
         match shared.client.pull_once(pull).await {
             Ok(pulled) => {
-                (from, offset) = (pulled.suggested, pulled.next_offset);
-                pauses.reset();
-                shared.take_in(&queue, generation, &subscription, pulled);
+                from = pulled.pull_from();
+                match pulled.progress(offset) {
+                    Progress::On | Progress::Reset => {
+                        pauses.reset();
+                        offset = pulled.next_offset;
+                        shared.take_in(&queue, generation, &subscription, pulled);
+                    }
+                    nowhere => {
+                        tokio::time::sleep(pauses.after_nothing(nowhere == Progress::Elsewhere)).await;
+                    }
+                }
             }
             Err(failure) => {
                 let error = failure.error;
@@ -58,18 +65,19 @@ pub(super) async fn pull_queue(
 }
 
 impl Shared {
-    /// Waits until the queue may be pulled. Says no if it never may again.
-    async fn wait_for_turn(&self, queue: &MessageQueue, generation: u64) -> bool {
+    /// Waits until the queue may be pulled, and returns what is wanted of it; nothing if it never may again. A topic that
+    /// is not subscribed to is either given up or subscribed to again.
+    async fn wait_for_turn(&self, queue: &MessageQueue, generation: u64) -> Option<SubscriptionData> {
         loop {
             let room = self.room.notified();
             tokio::pin!(room);
             // Registered before looking, so that room made in between is not missed.
             room.as_mut().enable();
             let turn = self.state.lock().queues.turn(queue, generation);
-            match turn {
-                Turn::Pull => return true,
-                Turn::Over => return false,
-                Turn::Wait => room.await,
+            match (turn, self.subscription(&queue.topic)) {
+                (Turn::Over, _) => return None,
+                (Turn::Pull, Some(subscription)) => return Some(subscription),
+                (Turn::Pull, None) | (Turn::Wait, _) => room.await,
             }
         }
     }
@@ -83,17 +91,12 @@ impl Shared {
         pulled: Pulled,
     ) {
         let next = pulled.next_offset;
-        let mut state = self.state.lock();
         if pulled.status == PullStatus::OffsetIllegal {
             tracing::info!(group = self.config.consumer_group, ?queue, next, "the queue goes on elsewhere");
-            if state.queues.moved(queue, generation, next) {
-                self.offsets.update_offset(queue, next, false);
-            }
-            return;
         }
         let mut messages = pulled.messages;
         messages.retain(|message| accepts(subscription, message));
-        if state.queues.pulled(queue, generation, messages, next) {
+        if self.state.lock().queues.pulled(queue, generation, messages, next) {
             self.arrived.notify_one();
         }
     }

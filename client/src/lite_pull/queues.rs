@@ -182,19 +182,6 @@ impl Queues {
         true
     }
 
-    /// The broker says that the queue goes on elsewhere. What was cached is left out. Says whether the generation is the
-    /// present one.
-    pub(super) fn moved(&mut self, queue: &MessageQueue, generation: u64, offset: i64) -> bool {
-        if self.turn(queue, generation) == Turn::Over {
-            return false;
-        }
-        self.clear(queue);
-        if let Some(assigned) = self.assigned.get_mut(queue) {
-            assigned.consumed = Some(offset);
-        }
-        true
-    }
-
     /// The messages that were pulled first, which count as consumed from then on.
     pub(super) fn poll(&mut self) -> Option<Vec<MessageExt>> {
         let queue = self.order.pop_front()?;
@@ -304,22 +291,21 @@ mod tests {
         queues.pause(&[queue(0), queue(9)], false);
         assert_eq!(queues.turn(&queue(0), new), Turn::Pull);
         assert!(!queues.pulled(&queue(0), old[0], messages(&[2], 1), 3));
-        assert!(!queues.moved(&queue(0), old[0], 5));
         assert_eq!(offsets(queues.poll()), [7]);
         assert!(queues.poll().is_none());
         assert_eq!(queues.consumed(), [(queue(1), 8)]);
     }
 
     #[tokio::test]
-    async fn a_queue_that_goes_on_elsewhere_loses_what_is_cached() {
+    async fn a_queue_that_goes_on_elsewhere_keeps_what_is_cached() {
         let mut queues = Queues::new(LIMITS);
         let generation = started(&mut queues, &[0])[0];
-        queues.pulled(&queue(0), generation, messages(&[0, 1, 2, 3], 1), 4);
-        assert_eq!(queues.turn(&queue(0), generation), Turn::Wait);
-        assert!(queues.moved(&queue(0), generation, 100));
+        queues.pulled(&queue(0), generation, messages(&[10, 11], 1), 12);
+        queues.pulled(&queue(0), generation, Vec::new(), 3);
+        queues.pulled(&queue(0), generation, messages(&[3], 1), 4);
         assert_eq!(queues.turn(&queue(0), generation), Turn::Pull);
-        assert!(queues.poll().is_none());
-        assert_eq!(queues.consumed(), [(queue(0), 100)]);
+        assert_eq!((offsets(queues.poll()), queues.consumed()), (vec![10, 11], vec![(queue(0), 3)]));
+        assert_eq!((offsets(queues.poll()), queues.consumed()), (vec![3], vec![(queue(0), 4)]));
     }
 
     #[tokio::test]

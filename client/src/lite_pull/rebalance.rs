@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use raftmq_remoting::Command;
 use raftmq_remoting::body::{ConsumeType, ConsumerData, MessageQueue, SubscriptionData};
@@ -11,14 +10,11 @@ use raftmq_remoting::codes::response;
 use tokio::time::Instant;
 
 use super::{Mode, Shared, State};
+use crate::client::deadline_in;
 use crate::connection::PeerRequest;
+use crate::hooks::guarded;
 use crate::instance::GroupMember;
-use crate::rebalance::Sharing;
-
-/// How often the queues are divided again if nothing has changed, as in the Java client.
-const REBALANCE_EVERY: Duration = Duration::from_secs(20);
-/// How soon it is tried again if it could not be done.
-const TRY_AGAIN_AFTER: Duration = Duration::from_millis(500);
+use crate::rebalance::{RebalancePauses, Sharing};
 
 /// Told when the queues of a topic change. Java's interface of the same name.
 pub trait TopicMessageQueueChangeListener: Send + Sync + 'static {
@@ -69,21 +65,23 @@ impl Listeners {
 pub(super) async fn keep_balanced(shared: Arc<Shared>) {
     let check_every = shared.config.topic_metadata_check_interval;
     let (mut rebalance_at, mut check_at) = (Instant::now(), Instant::now());
+    let mut pauses = RebalancePauses::default();
     loop {
         tokio::select! {
             () = shared.rebalance.notified() => {
                 // A changed route brings this about too.
                 (rebalance_at, check_at) = (Instant::now(), Instant::now());
+                pauses.reset();
             }
             () = tokio::time::sleep_until(rebalance_at.min(check_at)) => {}
         }
         if rebalance_at <= Instant::now() {
             let settled = shared.rebalance().await;
-            rebalance_at = Instant::now() + if settled { REBALANCE_EVERY } else { TRY_AGAIN_AFTER };
+            rebalance_at = Instant::now() + pauses.after(settled);
         }
         if check_at <= Instant::now() {
             shared.check_topics().await;
-            check_at = Instant::now() + check_every;
+            check_at = deadline_in(check_every);
         }
     }
 }
@@ -153,7 +151,7 @@ impl Shared {
         let Ok(mut all) = self.client.fetch_queues(topic).await else { return };
         all.sort();
         divided.sort();
-        listener.message_queue_changed(topic, &all, &divided);
+        guarded("a listener to queues", || listener.message_queue_changed(topic, &all, &divided));
     }
 
     async fn give_up_unsubscribed(&self, topics: &BTreeMap<String, SubscriptionData>) -> bool {
@@ -181,7 +179,7 @@ impl Shared {
             queues.sort();
             let listener = self.state.lock().listeners.changed(&topic, &queues);
             if let Some(listener) = listener {
-                listener.on_changed(&topic, &queues);
+                guarded("a listener to a topic", || listener.on_changed(&topic, &queues));
             }
         }
     }

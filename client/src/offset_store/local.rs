@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use raftmq_message::topic::validate_group;
@@ -31,6 +32,8 @@ pub fn default_offset_dir() -> PathBuf {
 pub struct LocalFileOffsetStore {
     table: Table,
     file: Arc<OffsetFile>,
+    /// Held while persisting: an older offset is never written behind a newer one.
+    persisting: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl LocalFileOffsetStore {
@@ -42,7 +45,7 @@ impl LocalFileOffsetStore {
         }
         let path = root.join(client_id).join(group).join("offsets.json");
         let file = Arc::new(OffsetFile { path, known: Mutex::default() });
-        Ok(Self { table: Table::default(), file })
+        Ok(Self { table: Table::default(), file, persisting: Arc::default() })
     }
 
     /// The file.
@@ -95,12 +98,18 @@ impl OffsetStore for LocalFileOffsetStore {
 
     fn persist_all<'a>(&'a self, queues: &'a [MessageQueue]) -> OffsetFuture<'a, ()> {
         Box::pin(async move {
+            let persisting = self.persisting.clone().lock_owned().await;
             let changed = self.table.unpersisted(queues);
             if changed.is_empty() {
                 return Ok(());
             }
             let (file, offsets) = (self.file.clone(), changed.clone());
-            blocking(&self.file.path, move || file.store(offsets)).await?;
+            let write = move || {
+                let written = file.store(offsets);
+                // It is held by who writes, as whoever has asked for it may not wait any more.
+                written.map(|()| persisting)
+            };
+            let _persisting = blocking(&self.file.path, write).await?;
             for (queue, offset) in changed {
                 self.table.persisted(&queue, offset);
             }
@@ -166,16 +175,32 @@ impl OffsetFile {
         // The path was made by joining a directory and a name.
         let dir = self.path.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(dir)?;
-        let new = self.path.with_extension("json.tmp");
-        let mut file = File::create(&new)?;
+        let new = self.unfinished();
+        let replaced = self.replace_with(&new, content);
+        if replaced.is_err() {
+            // It may be there or not.
+            drop(fs::remove_file(&new));
+        }
+        replaced?;
+        File::open(dir)?.sync_all()
+    }
+
+    fn replace_with(&self, new: &Path, content: &[u8]) -> io::Result<()> {
+        let mut file = File::create(new)?;
         file.write_all(content)?;
         file.sync_all()?;
         match fs::rename(&self.path, self.backup()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        fs::rename(&new, &self.path)?;
-        File::open(dir)?.sync_all()
+        fs::rename(new, &self.path)
+    }
+
+    /// A name that nobody else writes to, in this process or another.
+    fn unfinished(&self) -> PathBuf {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        let number = LAST.fetch_add(1, Ordering::Relaxed);
+        self.path.with_extension(format!("json.{}-{number}.tmp", std::process::id()))
     }
 
     fn backup(&self) -> PathBuf {
@@ -206,6 +231,9 @@ fn failed(path: &Path, reason: impl ToString) -> ClientError {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
     use super::*;
 
     /// As the Java client 5.4.0 writes it; 4.9.7 differs in white space.
@@ -223,6 +251,44 @@ mod tests {
         let store = store(root);
         store.load().await?;
         Ok(store.clone_offset_table(None).into_values().collect())
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn two_who_write_one_file_do_not_break_each_others_writes() {
+        let root = tempfile::tempdir().unwrap();
+        let writers = [0, 1].map(|id| {
+            let store = store(root.path());
+            tokio::spawn(async move {
+                for offset in 1..=100 {
+                    store.update_offset(&queue(id), offset, true);
+                    store.persist_all(&[queue(id)]).await.unwrap();
+                }
+            })
+        });
+        for writer in writers {
+            writer.await.unwrap();
+        }
+        assert_eq!(loaded(root.path()).await.unwrap(), [100]);
+        let dir = root.path().join("10.0.0.1@DEFAULT").join("G");
+        let left: BTreeSet<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["offsets.json", "offsets.json.bak"].map(Into::into).into());
+    }
+
+    #[tokio::test]
+    #[expect(clippy::await_holding_lock, reason = "the await ends at once")]
+    async fn whoever_stops_waiting_for_the_disk_does_not_let_others_overtake() {
+        let root = tempfile::tempdir().unwrap();
+        let store = store(root.path());
+        store.update_offset(&queue(0), 1, true);
+        let queues = [queue(0)];
+        // The disk is busy.
+        let known = store.file.known.lock();
+        assert!(tokio::time::timeout(Duration::ZERO, store.persist_all(&queues)).await.is_err());
+        assert!(store.persisting.try_lock().is_err());
+        drop(known);
+        store.update_offset(&queue(0), 2, true);
+        store.persist_all(&queues).await.unwrap();
+        assert_eq!(loaded(root.path()).await.unwrap(), [2]);
     }
 
     #[tokio::test]

@@ -1,7 +1,6 @@
 //! The queues a consumer has: dividing them among the group, working on each until it is closed, letting it go.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use raftmq_remoting::body::MessageQueue;
 use tokio::sync::mpsc;
@@ -9,25 +8,19 @@ use tokio::sync::mpsc;
 use super::process_queue::{Phase, ProcessQueue, Thresholds};
 use super::{Inner, Stage, orderly};
 use crate::pull_request::PullPauses;
-use crate::rebalance::Sharing;
+use crate::rebalance::{RebalancePauses, Sharing};
 
-/// How often the queues are divided although nothing seems to have changed, as in the Java client.
-const REBALANCE_EVERY: Duration = Duration::from_secs(20);
-/// The first pause after a division that could not be completed; each further one is twice as long.
-const REBALANCE_AGAIN: Duration = Duration::from_millis(100);
 /// Bytes of a MiB.
 const MIB: usize = 1024 * 1024;
 
 /// Divides the queues at once, when something has changed, and regularly.
 pub(super) async fn keep_rebalanced(consumer: Arc<Inner>) {
-    let mut again = REBALANCE_AGAIN;
+    let mut pauses = RebalancePauses::default();
     loop {
         let complete = consumer.rebalance().await;
-        let pause = if complete { REBALANCE_EVERY } else { again };
-        again = if complete { REBALANCE_AGAIN } else { (again * 2).min(REBALANCE_EVERY) };
         tokio::select! {
-            () = consumer.rebalance.notified() => again = REBALANCE_AGAIN,
-            () = tokio::time::sleep(pause) => {}
+            () = consumer.rebalance.notified() => pauses.reset(),
+            () = tokio::time::sleep(pauses.after(complete)) => {}
             () = consumer.stopping() => return,
         }
     }
@@ -198,8 +191,10 @@ impl Inner {
                 self.unlock(&queue.queue).await;
             }
         }
+        let mut queues = self.queues.lock();
         self.store.remove_offset(&queue.queue);
-        self.queues.lock().remove(&queue.queue);
+        queues.remove(&queue.queue);
+        drop(queues);
         self.let_go.notify_one();
         self.rebalance.notify_one();
     }
@@ -225,8 +220,21 @@ impl Inner {
     /// Sets the offset of a queue the consumer has, drops what was pulled of it, and has the queue taken anew.
     pub(super) async fn reset(&self, queue: &ProcessQueue, offset: i64) {
         // Frozen first, so that nothing that is being consumed moves it, and persisted before the queue is let go.
-        self.store.update_and_freeze_offset(&queue.queue, offset);
+        if !self.freeze(queue, offset) {
+            return;
+        }
         self.persist(std::slice::from_ref(&queue.queue)).await;
         queue.drop_now();
+    }
+
+    /// Freezes the offset of a queue, unless it was let go: it may be somebody else's, or taken anew.
+    fn freeze(&self, queue: &ProcessQueue, offset: i64) -> bool {
+        // Under the lock under which the store forgets a queue.
+        let queues = self.queues.lock();
+        let is_ours = queues.get(&queue.queue).is_some_and(|present| std::ptr::eq(&**present, queue));
+        if is_ours {
+            self.store.update_and_freeze_offset(&queue.queue, offset);
+        }
+        is_ours
     }
 }

@@ -3,23 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use raftmq_remoting::Command;
 use raftmq_remoting::body::MessageModel;
-use raftmq_remoting::codes::{request, response};
-use raftmq_remoting::header::SendBackHeader;
 use tokio::time::Instant;
 
 use super::Inner;
 use super::process_queue::ProcessQueue;
 use super::report::Batch;
-use crate::client::refused;
-use crate::error::ClientError;
 use crate::hooks::ConsumeReturnType;
 use crate::listener::{ConsumeConcurrentlyContext, ConsumeConcurrentlyStatus, Kind};
 use crate::message::MessageExt;
 
-/// How often a message is delivered again unless the settings say otherwise.
-const MAX_RECONSUME_TIMES: i32 = 16;
 /// How long a message waits that the broker did not take back, as in the Java client.
 const RETRY_HERE_AFTER: Duration = Duration::from_secs(5);
 /// The delay level of messages that a listener has kept for too long, as in the Java client.
@@ -134,35 +127,6 @@ impl Inner {
             tracing::warn!(group = self.group(), queue = ?queue.queue, offset, ?id, "broadcast message is dropped");
             return true;
         }
-        let sent = self.send_back(queue, message, delay_level).await;
-        if let Err(error) = &sent {
-            let offset = message.queue_offset;
-            tracing::warn!(group = self.group(), queue = ?queue.queue, offset, %error, "not taken back");
-        }
-        sent.is_ok()
-    }
-
-    /// 36.
-    async fn send_back(
-        &self,
-        queue: &ProcessQueue,
-        message: &MessageExt,
-        delay_level: i32,
-    ) -> Result<(), ClientError> {
-        let header = SendBackHeader {
-            offset: message.physical_offset,
-            group: self.group().to_owned(),
-            delay_level,
-            origin_msg_id: Some(message.offset_message_id()),
-            origin_topic: Some(message.topic.clone()),
-            unit_mode: false,
-            max_reconsume_times: Some(self.config.max_reconsume_times.unwrap_or(MAX_RECONSUME_TIMES)),
-        };
-        let request = Command::request(request::CONSUMER_SEND_MSG_BACK, header.to_ext());
-        let config = self.client.config();
-        let called =
-            self.client.call_queue(&queue.queue, &request, config.try_timeout, config.request_timeout);
-        let (addr, answer) = called.await?;
-        if answer.code == response::SUCCESS { Ok(()) } else { Err(refused(&addr, answer)) }
+        self.send_back(queue, message, delay_level).await
     }
 }

@@ -52,7 +52,8 @@ pub struct PushConsumerConfig {
     pub pull_threshold_size_for_topic: Option<usize>,
     /// How far apart the first and the last offset may be that are not consumed; only without order.
     pub consume_concurrently_max_span: i64,
-    /// How often a message is delivered again before it becomes a dead letter: 16 by default, without end in order.
+    /// How often a message is delivered again before it becomes a dead letter: 16 by default, without end in order. A
+    /// negative number stands for the default too, as in Java.
     pub max_reconsume_times: Option<i32>,
     /// How long a queue waits before an orderly listener gets the same messages again.
     pub suspend_current_queue_time: Duration,
@@ -98,6 +99,11 @@ impl PushConsumerConfig {
             persist_consumer_offset_interval: Duration::from_secs(5),
             post_subscription_when_pull: false,
         }
+    }
+
+    /// The number that was set, if it is one.
+    pub(super) fn max_reconsume_times(&self) -> Option<i32> {
+        self.max_reconsume_times.filter(|times| *times >= 0)
     }
 
     /// Says what is impossible, within Java's limits.

@@ -12,8 +12,8 @@ use raftmq_remoting::codes::{request, response};
 use raftmq_remoting::{Command, Ext, fastjson};
 use tokio::time::Instant;
 
-use super::Inner;
 use super::process_queue::{Phase, ProcessQueue};
+use super::{Inner, Stage};
 use crate::client::refused;
 use crate::error::ClientError;
 
@@ -22,13 +22,13 @@ const RENEW_EVERY: Duration = Duration::from_secs(20);
 /// How soon a renewal that failed is tried again.
 const RENEW_AGAIN: Duration = Duration::from_secs(1);
 
-/// Renews the locks of all queues the consumer has.
+/// Renews the locks of all queues the consumer has, until the last one is let go: a shutdown waits for listeners.
 pub(super) async fn keep_locked(consumer: Arc<Inner>) {
     let mut pause = RENEW_EVERY;
     loop {
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            () = consumer.stopping() => return,
+            () = consumer.reached(Stage::Stopped) => return,
         }
         let held: Vec<_> = consumer.queues.lock().values().cloned().collect();
         let renewed = consumer.lock(&held).await;
@@ -41,7 +41,7 @@ impl Inner {
     /// has granted everything.
     pub(super) async fn lock(&self, queues: &[Arc<ProcessQueue>]) -> bool {
         let mut by_broker = BTreeMap::<&str, Vec<&ProcessQueue>>::new();
-        for queue in queues.iter().filter(|queue| queue.phase() != Phase::Dropped) {
+        for queue in queues {
             by_broker.entry(&queue.queue.broker_name).or_default().push(queue);
         }
         let mut all = true;
@@ -52,6 +52,9 @@ impl Inner {
     }
 
     async fn lock_at_broker(&self, queues: &[&ProcessQueue]) -> bool {
+        // A queue that is let go in the meantime is unlocked behind this, not before.
+        let _locking = self.locking.write().await;
+        let queues: Vec<_> = queues.iter().filter(|queue| queue.phase() != Phase::Dropped).collect();
         let asked_at = Instant::now();
         let names = queues.iter().map(|queue| queue.queue.clone()).collect();
         let granted = match self.ask_for_locks(request::LOCK_BATCH_MQ, names).await {
@@ -75,6 +78,7 @@ impl Inner {
 
     /// Gives a lock back.
     pub(super) async fn unlock(&self, queue: &MessageQueue) {
+        let _unlocking = self.locking.read().await;
         if let Err(error) = self.ask_for_locks(request::UNLOCK_BATCH_MQ, vec![queue.clone()]).await {
             tracing::debug!(group = self.group(), ?queue, %error, "not unlocked; the lock runs out");
         }

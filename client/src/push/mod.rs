@@ -7,6 +7,7 @@
 //! | `process_queue` | one of them: what is not consumed yet |
 //! | `pull` | the loop that pulls a queue |
 //! | `concurrently`, `orderly` | what becomes of the messages |
+//! | `send_back` | what is not consumed and comes again |
 //! | `locks` | queues locked at the brokers, for order |
 //! | `report` | what operators ask through brokers |
 //!
@@ -21,6 +22,7 @@ mod orderly;
 mod process_queue;
 mod pull;
 mod report;
+mod send_back;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -30,7 +32,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 use raftmq_message::topic::{retry_topic, validate_topic};
 use raftmq_remoting::body::{ConsumeType, ConsumerData, MessageModel, MessageQueue, SubscriptionData};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, oneshot, watch};
 
 use crate::client::Client;
 use crate::connection::PeerRequest;
@@ -92,10 +94,12 @@ enum Stage {
 /// ```
 ///
 /// A message is delivered at least once. It counts as consumed when the listener says so; the group's offset in a queue
-/// is the smallest one that is not consumed. After a shutdown nothing is delivered again that was consumed; after a crash,
-/// or when queues move between members, what was consumed since the last commit may be.
+/// is the smallest one that is not consumed. What was consumed above that offset is delivered again after a shutdown, a
+/// crash, or when the queue moves to another member: with a listener that finishes everything in time a shutdown leaves
+/// nothing of that kind, a crash what was consumed since the last commit.
 ///
-/// Dropping a consumer without [`PushConsumer::shutdown`] ends it like a crash.
+/// Dropping a consumer without [`PushConsumer::shutdown`] commits nothing and waits for nobody; the brokers are told in the
+/// background that it has left.
 #[derive(Debug)]
 pub struct PushConsumer {
     inner: Arc<Inner>,
@@ -115,6 +119,8 @@ pub(crate) struct Inner {
     let_go: Notify,
     stage: watch::Sender<Stage>,
     paused: watch::Sender<bool>,
+    /// Held while queues are being locked, and shared while they are being unlocked.
+    locking: tokio::sync::RwLock<()>,
     /// One for each batch in the listener.
     permits: Arc<Semaphore>,
     /// Sends messages back that an orderly listener could not consume.
@@ -140,7 +146,8 @@ impl PushConsumer {
             Some(store) => store.clone(),
             None => offset_store::for_group(&client, group, config.message_model)?,
         };
-        let producer = Producer::new(client.clone(), INNER_PRODUCER_GROUP)?;
+        let patience = send_back::patience(&client);
+        let producer = Producer::new(client.clone(), INNER_PRODUCER_GROUP)?.with_timeouts(patience, patience);
         let inner = Inner {
             store,
             listener: OnceLock::new(),
@@ -150,6 +157,7 @@ impl PushConsumer {
             let_go: Notify::new(),
             stage: watch::Sender::new(Stage::Created),
             paused: watch::Sender::new(false),
+            locking: tokio::sync::RwLock::default(),
             permits: Arc::new(Semaphore::new(config.consume_thread_max)),
             producer,
             hooks: Hooks::default(),
@@ -199,9 +207,15 @@ impl PushConsumer {
 
     /// Leaves the group: stops pulling, lets the listener finish what it has (for as long as
     /// `await_termination_when_shutdown` says), commits the offsets and waits for the brokers' answers, unlocks and
-    /// unregisters. Nothing happens the second time.
+    /// unregisters. Nothing happens the second time. It goes on to its end although nobody waits for it any more.
     pub async fn shutdown(&self) {
-        self.inner.shutdown().await;
+        if self.inner.advance(Stage::Stopping) != Stage::Running {
+            return;
+        }
+        let inner = self.inner.clone();
+        if let Err(error) = tokio::spawn(async move { inner.shutdown().await }).await {
+            tracing::error!(group = self.consumer_group(), %error, "the shutdown has failed");
+        }
     }
 
     /// Stops pulling until [`PushConsumer::resume`]. What was pulled is still consumed.
@@ -242,10 +256,11 @@ impl PushConsumer {
 
 impl Drop for PushConsumer {
     fn drop(&mut self) {
-        // One that was shut down has left its group, in which another may be now.
-        if matches!(self.inner.advance(Stage::Stopped), Stage::Running | Stage::Stopping) {
+        // A shutdown that has begun goes on by itself, and one that is over has left the group, in which another may be.
+        if self.inner.stage() == Stage::Running {
+            self.inner.advance(Stage::Stopped);
             self.inner.queues.lock().values().for_each(|queue| queue.drop_now());
-            self.inner.client.instance().leave(self.consumer_group());
+            self.inner.client.leave_soon(self.consumer_group());
         }
     }
 }
@@ -268,8 +283,13 @@ impl Inner {
 
     /// Resolves when the consumer is not running any more.
     async fn stopping(&self) {
+        self.reached(Stage::Stopping).await;
+    }
+
+    /// Resolves when the consumer has come so far.
+    async fn reached(&self, wanted: Stage) {
         // The sender lives as long as `self`, so there is no error.
-        drop(self.stage.subscribe().wait_for(|stage| *stage >= Stage::Stopping).await);
+        drop(self.stage.subscribe().wait_for(|stage| *stage >= wanted).await);
     }
 
     fn group(&self) -> &str {
@@ -309,6 +329,11 @@ impl Inner {
             return Err(ClientError::Invalid("the consumer has no listener".to_owned()));
         }
         self.store.load().await?;
+        if self.is_clustering() {
+            let topic = retry_topic(self.group());
+            let subscription = MessageSelector::all().subscription(&topic, now_ms())?;
+            self.subscriptions.write().entry(topic).or_insert(subscription);
+        }
         if self.advance(Stage::Running) != Stage::Created {
             return Err(ClientError::Invalid("the consumer was started before".to_owned()));
         }
@@ -317,21 +342,23 @@ impl Inner {
             self.advance(Stage::Stopped);
             return Err(error);
         }
-        if self.is_clustering() {
-            let topic = retry_topic(self.group());
-            let subscription = MessageSelector::all().subscription(&topic, now_ms())?;
-            self.subscriptions.write().insert(topic, subscription);
-        }
         tracing::info!(group = self.group(), client = self.client.client_id(), "consumer starts");
         self.started_ms.store(now_ms(), Ordering::Relaxed);
-        self.find_routes().await;
-        self.client.send_heartbeats().await;
-        tokio::spawn(assignment::keep_rebalanced(self.clone()));
+        // Everything that follows goes on although nobody waits for the start any more.
+        let (announce, announced) = oneshot::channel();
+        let consumer = self.clone();
+        tokio::spawn(async move {
+            consumer.find_routes().await;
+            consumer.client.send_heartbeats().await;
+            // Whoever starts the consumer may have gone.
+            let _ = announce.send(());
+            assignment::keep_rebalanced(consumer).await;
+        });
         tokio::spawn(assignment::keep_persisted(self.clone()));
         if self.is_orderly() && self.is_clustering() {
             tokio::spawn(locks::keep_locked(self.clone()));
         }
-        Ok(())
+        announced.await.map_err(|_| ClientError::Invalid("the runtime is shutting down".to_owned()))
     }
 
     /// Looks up the routes of what is subscribed to, so that heartbeats know where to go.
@@ -345,11 +372,8 @@ impl Inner {
     }
 
     async fn shutdown(&self) {
-        if self.advance(Stage::Stopping) != Stage::Running {
-            return;
-        }
         self.queues.lock().values().for_each(|queue| queue.close());
-        let all = self.config.await_termination_when_shutdown + LET_GO_TIMEOUT;
+        let all = self.config.await_termination_when_shutdown.saturating_add(LET_GO_TIMEOUT);
         if tokio::time::timeout(all, self.all_let_go()).await.is_err() {
             tracing::warn!(group = self.group(), "shut down with queues that could not be let go of");
         }

@@ -4,8 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use raftmq_message::properties::{self, names};
-use raftmq_message::topic::retry_topic;
+use tokio::sync::SemaphorePermit;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
 
@@ -14,7 +13,7 @@ use super::process_queue::ProcessQueue;
 use super::report::Batch;
 use crate::hooks::ConsumeReturnType;
 use crate::listener::{ConsumeOrderlyContext, ConsumeOrderlyStatus, Kind};
-use crate::message::{Message, MessageExt};
+use crate::message::MessageExt;
 
 /// Bounds of the time a queue waits before the same messages come again, as in the Java client.
 const SUSPEND_MIN: Duration = Duration::from_millis(10);
@@ -22,8 +21,6 @@ const SUSPEND_MIN: Duration = Duration::from_millis(10);
 const SUSPEND_MAX: Duration = Duration::from_secs(30);
 /// How often it is looked whether a lock that has run out was renewed.
 const LOCK_LOOK_EVERY: Duration = Duration::from_millis(100);
-/// The delay level of a message's first way through the retry topic; it grows by one each time.
-const RETRY_DELAY_LEVEL: i32 = 3;
 
 /// Consumes a queue's messages in the order in which they come, until the queue is closed.
 pub(super) async fn consume(
@@ -56,13 +53,15 @@ impl Inner {
             let messages: Arc<[MessageExt]> = batch.iter().cloned().collect();
             let suspend = tokio::select! {
                 biased;
-                suspend = self.consume_in_turn(queue, &messages, &mut batch) => suspend?,
+                turn = self.consume_in_turn(queue, &messages, &mut batch) => turn?,
                 () = self.closed_between(queue) => return None,
             };
-            tokio::select! {
-                biased;
-                () = queue.closing() => return None,
-                () = tokio::time::sleep(suspend) => {}
+            if let Some(suspend) = suspend {
+                tokio::select! {
+                    biased;
+                    () = queue.closing() => return None,
+                    () = tokio::time::sleep(suspend) => {}
+                }
             }
         }
         Some(())
@@ -74,18 +73,15 @@ impl Inner {
         queue.idle().await;
     }
 
-    /// Consumes a batch once; what is done is taken out of it. Returns how long to wait before the next time, or nothing
-    /// if the queue is closed.
+    /// Consumes a batch once; what is done is taken out of it. Returns how long to wait before the next time, if there is
+    /// one, or nothing at all if the queue is closed.
     async fn consume_in_turn(
         &self,
         queue: &ProcessQueue,
         messages: &Arc<[MessageExt]>,
         batch: &mut VecDeque<MessageExt>,
-    ) -> Option<Duration> {
-        let permit = self.permits.acquire().await;
-        while self.is_clustering() && !queue.is_locked() {
-            tokio::time::sleep(LOCK_LOOK_EVERY).await;
-        }
+    ) -> Option<Option<Duration>> {
+        let permit = self.permit_under_lock(queue).await;
         let running = queue.begin()?;
         let (status, suspend) = self.call_orderly_listener(queue, messages).await;
         drop(permit);
@@ -96,7 +92,22 @@ impl Inner {
             ConsumeOrderlyStatus::SuspendCurrentQueueAMoment => self.count_failure(queue, batch).await,
         }
         drop(running);
-        Some(if batch.is_empty() { Duration::ZERO } else { suspend })
+        Some((!batch.is_empty()).then_some(suspend))
+    }
+
+    /// The right to call the listener, gained while the queue is locked. Nobody has it who only waits for a lock.
+    async fn permit_under_lock(&self, queue: &ProcessQueue) -> Option<SemaphorePermit<'_>> {
+        let may_go_on = || !self.is_clustering() || queue.is_locked();
+        loop {
+            while !may_go_on() {
+                tokio::time::sleep(LOCK_LOOK_EVERY).await;
+            }
+            // The semaphore is never closed.
+            let permit = self.permits.acquire().await.ok();
+            if may_go_on() {
+                return permit;
+            }
+        }
     }
 
     async fn call_orderly_listener(
@@ -130,10 +141,11 @@ impl Inner {
     /// Counts one more delivery in vain for each message. Those with too many go through the retry topic, where the
     /// broker makes dead letters of them, and so out of the way of those behind them.
     async fn count_failure(&self, queue: &ProcessQueue, batch: &mut VecDeque<MessageExt>) {
-        let most = self.config.max_reconsume_times.unwrap_or(i32::MAX);
+        let most = self.config.max_reconsume_times().unwrap_or(i32::MAX);
         let mut sent = Vec::new();
         for message in batch.iter_mut() {
-            if message.reconsume_times >= most && self.send_to_retry_topic(message, most).await {
+            let enough = message.reconsume_times >= most;
+            if enough && self.send_to_retry_topic(message, message.reconsume_times, most).await {
                 sent.push(message.queue_offset);
             } else {
                 message.reconsume_times = message.reconsume_times.saturating_add(1);
@@ -141,59 +153,5 @@ impl Inner {
         }
         batch.retain(|message| !sent.contains(&message.queue_offset));
         queue.done(sent);
-    }
-
-    async fn send_to_retry_topic(&self, message: &MessageExt, most: i32) -> bool {
-        let sent = self.producer.send(&returned(self.group(), message, most)).await;
-        if let Err(error) = &sent {
-            let offset = message.queue_offset;
-            tracing::warn!(group = self.group(), topic = message.topic, offset, %error, "not sent to be retried");
-        }
-        sent.is_ok()
-    }
-}
-
-/// The message that stands for one that is not consumed in its queue any more.
-fn returned(group: &str, message: &MessageExt, most: i32) -> Message {
-    let origin =
-        message.property(names::ORIGIN_MESSAGE_ID).map_or_else(|| message.offset_message_id(), str::to_owned);
-    let level = message.reconsume_times.saturating_add(RETRY_DELAY_LEVEL);
-    let mut returned = Message::new(retry_topic(group), message.body.clone())
-        .with_raw_properties(properties::remove(&message.properties, names::TRAN_MSG))
-        .with_property(names::ORIGIN_MESSAGE_ID, &origin)
-        .with_property(names::RETRY_TOPIC, &message.topic)
-        .with_property(names::RECONSUME_TIME, &message.reconsume_times.to_string())
-        .with_property(names::MAX_RECONSUME_TIMES, &most.to_string())
-        .with_delay_level(u32::try_from(level).unwrap_or_default());
-    returned.flag = message.flag;
-    returned
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::message::tests::message;
-
-    #[test]
-    fn a_returned_message_tells_where_it_came_from() {
-        let mut original = message(5, "body");
-        original.properties = "KEYS\u{1}k\u{2}TRAN_MSG\u{1}true\u{2}".to_owned();
-        original.reconsume_times = 2;
-        let returned = returned("g", &original, 7);
-        let properties = [
-            names::KEYS,
-            names::TRAN_MSG,
-            names::RETRY_TOPIC,
-            names::ORIGIN_MESSAGE_ID,
-            names::RECONSUME_TIME,
-            names::MAX_RECONSUME_TIMES,
-            names::DELAY,
-        ];
-        let id = original.offset_message_id();
-        assert_eq!(
-            properties.map(|name| returned.property(name)),
-            [Some("k"), None, Some("T"), Some(id.as_str()), Some("2"), Some("7"), Some("5")]
-        );
-        assert_eq!((returned.topic.as_str(), &returned.body[..]), ("%RETRY%g", &b"body"[..]));
     }
 }

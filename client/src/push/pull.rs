@@ -12,7 +12,9 @@ use super::process_queue::ProcessQueue;
 use crate::consumer::PullStatus;
 use crate::message::MessageExt;
 use crate::offset_store::ReadOffsetType;
-use crate::pull_request::{LEADER, PullFailure, PullPauses, PullRequest, Pulled, is_unknown_subscription};
+use crate::pull_request::{
+    LEADER, Progress, PullFailure, PullPauses, PullRequest, Pulled, is_unknown_subscription,
+};
 use crate::subscription::accepts;
 
 impl Inner {
@@ -33,16 +35,24 @@ impl Inner {
             let pause = match pulled {
                 Ok(None) => return queue.close(),
                 Ok(Some(pulled)) => {
-                    pauses.reset();
-                    let found = pulled.status == PullStatus::Found;
-                    match self.take(queue, offset, pulled).await {
-                        Some((next, messages)) => {
-                            offset = next;
-                            deliver(messages);
+                    queue.pull_from.store(pulled.pull_from(), Ordering::Relaxed);
+                    match pulled.progress(offset) {
+                        Progress::On => {
+                            pauses.reset();
+                            offset = pulled.next_offset;
+                            let found = pulled.status == PullStatus::Found;
+                            deliver(self.take(queue, pulled));
                             if found { self.config.pull_interval } else { Duration::ZERO }
                         }
-                        None if queue.is_live() => self.config.pull_time_delay_when_exception,
-                        None => return,
+                        Progress::Reset => {
+                            let next = pulled.next_offset;
+                            tracing::warn!(group = self.group(), queue = ?queue.queue, offset, next, "the offset is moved");
+                            return self.reset(queue, next).await;
+                        }
+                        nowhere => {
+                            tracing::debug!(group = self.group(), queue = ?queue.queue, offset, "a pull leads nowhere");
+                            pauses.after_nothing(nowhere == Progress::Elsewhere)
+                        }
                     }
                 }
                 Err(failure) => self.pull_failed(queue, &mut pauses, failure).await,
@@ -90,35 +100,15 @@ impl Inner {
         noted.ok().flatten().filter(|offset| *offset > 0)
     }
 
-    /// Takes in what a pull has brought: where to go on, and what is to be delivered. Nothing if the queue goes on
-    /// elsewhere, or if the broker would have it go on where it was.
-    async fn take(
-        &self,
-        queue: &ProcessQueue,
-        offset: i64,
-        pulled: Pulled,
-    ) -> Option<(i64, Vec<MessageExt>)> {
-        queue.pull_from.store(pulled.suggested, Ordering::Relaxed);
-        let next = pulled.next_offset;
-        match pulled.status {
-            PullStatus::OffsetIllegal => {
-                tracing::warn!(group = self.group(), queue = ?queue.queue, offset, next, "the offset is moved");
-                self.reset(queue, next).await;
-                return None;
-            }
-            PullStatus::Found | PullStatus::NoMatchedMsg if next <= offset => {
-                tracing::warn!(group = self.group(), queue = ?queue.queue, offset, next, "a pull leads nowhere");
-                return None;
-            }
-            _ => {}
-        }
+    /// Takes in what a pull has brought. Returns what is to be delivered.
+    fn take(&self, queue: &ProcessQueue, pulled: Pulled) -> Vec<MessageExt> {
         let messages = match self.subscription(&queue.queue.topic) {
             Some(subscription) => self.wanted(&subscription, queue, pulled.messages),
             None => Vec::new(),
         };
         self.statistics.pulled(&queue.queue.topic, messages.len());
-        queue.pulled(&messages, next);
-        Some((next, messages))
+        queue.pulled(&messages, pulled.next_offset);
+        messages
     }
 
     /// Those of the messages that are subscribed to, as the listener is to see them.

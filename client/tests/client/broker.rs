@@ -52,8 +52,14 @@ pub(crate) struct State {
     pub(crate) found: usize,
     /// Answer a pull of this queue with code 21 and this offset, once.
     pub(crate) move_to: Option<((String, i32), i64)>,
+    /// What is before it was removed from every queue.
+    pub(crate) min_offset: i64,
     /// Answer these requests with a code.
     pub(crate) refuse: BTreeMap<i32, i32>,
+    /// Answer so many of these requests with code 14, as a busy broker does.
+    pub(crate) busy: BTreeMap<i32, u32>,
+    /// Carry these requests out, and answer only after a while.
+    pub(crate) slow: BTreeMap<i32, Duration>,
     /// Broker id to suggest.
     pub(crate) suggest: i64,
 }
@@ -114,6 +120,22 @@ impl Shared {
         if let Some(code) = self.state.lock().refuse.get(&request.code) {
             return Reply::Answer(Command::response_to(&request, *code).with_remark("refused by the test"));
         }
+        if let Some(left) = self.state.lock().busy.get_mut(&request.code).filter(|left| **left > 0) {
+            *left -= 1;
+            let answer = Command::response_to(&request, response::SERVICE_NOT_AVAILABLE);
+            return Reply::Answer(answer.with_remark("[BUSY]for the test"));
+        }
+        let slow = self.state.lock().slow.get(&request.code).copied();
+        match (slow, self.carry_out(request)) {
+            (Some(time), Reply::Answer(answer)) => Reply::Later(Box::pin(async move {
+                tokio::time::sleep(time).await;
+                answer
+            })),
+            (_, reply) => reply,
+        }
+    }
+
+    fn carry_out(&self, request: Command) -> Reply {
         let done = || Reply::Answer(Command::response_to(&request, response::SUCCESS));
         let code = |code| Reply::Answer(Command::response_to(&request, code));
         let body = |body| Reply::Answer(Command::response_to(&request, response::SUCCESS).with_body(body));
@@ -219,6 +241,12 @@ impl Shared {
             return Some((response::PULL_OFFSET_MOVED, fields.to_ext(), Vec::new()));
         }
         let queue = state.queues.get(key)?;
+        if offset < state.min_offset {
+            let (min_offset, max_offset) = (state.min_offset, queue.len() as i64);
+            let fields =
+                PullResponse { next_begin_offset: min_offset, min_offset, max_offset, ..Default::default() };
+            return Some((response::PULL_OFFSET_MOVED, fields.to_ext(), Vec::new()));
+        }
         let found = queue.get(usize::try_from(offset).unwrap()..).filter(|found| !found.is_empty())?;
         let found = &found[..found.len().min(max as usize)];
         let records: Vec<u8> =

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 
 use bytes::BytesMut;
 use parking_lot::Mutex;
@@ -233,4 +234,11 @@ pub(crate) fn client(name_servers: &[&FakeServer]) -> Client {
 /// An address nobody listens on.
 pub(crate) async fn nobody() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+}
+
+/// Begins something and does not wait for its end.
+pub(crate) async fn abandon<T>(begun: impl Future<Output = T>) {
+    let mut begun = std::pin::pin!(begun);
+    let is_pending = std::future::poll_fn(|context| Poll::Ready(begun.as_mut().poll(context).is_pending()));
+    assert!(is_pending.await, "it has ended already");
 }

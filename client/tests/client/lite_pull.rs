@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::broker::{Broker, Stored};
-use super::fake::{FakeServer, Routes, client};
+use super::fake::{FakeServer, Routes, abandon, client};
+use raftmq_remoting::codes::{request, response};
+
 use raftmq_client::{
     ClientError, ConsumeFromWhere, LitePullConsumer, LitePullConsumerConfig, LocalFileOffsetStore,
     MessageModel, MessageQueue, MessageQueueListener, MessageSelector, TopicMessageQueueChangeListener,
@@ -201,6 +203,43 @@ async fn a_queue_that_was_reset_goes_on_where_the_broker_says() {
 }
 
 #[tokio::test]
+async fn messages_that_are_removed_at_the_broker_can_be_polled_if_they_were_pulled() {
+    let servers = servers().await;
+    servers.store(0, "a", 12);
+    let config = LitePullConsumerConfig { pull_threshold_for_queue: 4, auto_commit: false, ..config() };
+    let consumer = servers.assigned(config).await;
+    servers.broker.until("a pull", |state| state.found == 1).await;
+    servers.broker.with(|state| state.min_offset = 8);
+    assert_eq!(poll(&consumer, 8).await, [0, 1, 2, 3, 8, 9, 10, 11]);
+    consumer.shutdown().await.unwrap();
+    assert_eq!(servers.committed(0), None, "only the program commits");
+}
+
+#[tokio::test]
+async fn a_topic_that_is_subscribed_to_again_at_once_goes_on() {
+    let servers = servers().await;
+    servers.routes.set("U", servers.broker.server.addr);
+    let consumer = servers.consumer(config()).await;
+    consumer.subscribe("T", MessageSelector::all()).await.unwrap();
+    servers.store(0, "a", 1);
+    assert_eq!(poll(&consumer, 1).await, [0]);
+    // Dividing the queues takes a while, so that nobody takes the queue away before the topic is back.
+    servers
+        .broker
+        .with(|state| state.refuse.insert(request::GET_CONSUMER_LIST_BY_GROUP, response::SYSTEM_BUSY));
+    consumer.subscribe("U", MessageSelector::all()).await.unwrap();
+    tokio::task::yield_now().await;
+    consumer.unsubscribe("T").unwrap();
+    servers.store(0, "a", 1);
+    assert_eq!(poll(&consumer, 1).await, [1]);
+    tokio::task::yield_now().await;
+    consumer.subscribe("T", MessageSelector::all()).await.unwrap();
+    servers.broker.with(|state| state.refuse.clear());
+    servers.store(0, "a", 1);
+    assert_eq!(poll(&consumer, 1).await, [2]);
+}
+
+#[tokio::test]
 async fn tags_are_compared_here_too_and_what_does_not_match_is_committed_with_the_rest() {
     let servers = servers().await;
     servers.store(0, "a", 3);
@@ -254,6 +293,7 @@ impl MessageQueueListener for Divided {
     fn message_queue_changed(&self, topic: &str, all: &[MessageQueue], divided: &[MessageQueue]) {
         assert_eq!(topic, "T");
         self.0.send((all.to_vec(), divided.to_vec())).unwrap();
+        panic!("on purpose: whoever divides the queues goes on");
     }
 }
 
@@ -302,6 +342,23 @@ async fn a_broadcast_consumer_has_all_queues_and_finds_its_offsets_again() {
         consumer.shutdown().await.unwrap();
     }
     assert_eq!(servers.committed(0), None);
+}
+
+#[tokio::test]
+async fn a_shutdown_goes_on_although_nobody_waits_and_a_dropped_consumer_leaves() {
+    let servers = servers().await;
+    servers.store(0, "a", 4);
+    let consumer = servers.assigned(config()).await;
+    assert_eq!(consumer.poll(Duration::MAX).await.unwrap().len(), 4);
+    abandon(consumer.shutdown()).await;
+    drop(consumer);
+    servers.broker.until("to be left", |state| state.left.len() == 1).await;
+    assert_eq!(servers.committed(0), Some(4));
+    let consumer = servers.consumer(config()).await;
+    // So that a broker is known that can be told.
+    consumer.fetch_message_queues("T").await.unwrap();
+    drop(consumer);
+    servers.broker.until("to be left again", |state| state.left.len() == 2).await;
 }
 
 #[tokio::test]

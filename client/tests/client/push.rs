@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use raftmq_client::{
-    Client, ConsumeConcurrentlyStatus, ConsumeFromWhere, ConsumeMessageContext, ConsumeMessageHook,
-    ConsumeOrderlyStatus, ConsumeReturnType, LocalFileOffsetStore, MessageListener, MessageModel,
-    MessageSelector, PushConsumer, PushConsumerConfig,
+    AllocateMessageQueueStrategy, Client, ConsumeConcurrentlyStatus, ConsumeFromWhere, ConsumeMessageContext,
+    ConsumeMessageHook, ConsumeOrderlyStatus, ConsumeReturnType, LocalFileOffsetStore, MessageListener,
+    MessageModel, MessageQueue, MessageSelector, PushConsumer, PushConsumerConfig,
 };
 use raftmq_remoting::codes::{request, response};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::broker::{Broker, State, Stored};
-use super::fake::{FakeServer, Routes, client};
+use super::fake::{FakeServer, Routes, abandon, client};
 
 /// A broker, a name server that knows it, and a client.
 pub(crate) struct Group {
@@ -211,7 +211,9 @@ async fn what_is_not_consumed_goes_back_and_comes_again_under_its_own_topic() {
 async fn what_the_broker_does_not_take_back_is_consumed_again_here() {
     let group = Group::start().await;
     group.broker.store("T", 0, numbered("a", 1));
-    group.broker.with(|state| state.refuse.insert(request::CONSUMER_SEND_MSG_BACK, response::SYSTEM_ERROR));
+    // Code 14 does not tell whether it was taken back.
+    let unknown = response::SERVICE_NOT_AVAILABLE;
+    group.broker.with(|state| state.refuse.insert(request::CONSUMER_SEND_MSG_BACK, unknown));
     let seen = Mutex::new(0);
     let (mut told, listener) = telling(move |_| {
         *seen.lock() += 1;
@@ -226,6 +228,50 @@ async fn what_the_broker_does_not_take_back_is_consumed_again_here() {
     assert_eq!(next(&mut told).await, (0, "a0".into(), 1));
     group.broker.until("the offset", |state| state.offsets.get(&("T".into(), 0)) == Some(&1)).await;
     consumer.shutdown().await;
+}
+
+/// A consumer that gives the one message there is back, once that is settled.
+async fn give_back_one(group: &Group) {
+    group.broker.store("T", 0, numbered("a", 1));
+    let (mut told, listener) = telling(|_| ConsumeConcurrentlyStatus::ReconsumeLater);
+    let config = PushConsumerConfig { max_reconsume_times: Some(-1), ..config() };
+    let consumer = group.consume(config, listener).await;
+    assert_eq!(next(&mut told).await, (0, "a0".into(), 0));
+    group.broker.until("the offset", |state| state.offsets.get(&("T".into(), 0)) == Some(&1)).await;
+    assert!(told.try_recv().is_err());
+    consumer.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_message_goes_back_once_however_long_the_broker_takes() {
+    let group = Group::start().await;
+    // Several times the client's timeout of a try.
+    let slow = Duration::from_millis(700);
+    group.broker.with(|state| state.slow.insert(request::CONSUMER_SEND_MSG_BACK, slow));
+    give_back_one(&group).await;
+    group.broker.with(|state| {
+        assert_eq!((state.sent_back.len(), state.sent.len()), (1, 0));
+        assert_eq!(state.sent_back[0].max_reconsume_times, Some(16), "-1 is the default");
+    });
+}
+
+#[tokio::test]
+async fn a_busy_broker_is_asked_again_to_take_a_message_back() {
+    let group = Group::start().await;
+    group.broker.with(|state| state.busy.insert(request::CONSUMER_SEND_MSG_BACK, 3));
+    give_back_one(&group).await;
+    group.broker.with(|state| assert_eq!((state.sent_back.len(), state.sent.len()), (1, 0)));
+}
+
+#[tokio::test]
+async fn what_the_broker_refuses_to_take_back_is_sent_to_the_retry_topic() {
+    let group = Group::start().await;
+    group.broker.with(|state| state.refuse.insert(request::CONSUMER_SEND_MSG_BACK, response::SYSTEM_ERROR));
+    give_back_one(&group).await;
+    let sent = group.broker.with(|state| state.sent.clone());
+    let (topic, properties, times, most) = &sent[0];
+    assert_eq!((sent.len(), topic.as_str(), *times, *most), (1, "%RETRY%g", 1, Some(16)));
+    assert!(properties.contains("DELAY\u{1}3\u{2}"), "{properties}");
 }
 
 #[tokio::test]
@@ -332,6 +378,59 @@ async fn an_offset_the_broker_moves_is_committed_and_gone_on_from() {
     assert_eq!(next(&mut told).await.1, "a9");
     consumer.shutdown().await;
     assert_eq!(group.committed()[&("T".into(), 0)], 10);
+}
+
+#[tokio::test]
+async fn messages_that_are_removed_at_the_broker_do_not_touch_those_that_were_pulled() {
+    let group = Group::start().await;
+    group.broker.store("T", 0, numbered("a", 12));
+    let (gates, began) = (Arc::new([Semaphore::new(0), Semaphore::new(0)]), watch::Sender::new(Vec::new()));
+    let (waiting, begins) = (gates.clone(), began.clone());
+    let listener = MessageListener::concurrently_fn(move |messages, _| {
+        let (offset, gates) = (messages[0].queue_offset, waiting.clone());
+        begins.send_modify(|offsets| offsets.push(offset));
+        async move {
+            gates[usize::from(offset > 0)].acquire().await.unwrap().forget();
+            ConsumeConcurrentlyStatus::ConsumeSuccess
+        }
+    });
+    let config = PushConsumerConfig { pull_batch_size: 4, pull_threshold_for_queue: 4, ..config() };
+    let consumer = group.consume(config, listener).await;
+    let mut began = began.subscribe();
+    began.wait_for(|offsets| offsets.len() == 4).await.unwrap();
+    group.broker.with(|state| state.min_offset = 8);
+    gates[1].add_permits(100);
+    began.wait_for(|offsets| offsets.len() == 8).await.unwrap();
+    let committed = group.committed().get(&("T".into(), 0)).copied();
+    assert_eq!(committed.unwrap_or(0), 0, "the first is not consumed");
+    gates[0].add_permits(1);
+    group.broker.until("the offset", |state| state.offsets.get(&("T".into(), 0)) == Some(&12)).await;
+    let mut offsets = began.borrow().clone();
+    offsets.sort_unstable();
+    assert_eq!(offsets, [0, 1, 2, 3, 8, 9, 10, 11]);
+    consumer.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_follower_that_is_behind_is_not_believed() {
+    let group = Group::start().await;
+    let follower = Broker::start().await;
+    group.routes.set_follower(follower.server.addr);
+    group.broker.store("T", 0, numbered("a", 40));
+    group.broker.with(|state| state.suggest = 2);
+    follower.with(|state| state.move_to = Some((("T".into(), 0), 0)));
+    let (mut told, listener) = telling(|_| ConsumeConcurrentlyStatus::ConsumeSuccess);
+    let consumer = group.consume(config(), listener).await;
+    let mut bodies = Vec::new();
+    for _ in 0..40 {
+        bodies.push(next(&mut told).await.1);
+    }
+    group.broker.until("the offset", |state| state.offsets.get(&("T".into(), 0)) == Some(&40)).await;
+    bodies.sort();
+    bodies.dedup();
+    assert_eq!((bodies.len(), told.try_recv().is_err()), (40, true), "nothing twice");
+    follower.with(|state| assert!(state.move_to.is_none(), "the follower was asked"));
+    consumer.shutdown().await;
 }
 
 #[tokio::test]
@@ -515,6 +614,74 @@ async fn a_shutdown_waits_for_the_listener_and_for_no_longer_than_it_may() {
     let finish = async { gate.add_permits(1) };
     tokio::join!(shutdown, finish);
     assert_eq!(group.committed()[&("T".into(), 0)], 1, "the first was consumed, the second was not");
+}
+
+#[tokio::test]
+async fn a_start_and_a_shutdown_go_on_although_nobody_waits_for_them() {
+    let group = Group::start().await;
+    group.broker.store("T", 0, numbered("a", 1));
+    let (mut told, listener) = telling(|_| ConsumeConcurrentlyStatus::ConsumeSuccess);
+    let never = Duration::from_secs(600);
+    let config = PushConsumerConfig {
+        persist_consumer_offset_interval: never,
+        await_termination_when_shutdown: Duration::MAX,
+        broker_suspend_max_time: Duration::MAX,
+        ..config()
+    };
+    let consumer = PushConsumer::new(group.client.clone(), config).unwrap();
+    consumer.subscribe("T", MessageSelector::all()).await.unwrap();
+    consumer.register_message_listener(listener).unwrap();
+    abandon(consumer.start()).await;
+    assert_eq!(next(&mut told).await.1, "a0");
+    abandon(consumer.shutdown()).await;
+    drop(consumer);
+    group.broker.until("to be left", |state| !state.left.is_empty()).await;
+    assert_eq!(group.committed()[&("T".into(), 0)], 1);
+}
+
+#[tokio::test]
+async fn a_dropped_consumer_leaves_its_group() {
+    let group = Group::start().await;
+    let (_told, listener) = telling(|_| ConsumeConcurrentlyStatus::ConsumeSuccess);
+    let consumer = group.consume(config(), listener.clone()).await;
+    drop(consumer);
+    group.broker.until("to be left", |state| !state.left.is_empty()).await;
+    // Another that is there by then stays in the group.
+    let consumer = group.consume(config(), listener.clone()).await;
+    drop(consumer);
+    let (mut told, listener) = telling(|_| ConsumeConcurrentlyStatus::ConsumeSuccess);
+    let consumer = group.consume(config(), listener).await;
+    group.broker.store("T", 0, numbered("a", 1));
+    next(&mut told).await;
+    assert_eq!(group.broker.with(|state| state.left.len()), 1);
+    consumer.shutdown().await;
+    assert_eq!(group.broker.with(|state| state.left.len()), 2);
+}
+
+/// Panics the first time.
+#[derive(Debug, Default)]
+struct Clumsy(std::sync::atomic::AtomicBool);
+
+impl AllocateMessageQueueStrategy for Clumsy {
+    fn name(&self) -> &str {
+        "CLUMSY"
+    }
+    fn allocate(&self, _: &str, _: &str, queues: &[MessageQueue], _: &[String]) -> Vec<MessageQueue> {
+        assert!(self.0.swap(true, std::sync::atomic::Ordering::Relaxed), "on purpose");
+        queues.to_vec()
+    }
+}
+
+#[tokio::test]
+async fn a_strategy_that_panics_is_asked_again() {
+    let group = Group::start().await;
+    group.broker.store("T", 0, numbered("a", 1));
+    let (mut told, listener) = telling(|_| ConsumeConcurrentlyStatus::ConsumeSuccess);
+    let strategy = Arc::new(Clumsy::default());
+    let config = PushConsumerConfig { allocate_message_queue_strategy: strategy, ..config() };
+    let consumer = group.consume(config, listener).await;
+    assert_eq!(next(&mut told).await.1, "a0");
+    consumer.shutdown().await;
 }
 
 #[tokio::test]

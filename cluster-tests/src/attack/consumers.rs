@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::{ATTACK_TOPIC, Salvo, request};
+use super::{ATTACK_TOPIC, Salvo, request, send_fields};
 
 /// Numbers that are out of any range, or none.
 const NUMBERS: [&str; 11] = [
@@ -50,9 +50,30 @@ pub fn hostile_filters() -> Vec<(&'static str, &'static str, String)> {
     ]
 }
 
+/// Property lists in which a name that a filter looks for occurs, or seems to, as often as there is room.
+fn dear_properties() -> [String; 4] {
+    let value = format!("z\u{1}{}\u{2}", "a".repeat(30_000));
+    [value, "TAGS".repeat(7_500), "a\u{1}\u{2}".repeat(10_000), "\u{2}".repeat(30_000)]
+}
+
+/// Messages that are dear to look through, and pulls that do.
+fn dear_messages() -> Vec<Salvo> {
+    let pull = |kind: &str, filter: &str| {
+        let changed = [("subscription", json!(filter)), ("expressionType", json!(kind))];
+        request(11, &pull_fields(&changed), b"")
+    };
+    let pulls = [pull("SQL92", "a = 1"), pull("TAG", "a")].concat().repeat(10);
+    let salvo = |(n, list): (usize, String)| {
+        let send = request(310, &send_fields(&[("i", json!(list))]), b"x").repeat(50);
+        Salvo::new(format!("messages that are dear to look through ({n})"), [send, pulls.clone()].concat())
+    };
+    dear_properties().into_iter().enumerate().map(salvo).collect()
+}
+
 /// Requests of hostile consumers.
 pub fn consumers() -> Vec<Salvo> {
     let mut salvos = pulls();
+    salvos.extend(dear_messages());
     salvos.extend(offsets());
     salvos.extend(send_backs());
     salvos.extend(heartbeats());

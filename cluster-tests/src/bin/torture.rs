@@ -8,10 +8,11 @@
 //!
 //! With `--members N` so many push consumers share what is sent, with `--in-order` each queue's messages one after the
 //! other; `--delayed` sends messages besides that are to be delivered later. A pause between messages (`--pause-ms`) keeps
-//! the load down to what consumers in one process can take.
+//! the load down to what consumers in one process can take. With `--crash-members SECONDS` a consumer vanishes now and then,
+//! and another comes; in order nobody may have its queues before its locks have run out.
 //!
 //! It ends with an error if anything acknowledged was lost, misplaced or out of order, or if the members' logs differ; if
-//! consumers were not given all of it, or not in order; if delayed messages did not come once each.
+//! consumers were not given all of it, or not in order, or more of it again than faults explain; if delayed messages did not come once each.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -71,6 +72,9 @@ struct Args {
     /// They consume in order
     #[arg(long)]
     in_order: bool,
+    /// Every so many seconds one of them vanishes, with its locks, and another comes
+    #[arg(long, value_name = "SECONDS", requires = "members", conflicts_with = "steady")]
+    crash_members: Option<u64>,
     /// Send messages besides that are delivered later
     #[arg(long)]
     delayed: bool,
@@ -103,8 +107,7 @@ struct Args {
 impl Args {
     fn companions(&self) -> CompanionOptions {
         let Self { members, in_order, delayed, .. } = *self;
-        // Without a fault nothing may be delivered twice.
-        CompanionOptions { members, in_order, delayed, once: self.steady.is_some() }
+        CompanionOptions { members, in_order, delayed }
     }
 }
 
@@ -149,13 +152,13 @@ fn run_group(args: &Args, group: &mut Group) -> Result<()> {
         args.lanes,
         group.dir().display()
     );
-    let companions = Companions::start(&args.companions(), &options)?;
+    let mut companions = Companions::start(&args.companions(), &options)?;
     let workload = Workload::start(options.clone())?;
     let first = group.wait_all_caught_up(START_TIMEOUT)?;
     let started = Instant::now();
     let disturbed = match args.steady {
         Some(seconds) => steady(Duration::from_secs(seconds), group, &workload),
-        None => faults(args, group, &workload),
+        None => faults(args, group, &workload, &mut companions),
     };
     let elapsed = started.elapsed();
     // What was acknowledged is checked even if the group did not do as it should.
@@ -171,7 +174,7 @@ fn run_group(args: &Args, group: &mut Group) -> Result<()> {
     disturbed.and(verdict)
 }
 
-fn faults(args: &Args, group: &mut Group, workload: &Workload) -> Result<()> {
+fn faults(args: &Args, group: &mut Group, workload: &Workload, companions: &mut Companions) -> Result<()> {
     let counted = [vec![Fault::Kill; args.kills], vec![Fault::Hang; args.hangs]].concat();
     let (schedule, end) = if counted.is_empty() {
         ensure!(!args.faults.is_empty(), "no kinds of faults to draw from");
@@ -181,7 +184,14 @@ fn faults(args: &Args, group: &mut Group, workload: &Workload) -> Result<()> {
     };
     let started = Instant::now();
     let mut reports = Vec::new();
+    let crash_every = args.crash_members.map(Duration::from_secs);
+    let mut crashed = started;
     for step in schedule.take_while(|_| end.is_none_or(|end| started.elapsed() < end)) {
+        if crash_every.is_some_and(|every| crashed.elapsed() >= every) {
+            crashed = Instant::now();
+            companions.crash_member()?;
+        }
+        companions.disturbed();
         let report = torture::run(&step, group, workload)?;
         println!("{:>7.1} s  {report}", started.elapsed().as_secs_f64());
         reports.push(report);

@@ -1,7 +1,9 @@
 //! What the members of a group were given against what was sent:
 //!
 //! 7. Every acknowledged message was consumed, from the place where it was acknowledged.
-//! 8. Without faults and without members that come and go, nothing is delivered twice from its place.
+//! 8. A message is delivered once from its place, and again where it was not consumed. Each fault, and each member that
+//!    comes or goes, may have what was not committed then delivered once more: not more of them than were begun with
+//!    within [`UNCOMMITTED_US`], and none more often than queues change hands for it.
 //! 9. In order: while a queue's message is in a listener, no other message of that queue is, with any member.
 //! 10. In order: the messages of a queue come in the order of their offsets, the first ones first and without a hole; only
 //!     from a message that was delivered before on may they be repeated.
@@ -14,11 +16,18 @@ use super::{Verdict, Violation};
 use crate::deliveries::Delivery;
 use crate::history::History;
 
+/// Longest time that consumers count on what they have not committed, in µs. They commit every 5 s; a fault may make them
+/// miss two of those.
+const UNCOMMITTED_US: u64 = 15_000_000;
+/// How often queues may change hands for one fault: while a new leader does not know all members, when it does, and when
+/// the node is back.
+const CHANGES_PER_DISTURBANCE: u32 = 3;
+
 /// Which of the rules hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Consumption {
-    /// Rule 8.
-    pub once: bool,
+    /// Rule 8: faults, and members that came or went after the first message.
+    pub disturbances: u32,
     /// Rules 9 and 10.
     pub in_order: bool,
 }
@@ -31,34 +40,66 @@ pub fn check_consumption(history: &History, deliveries: &[Delivery], rules: Cons
     check_sent(history, deliveries, &mut verdict);
     let places = places(deliveries);
     check_consumed(history, &places, &mut verdict);
-    for ((queue, queue_offset), place) in &places {
-        verdict.extra_copies += u64::from(place.times - 1);
-        if rules.once && place.times > 1 {
-            let (queue, queue_offset, times) = (*queue, *queue_offset, place.times);
-            verdict.note(Violation::ConsumedAgain { queue, queue_offset, times });
-        }
-    }
+    check_copies(&places, deliveries, rules.disturbances, &mut verdict);
     if rules.in_order {
         check_order(deliveries, &mut verdict);
     }
     verdict
 }
 
+/// Acknowledged messages that were not consumed.
+pub fn missing(history: &History, deliveries: &[Delivery]) -> u64 {
+    let mut verdict = Verdict::default();
+    check_consumed(history, &places(deliveries), &mut verdict);
+    verdict.breaches
+}
+
 /// What happened to a place of a queue.
 #[derive(Default)]
 struct Place {
-    times: u32,
+    /// Deliveries beyond the first, but for those that followed when the message was not consumed.
+    copies: u32,
     consumed: bool,
+    /// When the last delivery ended.
+    ended_us: u64,
 }
 
 fn places(deliveries: &[Delivery]) -> BTreeMap<(u32, u64), Place> {
     let mut places: BTreeMap<_, Place> = BTreeMap::new();
     for delivery in deliveries.iter().filter(|delivery| !delivery.is_retry) {
         let place = places.entry((delivery.queue, delivery.queue_offset)).or_default();
-        place.times += 1;
+        place.copies += u32::from(place.consumed || place.ended_us > delivery.began_us);
         place.consumed |= delivery.consumed;
+        place.ended_us = place.ended_us.max(delivery.ended_us);
     }
     places
+}
+
+fn check_copies(
+    places: &BTreeMap<(u32, u64), Place>,
+    deliveries: &[Delivery],
+    disturbances: u32,
+    verdict: &mut Verdict,
+) {
+    for ((queue, queue_offset), place) in places {
+        verdict.extra_copies += u64::from(place.copies);
+        if place.copies > disturbances.saturating_mul(CHANGES_PER_DISTURBANCE) {
+            let (queue, queue_offset, copies) = (*queue, *queue_offset, place.copies);
+            verdict.note(Violation::ConsumedAgain { queue, queue_offset, copies, disturbances });
+        }
+    }
+    let (copies, allowed) = (verdict.extra_copies, u64::from(disturbances) * most_uncommitted(deliveries));
+    if disturbances > 0 && copies > allowed {
+        verdict.note(Violation::TooManyCopies { copies, allowed, disturbances });
+    }
+}
+
+/// Most deliveries that began within [`UNCOMMITTED_US`].
+fn most_uncommitted(deliveries: &[Delivery]) -> u64 {
+    let began: Vec<_> = deliveries.iter().map(|delivery| delivery.began_us).collect();
+    let window =
+        |(last, at): (usize, &u64)| last + 1 - began.partition_point(|before| *before + UNCOMMITTED_US < *at);
+    began.iter().enumerate().map(window).max().unwrap_or(0) as u64
 }
 
 fn check_sent(history: &History, deliveries: &[Delivery], verdict: &mut Verdict) {
@@ -120,7 +161,8 @@ mod tests {
     use crate::body::Stamp;
     use crate::history::{Ack, Lane, Sent};
 
-    const ALL: Consumption = Consumption { once: true, in_order: true };
+    const ALL: Consumption = Consumption { disturbances: 0, in_order: true };
+    const IN_ANY_ORDER: Consumption = Consumption { disturbances: 0, in_order: false };
 
     /// One queue with so many acknowledged messages.
     fn history(messages: u64) -> History {
@@ -130,6 +172,7 @@ mod tests {
         };
         History {
             run: 7,
+            began_us: 0,
             body_bytes: 32,
             lanes: vec![Lane { queue: 3, messages: (0..messages).map(sent).collect() }],
         }
@@ -167,26 +210,56 @@ mod tests {
         let lost = Violation::NotConsumed { lane: 0, sequence: 1, queue: 3, queue_offset: 1 };
         let refused = Delivery { consumed: false, ..delivery(1) };
         let retried = Delivery { is_retry: true, ..delivery(1) };
-        let rules = Consumption { once: true, in_order: false };
         for middle in [vec![], vec![refused], vec![retried]] {
             let deliveries = [vec![delivery(0)], middle, vec![delivery(2)]].concat();
-            assert_eq!(told(&history(3), &deliveries, rules), std::slice::from_ref(&lost));
+            assert_eq!(told(&history(3), &deliveries, IN_ANY_ORDER), std::slice::from_ref(&lost));
         }
     }
 
     #[test]
     fn what_comes_again_is_counted_and_named_where_it_must_not() {
         let deliveries = [delivery(0), delivery(1), delivery(1)];
-        let rules = Consumption { once: true, in_order: false };
-        let again = Violation::ConsumedAgain { queue: 3, queue_offset: 1, times: 2 };
-        assert_eq!(told(&history(2), &deliveries, rules), [again]);
-        let verdict = check_consumption(&history(2), &deliveries, Consumption { once: false, ..rules });
+        let again = |copies, disturbances| Violation::ConsumedAgain {
+            queue: 3,
+            queue_offset: 1,
+            copies,
+            disturbances,
+        };
+        assert_eq!(told(&history(2), &deliveries, IN_ANY_ORDER), [again(1, 0)]);
+        let one = Consumption { disturbances: 1, in_order: false };
+        let verdict = check_consumption(&history(2), &deliveries, one);
         assert_eq!((verdict.breaches, verdict.extra_copies), (0, 1));
+        let often = [vec![delivery(0)], vec![delivery(1); 5]].concat();
+        assert_eq!(told(&history(2), &often, one), [again(4, 1)]);
+        assert_eq!(told(&history(2), &often, Consumption { disturbances: 2, ..one }), []);
+    }
+
+    #[test]
+    fn what_was_not_consumed_may_come_again_but_only_when_it_is_done_with() {
+        let refused = Delivery { consumed: false, ..delivery(0) };
+        let later = Delivery { began_us: 500, ended_us: 900, ..delivery(0) };
+        assert_eq!(told(&history(1), &[refused, later], ALL), []);
+        let at_once = Delivery { began_us: 499, ..later };
+        assert_eq!(check_consumption(&history(1), &[refused, at_once], IN_ANY_ORDER).breaches, 1);
+    }
+
+    #[test]
+    fn a_disturbance_explains_no_more_copies_than_may_have_been_uncommitted() {
+        // Three messages far apart from each other, each twice.
+        let apart = UNCOMMITTED_US;
+        let at = |offset, began_us| Delivery { began_us, ended_us: began_us + 1, ..delivery(offset) };
+        let times =
+            [0, 1, 2].map(|offset| [at(offset, 2 * offset * apart), at(offset, 2 * offset * apart + 2)]);
+        let copies =
+            |disturbances| told(&history(3), &times.concat(), Consumption { disturbances, in_order: false });
+        let too_many = Violation::TooManyCopies { copies: 3, allowed: 2, disturbances: 1 };
+        assert_eq!(copies(1), [too_many]);
+        assert_eq!(copies(2), []);
     }
 
     #[test]
     fn an_order_may_go_back_but_not_ahead() {
-        let rules = Consumption { once: false, in_order: true };
+        let rules = Consumption { disturbances: 1, in_order: true };
         let at = |offset, began_us| Delivery { began_us, ended_us: began_us + 1, ..delivery(offset) };
         let back = [at(0, 0), at(1, 2), at(2, 4), at(1, 6), at(2, 8), at(3, 10)];
         assert_eq!(told(&history(4), &back, rules), []);
@@ -197,16 +270,12 @@ mod tests {
 
     #[test]
     fn two_at_once_are_found_across_those_between_them() {
-        let rules = Consumption { once: false, in_order: true };
         let long = Delivery { member: 2, ended_us: 1800, ..delivery(0) };
         let at_once = Violation::AtOnce { queue: 3, queue_offset: 1, member: 1, other_offset: 0, other: 2 };
-        assert_eq!(told(&history(3), &[long, delivery(1), delivery(2)], rules), [at_once]);
+        assert_eq!(told(&history(3), &[long, delivery(1), delivery(2)], ALL), [at_once]);
         let longer = Delivery { ended_us: 2001, ..long };
-        assert_eq!(told(&history(3), &[longer, delivery(1), delivery(2)], rules).len(), 2);
-        assert_eq!(
-            told(&history(3), &[long, delivery(1), delivery(2)], Consumption { in_order: false, ..rules }),
-            []
-        );
+        assert_eq!(told(&history(3), &[longer, delivery(1), delivery(2)], ALL).len(), 2);
+        assert_eq!(told(&history(3), &[long, delivery(1), delivery(2)], IN_ANY_ORDER), []);
     }
 
     #[test]

@@ -10,12 +10,14 @@
 //! 5. Nothing is there that was never sent.
 //! 6. A message is there at most once for its acknowledgement and once for each try whose outcome is unknown.
 //!
-//! What consumers were given is looked at by [`check_consumption`], messages that were to come later by [`Arrivals`].
+//! What consumers were given is looked at by [`check_consumption`], messages that were to come later by [`Arrivals`], members that
+//! vanish by [`check_crashes`].
 //!
 //! Nothing here does input or output, and nothing here knows how the messages were sent or read.
 
 mod arrivals;
 mod consumption;
+mod crashes;
 mod violation;
 
 #[cfg(test)]
@@ -23,8 +25,9 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-pub use arrivals::Arrivals;
-pub use consumption::{Consumption, check_consumption};
+pub use arrivals::{Arrivals, Lateness};
+pub use consumption::{Consumption, check_consumption, missing};
+pub use crashes::{Crash, TakenOver, check_crashes};
 pub use violation::{Verdict, Violation};
 
 use crate::body::Stamp;

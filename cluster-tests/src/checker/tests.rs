@@ -37,7 +37,7 @@ fn right() -> (History, Vec<Stored>) {
     ];
     let stored =
         vec![at(0, 0, 0, 0), at(0, 1, 1, 0), at(0, 2, 0, 1), at(0, 3, 1, 1), at(1, 0, 2, 0), at(1, 1, 2, 2)];
-    (History { run: RUN, body_bytes: BODY_BYTES, lanes }, stored)
+    (History { run: RUN, began_us: 0, body_bytes: BODY_BYTES, lanes }, stored)
 }
 
 fn check_ending(history: &History, stored: &[Stored], ends: [u64; 2]) -> Verdict {
@@ -238,7 +238,8 @@ fn a_message_that_was_given_up_may_be_there_or_not_but_only_if_a_try_may_have_st
 #[test]
 fn breaches_beyond_the_first_are_counted() {
     let messages = (0..50).map(|n| sent(n, n)).collect();
-    let history = History { run: RUN, body_bytes: BODY_BYTES, lanes: vec![Lane { queue: 0, messages }] };
+    let lanes = vec![Lane { queue: 0, messages }];
+    let history = History { run: RUN, began_us: 0, body_bytes: BODY_BYTES, lanes };
     let verdict = check(&history, &[]);
     assert_eq!((verdict.breaches, verdict.told.len()), (50, 20));
     assert!(verdict.to_string().ends_with("and 30 more"), "{verdict}");

@@ -56,8 +56,16 @@ pub enum Violation {
     #[error("not consumed: message {sequence} of lane {lane}, at offset {queue_offset} of queue {queue}")]
     NotConsumed { lane: usize, sequence: usize, queue: u32, queue_offset: u64 },
     /// Rule 8.
-    #[error("consumed {times} times without a fault: offset {queue_offset} of queue {queue}")]
-    ConsumedAgain { queue: u32, queue_offset: u64, times: u32 },
+    #[error(
+        "consumed again {copies} times with {disturbances} faults and changes of members: offset {queue_offset} of \
+         queue {queue}"
+    )]
+    ConsumedAgain { queue: u32, queue_offset: u64, copies: u32, disturbances: u32 },
+    /// Rule 8.
+    #[error(
+        "{copies} messages consumed again, {disturbances} faults and changes of members explain {allowed}"
+    )]
+    TooManyCopies { copies: u64, allowed: u64, disturbances: u32 },
     /// Rule 9.
     #[error(
         "at once: member {member} began with offset {queue_offset} of queue {queue} while member {other} was not done \
@@ -73,8 +81,13 @@ pub enum Violation {
     )]
     Undelivered { lane: usize, sequence: usize },
     /// Rule 12.
-    #[error("early: message {sequence} of lane {lane} was stored {early_ms} ms before it was due")]
-    Early { lane: usize, sequence: usize, early_ms: i64 },
+    #[error("early: message {sequence} of lane {lane} was there {early_ms} ms before it can have been due")]
+    Early { lane: usize, sequence: usize, early_ms: u64 },
+    /// Rule 13.
+    #[error(
+        "queue {queue} was taken over {after_ms} ms after the last message of member {member}, which held its lock"
+    )]
+    TakenOverEarly { queue: u32, member: u32, after_ms: u64 },
 }
 
 /// What the checker found.
@@ -84,7 +97,7 @@ pub struct Verdict {
     pub acknowledged: u64,
     /// Messages read back.
     pub read: u64,
-    /// Copies that tries of unknown outcome left behind.
+    /// Copies that tries of unknown outcome left behind, or that were delivered again.
     pub extra_copies: u64,
     /// How many breaches.
     pub breaches: u64,
@@ -111,7 +124,7 @@ impl fmt::Display for Verdict {
         let Self { acknowledged, read, extra_copies, breaches, told } = self;
         write!(
             f,
-            "{acknowledged} acknowledged, {read} read back, {extra_copies} copies of unknown tries, {breaches} breaches"
+            "{acknowledged} acknowledged, {read} read back, {extra_copies} copies besides, {breaches} breaches"
         )?;
         told.iter().try_for_each(|violation| write!(f, "\n  {violation}"))?;
         let untold = breaches - told.len() as u64;

@@ -125,7 +125,7 @@ impl Workload {
     /// Lets every lane finish its message, and gives what happened.
     pub fn stop(self) -> Result<History> {
         self.stop.store(true, Ordering::Release);
-        let Self { options, runtime, lanes, .. } = self;
+        let Self { options, runtime, lanes, pulse, .. } = self;
         let lanes = runtime.block_on(async {
             let mut histories = Vec::with_capacity(lanes.len());
             for lane in lanes {
@@ -133,7 +133,8 @@ impl Workload {
             }
             anyhow::Ok(histories)
         })?;
-        Ok(History { run: options.run, body_bytes: options.body_bytes, lanes })
+        let began_us = pulse.began_us();
+        Ok(History { run: options.run, began_us, body_bytes: options.body_bytes, lanes })
     }
 }
 

@@ -62,6 +62,6 @@ fn hostile_consumers_are_told_so_and_harm_nobody() {
     let anonymous = group.node(leader).anonymous_bytes().unwrap();
     assert!(anonymous < ANONYMOUS_BYTES_MAX, "{} MiB held", anonymous >> 20);
     let history = end(workload);
-    check(&history, &log, members, Consumption { once: false, in_order: false });
+    check(&history, &log, members, Consumption { disturbances: 0, in_order: false });
     drop(held);
 }

@@ -31,7 +31,7 @@ use raftmq_client::{
     Client, ClientConfig, Message, MessageExt, MessageQueue, Producer, PullConsumer, PullOptions,
 };
 use raftmq_cluster_tests::attack;
-use raftmq_cluster_tests::checker::{Consumption, check_consumption};
+use raftmq_cluster_tests::checker::{Consumption, check_consumption, missing};
 use raftmq_cluster_tests::deliveries::Deliveries;
 use raftmq_cluster_tests::harness::{BROKER_NAME, Group, GroupOptions, PortKind};
 use raftmq_cluster_tests::history::History;
@@ -45,6 +45,8 @@ use tokio::runtime::Runtime;
 const LONG: Duration = Duration::from_secs(60);
 /// How often something is looked at that cannot be awaited.
 const LOOK: Duration = Duration::from_millis(20);
+/// How long it is waited, when all is there, for what must not come.
+const SETTLE: Duration = Duration::from_secs(1);
 /// Acknowledgements after which load is well under way.
 const SOME: u64 = 500;
 /// Queues of a topic.
@@ -117,15 +119,20 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Waits until everything acknowledged is consumed, has the members leave, and checks all that they were given.
+/// All is there: waits for copies of it that come late.
+fn settle() {
+    std::thread::sleep(SETTLE);
+}
+
+/// Waits until everything acknowledged is consumed and for copies that come late, has the members leave, and checks all
+/// that they were given.
 fn check(history: &History, log: &Deliveries, members: Vec<Member>, rules: Consumption) {
     let acknowledged = history.acknowledged() as usize;
-    let lax = Consumption { once: false, in_order: false };
     // The cheap question first: this is asked after every message.
-    let is_complete = |deliveries: &[_]| {
-        deliveries.len() >= acknowledged && check_consumption(history, deliveries, lax).holds()
-    };
+    let is_complete =
+        |deliveries: &[_]| deliveries.len() >= acknowledged && missing(history, deliveries) == 0;
     let is_complete = log.wait(LONG, is_complete);
+    settle();
     members.into_iter().for_each(Member::leave);
     let verdict = check_consumption(history, &log.all(), rules);
     assert!(verdict.holds() && is_complete, "{verdict}");
@@ -144,7 +151,9 @@ impl Hands {
         let runtime = builder.worker_threads(1).enable_all().build().unwrap();
         let inside = runtime.enter();
         let client = Client::new(ClientConfig::new(&group.name_servers()));
-        let producer = Producer::new(client.clone(), "cluster-tests").unwrap();
+        // One try where it can be: a second one may store the message twice, and these tests count.
+        let (a_try, a_send) = (Duration::from_secs(10), Duration::from_secs(20));
+        let producer = Producer::new(client.clone(), "cluster-tests").unwrap().with_timeouts(a_try, a_send);
         drop(inside);
         Self { runtime, client, producer }
     }

@@ -47,6 +47,7 @@ fn a_message_is_tried_as_often_as_said_and_then_kept_with_where_it_came_from() {
         .map(|n| hands.send(&Message::new("Hopeless", format!("{n}")).with_keys(&n.to_string())))
         .collect();
     wait_until("all messages to be given up", || hands.read("%DLQ%hopeless", 0).len() >= MESSAGES);
+    settle();
     members.into_iter().for_each(Member::leave);
 
     let dead = hands.read("%DLQ%hopeless", 0);

@@ -9,11 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use raftmq_raft::{Command, Completion, MessageBatch, Position, ProposeError, Role, RoleState, SubmitError};
+use raftmq_store::StoreError;
 use tokio::sync::{Notify, oneshot, watch};
+use tokio::task::JoinError;
 
 use super::lane::{Delivery, Lane, Limit, Step, Wait};
 use super::redelivery::Redelivery;
-use crate::broker::limits::DELAY_STEP_MESSAGES;
+use crate::broker::limits::{DELAY_PROGRESS_BYTES, DELAY_STEP_MESSAGES};
 use crate::broker::node::Node;
 
 /// How long what is due or arrives gathers before the next step. At 10,000 a second a step has 100 messages.
@@ -22,15 +24,13 @@ const GATHER: Duration = Duration::from_millis(10);
 const RETRY: Duration = Duration::from_millis(100);
 /// The longest sleep: the wall clock may be set.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
-/// What the progress of a step takes of an entry, at most.
-const PROGRESS_BYTES: usize = 256;
 
 /// What became of a step.
 enum Outcome {
     Applied,
-    /// Nothing was written, and may be next time.
+    /// Nothing was written, whatever the step holds: another one may be.
     NotTaken,
-    /// Nothing was written, nor will be.
+    /// Nothing was written, and never will be of what the step holds.
     Refused(String),
     /// It may be applied or not.
     Unknown,
@@ -40,7 +40,7 @@ enum Outcome {
 pub(super) async fn drive<L: Lane + Send + 'static>(
     node: Arc<Node>,
     term: u64,
-    make: impl FnOnce(&Node) -> L,
+    make: impl Fn(&Node) -> L,
     wake: Arc<Notify>,
 ) {
     let mut role = node.role.clone();
@@ -50,14 +50,26 @@ pub(super) async fn drive<L: Lane + Send + 'static>(
     let mut lane = make(&node);
     let all = Limit {
         messages: DELAY_STEP_MESSAGES,
-        bytes: node.submit_bytes.saturating_sub(PROGRESS_BYTES),
+        bytes: node.submit_bytes.saturating_sub(DELAY_PROGRESS_BYTES),
         omit: false,
     };
     let mut limit = all;
     while leads(&mut role, term).await {
-        let planned = plan(&node, lane, limit).await;
-        let Some((returned, step)) = planned else { return };
-        lane = returned;
+        let step = match plan(&node, lane, limit).await {
+            Ok((returned, step)) => {
+                lane = returned;
+                step
+            }
+            Err(error) if error.is_panic() => {
+                tracing::error!(%error, "planning the delivery of delayed messages has panicked");
+                tokio::time::sleep(RETRY).await;
+                // No step is open, so the replicated progress is the last one.
+                lane = make(&node);
+                continue;
+            }
+            // The process is ending.
+            Err(_) => return,
+        };
         let delivery = match step {
             Ok(Step::Deliver(delivery)) => delivery,
             Ok(Step::Wait(wait)) => {
@@ -106,19 +118,19 @@ async fn leads(role: &mut watch::Receiver<RoleState>, term: u64) -> bool {
     }
 }
 
-/// Plans on a thread that may wait for the disk. `None` where the process is ending.
+/// Plans on a thread that may wait for the disk.
 async fn plan<L: Lane + Send + 'static>(
     node: &Arc<Node>,
     mut lane: L,
     limit: Limit,
-) -> Option<(L, Result<Step, raftmq_store::StoreError>)> {
+) -> Result<(L, Result<Step, StoreError>), JoinError> {
     let node = node.clone();
     let planning = tokio::task::spawn_blocking(move || {
         let redelivery = Redelivery { store_host: node.config.advertise };
         let step = lane.plan(&**node.group.store(), &redelivery, node.delay.now_ms(), limit);
         (lane, step)
     });
-    planning.await.ok()
+    planning.await
 }
 
 async fn sleep(node: &Node, wait: Wait, wake: &Notify, role: &mut watch::Receiver<RoleState>) {
@@ -135,10 +147,6 @@ async fn sleep(node: &Node, wait: Wait, wake: &Notify, role: &mut watch::Receive
 async fn submit(node: &Node, term: u64, delivery: Delivery) -> Outcome {
     let Delivery { records, count, progress, .. } = delivery;
     let command = Command::DelayProgress(progress);
-    if count == 0 {
-        // In a later term it goes on from progress that is not the last one, and means nothing.
-        return outcome(node.group.propose(command).await.map(drop));
-    }
     let (told, outcome_told) = oneshot::channel();
     let completion = Box::new(Told(told));
     let batch = MessageBatch { records, count, command: Some(command), term: Some(term), completion };
@@ -166,5 +174,61 @@ impl Completion for Told {
     fn complete(self: Box<Self>, decided: Result<&[Position], &ProposeError>) {
         // Who waits may have ended with the broker.
         let _ = self.0.send(outcome(decided.map(drop).map_err(Clone::clone)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use bytes::BytesMut;
+    use raftmq_raft::DelayProgress;
+
+    use super::*;
+    use crate::broker::delay::lane::Source;
+    use crate::broker::tests::Fixture;
+
+    /// Passes messages of level 7 over one by one, and panics before each step the first time.
+    struct Panicking {
+        next: u64,
+        plans: Arc<AtomicU32>,
+    }
+
+    impl Lane for Panicking {
+        fn plan(&mut self, _: &impl Source, _: &Redelivery, _: i64, _: Limit) -> Result<Step, StoreError> {
+            assert!(!self.plans.fetch_add(1, Ordering::Relaxed).is_multiple_of(2), "as a defect would");
+            let progress = DelayProgress::Level { level: 7, from: self.next, to: self.next + 1 };
+            let records = BytesMut::new();
+            Ok(Step::Deliver(Delivery { records, count: 0, progress, full: true }))
+        }
+
+        fn applied(&mut self) {
+            self.next += 1;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_lane_survives_a_panic_and_steps_without_messages_are_for_their_term() {
+        let f = Fixture::start().await;
+        let node = f.broker.node.clone();
+        let term = node.role.borrow().term;
+        let plans = Arc::<AtomicU32>::default();
+        let delivery = || Delivery {
+            records: BytesMut::new(),
+            count: 0,
+            progress: DelayProgress::Level { level: 7, from: 0, to: 5 },
+            full: false,
+        };
+        assert!(matches!(submit(&node, term - 1, delivery()).await, Outcome::NotTaken));
+        assert_eq!(node.group.metadata().delay_level(7), 0);
+
+        let made = Arc::clone(&plans);
+        let make =
+            move |node: &Node| Panicking { next: node.group.metadata().delay_level(7), plans: made.clone() };
+        let driving = tokio::spawn(drive(node.clone(), term, make, Arc::default()));
+        f.until(|f| f.group.metadata().delay_level(7) >= 3).await;
+        assert!(plans.load(Ordering::Relaxed) >= 5);
+        driving.abort();
+        f.stop().await;
     }
 }

@@ -51,9 +51,29 @@ pub(super) struct MemoryLog {
     queues: BTreeMap<(String, u32), Vec<Unit>>,
     records: BTreeMap<u64, Vec<u8>>,
     timers: BTreeSet<TimerEntry>,
+    /// What is due before is left out of the timer index.
+    indexed_from_ms: i64,
+    /// Messages at the end of each queue that are not published yet; the timer index has them.
+    pub(super) unpublished: u64,
+    /// Whether queues cannot be read.
+    pub(super) fails: bool,
 }
 
 impl MemoryLog {
+    /// Lets go of the slots of the timer index that are wholly before a time, as every member does.
+    pub(super) fn drop_timers_before(&mut self, due_ms: i64) {
+        self.indexed_from_ms = self.indexed_from_ms.max(slot_start_ms(due_ms));
+    }
+
+    /// The same log with the timer index made again, as on a member that lost it: with slots that were dropped.
+    pub(super) fn rebuild(&mut self) {
+        (self.indexed_from_ms, self.unpublished) = (0, 0);
+    }
+
+    fn indexed(&self) -> impl Iterator<Item = &TimerEntry> {
+        self.timers.iter().filter(|entry| entry.due_ms >= self.indexed_from_ms)
+    }
+
     /// Appends a message; its body is its queue offset.
     pub(super) fn append(&mut self, topic: &str, queue_id: u32, stored_ms: i64, properties: &str) {
         let queue = self.queues.entry((topic.to_owned(), queue_id)).or_default();
@@ -74,12 +94,17 @@ impl Source for MemoryLog {
     type Record = Vec<u8>;
 
     fn queue_range(&self, topic: &str, queue_id: u32) -> Range<u64> {
-        0..self.queues.get(&(topic.to_owned(), queue_id)).map_or(0, |queue| queue.len() as u64)
+        let len = self.queues.get(&(topic.to_owned(), queue_id)).map_or(0, |queue| queue.len() as u64);
+        0..len.saturating_sub(self.unpublished)
     }
 
-    fn units(&self, topic: &str, queue_id: u32, from: u64, max: usize) -> Vec<Unit> {
+    fn units(&self, topic: &str, queue_id: u32, from: u64, max: usize) -> Result<Vec<Unit>, StoreError> {
+        if self.fails {
+            return Err(StoreError::Illegal("the disk fails".to_owned()));
+        }
+        let end = self.queue_range(topic, queue_id).end.min(from.saturating_add(max as u64));
         let queue = self.queues.get(&(topic.to_owned(), queue_id));
-        queue.into_iter().flatten().skip(from as usize).take(max).copied().collect()
+        Ok(queue.into_iter().flatten().take(end as usize).skip(from as usize).copied().collect())
     }
 
     fn record(&self, physical_offset: u64, size: u32) -> Option<Vec<u8>> {
@@ -98,13 +123,17 @@ impl Source for MemoryLog {
                 && entry.due_ms <= until_ms
                 && entry.queue_offset < below_offset
         };
-        Ok(self.timers.iter().filter(wanted).take(max).copied().collect())
+        Ok(self.indexed().filter(wanted).take(max).copied().collect())
     }
 
     fn next_timer_slot_ms(&self, due_ms: i64) -> Option<i64> {
-        let slot_ms = due_ms.max(0) / SLOT_MS * SLOT_MS;
-        self.timers.iter().find(|entry| entry.due_ms >= slot_ms).map(|entry| entry.due_ms / SLOT_MS * SLOT_MS)
+        let slot_ms = slot_start_ms(due_ms);
+        self.indexed().find(|entry| entry.due_ms >= slot_ms).map(|entry| slot_start_ms(entry.due_ms))
     }
+}
+
+fn slot_start_ms(due_ms: i64) -> i64 {
+    due_ms.max(0) / SLOT_MS * SLOT_MS
 }
 
 /// The queue offsets that delivered messages had, in order.

@@ -62,8 +62,9 @@ pub(super) trait Source {
 
     /// The offsets that a queue holds.
     fn queue_range(&self, topic: &str, queue_id: u32) -> Range<u64>;
-    /// Where messages of a queue are, from an offset on.
-    fn units(&self, topic: &str, queue_id: u32, from: u64, max: usize) -> Vec<Unit>;
+    /// Where messages of a queue are, from an offset on. None where the queue ends there; what cannot be read is an
+    /// error.
+    fn units(&self, topic: &str, queue_id: u32, from: u64, max: usize) -> Result<Vec<Unit>, StoreError>;
     /// The record at a place.
     fn record(&self, physical_offset: u64, size: u32) -> Option<Self::Record>;
     /// See [`Store::timers_due`].
@@ -85,8 +86,8 @@ impl Source for Store {
         self.queue(topic, queue_id).map_or(0..0, |queue| queue.min_offset()..queue.max_offset())
     }
 
-    fn units(&self, topic: &str, queue_id: u32, from: u64, max: usize) -> Vec<Unit> {
-        self.queue(topic, queue_id).map_or_else(Vec::new, |queue| queue.read(from, max))
+    fn units(&self, topic: &str, queue_id: u32, from: u64, max: usize) -> Result<Vec<Unit>, StoreError> {
+        self.queue(topic, queue_id).map_or_else(|| Ok(Vec::new()), |queue| queue.try_read(from, max))
     }
 
     fn record(&self, physical_offset: u64, size: u32) -> Option<LogSlice> {

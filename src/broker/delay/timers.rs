@@ -5,6 +5,10 @@
 //! and were *late*, due before the bound already; they are found by walking the queue, whose units tell when each is due.
 //! With the bound go those that are due by now; they are found in the timer index.
 //!
+//! The bound never falls. Where the clock that moved it was ahead, what comes later may be late and yet not due: the walk
+//! delivers up to the first such message and goes on when that is due. Nothing is delivered early then, and until the
+//! clock has reached the bound again messages may wait for those that came before them.
+//!
 //! The index is not asked at every step. What is due soon is kept in memory, up to a *horizon* and to a number, and
 //! messages that come are added to it while the queue is walked.
 
@@ -25,6 +29,13 @@ type Key = (i64, u64);
 struct Place {
     physical_offset: u64,
     size: u32,
+}
+
+/// A late message.
+#[derive(Clone, Copy, Debug)]
+struct Late {
+    due_ms: i64,
+    place: Place,
 }
 
 /// Messages that are due soon, kept in memory: some 4 MiB. More than six seconds of 10,000 a second, so that a minute of
@@ -50,7 +61,7 @@ pub(super) struct TimerLane {
     /// The queue is walked up to here.
     seen: u64,
     /// Messages with an offset in `progress.scanned..seen` and a key at or before the bound, by offset.
-    late: BTreeMap<u64, Place>,
+    late: BTreeMap<u64, Late>,
     /// Messages with an offset below `seen` and a key behind the bound, up to the horizon.
     near: BTreeMap<Key, Place>,
     horizon: Key,
@@ -72,11 +83,11 @@ impl TimerLane {
     }
 
     /// Takes up the messages that have come.
-    fn walk(&mut self, source: &impl Source) {
+    fn walk(&mut self, source: &impl Source) -> Result<(), StoreError> {
         let range = source.queue_range(TIMER_TOPIC, 0);
         self.seen = self.seen.max(range.start);
         while self.seen < range.end && self.late.len() < LATE_MAX {
-            let units = source.units(TIMER_TOPIC, 0, self.seen, WALK_UNITS);
+            let units = source.units(TIMER_TOPIC, 0, self.seen, WALK_UNITS)?;
             if units.is_empty() {
                 break;
             }
@@ -86,11 +97,12 @@ impl TimerLane {
                 self.seen += 1;
             }
         }
+        Ok(())
     }
 
     fn take_up(&mut self, key: Key, place: Place) {
         if key <= bound(&self.progress) {
-            self.late.insert(key.1, place);
+            self.late.insert(key.1, Late { due_ms: key.0, place });
         } else if key <= self.horizon {
             self.near.insert(key, place);
             self.shorten();
@@ -131,10 +143,11 @@ impl TimerLane {
 
     fn wait(&self) -> Wait {
         let next = self.near.first_key_value().map(|((due_ms, _), _)| *due_ms);
+        let held = self.late.first_key_value().map(|(_, late)| late.due_ms);
         // With much before the horizon it is moved when some of that is delivered.
         let looks = self.horizon != END && self.near.len() <= self.near_max / 2;
         let look = looks.then(|| self.horizon.0.saturating_sub(AHEAD_MS - 1));
-        Wait { until_ms: next.into_iter().chain(look).min(), for_arrivals: true }
+        Wait { until_ms: next.into_iter().chain(held).chain(look).min(), for_arrivals: true }
     }
 }
 
@@ -151,14 +164,22 @@ impl Lane for TimerLane {
         now_ms: i64,
         limit: Limit,
     ) -> Result<Step, StoreError> {
-        self.walk(source);
+        self.walk(source)?;
         self.look_ahead(source, now_ms)?;
         let mut to = TimerProgress { scanned: self.seen, ..self.progress };
         let mut batch = Batch::new(redelivery, limit);
-        let left = self.late.iter().find(|(_, place)| !batch.take(source, place.physical_offset, place.size));
-        // Those that there was no room for count as not scanned. What is due may be among what comes behind them.
-        let left = left.map(|(offset, _)| to.scanned = *offset).is_some();
-        let mut full = left;
+        let (mut full, mut held) = (false, false);
+        // Those that are held or that there was no room for count as not scanned. What is due may be among what comes
+        // behind them.
+        for (offset, Late { due_ms, place }) in &self.late {
+            held = *due_ms > now_ms;
+            full = !held && !batch.take(source, place.physical_offset, place.size);
+            if held || full {
+                to.scanned = *offset;
+                break;
+            }
+        }
+        let left = held || full;
         for (key, place) in self.near.range(..=(now_ms, u64::MAX)).filter(|_| !left) {
             full = !batch.take(source, place.physical_offset, place.size);
             if full {

@@ -104,7 +104,7 @@ async fn delayed_messages_come_when_they_are_due_and_once() {
     f.stop().await;
 }
 
-/// What fits an entry on its way in and does not on its way out.
+/// What no send would have let in: it fits an entry on its way in and does not on its way out.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_that_the_log_refuses_is_passed_over() {
     let f = Fixture::start().await;
@@ -118,6 +118,41 @@ async fn a_message_that_the_log_refuses_is_passed_over() {
     store(&f.group, TIMER_TOPIC, 0, "behind", &timer(now_ms + 400)).await;
     let bodies: Vec<_> = delivered(&f, 3).await.into_iter().map(|(body, _)| body).collect();
     assert_eq!(bodies, ["first", "before", "behind"]);
+    f.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delayed_message_that_is_taken_can_be_delivered() {
+    let f = Fixture::start().await;
+    let mut client = f.client().await;
+    let topic = "D".repeat(120);
+    client.ok(send(&topic, "first")).await;
+    let mut body = vec![b'x'; (1 << 20) - FRAME_HEADER_BYTES];
+    loop {
+        let properties = "TIMER_DELAY_MS\u{1}50\u{2}".into();
+        let ext = SendHeader { properties, ..send_header(&topic) }.to_ext();
+        let request = Command::request(request::SEND_MESSAGE_V2, ext).with_body(body.clone());
+        match client.code(request).await {
+            response::SUCCESS => break,
+            code => assert_eq!(code, response::MESSAGE_ILLEGAL),
+        }
+        body.truncate(body.len() - 16);
+    }
+    f.until(|f| f.group.store().queue(&topic, 0).is_some_and(|queue| queue.max_offset() == 2)).await;
+    f.stop().await;
+}
+
+/// A step that delivers nothing is for its term as well: it is an entry of messages without any.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn progress_without_messages_is_applied() {
+    let f = Fixture::start().await;
+    store(&f.group, TIMER_TOPIC, 0, "nowhere", &format!("{}REAL_QID\u{1}x\u{2}", timer(now_ms()))).await;
+    f.until(|f| f.group.metadata().timer_progress().scanned == 1).await;
+    let log = f.group.store().log();
+    let last = log.frame(log.last().unwrap().index).unwrap().unwrap();
+    assert_eq!((last.header.kind, last.records().len()), (raftmq_store::FrameKind::Messages, 0));
+    let f = f.restart().await;
+    assert_eq!(f.group.metadata().timer_progress().scanned, 1);
     f.stop().await;
 }
 

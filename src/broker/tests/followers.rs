@@ -27,6 +27,7 @@ async fn a_group_may_read_from_the_follower_it_prefers() {
     let prefers = |broker_id: i64| {
         put_group(&SubscriptionGroupConfig { group_name: GROUP.into(), broker_id, ..Default::default() })
     };
+    trio.until(|trio| trio.members[leader].1.is_near(id(follower) as u64)).await;
     for (preferred, suggestion) in [(0, 0), (id(leader), 0), (77, 0), (id(follower), id(follower))] {
         client.ok(prefers(preferred)).await;
         let answer = client.ok(read("T", 0, 5000)).await;
@@ -57,6 +58,11 @@ async fn a_group_may_read_from_the_follower_it_prefers() {
     assert_eq!(trio.members[leader].1.metadata().offset(GROUP, "T", 0), None);
 
     // Offsets outside of what it has are left as they are, for the leader to correct.
+    let other = Command::request(request::GET_ALL_TOPIC_CONFIG, Ext::new());
+    reader.write([read("T", -1, 20_000), other]).await;
+    let (first, second) = (reader.answer().await, reader.answer().await);
+    assert!(first.opaque > second.opaque, "nobody asks in circles while there is no leader");
+    assert_eq!(second.code, 20);
     for offset in [-1, 1000] {
         let answer = reader.call(read("T", offset, 0)).await;
         let next = PullResponse::decode(&answer).unwrap().next_begin_offset;
@@ -112,5 +118,26 @@ async fn pulls_that_followers_hold_outlive_the_leader() {
             assert_eq!(bodies(&readers[at].answer().await.body), [b"one"]);
         }
     }
+    trio.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_preferred_follower_that_is_gone_is_not_suggested() {
+    let trio = Trio::start().await;
+    let leader = trio.leader().await;
+    let follower = (leader + 1) % 3;
+    let preferred = follower as i64 + 1;
+    let mut client = trio.client(leader).await;
+    client.ok(send("T", "zero")).await;
+    let settings =
+        SubscriptionGroupConfig { group_name: GROUP.into(), broker_id: preferred, ..Default::default() };
+    client.ok(put_group(&settings)).await;
+    trio.until(|trio| trio.members[leader].1.is_near(preferred as u64)).await;
+    assert_eq!(suggested(&client.ok(read("T", 0, 5000)).await), preferred);
+    let (broker, group) = &trio.members[follower];
+    broker.shutdown().await;
+    group.shutdown().await;
+    trio.until(|trio| !trio.members[leader].1.is_near(preferred as u64)).await;
+    assert_eq!(suggested(&client.ok(read("T", 0, 0)).await), 0);
     trio.stop().await;
 }

@@ -1,5 +1,8 @@
 //! Consumer groups: members, subscriptions, offsets, locks.
 
+use std::task::{Context, Poll};
+
+use raftmq_raft::OffsetCommit;
 use raftmq_remoting::body::{CheckClientRequest, MessageModel};
 
 use super::*;
@@ -197,5 +200,29 @@ async fn an_expression_is_checked_before_it_is_used() {
         let remark = answer.remark.unwrap();
         assert!(answer.code == response::SUBSCRIPTION_PARSE_FAILED && remark.contains(words), "{remark}");
     }
+    f.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn offsets_that_are_on_their_way_do_not_outlive_their_group() {
+    let f = Fixture::start().await;
+    let mut client = f.client().await;
+    client.ok(send("T", "zero")).await;
+    let joined = client.code(heartbeat("a", consumer("G", &[("T", "*", 0)]))).await;
+    assert_eq!(joined, response::SUCCESS);
+    let node = f.broker.node.clone();
+    // A round has taken up what is pending and not proposed it yet.
+    let round = node.offsets.between_rounds().await;
+    let fields = [("groupName", "G"), ("cleanOffset", "true")];
+    let delete = Command::request(request::DELETE_SUBSCRIPTIONGROUP, fields.into_iter().collect());
+    let mut deleting = std::pin::pin!(super::config_codes::delete_group(&node, &delete));
+    let first_step = |context: &mut Context<'_>| Poll::Ready(deleting.as_mut().poll(context).is_pending());
+    assert!(std::future::poll_fn(first_step).await);
+    let offset = OffsetCommit { group: "G".into(), topic: "T".into(), queue_id: 0, offset: 1 };
+    node.propose(raftmq_raft::Command::CommitOffsets(vec![offset])).await.unwrap();
+    drop(round);
+    deleting.await.unwrap();
+    let metadata = f.group.metadata();
+    assert_eq!((metadata.group("G"), metadata.offset("G", "T", 0)), (None, None));
     f.stop().await;
 }

@@ -150,9 +150,9 @@ impl Client {
     }
 }
 
-struct Fixture {
-    broker: Broker,
-    group: Group,
+pub(super) struct Fixture {
+    pub(super) broker: Broker,
+    pub(super) group: Group,
     registrations: Registrations,
     dir: tempfile::TempDir,
 }
@@ -197,7 +197,7 @@ fn broker_config(group: &Group) -> BrokerConfig {
 }
 
 impl Fixture {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         Self::start_with(Limits::default()).await
     }
 
@@ -236,7 +236,7 @@ impl Fixture {
         fixture
     }
 
-    async fn until(&self, is_so: impl Fn(&Self) -> bool) {
+    pub(super) async fn until(&self, is_so: impl Fn(&Self) -> bool) {
         let start = Instant::now();
         while !is_so(self) {
             assert!(start.elapsed() < PATIENCE, "it does not come to be");
@@ -265,7 +265,7 @@ impl Fixture {
         body.topic_config_serialize_wrapper.topic_config_table.into_keys().collect()
     }
 
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.broker.shutdown().await;
         self.group.shutdown().await;
     }

@@ -1,10 +1,11 @@
 //! A disk that knows which bytes are durable, and can fail.
 //!
 //! What is live lies in real files, so that it can be mapped. Of every sector that was written since the last sync the
-//! versions are kept: a crash leaves any one of them, or what was durable, whatever the other sectors are left with.
+//! versions are kept: a crash leaves any one of them, or what was durable, whatever the other sectors are left with. A file
+//! that was made without syncing may be missing, or empty.
 
 use std::any::Any;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
@@ -22,6 +23,10 @@ type Sector = [u8; SECTOR];
 #[derive(Clone, Debug, Default)]
 struct Sectors {
     len: u64,
+    /// Whether a crash may make it empty.
+    may_be_empty: bool,
+    /// Directories that are to be synced before a crash cannot lose it any more.
+    unsynced: BTreeSet<PathBuf>,
     durable: BTreeMap<u64, Vec<u8>>,
     dirty: BTreeMap<u64, Vec<Sector>>,
 }
@@ -115,6 +120,13 @@ impl CrashDisk {
         let mut files = image.files.into_iter().collect::<Vec<_>>();
         files.sort_by(|a, b| a.0.cmp(&b.0));
         for (name, mut sectors) in files {
+            if !std::mem::take(&mut sectors.unsynced).is_empty() && survivor(&name, 0, 1).is_none() {
+                continue;
+            }
+            if sectors.may_be_empty && survivor(&name, 0, 1).is_none() {
+                sectors = Sectors::default();
+            }
+            sectors.may_be_empty = false;
             for (sector, versions) in std::mem::take(&mut sectors.dirty) {
                 if let Some(version) = survivor(&name, sector * SECTOR as u64, versions.len()) {
                     sectors.durable.insert(sector, versions[version].to_vec());
@@ -239,6 +251,7 @@ impl DiskFile for CrashFile {
             |faults| faults.sync,
             |files| {
                 let Some(sectors) = files.get_mut(&self.name) else { return Ok(()) };
+                sectors.may_be_empty = false;
                 for (sector, versions) in std::mem::take(&mut sectors.dirty) {
                     sectors.durable.insert(sector, versions[versions.len() - 1].to_vec());
                 }
@@ -273,6 +286,32 @@ impl Disk for CrashDisk {
             },
         )?;
         self.open(path)
+    }
+
+    fn create_unsynced(&self, path: &Path, len: u64) -> io::Result<Arc<dyn DiskFile>> {
+        let create = |files: &mut Files| {
+            let dirs = || path.ancestors().skip(1).take_while(|dir| dir.starts_with(&self.shared.root));
+            let missing = dirs().filter(|dir| !dir.exists()).filter_map(Path::parent);
+            let above = dirs().take(1).chain(missing).map(|dir| self.shared.name(dir));
+            let inherited = files.values().flat_map(|file| &file.unsynced).cloned();
+            let name = self.shared.name(path);
+            let unsynced = above.chain(inherited.filter(|dir| name.starts_with(dir))).collect();
+            fs::create_dir_all(path.parent().unwrap())?;
+            File::create(path)?.set_len(len)?;
+            files.insert(name, Sectors { len, may_be_empty: true, unsynced, ..Sectors::default() });
+            Ok(())
+        };
+        self.shared.change(|faults| faults.create, create)?;
+        self.open(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let sync = |files: &mut Files| {
+            let dir = self.shared.name(dir);
+            files.values_mut().for_each(|file| file.unsynced.retain(|unsynced| *unsynced != dir));
+            Ok(())
+        };
+        self.shared.change(|faults| faults.sync, sync)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {

@@ -10,14 +10,19 @@ const START_MS: i64 = 1_700_000_000_000;
 
 #[derive(Clone, Debug)]
 enum Op {
-    /// Messages that are due so much later than now, or that do not say when.
-    Arrive(Vec<Option<i64>>),
-    /// Time goes on.
+    /// Messages that are due so much later than now, or that do not say when; whether the queue shows them at once.
+    Arrive(Vec<Option<i64>>, bool),
+    /// The queue shows all that is in the log.
+    Publish,
+    /// Time goes on, or the clock is set back.
     Pass(i64),
+    /// The members drop slots of their timer index.
+    Drop,
     /// Steps of at most so many messages: so many that are applied, then one that is not.
     Deliver(usize, usize),
-    /// Another leader; whether a step of the old one was applied without its knowing.
-    Failover(bool),
+    /// Another leader; whether a step of the old one was applied without its knowing, and whether the new one has made
+    /// its timer index again. It is ready when its queue shows all.
+    Failover(bool, bool),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -29,10 +34,13 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Some(i64::MAX)),
     ];
     prop_oneof![
-        4 => prop::collection::vec(due, 1..20).prop_map(Op::Arrive),
-        3 => prop_oneof![0..50i64, 0..5_000i64, 0..100_000i64].prop_map(Op::Pass),
+        4 => (prop::collection::vec(due, 1..20), prop::bool::weighted(0.8))
+            .prop_map(|(dues, published)| Op::Arrive(dues, published)),
+        1 => Just(Op::Publish),
+        4 => prop_oneof![0..50i64, 0..5_000i64, 0..100_000i64, -5_000..0i64, -100_000..0i64].prop_map(Op::Pass),
+        1 => Just(Op::Drop),
         6 => (1..12usize, 0..4usize).prop_map(|(messages, steps)| Op::Deliver(messages, steps)),
-        1 => any::<bool>().prop_map(Op::Failover),
+        1 => any::<(bool, bool)>().prop_map(|(applied, rebuilt)| Op::Failover(applied, rebuilt)),
     ]
 }
 
@@ -85,11 +93,19 @@ impl Cluster {
         }
     }
 
-    /// Who waits wakes up in time, and has delivered everything before.
+    /// Who waits wakes up in time, and has delivered everything before: all that the queue shows, or, with the clock
+    /// behind the bound, up to the first message that is before the bound and not due.
     fn check_wait(&self, wait: Wait) {
         assert!(wait.for_arrivals);
-        let open: Vec<_> =
-            (0..).zip(&self.due).filter(|(offset, _)| !self.delivered.contains(offset)).collect();
+        let shown = self.log.queue_range(TIMER_TOPIC, 0).end;
+        let bound = bound(&self.progress);
+        let held = (self.progress.scanned..shown).find(|offset| {
+            (self.due[*offset as usize], *offset) <= bound && self.due[*offset as usize] > self.now_ms
+        });
+        let open: Vec<_> = (0..held.map_or(shown, |held| held + 1))
+            .zip(&self.due)
+            .filter(|(offset, _)| !self.delivered.contains(offset))
+            .collect();
         let first = open.iter().map(|(_, due_ms)| **due_ms).min();
         assert!(first.is_none_or(|first| first > self.now_ms), "{first:?} is left at {}", self.now_ms);
         assert!(wait.until_ms.is_none_or(|until_ms| until_ms > self.now_ms), "{wait:?} at {}", self.now_ms);
@@ -138,8 +154,15 @@ proptest! {
         let mut cluster = Cluster::new(near_max);
         for op in ops {
             match op {
-                Op::Arrive(dues) => dues.into_iter().for_each(|due| cluster.arrive(due)),
+                Op::Arrive(dues, published) => {
+                    if !published || cluster.log.unpublished > 0 {
+                        cluster.log.unpublished += dues.len() as u64;
+                    }
+                    dues.into_iter().for_each(|due| cluster.arrive(due));
+                }
+                Op::Publish => cluster.log.unpublished = 0,
                 Op::Pass(ms) => cluster.now_ms += ms,
+                Op::Drop => cluster.log.drop_timers_before(cluster.progress.due_ms),
                 Op::Deliver(messages, steps) => {
                     for _ in 0..steps {
                         cluster.step(messages);
@@ -147,14 +170,19 @@ proptest! {
                     // Not taken by the log.
                     cluster.plan(messages);
                 }
-                Op::Failover(applied) => {
+                Op::Failover(applied, rebuilt) => {
                     if applied && let Some(delivery) = cluster.plan(5) {
                         cluster.apply(&delivery);
+                    }
+                    cluster.log.unpublished = 0;
+                    if rebuilt {
+                        cluster.log.rebuild();
                     }
                     cluster.restart();
                 }
             }
         }
+        cluster.log.unpublished = 0;
         while cluster.step(3) {}
         cluster.now_ms *= 2;
         while cluster.step(100) {}
@@ -183,6 +211,43 @@ fn what_cannot_be_delivered_counts_as_delivered() {
     assert_eq!((delivery.count, delivery.records.len(), delivery.full), (0, 0, true));
     cluster.lane.applied();
     assert_eq!(delivered(&cluster.plan(10).unwrap()), [2]);
+}
+
+#[test]
+fn a_clock_that_was_ahead_makes_nothing_early() {
+    const HOUR_MS: i64 = 3_600_000;
+    let mut cluster = Cluster::new(NEAR_MAX);
+    cluster.arrive(Some(HOUR_MS));
+    cluster.now_ms += HOUR_MS;
+    assert!(cluster.step(1));
+    // Another leader, whose clock is right, and messages that are due before the bound.
+    cluster.now_ms -= HOUR_MS;
+    cluster.restart();
+    [0, 5, 3, 2 * HOUR_MS].into_iter().for_each(|later_ms| cluster.arrive(Some(later_ms)));
+    let offsets = |cluster: &mut Cluster| {
+        let delivery = cluster.plan(9)?;
+        cluster.apply(&delivery);
+        cluster.lane.applied();
+        assert!(!delivery.full);
+        Some(delivered(&delivery))
+    };
+    assert_eq!(offsets(&mut cluster), Some(vec![1]));
+    cluster.now_ms += 4;
+    assert_eq!(offsets(&mut cluster), None);
+    cluster.now_ms += 1;
+    assert_eq!(offsets(&mut cluster), Some(vec![2, 3]));
+    cluster.now_ms += 2 * HOUR_MS;
+    assert_eq!(offsets(&mut cluster), Some(vec![4]));
+}
+
+#[test]
+fn a_queue_that_cannot_be_read_is_not_empty() {
+    let mut cluster = Cluster::new(NEAR_MAX);
+    cluster.arrive(Some(0));
+    cluster.log.fails = true;
+    assert!(cluster.lane.plan(&cluster.log, &REDELIVERY, START_MS, limit(1)).is_err());
+    cluster.log.fails = false;
+    assert!(cluster.step(1));
 }
 
 #[test]

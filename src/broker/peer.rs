@@ -1,6 +1,8 @@
-//! One kept connection to a name server: a request, its answer, and never longer than the time limit.
+//! One kept connection to another server, a name server or the leader: a request, its answer, and never longer than the
+//! time limit.
 
 use std::io;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use raftmq_remoting::encode::encode_command;
@@ -9,13 +11,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::limits::{NAME_SERVER_ANSWER_BYTES_MAX, NAME_SERVER_TIMEOUT};
+use super::limits::NAME_SERVER_ANSWER_BYTES_MAX;
 
-/// Why a name server has not answered.
+/// Why a server has not answered.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum NameServerError {
-    #[error("no answer within {NAME_SERVER_TIMEOUT:?}")]
-    Timeout,
+pub(crate) enum PeerError {
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error(transparent)]
@@ -28,31 +30,33 @@ pub(crate) enum NameServerError {
     Refused { code: i32, remark: String },
 }
 
-pub(crate) struct NameServer {
+pub(crate) struct Peer {
     /// `host:port`; looked up anew for every connection.
     pub(crate) address: String,
+    /// How long a request may take, connecting included.
+    patience: Duration,
     stream: Option<TcpStream>,
     input: BytesMut,
     next_opaque: i32,
 }
 
-impl NameServer {
-    pub(crate) fn new(address: String) -> Self {
-        Self { address, stream: None, input: BytesMut::new(), next_opaque: 0 }
+impl Peer {
+    pub(crate) fn new(address: String, patience: Duration) -> Self {
+        Self { address, patience, stream: None, input: BytesMut::new(), next_opaque: 0 }
     }
 
     /// Sends a request and waits for its success. A connection that failed is not used again.
-    pub(crate) async fn call(&mut self, request: Command) -> Result<(), NameServerError> {
-        let answered = timeout(NAME_SERVER_TIMEOUT, self.exchange(request)).await;
-        let outcome = answered.unwrap_or(Err(NameServerError::Timeout));
-        if !matches!(outcome, Ok(()) | Err(NameServerError::Refused { .. })) {
+    pub(crate) async fn call(&mut self, request: Command) -> Result<(), PeerError> {
+        let answered = timeout(self.patience, self.exchange(request)).await;
+        let outcome = answered.unwrap_or(Err(PeerError::Timeout(self.patience)));
+        if !matches!(outcome, Ok(()) | Err(PeerError::Refused { .. })) {
             self.stream = None;
             self.input.clear();
         }
         outcome
     }
 
-    async fn exchange(&mut self, mut request: Command) -> Result<(), NameServerError> {
+    async fn exchange(&mut self, mut request: Command) -> Result<(), PeerError> {
         self.next_opaque = self.next_opaque.wrapping_add(1);
         request.opaque = self.next_opaque;
         let mut out = BytesMut::new();
@@ -72,9 +76,7 @@ impl NameServer {
                 if answer.is_response() && answer.opaque == request.opaque {
                     return match answer.code {
                         0 => Ok(()),
-                        code => {
-                            Err(NameServerError::Refused { code, remark: answer.remark.unwrap_or_default() })
-                        }
+                        code => Err(PeerError::Refused { code, remark: answer.remark.unwrap_or_default() }),
                     };
                 }
             }
@@ -91,6 +93,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::broker::limits::NAME_SERVER_TIMEOUT;
 
     /// Answers each request with the next of `codes`, then closes.
     async fn server(codes: &'static [i32]) -> String {
@@ -120,20 +123,20 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_is_kept_and_a_broken_one_replaced() {
-        let mut name_server = NameServer::new(server(&[0, 1]).await);
+        let mut name_server = Peer::new(server(&[0, 1]).await, NAME_SERVER_TIMEOUT);
         let request = || Command::request(103, Ext::new());
         name_server.call(request()).await.unwrap();
-        assert!(matches!(name_server.call(request()).await, Err(NameServerError::Refused { code: 1, .. })));
-        assert!(matches!(name_server.call(request()).await, Err(NameServerError::Io(_))));
+        assert!(matches!(name_server.call(request()).await, Err(PeerError::Refused { code: 1, .. })));
+        assert!(matches!(name_server.call(request()).await, Err(PeerError::Io(_))));
         name_server.call(request()).await.unwrap();
     }
 
     #[tokio::test]
     async fn a_name_server_that_says_nothing_is_given_up() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut name_server = NameServer::new(listener.local_addr().unwrap().to_string());
+        let mut name_server = Peer::new(listener.local_addr().unwrap().to_string(), NAME_SERVER_TIMEOUT);
         let outcome = name_server.call(Command::request(103, Ext::new())).await;
-        assert!(matches!(outcome, Err(NameServerError::Timeout)));
+        assert!(matches!(outcome, Err(PeerError::Timeout(_))));
         assert!(name_server.stream.is_none());
     }
 }
