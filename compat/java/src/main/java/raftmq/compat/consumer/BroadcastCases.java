@@ -53,6 +53,7 @@ final class BroadcastCases {
         Inbox first = new Inbox();
         DefaultMQPushConsumer consumer = member(f, group, topic, instance, first);
         first.awaitKeys(f.send(topic, "k", 60), SOON_MS);
+        Thread.sleep(QUIET_MS); // the listener has seen the last message before its offset counts
         consumer.shutdown();
         List<String> meanwhile = new ArrayList<>(f.send(topic, "meanwhile", 20));
         Inbox second = new Inbox();
