@@ -152,29 +152,12 @@ impl PullConsumer {
 
     /// The offset the group has stored for a queue, if it has.
     pub async fn query_offset(&self, queue: &MessageQueue) -> Result<Option<i64>, ClientError> {
-        let header = QueryConsumerOffsetHeader {
-            consumer_group: self.group.clone(),
-            topic: queue.topic.clone(),
-            queue_id: queue.queue_id,
-            set_zero_if_not_found: Some(false),
-        };
-        let (addr, answer) = self.client.ask(queue, request::QUERY_CONSUMER_OFFSET, header.to_ext()).await?;
-        match answer.code {
-            response::QUERY_NOT_FOUND => Ok(None),
-            _ => read_offset(&addr, answer).map(Some),
-        }
+        self.client.committed_offset(&self.group, queue, Some(false)).await
     }
 
     /// Stores the group's offset for a queue.
     pub async fn update_offset(&self, queue: &MessageQueue, offset: i64) -> Result<(), ClientError> {
-        let header = UpdateConsumerOffsetHeader {
-            consumer_group: self.group.clone(),
-            topic: queue.topic.clone(),
-            queue_id: queue.queue_id,
-            commit_offset: offset,
-        };
-        let (addr, answer) = self.client.ask(queue, request::UPDATE_CONSUMER_OFFSET, header.to_ext()).await?;
-        if answer.code == response::SUCCESS { Ok(()) } else { Err(refused(&addr, answer)) }
+        self.client.commit_offset(&self.group, queue, offset).await
     }
 }
 
@@ -201,6 +184,44 @@ impl Client {
         read_offset(&addr, answer)
     }
 
+    /// The offset that brokers keep of a group for a queue; nothing if there is none. Where `set_zero_if_not_found` is
+    /// absent a broker answers 0 for a young queue then.
+    pub(crate) async fn committed_offset(
+        &self,
+        group: &str,
+        queue: &MessageQueue,
+        set_zero_if_not_found: Option<bool>,
+    ) -> Result<Option<i64>, ClientError> {
+        let header = QueryConsumerOffsetHeader {
+            consumer_group: group.to_owned(),
+            topic: queue.topic.clone(),
+            queue_id: queue.queue_id,
+            set_zero_if_not_found,
+        };
+        let (addr, answer) = self.ask(queue, request::QUERY_CONSUMER_OFFSET, header.to_ext()).await?;
+        match answer.code {
+            response::QUERY_NOT_FOUND => Ok(None),
+            _ => read_offset(&addr, answer).map(Some),
+        }
+    }
+
+    /// Has brokers keep the offset of a group for a queue.
+    pub(crate) async fn commit_offset(
+        &self,
+        group: &str,
+        queue: &MessageQueue,
+        offset: i64,
+    ) -> Result<(), ClientError> {
+        let header = UpdateConsumerOffsetHeader {
+            consumer_group: group.to_owned(),
+            topic: queue.topic.clone(),
+            queue_id: queue.queue_id,
+            commit_offset: offset,
+        };
+        let (addr, answer) = self.ask(queue, request::UPDATE_CONSUMER_OFFSET, header.to_ext()).await?;
+        if answer.code == response::SUCCESS { Ok(()) } else { Err(refused(&addr, answer)) }
+    }
+
     async fn bound_offset(&self, queue: &MessageQueue, code: i32) -> Result<i64, ClientError> {
         let header =
             QueueHeader { topic: queue.topic.clone(), queue_id: queue.queue_id, committed: Some(true) };
@@ -220,7 +241,7 @@ impl Client {
     }
 }
 
-pub(crate) fn read_offset(addr: &str, answer: Command) -> Result<i64, ClientError> {
+fn read_offset(addr: &str, answer: Command) -> Result<i64, ClientError> {
     if answer.code != response::SUCCESS {
         return Err(refused(addr, answer));
     }

@@ -356,20 +356,9 @@ impl Metadata {
         let mut delay = self.delay.write();
         let is_next = match *progress {
             DelayProgress::Level { level, from, to } => {
-                let next = delay.levels.entry(level).or_default();
-                let is_next = *next == from;
-                if is_next {
-                    *next = to;
-                }
-                is_next
+                advance(delay.levels.entry(level).or_default(), from, to)
             }
-            DelayProgress::Timer { from, to } => {
-                let is_next = delay.timer == from;
-                if is_next {
-                    delay.timer = to;
-                }
-                is_next
-            }
+            DelayProgress::Timer { from, to } => advance(&mut delay.timer, from, to),
         };
         if !is_next {
             tracing::error!(?progress, state = ?*delay, "a step of delayed delivery that does not go on from the last");
@@ -403,6 +392,15 @@ impl Metadata {
         self.version.store(image.version, Ordering::Release);
         self.version_changed.send_replace(image.version);
     }
+}
+
+/// Sets what is at `from` to `to`; returns whether it was there.
+fn advance<T: PartialEq>(now: &mut T, from: T, to: T) -> bool {
+    let is_next = *now == from;
+    if is_next {
+        *now = to;
+    }
+    is_next
 }
 
 /// The queues of a commit's group and topic, made if they are missing; allocates names only then.

@@ -230,6 +230,7 @@ fn sorted(codes: impl Iterator<Item = i64>) -> Box<[i64]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::tests::record_with;
 
     #[test]
     fn expressions_are_read_as_rocketmq_reads_them() {
@@ -273,39 +274,20 @@ mod tests {
         );
     }
 
-    fn record(properties: &str) -> Vec<u8> {
-        let parts = raftmq_message::RecordParts {
-            topic: "t",
-            queue_id: 0,
-            flag: 0,
-            sys_flag: 0,
-            born_timestamp_ms: 1,
-            born_host: ([127, 0, 0, 1], 1).into(),
-            store_host: ([127, 0, 0, 1], 2).into(),
-            reconsume_times: 0,
-            prepared_transaction_offset: 0,
-            body: b"",
-            properties: &[properties],
-        };
-        let mut record = Vec::new();
-        parts.encode_into(&mut record).unwrap();
-        record
-    }
-
     #[test]
     fn an_expression_sees_the_properties_and_pays_for_what_it_reads() {
         let filter = Filter::parse("a > 3 AND TAGS = 'x'", Some("SQL92")).unwrap();
         assert_eq!(filter.glance(0), Glance::Unsure);
         let mut work = 0;
-        let mut wants = |properties: &str| filter.wants(&record(properties), &mut work);
+        let mut wants = |properties: &str| filter.wants(&record_with(properties), &mut work);
         assert!(wants("a\u{1}4\u{2}TAGS\u{1}x\u{2}"));
         assert!(!wants("a\u{1}3\u{2}TAGS\u{1}x\u{2}") && !wants("TAGS\u{1}x\u{2}") && !wants(""));
         assert!(!filter.wants(b"no record", &mut work));
         let many = vec!["a = 'x'"; 100].join(" OR ");
         let many = Filter::parse(&many, Some("SQL92")).unwrap();
         let (mut cheap, mut dear) = (0, 0);
-        filter.wants(&record("a\u{1}4\u{2}"), &mut cheap);
-        many.wants(&record(&format!("a\u{1}{}\u{2}", "x".repeat(30_000))), &mut dear);
+        filter.wants(&record_with("a\u{1}4\u{2}"), &mut cheap);
+        many.wants(&record_with(&format!("a\u{1}{}\u{2}", "x".repeat(30_000))), &mut dear);
         assert!(dear > 1000 * cheap, "{dear} {cheap}");
     }
 
@@ -321,7 +303,7 @@ mod tests {
         for filter in [Filter::parse("a = 1", Some("SQL92")), Filter::parse("a", None)] {
             let filter = filter.unwrap();
             for (kind, list) in hostile.iter().enumerate() {
-                let record = record(list);
+                let record = record_with(list);
                 let mut work = 0;
                 assert!(!filter.wants(&record, &mut work));
                 let pieces = list.split('\u{2}').count();

@@ -188,13 +188,13 @@ pub(crate) fn find(store: &Store, request: &PullRequest) -> Found {
 mod tests {
     use std::sync::Arc;
 
-    use raftmq_message::builder::RecordParts;
     use raftmq_message::hash::tags_code;
     use raftmq_raft::{SubscriptionGroup, Topic};
     use raftmq_remoting::Serialization;
 
     use super::*;
     use crate::broker::filter::Filter;
+    use crate::broker::tests::record_with;
 
     fn request(offset: i64) -> PullRequest {
         PullRequest {
@@ -227,22 +227,7 @@ mod tests {
 
     fn record(unit: &Unit) -> Option<Vec<u8>> {
         let at = unit.physical_offset / 1000 * 2 + unit.physical_offset % 1000 / 100;
-        let parts = RecordParts {
-            topic: "t",
-            queue_id: 0,
-            flag: 0,
-            sys_flag: 0,
-            born_timestamp_ms: 1,
-            born_host: ([127, 0, 0, 1], 1).into(),
-            store_host: ([127, 0, 0, 1], 2).into(),
-            reconsume_times: 0,
-            prepared_transaction_offset: 0,
-            body: b"",
-            properties: &[&format!("TAGS\u{1}{}\u{2}", tag(at))],
-        };
-        let mut record = Vec::new();
-        parts.encode_into(&mut record).unwrap();
-        Some(record)
+        Some(record_with(&format!("TAGS\u{1}{}\u{2}", tag(at))))
     }
 
     fn run(request: &PullRequest) -> Found {

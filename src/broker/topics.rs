@@ -150,8 +150,12 @@ pub(crate) fn check_group_name(name: &str) -> Result<(), Refusal> {
 
 /// Creates a group or changes it.
 pub(crate) async fn put_group(node: &Node, group: SubscriptionGroup) -> Result<(), Refusal> {
-    if node.group.metadata().group(&group.name).is_none() {
+    let metadata = node.group.metadata();
+    if metadata.group(&group.name).is_none() {
         add_group(node, group.clone()).await?;
+        if metadata.group(&group.name).as_deref() == Some(&group) {
+            return Ok(());
+        }
     }
     node.propose(Command::PutGroup(group)).await.map(drop)
 }
@@ -178,11 +182,16 @@ async fn put_if_missing(node: &Node, topic: Topic) -> Result<(), Refusal> {
 /// Creates a topic or changes it, and lets the name servers know.
 pub(crate) async fn put(node: &Node, topic: Topic) -> Result<(), Refusal> {
     check_queues(node, &topic)?;
-    if node.group.metadata().topic(&topic.name).is_none() {
+    let metadata = node.group.metadata();
+    let is_new = metadata.topic(&topic.name).is_none();
+    if is_new {
         add_topic(node, topic.clone()).await?;
     }
-    node.propose(Command::PutTopic(topic)).await?;
-    node.registration.wait_for(node.group.metadata().version()).await;
+    // Somebody else's may have been the first of that name.
+    if !is_new || metadata.topic(&topic.name).as_deref() != Some(&topic) {
+        node.propose(Command::PutTopic(topic)).await?;
+    }
+    node.registration.wait_for(metadata.version()).await;
     Ok(())
 }
 

@@ -79,21 +79,8 @@ impl OffsetStore for LocalFileOffsetStore {
         queue: &'a MessageQueue,
         from: ReadOffsetType,
     ) -> OffsetFuture<'a, Option<i64>> {
-        Box::pin(async move {
-            if from != ReadOffsetType::ReadFromStore
-                && let Some(offset) = self.table.get(queue)
-            {
-                return Ok(Some(offset));
-            }
-            if from == ReadOffsetType::ReadFromMemory {
-                return Ok(None);
-            }
-            let offset = self.file.known.lock().get(queue).copied();
-            if let Some(offset) = offset {
-                self.table.found(queue, offset);
-            }
-            Ok(offset)
-        })
+        let stored = async { Ok(self.file.known.lock().get(queue).copied()) };
+        Box::pin(self.table.read(queue, from, stored))
     }
 
     fn persist_all<'a>(&'a self, queues: &'a [MessageQueue]) -> OffsetFuture<'a, ()> {

@@ -120,6 +120,28 @@ impl Table {
         self.notes.lock().get(queue).map(|note| note.offset)
     }
 
+    /// The offset, from where it may be looked for. What is `stored` is asked for only then, and noted.
+    async fn read(
+        &self,
+        queue: &MessageQueue,
+        from: ReadOffsetType,
+        stored: impl Future<Output = Result<Option<i64>, ClientError>>,
+    ) -> Result<Option<i64>, ClientError> {
+        if from != ReadOffsetType::ReadFromStore
+            && let Some(offset) = self.get(queue)
+        {
+            return Ok(Some(offset));
+        }
+        if from == ReadOffsetType::ReadFromMemory {
+            return Ok(None);
+        }
+        let offset = stored.await?;
+        if let Some(offset) = offset {
+            self.found(queue, offset);
+        }
+        Ok(offset)
+    }
+
     fn remove(&self, queue: &MessageQueue) {
         self.notes.lock().remove(queue);
     }

@@ -3,13 +3,10 @@
 use std::collections::BTreeMap;
 
 use raftmq_remoting::body::MessageQueue;
-use raftmq_remoting::codes::{request, response};
-use raftmq_remoting::header::{QueryConsumerOffsetHeader, UpdateConsumerOffsetHeader};
 use tokio::task::JoinSet;
 
 use super::{OffsetFuture, OffsetStore, ReadOffsetType, Table};
-use crate::client::{Client, refused};
-use crate::consumer::read_offset;
+use crate::client::Client;
 use crate::error::ClientError;
 
 /// The offsets of a clustering group. Whoever of its consumers gets a queue goes on where the last one stopped.
@@ -34,19 +31,8 @@ impl RemoteBrokerOffsetStore {
     }
 
     async fn fetch(&self, queue: &MessageQueue) -> Result<Option<i64>, ClientError> {
-        let header = QueryConsumerOffsetHeader {
-            consumer_group: self.group.clone(),
-            topic: queue.topic.clone(),
-            queue_id: queue.queue_id,
-            // Absent, as with the Java client: a broker answers 0 for a young queue then, so that a new group misses
-            // nothing of a topic that was created after its consumer had started.
-            set_zero_if_not_found: None,
-        };
-        let (addr, answer) = self.client.ask(queue, request::QUERY_CONSUMER_OFFSET, header.to_ext()).await?;
-        match answer.code {
-            response::QUERY_NOT_FOUND => Ok(None),
-            _ => read_offset(&addr, answer).map(Some),
-        }
+        // As with the Java client: a new group misses nothing of a topic that was created after its consumer had started.
+        self.client.committed_offset(&self.group, queue, None).await
     }
 
     async fn persist(&self, queues: &[MessageQueue]) -> Result<(), ClientError> {
@@ -55,7 +41,7 @@ impl RemoteBrokerOffsetStore {
         for (queue, offset) in self.table.unpersisted(queues) {
             let (client, group) = (self.client.clone(), self.group.clone());
             sends.spawn(async move {
-                let sent = store(&client, group, &queue, offset).await;
+                let sent = client.commit_offset(&group, &queue, offset).await;
                 (queue, offset, sent)
             });
         }
@@ -73,22 +59,6 @@ impl RemoteBrokerOffsetStore {
         }
         outcome
     }
-}
-
-async fn store(
-    client: &Client,
-    consumer_group: String,
-    queue: &MessageQueue,
-    offset: i64,
-) -> Result<(), ClientError> {
-    let header = UpdateConsumerOffsetHeader {
-        consumer_group,
-        topic: queue.topic.clone(),
-        queue_id: queue.queue_id,
-        commit_offset: offset,
-    };
-    let (addr, answer) = client.ask(queue, request::UPDATE_CONSUMER_OFFSET, header.to_ext()).await?;
-    if answer.code == response::SUCCESS { Ok(()) } else { Err(refused(&addr, answer)) }
 }
 
 impl OffsetStore for RemoteBrokerOffsetStore {
@@ -110,21 +80,7 @@ impl OffsetStore for RemoteBrokerOffsetStore {
         queue: &'a MessageQueue,
         from: ReadOffsetType,
     ) -> OffsetFuture<'a, Option<i64>> {
-        Box::pin(async move {
-            if from != ReadOffsetType::ReadFromStore
-                && let Some(offset) = self.table.get(queue)
-            {
-                return Ok(Some(offset));
-            }
-            if from == ReadOffsetType::ReadFromMemory {
-                return Ok(None);
-            }
-            let offset = self.fetch(queue).await?;
-            if let Some(offset) = offset {
-                self.table.found(queue, offset);
-            }
-            Ok(offset)
-        })
+        Box::pin(self.table.read(queue, from, self.fetch(queue)))
     }
 
     fn persist_all<'a>(&'a self, queues: &'a [MessageQueue]) -> OffsetFuture<'a, ()> {

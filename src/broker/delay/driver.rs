@@ -158,11 +158,11 @@ async fn submit(node: &Node, term: u64, delivery: Delivery) -> Outcome {
     }
 }
 
-fn outcome(proposed: Result<(), ProposeError>) -> Outcome {
-    match proposed {
-        Ok(()) => Outcome::Applied,
+fn outcome(decided: Result<&[Position], &ProposeError>) -> Outcome {
+    match decided {
+        Ok(_) => Outcome::Applied,
         Err(ProposeError::NotLeader { .. }) => Outcome::NotTaken,
-        Err(ProposeError::Refused(reason)) => Outcome::Refused(reason),
+        Err(ProposeError::Refused(reason)) => Outcome::Refused(reason.clone()),
         Err(ProposeError::Unknown | ProposeError::Stopped(_)) => Outcome::Unknown,
     }
 }
@@ -173,7 +173,7 @@ struct Told(oneshot::Sender<Outcome>);
 impl Completion for Told {
     fn complete(self: Box<Self>, decided: Result<&[Position], &ProposeError>) {
         // Who waits may have ended with the broker.
-        let _ = self.0.send(outcome(decided.map(drop).map_err(Clone::clone)));
+        let _ = self.0.send(outcome(decided));
     }
 }
 

@@ -1,7 +1,6 @@
 package raftmq.compat.consumer;
 
 import static raftmq.compat.consumer.CaseFailure.require;
-import static raftmq.compat.consumer.Fixture.QUIET_MS;
 import static raftmq.compat.consumer.Fixture.SOON_MS;
 import static raftmq.compat.consumer.Fixture.message;
 
@@ -75,9 +74,7 @@ final class DelayCases {
             due.put("k-" + i, delay.set(message, i, System.currentTimeMillis()));
             sent.put("k-" + i, f.send(message));
         }
-        inbox.awaitKeys(due.keySet(), LONGEST_MS + SOON_MS);
-        Thread.sleep(QUIET_MS);
-        inbox.requireExactly(due.keySet());
+        inbox.awaitExactly(due.keySet(), LONGEST_MS + SOON_MS);
 
         List<Long> late = new ArrayList<>();
         for (Inbox.Delivery d : inbox.deliveries()) {

@@ -1,6 +1,7 @@
 package raftmq.compat.consumer;
 
 import static raftmq.compat.consumer.CaseFailure.require;
+import static raftmq.compat.consumer.Fixture.QUIET_MS;
 
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
@@ -68,6 +69,13 @@ final class Inbox {
         missing.removeAll(keys());
         require(missing.isEmpty(), "%d of %d messages did not arrive within %d ms: %s",
                 missing.size(), wanted.size(), timeoutMs, named(missing));
+    }
+
+    /** Waits until each of these keys has arrived, and a while longer: they are all that arrives, each once. */
+    void awaitExactly(Collection<String> wanted, long timeoutMs) throws InterruptedException {
+        awaitKeys(wanted, timeoutMs);
+        Thread.sleep(QUIET_MS);
+        requireExactly(wanted);
     }
 
     /** Requires that what arrived is these keys, each once. */

@@ -1,7 +1,6 @@
 package raftmq.compat.consumer;
 
 import static raftmq.compat.consumer.CaseFailure.require;
-import static raftmq.compat.consumer.Fixture.QUIET_MS;
 import static raftmq.compat.consumer.Fixture.SOON_MS;
 import static raftmq.compat.consumer.Fixture.message;
 
@@ -114,9 +113,7 @@ final class OffsetCases {
         List<String> meanwhile = f.send(topic, "meanwhile", 40);
         Inbox second = new Inbox();
         f.collect(group, topic, "*", second);
-        second.awaitKeys(meanwhile, SOON_MS);
-        Thread.sleep(QUIET_MS);
-        second.requireExactly(meanwhile);
+        second.awaitExactly(meanwhile, SOON_MS);
         return "what came meanwhile, and nothing again";
     }
 
@@ -177,9 +174,7 @@ final class OffsetCases {
         resetToTime(f, group, topic, between);
         Inbox second = new Inbox();
         f.collect(group, topic, "*", second);
-        second.awaitKeys(after, RESET_MS);
-        Thread.sleep(QUIET_MS);
-        second.requireExactly(after);
+        second.awaitExactly(after, RESET_MS);
         return "the group begins at the time when it comes back";
     }
 
@@ -197,9 +192,7 @@ final class OffsetCases {
         List<String> more = f.send(topic, "more", 20);
         Inbox second = new Inbox();
         f.collect(target, topic, "*", second);
-        second.awaitKeys(more, SOON_MS);
-        Thread.sleep(QUIET_MS);
-        second.requireExactly(more);
+        second.awaitExactly(more, SOON_MS);
         return "the other group goes on where the first stopped";
     }
 
@@ -215,9 +208,7 @@ final class OffsetCases {
         Inbox second = new Inbox();
         f.collect(group, topic, "*", second);
         List<String> keys = f.send(topic, "new", 20);
-        second.awaitKeys(keys, RESET_MS);
-        Thread.sleep(QUIET_MS);
-        second.requireExactly(keys);
+        second.awaitExactly(keys, RESET_MS);
         return "40 waiting messages skipped, the new ones received";
     }
 

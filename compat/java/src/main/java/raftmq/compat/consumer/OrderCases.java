@@ -107,9 +107,7 @@ final class OrderCases {
         Watch watch = new Watch();
         orderly(f, f.group(), topic, watch.listener("a", m -> false));
         List<String> keys = send(f, topic, "k", 400);
-        watch.inbox().awaitKeys(keys, 2 * SOON_MS);
-        Thread.sleep(QUIET_MS);
-        watch.inbox().requireExactly(keys);
+        watch.inbox().awaitExactly(keys, 2 * SOON_MS);
         watch.requireOrder();
         return "400 messages of 4 queues, each once, in order, one at a time";
     }

@@ -63,9 +63,7 @@ final class PullCases {
             message.putUserProperty("number", String.valueOf(i));
             sent.put("k-" + i, f.send(message));
         }
-        inbox.awaitKeys(sent.keySet(), SOON_MS);
-        Thread.sleep(QUIET_MS);
-        inbox.requireExactly(sent.keySet());
+        inbox.awaitExactly(sent.keySet(), SOON_MS);
         for (Inbox.Delivery d : inbox.deliveries()) {
             SendResult result = sent.get(d.key());
             MessageExt m = d.message();
