@@ -43,7 +43,7 @@ impl Client {
             read_queue_nums: topic.read_queue_nums,
             write_queue_nums: topic.write_queue_nums,
             perm: topic.perm,
-            topic_filter_type: topic.topic_filter_type.name().to_owned(),
+            topic_filter_type: topic.topic_filter_type,
             topic_sys_flag: Some(topic.topic_sys_flag),
             order: topic.order,
             attributes: (!attributes.is_empty()).then(|| attributes.join(",")),

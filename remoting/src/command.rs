@@ -1,10 +1,14 @@
 //! A command: the header of a frame, decoded in place from either serialization, and its body.
 
-use bytes::Bytes;
+use std::collections::BTreeMap;
 
-use crate::ext::{EXT_FIELDS_MAX, Ext, parse_i64};
+use bytes::Bytes;
+use serde::Deserialize;
+
+use crate::ext::{EXT_FIELDS_MAX, Ext, checked, parse_i64};
+use crate::fastjson::{ShapeError, TextError, Value};
 use crate::frame::{RawFrame, Serialization};
-use crate::json::{JsonError, JsonProblem, Kind, Scanner, Span, unescape};
+use crate::json::{Kind, Scanner, Span, Unusual, unescape};
 
 /// Bit of `flag`: this is an answer.
 pub const FLAG_RESPONSE: i32 = 1;
@@ -30,9 +34,11 @@ pub mod language {
         NAMES.get(usize::from(number)).unwrap_or(&NAMES[usize::from(OTHER)])
     }
 
-    /// Number of a language; [`OTHER`] for a name nobody knows.
-    pub fn number(name: &[u8]) -> u8 {
-        NAMES.iter().position(|known| known.as_bytes() == name).map_or(OTHER, |at| at as u8)
+    /// Number of a language, from its name in any case or the number as text; [`OTHER`] for what nobody knows.
+    pub fn number(text: &[u8]) -> u8 {
+        let named = NAMES.iter().position(|known| known.as_bytes().eq_ignore_ascii_case(text));
+        let number = || super::parse_i64(text).and_then(|number| usize::try_from(number).ok());
+        named.or_else(number).filter(|at| *at < NAMES.len()).map_or(OTHER, |at| at as u8)
     }
 }
 
@@ -60,12 +66,10 @@ pub struct Command {
 /// Why a header cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
-    #[error(transparent)]
-    Json(#[from] JsonError),
-    #[error("header is not UTF-8 at byte {at}")]
-    NotUtf8 { at: usize },
-    #[error("header has no {field}")]
-    Missing { field: &'static str },
+    #[error("header is no JSON: {0}")]
+    Text(#[from] TextError),
+    #[error("header does not fit: {0}")]
+    Shape(#[from] ShapeError),
     #[error("header has more than {EXT_FIELDS_MAX} ext fields")]
     TooManyFields,
     #[error("binary header: {what} needs {need} bytes at {at}, {have} are there")]
@@ -149,12 +153,32 @@ fn unsaid(ext: Ext) -> Command {
     Command { language: language::JAVA, version: 0, ..Command::request(0, ext) }
 }
 
+/// Decodes in place what peers usually write; whatever else Java reads takes the slow way.
 fn decode_json(header: Bytes) -> Result<Command, CommandError> {
-    let text = std::str::from_utf8(&header).map_err(|e| CommandError::NotUtf8 { at: e.valid_up_to() })?;
+    let header = utf8(header);
+    match scan_json(&header) {
+        Ok(mut command) if command.ext.len() <= EXT_FIELDS_MAX => {
+            command.ext.set_header(header);
+            Ok(command)
+        }
+        Ok(_) => Err(CommandError::TooManyFields),
+        Err(Unusual) => decode_unusual(checked(&header)),
+    }
+}
+
+/// The header itself if it is UTF-8; else bytes that are not become U+FFFD, as in Java.
+fn utf8(header: Bytes) -> Bytes {
+    match std::str::from_utf8(&header) {
+        Ok(_) => header,
+        Err(_) => Bytes::from(String::from_utf8_lossy(&header).into_owned()),
+    }
+}
+
+/// Only the ext fields still lack the header that they are in. Fields that are too many are left out, but for one.
+fn scan_json(header: &Bytes) -> Result<Command, Unusual> {
     let mut command = unsaid(Ext::with_room());
     let mut has_code = false;
-    let mut too_many = false;
-    let mut scanner = Scanner::new(text.as_bytes());
+    let mut scanner = Scanner::new(header);
     scanner.object(|scanner, key| {
         match scanner.bytes(key) {
             b"code" => {
@@ -165,16 +189,21 @@ fn decode_json(header: Bytes) -> Result<Command, CommandError> {
             b"opaque" => command.opaque = integer(scanner)?,
             b"flag" => command.flag = integer(scanner)?,
             b"language" => {
-                let value = scanner.value()?;
+                let value = string(scanner)?;
                 command.language = language::number(scanner.bytes(value));
             }
-            b"remark" => command.remark = remark(scanner, text)?,
+            b"remark" if scanner.kind() != Kind::Null => {
+                let remark = string(scanner)?;
+                command.remark = (remark.len > 0).then(|| unescape(checked(scanner.bytes(remark))));
+            }
             b"extFields" if scanner.kind() != Kind::Null => scanner.object(|scanner, key| {
                 let kind = scanner.kind();
                 let value = scanner.value()?;
-                too_many |= command.ext.len() >= EXT_FIELDS_MAX;
-                if kind != Kind::Null && !too_many {
-                    command.ext.push_found(text.as_bytes(), key, value);
+                match kind {
+                    Kind::Null => {}
+                    Kind::Other => return Err(Unusual),
+                    _ if command.ext.len() <= EXT_FIELDS_MAX => command.ext.push_found(header, key, value),
+                    _ => {}
                 }
                 Ok(())
             })?,
@@ -182,34 +211,54 @@ fn decode_json(header: Bytes) -> Result<Command, CommandError> {
         }
         Ok(())
     })?;
-    if !scanner.at_end() {
-        return Ok(scanner.fail(JsonProblem::Trailing)?);
-    }
-    if too_many {
-        return Err(CommandError::TooManyFields);
-    }
-    if !has_code {
-        return Err(CommandError::Missing { field: "code" });
-    }
-    command.ext.set_header(header);
-    Ok(command)
+    if has_code && scanner.at_end() { Ok(command) } else { Err(Unusual) }
 }
 
-fn integer(scanner: &mut Scanner<'_>) -> Result<i32, JsonError> {
+fn integer(scanner: &mut Scanner<'_>) -> Result<i32, Unusual> {
     if scanner.kind() != Kind::Number {
-        return scanner.fail(JsonProblem::NoNumber);
+        return Err(Unusual);
     }
     let value = scanner.value()?;
-    match parse_i64(scanner.bytes(value)).and_then(|n| i32::try_from(n).ok()) {
-        Some(n) => Ok(n),
-        None => scanner.fail(JsonProblem::NoI32),
-    }
+    parse_i64(scanner.bytes(value)).and_then(|n| i32::try_from(n).ok()).ok_or(Unusual)
 }
 
-fn remark(scanner: &mut Scanner<'_>, text: &str) -> Result<Option<String>, JsonError> {
-    let is_string = scanner.kind() == Kind::String;
-    let Span { start, len, .. } = scanner.value()?;
-    Ok((is_string && len > 0).then(|| unescape(&text[start as usize..(start + len) as usize])))
+fn string(scanner: &mut Scanner<'_>) -> Result<Span, Unusual> {
+    if scanner.kind() == Kind::String { scanner.value() } else { Err(Unusual) }
+}
+
+#[cold]
+fn decode_unusual(text: &str) -> Result<Command, CommandError> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase", default)]
+    struct Header {
+        code: i32,
+        language: String,
+        version: i32,
+        opaque: i32,
+        flag: i32,
+        remark: String,
+        ext_fields: BTreeMap<String, String>,
+    }
+    impl Default for Header {
+        fn default() -> Self {
+            let Command { code, version, opaque, flag, .. } = unsaid(Ext::new());
+            let (remark, ext_fields) = Default::default();
+            Self { code, language: "JAVA".to_owned(), version, opaque, flag, remark, ext_fields }
+        }
+    }
+    let header = Header::deserialize(Value::read(text)?)?;
+    if header.ext_fields.len() > EXT_FIELDS_MAX {
+        return Err(CommandError::TooManyFields);
+    }
+    let ext = header.ext_fields.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    Ok(Command {
+        language: language::number(header.language.as_bytes()),
+        version: header.version,
+        opaque: header.opaque,
+        flag: header.flag,
+        remark: Some(header.remark).filter(|remark| !remark.is_empty()),
+        ..Command::request(header.code, ext)
+    })
 }
 
 fn decode_binary(header: Bytes) -> Result<Command, CommandError> {
@@ -221,20 +270,19 @@ fn decode_binary(header: Bytes) -> Result<Command, CommandError> {
     command.opaque = i32::from_be_bytes(reader.array("opaque")?);
     command.flag = i32::from_be_bytes(reader.array("flag")?);
     let len = i32::from_be_bytes(reader.array("remark length")?);
-    let remark = reader.text("remark", len)?;
-    let remark = &header[remark.start as usize..(remark.start + remark.len) as usize];
-    command.remark = (!remark.is_empty()).then(|| String::from_utf8_lossy(remark).into_owned());
+    let remark = reader.bytes("remark", len)?;
+    command.remark = (remark.len > 0).then(|| String::from_utf8_lossy(of(&header, remark)).into_owned());
     let ext_len = i32::from_be_bytes(reader.array("ext length")?);
     let end = reader.at + reader.extent("ext", ext_len)?;
     while reader.at < end {
         let len = i32::from(i16::from_be_bytes(reader.array("ext name length")?));
-        let key = reader.text("ext name", len)?;
+        let key = reader.bytes("ext name", len)?;
         let len = i32::from_be_bytes(reader.array("ext value length")?);
-        let value = reader.text("ext value", len)?;
+        let value = reader.bytes("ext value", len)?;
         if command.ext.len() >= EXT_FIELDS_MAX {
             return Err(CommandError::TooManyFields);
         }
-        command.ext.push_found(&header, key, value);
+        push_binary(&mut command.ext, &header, key, value);
     }
     // A last value may not reach beyond the ext it is said to be in.
     if reader.at > end {
@@ -246,6 +294,23 @@ fn decode_binary(header: Bytes) -> Result<Command, CommandError> {
             Ok(command)
         }
         extra => Err(CommandError::Trailing { extra }),
+    }
+}
+
+fn of(header: &[u8], span: Span) -> &[u8] {
+    &header[span.start as usize..(span.start + span.len) as usize]
+}
+
+/// Adds a field unless it has no name or no value, which to Java are null. What is no UTF-8 becomes U+FFFD.
+#[inline(always)]
+fn push_binary(ext: &mut Ext, header: &[u8], key: Span, value: Span) {
+    let is_utf8 = |span| std::str::from_utf8(of(header, span)).is_ok();
+    if key.len == 0 || value.len == 0 {
+    } else if is_utf8(key) && is_utf8(value) {
+        ext.push_found(header, key, value);
+    } else {
+        let mended = |span| String::from_utf8_lossy(of(header, span));
+        ext.set(&mended(key), &mended(value));
     }
 }
 
@@ -277,12 +342,10 @@ impl BinaryReader<'_> {
         Ok(need)
     }
 
-    fn text(&mut self, what: &'static str, len: i32) -> Result<Span, CommandError> {
+    fn bytes(&mut self, what: &'static str, len: i32) -> Result<Span, CommandError> {
         let len = self.extent(what, len)?;
         let start = self.at;
         self.at += len;
-        std::str::from_utf8(&self.bytes[start..self.at])
-            .map_err(|e| CommandError::NotUtf8 { at: start + e.valid_up_to() })?;
         Ok(Span { start: start as u32, len: len as u32, escaped: false })
     }
 }

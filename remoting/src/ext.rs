@@ -128,9 +128,9 @@ impl Ext {
         self.parsed(field, "a 64-bit number", |text| parse_i64(text.as_bytes()))
     }
 
-    /// `true` and `false` in any case.
-    pub fn get_bool(&self, field: &'static str) -> Result<Option<bool>, FieldError> {
-        self.parsed(field, "true or false", parse_bool)
+    /// True where the value is "true", see [`parse_bool`].
+    pub fn get_bool(&self, field: &str) -> Option<bool> {
+        self.get(field).map(|text| parse_bool(&text))
     }
 
     fn parsed<T>(
@@ -186,7 +186,7 @@ impl Ext {
 }
 
 /// Text that was found to be UTF-8 when its header was decoded, or was set from a string.
-fn checked(bytes: &[u8]) -> &str {
+pub(crate) fn checked(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).expect("checked when it was decoded")
 }
 
@@ -243,14 +243,9 @@ pub(crate) fn parse_i64(text: &[u8]) -> Option<i64> {
     if negative { Some(value) } else { value.checked_neg() }
 }
 
-pub(crate) fn parse_bool(text: &str) -> Option<bool> {
-    if text.eq_ignore_ascii_case("true") {
-        Some(true)
-    } else if text.eq_ignore_ascii_case("false") {
-        Some(false)
-    } else {
-        None
-    }
+/// `true` in any case is true and all else false, as Java reads it; some clients write 0 and 1.
+pub(crate) fn parse_bool(text: &str) -> bool {
+    text.eq_ignore_ascii_case("true")
 }
 
 #[cfg(test)]
@@ -263,7 +258,7 @@ mod tests {
         assert_eq!((ext.len(), ext.get("a").as_deref()), (2, Some("2")));
         assert_eq!(
             (ext.get_i32("a"), ext.get_bool("b"), ext.get_i64("c")),
-            (Ok(Some(2)), Ok(Some(true)), Ok(None))
+            (Ok(Some(2)), Some(true), Ok(None))
         );
         let error = FieldError::Invalid { field: "b", value: "true".into(), expected: "a 32-bit number" };
         assert_eq!(ext.get_i32("b"), Err(error));

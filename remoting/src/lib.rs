@@ -9,7 +9,7 @@
 //! | [`codes`] | numbers of requests and responses |
 //! | [`header`] | the named fields of each request and response as types |
 //! | [`body`] | the JSON bodies |
-//! | [`fastjson`] | reading the non-standard JSON of Java peers, writing what they expect |
+//! | [`fastjson`] | JSON as Java peers read and write it: all bodies, and unusual headers |
 //!
 //! There is no policy here and no socket: what a request means is the broker's business.
 
@@ -28,4 +28,3 @@ pub use encode::EncodeError;
 pub use ext::{Ext, FieldError};
 pub use frame::{FrameError, RawFrame, Serialization};
 pub use header::HeaderError;
-pub use json::{JsonError, JsonProblem};

@@ -66,9 +66,9 @@ fn topic_from(header: &CreateTopicHeader, before: Option<&Topic>) -> Result<Topi
         perm: header.perm as u32,
         sys_flag: header.topic_sys_flag.unwrap_or(0).cast_unsigned(),
         order: header.order,
-        filter_type: match header.topic_filter_type.as_str() {
-            "MULTI_TAG" => FilterType::MultiTag,
-            _ => FilterType::SingleTag,
+        filter_type: match header.topic_filter_type {
+            TopicFilterType::MultiTag => FilterType::MultiTag,
+            TopicFilterType::SingleTag => FilterType::SingleTag,
         },
         attributes: attributes(header.attributes.as_deref().unwrap_or_default(), before)?,
     })
@@ -361,7 +361,7 @@ mod tests {
             read_queue_nums: 4,
             write_queue_nums: 8,
             perm: 6,
-            topic_filter_type: "MULTI_TAG".into(),
+            topic_filter_type: TopicFilterType::MultiTag,
             topic_sys_flag: Some(1),
             order: true,
             attributes: Some("+message.type=NORMAL".into()),

@@ -14,7 +14,7 @@ use raftmq_remoting::codes::response;
 use raftmq_remoting::command::language;
 use raftmq_remoting::header::{
     BrokerConsumeStatsHeader, ConsumeStatsHeader, ConsumerGroupHeader, GroupConfigHeader, GroupTopicHeader,
-    ProducerGroupHeader, TopicHeader,
+    ProducerGroupHeader, QuerySubscriptionHeader, TopicHeader,
 };
 
 use super::config_codes::json;
@@ -91,7 +91,8 @@ pub(crate) fn topics_of_group(node: &Node, command: &Command) -> Handled {
 
 /// 345: what a group wants of a topic.
 pub(crate) fn subscription(node: &Node, command: &Command) -> Handled {
-    let GroupTopicHeader { group, topic } = GroupTopicHeader::decode(command)?;
+    let QuerySubscriptionHeader { group, topic } = QuerySubscriptionHeader::decode(command)?;
+    let topic = topic.unwrap_or_default();
     let subscription_data = node.clients.subscription_data(&group, &topic);
     json(&QuerySubscription { group, topic, subscription_data })
 }

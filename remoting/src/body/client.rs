@@ -1,39 +1,37 @@
 //! Bodies about clients: heartbeats, subscriptions, connections.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use serde::de::Error;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use super::names;
 
 names! {
     /// Where a group without offsets starts.
     ConsumeFromWhere {
-        LastOffset = "CONSUME_FROM_LAST_OFFSET",
-        FirstOffset = "CONSUME_FROM_FIRST_OFFSET",
-        Timestamp = "CONSUME_FROM_TIMESTAMP",
-        MinOffset = "CONSUME_FROM_MIN_OFFSET",
-        MaxOffset = "CONSUME_FROM_MAX_OFFSET",
-        LastOffsetAndFromMinWhenBootFirst = "CONSUME_FROM_LAST_OFFSET_AND_FROM_MIN_WHEN_BOOT_FIRST",
+        LastOffset = 0 or "CONSUME_FROM_LAST_OFFSET",
+        FirstOffset = 4 or "CONSUME_FROM_FIRST_OFFSET",
+        Timestamp = 5 or "CONSUME_FROM_TIMESTAMP",
+        MinOffset = 2 or "CONSUME_FROM_MIN_OFFSET",
+        MaxOffset = 3 or "CONSUME_FROM_MAX_OFFSET",
+        LastOffsetAndFromMinWhenBootFirst = 1 or "CONSUME_FROM_LAST_OFFSET_AND_FROM_MIN_WHEN_BOOT_FIRST",
     }
 }
 
 names! {
     /// How a consumer gets its messages.
     ConsumeType {
-        Passively = "CONSUME_PASSIVELY",
-        Actively = "CONSUME_ACTIVELY",
-        Pop = "CONSUME_POP",
+        Passively = 1 or "CONSUME_PASSIVELY",
+        Actively = 0 or "CONSUME_ACTIVELY",
+        Pop = 2 or "CONSUME_POP",
     }
 }
 
 names! {
     /// Whether a group shares messages or each member gets all.
     MessageModel {
-        Clustering = "CLUSTERING",
-        Broadcasting = "BROADCASTING",
+        Clustering = 1 or "CLUSTERING",
+        Broadcasting = 0 or "BROADCASTING",
     }
 }
 
@@ -43,7 +41,6 @@ names! {
 pub struct SubscriptionData {
     pub class_filter_mode: bool,
     /// Java hashes of `tags_set`.
-    #[serde(deserialize_with = "codes")]
     pub code_set: Vec<i32>,
     /// `TAG` or `SQL92`.
     pub expression_type: String,
@@ -52,26 +49,6 @@ pub struct SubscriptionData {
     pub sub_version: i64,
     pub tags_set: Vec<String>,
     pub topic: String,
-}
-
-/// Reads codes written as numbers or, by the Go client, as strings.
-fn codes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<i32>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Code<'a> {
-        Number(i32),
-        Text(#[serde(borrow)] Cow<'a, str>),
-    }
-    let codes = Vec::<Code<'_>>::deserialize(deserializer)?;
-    codes
-        .into_iter()
-        .map(|code| match code {
-            Code::Number(number) => Ok(number),
-            Code::Text(text) => {
-                text.parse().map_err(|_| D::Error::custom(format_args!("{text:?} is no code")))
-            }
-        })
-        .collect()
 }
 
 impl Default for SubscriptionData {

@@ -17,8 +17,8 @@ pub mod perm {
 names! {
     /// How many tags a message of a topic can have; only the first is in use.
     TopicFilterType {
-        SingleTag = "SINGLE_TAG",
-        MultiTag = "MULTI_TAG",
+        SingleTag = 0 or "SINGLE_TAG",
+        MultiTag = 1 or "MULTI_TAG",
     }
 }
 
@@ -100,7 +100,7 @@ impl Default for GroupRetryPolicy {
 }
 
 /// Delays that grow by a factor, in milliseconds.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ExponentialRetryPolicy {
     pub initial: i64,
@@ -108,11 +108,27 @@ pub struct ExponentialRetryPolicy {
     pub multiplier: i64,
 }
 
+impl Default for ExponentialRetryPolicy {
+    /// Java's: doubling from 5 seconds to two hours.
+    fn default() -> Self {
+        Self { initial: 5_000, max: 7_200_000, multiplier: 2 }
+    }
+}
+
 /// Delays one by one, in milliseconds.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct CustomizedRetryPolicy {
     pub next: Vec<i64>,
+}
+
+impl Default for CustomizedRetryPolicy {
+    /// Java's: the 18 delay levels.
+    fn default() -> Self {
+        const SECONDS: [i64; 18] =
+            [1, 5, 10, 30, 60, 120, 180, 240, 300, 360, 420, 480, 540, 600, 1200, 1800, 3600, 7200];
+        Self { next: SECONDS.map(|seconds| seconds * 1000).to_vec() }
+    }
 }
 
 /// A subscription kept with a group's settings.

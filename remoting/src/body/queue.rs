@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::fastjson::BodyError;
+use crate::fastjson::{self, BodyError};
 
 /// A queue of a topic on a broker.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -238,14 +238,14 @@ pub(super) fn write_map<V: Serialize>(out: &mut Vec<u8>, map: &QueueMap<V>) -> R
     Ok(())
 }
 
-/// Reads a map whose keys the rewriting of [`crate::fastjson`] has made strings.
+/// Reads a map whose keys [`crate::fastjson`] has made strings.
 fn read_map<'de, D: Deserializer<'de>, V: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<QueueMap<V>, D::Error> {
     let by_text = BTreeMap::<String, V>::deserialize(deserializer)?;
     let entries = by_text.into_iter().map(|(text, value)| {
         let queue =
-            serde_json::from_str(&text).map_err(|e| D::Error::custom(format!("queue {text:?}: {e}")))?;
+            fastjson::parse(text.as_bytes()).map_err(|e| D::Error::custom(format!("queue {text:?}: {e}")))?;
         Ok((queue, value))
     });
     entries.collect()

@@ -78,10 +78,18 @@ header! {
 }
 
 header! {
-    /// 303 and 345, a consumer group and a topic.
+    /// 303, a consumer group and a topic.
     GroupTopicHeader {
         group: String = "group",
         topic: String = "topic",
+    }
+}
+
+header! {
+    /// 345, what a consumer group wants of a topic.
+    QuerySubscriptionHeader {
+        group: String = "group",
+        topic: Option<String> = "topic",
     }
 }
 

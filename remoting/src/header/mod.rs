@@ -72,7 +72,7 @@ impl FieldValue for i64 {
 
 impl FieldValue for bool {
     fn read(ext: &Ext, field: &'static str) -> Result<Option<Self>, FieldError> {
-        ext.get_bool(field)
+        Ok(ext.get_bool(field))
     }
     fn write(&self, ext: &mut Ext, field: &'static str) {
         ext.set(field, if *self { "true" } else { "false" });

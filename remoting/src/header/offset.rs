@@ -31,7 +31,7 @@ header! {
         /// Milliseconds since 1970; below 0 means the end.
         timestamp: i64 = "timestamp",
         /// Whether it may go forwards too.
-        is_force: bool = "isForce" or true,
+        is_force: bool = "isForce" or false,
         /// From 5.x clients: one queue; below 0 means all.
         queue_id: i32 = "queueId" or -1,
         /// From 5.x clients, with a queue: the offset itself; -1 leaves it to the timestamp.

@@ -167,9 +167,9 @@ impl<'a> Found<'a> {
             flag: self.i32(Field::Flag)?,
             properties: self.optional_text(Field::Properties).unwrap_or_default(),
             reconsume_times: self.optional_i32(Field::ReconsumeTimes)?.unwrap_or(0),
-            unit_mode: self.bool(Field::UnitMode)?,
+            unit_mode: self.bool(Field::UnitMode),
             max_reconsume_times: self.optional_i32(Field::MaxReconsumeTimes)?,
-            batch: self.bool(Field::Batch)?,
+            batch: self.bool(Field::Batch),
             broker_name: self.optional_text(Field::BrokerName),
         })
     }
@@ -209,9 +209,8 @@ impl<'a> Found<'a> {
     }
 
     /// False where absent.
-    fn bool(&self, field: Field) -> Result<bool, FieldError> {
-        let Some(value) = self.value(field) else { return Ok(false) };
-        parse_bool(&self.ext.resolve(value)).ok_or_else(|| self.invalid(field, value, "true or false"))
+    fn bool(&self, field: Field) -> bool {
+        self.value(field).is_some_and(|value| parse_bool(&self.ext.resolve(value)))
     }
 }
 
@@ -243,7 +242,7 @@ impl<'a> SendResponse<'a> {
             queue_offset: ext.get_i64("queueOffset")?.ok_or(missing("queueOffset"))?,
             transaction_id: ext.get("transactionId"),
             region: ext.get("MSG_REGION"),
-            trace_on: ext.get_bool("TRACE_ON")?.unwrap_or(false),
+            trace_on: ext.get_bool("TRACE_ON").unwrap_or(false),
         })
     }
 }

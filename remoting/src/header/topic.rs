@@ -1,6 +1,8 @@
 //! Topics and routes.
 
-use super::header;
+use super::{FieldValue, header};
+use crate::body::TopicFilterType;
+use crate::ext::{Ext, FieldError};
 
 header! {
     /// 17, create a topic or change its settings.
@@ -11,12 +13,22 @@ header! {
         write_queue_nums: i32 = "writeQueueNums",
         /// Read 4, write 2, inherit 1.
         perm: i32 = "perm",
-        /// SINGLE_TAG or MULTI_TAG.
-        topic_filter_type: String = "topicFilterType" or "SINGLE_TAG".to_owned(),
+        topic_filter_type: TopicFilterType = "topicFilterType",
         topic_sys_flag: Option<i32> = "topicSysFlag",
         order: bool = "order" or false,
         /// `+key=value,-key`, from 5.x clients.
         attributes: Option<String> = "attributes",
+    }
+}
+
+impl FieldValue for TopicFilterType {
+    fn read(ext: &Ext, field: &'static str) -> Result<Option<Self>, FieldError> {
+        let Some(text) = ext.get(field) else { return Ok(None) };
+        let known = [Self::SingleTag, Self::MultiTag].into_iter().find(|known| known.name() == text);
+        known.map(Some).ok_or_else(|| FieldError::invalid(field, &text, "SINGLE_TAG or MULTI_TAG"))
+    }
+    fn write(&self, ext: &mut Ext, field: &'static str) {
+        ext.set(field, self.name());
     }
 }
 

@@ -7,7 +7,7 @@ use raftmq_remoting::body::{
     ProducerTable, QuerySubscription, SubscriptionGroupList, TopicList,
 };
 use raftmq_remoting::header::{
-    CloneOffsetsHeader, ConsumerStatusHeader, GroupTopicHeader, OffsetResponse, ResetOffsetHeader,
+    CloneOffsetsHeader, ConsumerStatusHeader, OffsetResponse, QuerySubscriptionHeader, ResetOffsetHeader,
 };
 
 use super::*;
@@ -263,7 +263,7 @@ async fn groups_are_told_of_in_every_way() {
     assert_eq!(fastjson::parse::<GroupList>(&answer.body).unwrap().group_list, ["G"]);
     let answer = client.ok(fields(request::QUERY_TOPICS_BY_CONSUMER, [("group", "G")])).await;
     assert_eq!(fastjson::parse::<TopicList>(&answer.body).unwrap().topic_list, ["T"]);
-    let header = GroupTopicHeader { group: "G".into(), topic: "T".into() };
+    let header = QuerySubscriptionHeader { group: "G".into(), topic: Some("T".into()) };
     let ask = Command::request(request::QUERY_SUBSCRIPTION_BY_CONSUMER, header.to_ext());
     let answer: QuerySubscription = fastjson::parse(&client.ok(ask).await.body).unwrap();
     assert_eq!(answer.subscription_data.unwrap().sub_string, "TagA");
