@@ -26,6 +26,7 @@ use tokio::time::timeout;
 
 use super::*;
 
+mod cpp;
 mod delay;
 mod failover;
 mod followers;
