@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
 
 use raftmq_remoting::body::{ConsumeFromWhere, ConsumeType, ConsumerData, MessageModel, SubscriptionData};
 
@@ -49,8 +48,8 @@ pub(crate) struct Change {
     pub(crate) operations: usize,
 }
 
-/// By client id.
-pub(crate) type Members<S> = BTreeMap<Arc<str>, Member<S>>;
+/// By connection, the oldest first.
+pub(crate) type Members<S> = BTreeMap<u64, Member<S>>;
 
 pub(crate) struct Member<S: Sink> {
     pub(crate) client: Client<S>,
@@ -93,11 +92,17 @@ impl<S: Sink> ConsumerGroup<S> {
         self.message_model != MessageModel::Broadcasting && !self.members.is_empty()
     }
 
+    /// The newest member that goes by a client id and can be reached.
+    pub(crate) fn newest(&self, client: &str) -> Option<&Member<S>> {
+        let mut members = self.members.values().rev();
+        members.find(|member| *member.client.id == *client && !member.client.channel.is_closed())
+    }
+
     /// Notes that a member's fingerprint has changed, and tells the log where that makes a difference to the others.
-    pub(crate) fn identify(&mut self, group: &str, client: &Arc<str>, before: Option<u64>, now: Option<u64>) {
-        if let Some(member) = self.members.get_mut(client) {
-            member.fingerprint = now;
-        }
+    pub(crate) fn identify(&mut self, group: &str, connection: u64, before: Option<u64>, now: Option<u64>) {
+        let Some(member) = self.members.get_mut(&connection) else { return };
+        member.fingerprint = now;
+        let client = member.client.id.clone();
         if before == now {
             return;
         }

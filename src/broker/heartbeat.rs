@@ -123,11 +123,11 @@ fn subscription_bytes(subscription: &SubscriptionData) -> usize {
     texts + tags + size_of_val(subscription.code_set.as_slice())
 }
 
-/// 35: a client leaves a producer group, a consumer group, or both.
-pub(crate) fn unregister(node: &Node, command: &Command) -> Handled {
+/// 35: a client leaves a producer group, a consumer group, or both. What goes by its id over another connection stays.
+pub(crate) fn unregister(node: &Node, channel: &Channel, command: &Command) -> Handled {
     let header = UnregisterClientHeader::decode(command)?;
     let (producer, consumer) = (header.producer_group.as_deref(), header.consumer_group.as_deref());
-    if node.clients.leave(&header.client_id, producer, consumer) {
+    if node.clients.leave(channel.id, producer, consumer) {
         node.notices.add(consumer.map(str::to_owned));
     }
     Reply::done()
