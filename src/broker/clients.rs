@@ -54,6 +54,15 @@ struct Tables<S: Sink> {
     subscription_bytes: usize,
 }
 
+/// What a member's heartbeat means to its group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Joined {
+    /// The members have to be told.
+    pub(crate) is_to_be_told: bool,
+    /// The group wants other messages of a topic than before.
+    pub(crate) is_refiltered: bool,
+}
+
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Membership {
     is_consumer: bool,
@@ -98,15 +107,14 @@ impl<S: Sink> Clients<S> {
         Ok(())
     }
 
-    /// A client is a member of a consumer group. Returns whether that changes the group in a way that its members have
-    /// to be told. A heartbeat without subscriptions leaves them as they are.
+    /// A client is a member of a consumer group. A heartbeat without subscriptions leaves them as they are.
     pub(crate) fn consumer(
         &self,
         data: &ConsumerData,
         without_subscriptions: bool,
         client: &Client<S>,
         now_ms: u64,
-    ) -> Result<bool, Refusal> {
+    ) -> Result<Joined, Refusal> {
         let group_name = &data.group_name;
         let mut tables = self.tables.lock();
         if !tables.consumers.contains_key(group_name) && tables.consumers.len() >= self.groups_max {
@@ -127,15 +135,16 @@ impl<S: Sink> Clients<S> {
         let known = before.as_ref().and_then(|member| member.fingerprint);
         let fingerprint = if without_subscriptions { known } else { Some(fingerprint(data)) };
         group.identify(group_name, client.channel.id, known, fingerprint);
+        let is_refiltered = change.as_ref().is_some_and(|change| change.is_refiltered);
         let subscriptions_changed = change.is_some_and(|change| {
             subscription_bytes = subscription_bytes - group.memory_bytes + change.memory_bytes;
             group.subscribe(&data.subscription_data_set, change)
         });
         let is_known = before.as_ref().is_some_and(|member| member.client.id == client.id);
-        let tell = (!is_known || subscriptions_changed) && group.shares();
+        let is_to_be_told = (!is_known || subscriptions_changed) && group.shares();
         tables.subscription_bytes = subscription_bytes;
         tables.follow(membership, client, before.is_none());
-        Ok(tell)
+        Ok(Joined { is_to_be_told, is_refiltered })
     }
 
     /// What a heartbeat changes in its group's subscriptions, if there is room for that.
@@ -481,7 +490,8 @@ mod tests {
     fn members_are_told_of_every_change_and_of_nothing_else() {
         let clients = clients();
         let data = data("g", &[("t", 1, "*")]);
-        let beat = |client: &Client<Nowhere>, at| clients.consumer(&data, false, client, at).unwrap();
+        let beat =
+            |client: &Client<Nowhere>, at| clients.consumer(&data, false, client, at).unwrap().is_to_be_told;
         let connections =
             || clients.consumer_channels("g").iter().map(|channel| channel.id).collect::<Vec<_>>();
         let (a, b) = (client("a", 1), client("b", 2));
@@ -507,7 +517,8 @@ mod tests {
         let clients = clients();
         let data = ConsumerData { message_model: MessageModel::Broadcasting, ..data("g", &[("t", 1, "*")]) };
         for (id, connection) in [("a", 1), ("b", 2)] {
-            assert!(!clients.consumer(&data, false, &client(id, connection), 0).unwrap());
+            let joined = clients.consumer(&data, false, &client(id, connection), 0).unwrap();
+            assert!(!joined.is_to_be_told);
         }
         assert!(clients.subscription("g", "t").unwrap().broadcasting);
         assert!(!clients.leave(1, None, Some("g")));
@@ -520,7 +531,7 @@ mod tests {
         let found = || clients.consumer_client("g", "a").map(|client| client.channel.id);
         let beat = |client, subs: &[(&str, i64, &str)]| {
             clients.producer("p", client, 0).unwrap();
-            clients.consumer(&data("g", subs), false, client, 0).unwrap()
+            clients.consumer(&data("g", subs), false, client, 0).unwrap().is_to_be_told
         };
         assert!(beat(&old, &[("t", 1, "A")]));
         assert!(beat(&new, &[("t", 2, "B")]));
@@ -572,7 +583,8 @@ mod tests {
     fn newer_subscriptions_replace_older_ones_and_missing_ones_go() {
         let clients = clients();
         let a = client("a", 1);
-        let beat = |subs: &[(&str, i64, &str)]| clients.consumer(&data("g", subs), false, &a, 0).unwrap();
+        let joined = |subs: &[(&str, i64, &str)]| clients.consumer(&data("g", subs), false, &a, 0).unwrap();
+        let beat = |subs: &[(&str, i64, &str)]| joined(subs).is_to_be_told;
         assert_eq!(clients.subscription("g", "t"), None);
         beat(&[("t", 5, "A"), ("u", 1, "*")]);
         let known = |topic: &str| clients.subscription("g", topic).unwrap().topic;
@@ -584,7 +596,10 @@ mod tests {
         assert_eq!((known("t"), known("u")), (Some((6, tag("B"))), None));
         clients.consumer(&data("g", &[]), true, &a, 0).unwrap();
         assert_eq!(known("t"), Some((6, tag("B"))), "a heartbeat without subscriptions changes none");
-        beat(&[("t", 7, " || ")]);
+        for (version, tag, is_refiltered) in [(6, "A", false), (7, "B", false), (8, "B||C", true)] {
+            assert_eq!(joined(&[("t", version, tag)]).is_refiltered, is_refiltered, "{version} {tag}");
+        }
+        assert!(joined(&[("t", 9, " || ")]).is_refiltered);
         assert!(known("t").unwrap().1.is_err(), "what cannot be used is told to who pulls");
     }
 

@@ -42,6 +42,8 @@ impl Known {
 /// What a group's subscriptions are to become.
 pub(crate) struct Change {
     newer: Vec<Known>,
+    /// Whether other messages of a topic are wanted afterwards than before.
+    pub(crate) is_refiltered: bool,
     /// Bytes of memory afterwards.
     pub(crate) memory_bytes: usize,
     /// Operations of all expressions afterwards.
@@ -147,7 +149,12 @@ impl<S: Sink> ConsumerGroup<S> {
             memory_bytes += known.memory_bytes();
             operations += known.operations();
         }
-        Change { newer: newer.into_values().collect(), memory_bytes, operations }
+        let is_other = |known: &Known| {
+            let before = self.subscriptions.get(&known.data.topic);
+            before.is_some_and(|before| before.filter != known.filter)
+        };
+        let is_refiltered = newer.values().any(is_other);
+        Change { newer: newer.into_values().collect(), is_refiltered, memory_bytes, operations }
     }
 
     /// Carries out a change that `subscriptions` ask for. Returns whether the topics are others now.

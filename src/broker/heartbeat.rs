@@ -11,6 +11,7 @@ use raftmq_remoting::body::{
 use raftmq_remoting::codes::response;
 use raftmq_remoting::header::{ConsumerGroupHeader, HeartbeatResponse, UnregisterClientHeader};
 use raftmq_remoting::{Command, fastjson};
+use tokio::net::tcp::OwnedWriteHalf;
 
 use super::channel::Channel;
 use super::clients::Client;
@@ -40,9 +41,7 @@ pub(crate) async fn heartbeat(node: &Arc<Node>, channel: &Arc<Channel>, command:
     let consumers =
         || heartbeat.consumer_data_set.iter().filter(|consumer| may_be(node, &consumer.group_name));
     for consumer in consumers() {
-        if node.clients.consumer(consumer, heartbeat.without_sub, &client, now_ms)? {
-            node.notices.add([consumer.group_name.clone()]);
-        }
+        join(node, consumer, heartbeat.without_sub, &client)?;
     }
     // Made afterwards, so that the client finds itself in all of its groups whatever becomes of this.
     for consumer in consumers() {
@@ -52,6 +51,23 @@ pub(crate) async fn heartbeat(node: &Arc<Node>, channel: &Arc<Channel>, command:
     }
     let answer = HeartbeatResponse { supports_v2: true, subscription_changed: true };
     Reply::fields(answer.to_ext())
+}
+
+/// A client is a member of a consumer group: whoever has to know of that does.
+fn join(
+    node: &Node,
+    consumer: &ConsumerData,
+    without_subscriptions: bool,
+    client: &Client<OwnedWriteHalf>,
+) -> Result<(), Refusal> {
+    let joined = node.clients.consumer(consumer, without_subscriptions, client, node.now_ms())?;
+    if joined.is_to_be_told {
+        node.notices.add([consumer.group_name.clone()]);
+    }
+    if joined.is_refiltered {
+        node.long_poll.refiltered(&consumer.group_name);
+    }
+    Ok(())
 }
 
 /// Whether a consumer group exists or is made when it is needed.

@@ -12,7 +12,6 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use raftmq_raft::{Command as LogCommand, CommandOutcome, Metadata, QueueLocks};
 use raftmq_remoting::body::{LockBatchRequest, LockBatchResponse, MessageQueue};
-use raftmq_remoting::codes::response;
 use raftmq_remoting::{Command, fastjson};
 
 use super::channel::Channel;
@@ -44,8 +43,7 @@ fn held(mut queues: Vec<MessageQueue>, granted: &[(String, u32)]) -> Vec<Message
 pub(crate) async fn unlock(node: &Node, channel: &Channel, request: &Command) -> Handled {
     let batch = read(node, request)?;
     if node.group.metadata().group(&batch.consumer_group).is_none() {
-        let remark = format!("subscription group [{}] does not exist", batch.consumer_group);
-        return Err(Refusal::new(response::SUBSCRIPTION_GROUP_NOT_EXIST, remark));
+        return Err(topics::absent_group(&batch.consumer_group));
     }
     if !node.clients.is_succeeded(&batch.consumer_group, &batch.client_id, channel.id) {
         apply(node, &batch, 0).await?;

@@ -117,18 +117,15 @@ pub(crate) async fn create_group(node: &Node, name: &str) -> Result<Arc<Subscrip
     let group = match metadata.group(name) {
         Some(group) => group,
         None => {
-            let absent = Refusal::new(
-                response::SUBSCRIPTION_GROUP_NOT_EXIST,
-                format!("subscription group [{name}] does not exist"),
-            );
             if !node.config.auto_create_group {
-                return Err(absent);
+                return Err(absent_group(name));
             }
             // No such group can be, which is what RocketMQ says of it.
-            check_group_name(name).map_err(|refusal| Refusal { code: absent.code, ..refusal })?;
+            check_group_name(name)
+                .map_err(|refusal| Refusal { code: response::SUBSCRIPTION_GROUP_NOT_EXIST, ..refusal })?;
             let group = SubscriptionGroup::new(name);
             add_group(node, group).await?;
-            metadata.group(name).ok_or(absent)?
+            metadata.group(name).ok_or_else(|| absent_group(name))?
         }
     };
     let topic = retry_topic(name);
@@ -136,6 +133,12 @@ pub(crate) async fn create_group(node: &Node, name: &str) -> Result<Arc<Subscrip
         put_if_missing(node, Topic::new(topic, group.retry_queues, READ_WRITE)).await?;
     }
     Ok(group)
+}
+
+/// The answer to requests of a group that does not exist and may not be made.
+pub(crate) fn absent_group(name: &str) -> Refusal {
+    let remark = format!("subscription group [{name}] does not exist");
+    Refusal::new(response::SUBSCRIPTION_GROUP_NOT_EXIST, remark)
 }
 
 /// Checks a group's name, room for the prefix of its retry topic included.
