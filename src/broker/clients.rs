@@ -253,6 +253,26 @@ impl<S: Sink> Clients<S> {
         tables.consumers.get(group)?.newest(id).map(|member| member.client.clone())
     }
 
+    /// The member of a consumer group that a connection is, and how the group consumes, without its subscriptions.
+    pub(crate) fn member(&self, group: &str, connection: u64) -> Option<(Client<S>, ConsumerData)> {
+        let tables = self.tables.lock();
+        let known = tables.consumers.get(group)?;
+        let data = ConsumerData {
+            group_name: group.to_owned(),
+            consume_type: known.consume_type,
+            message_model: known.message_model,
+            consume_from_where: known.consume_from_where,
+            ..ConsumerData::default()
+        };
+        Some((known.members.get(&connection)?.client.clone(), data))
+    }
+
+    /// The version of a consumer group's subscription to a topic.
+    pub(crate) fn subscription_version(&self, group: &str, topic: &str) -> Option<i64> {
+        let tables = self.tables.lock();
+        tables.consumers.get(group)?.subscriptions.get(topic).map(|known| known.data.sub_version)
+    }
+
     /// Whether a member of a consumer group goes by a client id over a newer connection than this one.
     pub(crate) fn is_succeeded(&self, group: &str, id: &str, connection: u64) -> bool {
         let tables = self.tables.lock();

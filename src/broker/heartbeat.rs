@@ -54,7 +54,7 @@ pub(crate) async fn heartbeat(node: &Arc<Node>, channel: &Arc<Channel>, command:
 }
 
 /// A client is a member of a consumer group: whoever has to know of that does.
-fn join(
+pub(crate) fn join(
     node: &Node,
     consumer: &ConsumerData,
     without_subscriptions: bool,
@@ -104,7 +104,7 @@ fn check(heartbeat: &HeartbeatData) -> Result<(), Refusal> {
     heartbeat.consumer_data_set.iter().try_for_each(check_consumer)
 }
 
-fn check_consumer(consumer: &ConsumerData) -> Result<(), Refusal> {
+pub(crate) fn check_consumer(consumer: &ConsumerData) -> Result<(), Refusal> {
     topics::check_group_name(&consumer.group_name)?;
     let subscriptions = &consumer.subscription_data_set;
     if subscriptions.len() > SUBSCRIPTIONS_PER_GROUP_MAX {

@@ -18,7 +18,7 @@ use super::channel::Channel;
 use super::holds::{Holds, Place};
 use super::limits::{HOLD_ANSWERS, HOLD_TICK, Limits, PULL_TURN_WORK};
 use super::node::{Node, Reader};
-use super::pull::{PullRequest, answer, held_group, renew, reset};
+use super::pull::{PullRequest, answer, held_group, renew, reset, trace_refusal};
 use super::reply::Refusal;
 use super::scan::{PullStatus, find};
 
@@ -48,8 +48,10 @@ impl HeldPull {
     }
 
     /// The caller flushes.
-    fn refuse(&self, refusal: &Refusal) {
-        let PullRequest { serialization, opaque, .. } = self.request;
+    fn refuse(&self, node: &Node, refusal: &Refusal) {
+        let PullRequest { serialization, opaque, ref group, ref topic, sub_version, .. } = self.request;
+        let names = (group.name.as_str(), topic.name.as_str());
+        trace_refusal(node, &self.channel, names, sub_version.unwrap_or_default(), refusal);
         self.channel.put(|out| refusal.write(out, serialization, opaque));
     }
 }
@@ -246,7 +248,7 @@ fn look(node: &Node, mut held: HeldPull, work: &mut usize) -> Option<HeldPull> {
     let reader = match held.renew(node) {
         Ok(reader) => reader,
         Err(refusal) => {
-            held.refuse(&refusal);
+            held.refuse(node, &refusal);
             return None;
         }
     };
@@ -275,7 +277,7 @@ fn finish(node: &Node, mut held: HeldPull) -> usize {
     let reader = match held.renew(node) {
         Ok(reader) => reader,
         Err(refusal) => {
-            held.refuse(&refusal);
+            held.refuse(node, &refusal);
             return 0;
         }
     };

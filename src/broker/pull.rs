@@ -17,6 +17,7 @@ use raftmq_store::{LogSlice, Store};
 
 use super::channel::Channel;
 use super::filter::{Filter, FilterError};
+use super::inquiry;
 use super::limits::{
     HOLD_MAX, PULL_BYTES_MAX, PULL_MESSAGES_MAX, PULL_OUTPUT_BYTES, PULL_TURN_WORK, SEND_AWAY_HOLD,
 };
@@ -45,6 +46,51 @@ pub(crate) struct PullRequest {
 /// Handles a pull. Its answer is put into the channel's output, now or when messages arrive; the caller flushes.
 /// `before_waiting` is called before anything is waited for: what came before this pull has to go on.
 pub(crate) async fn handle(
+    node: &Arc<Node>,
+    channel: &Arc<Channel>,
+    command: &Command,
+    before_waiting: impl FnMut(),
+) -> Result<(), Refusal> {
+    match serve(node, channel, command, before_waiting).await {
+        Err(refusal)
+            if refusal.code == response::SUBSCRIPTION_NOT_LATEST
+                && !command.is_oneway()
+                && inquiry::wait(node, channel, command) =>
+        {
+            Ok(())
+        }
+        served => served.inspect_err(|refusal| trace(node, channel, command, refusal)),
+    }
+}
+
+/// Leaves a trace of a refused pull if that is due to what its group subscribes to.
+pub(crate) fn trace(node: &Node, channel: &Channel, command: &Command, refusal: &Refusal) {
+    if let Ok(PullHeader { consumer_group, topic, sub_version, .. }) = PullHeader::decode(command) {
+        trace_refusal(node, channel, (&consumer_group, &topic), sub_version, refusal);
+    }
+}
+
+/// The same for a pull of a group from a topic, whose client knows of a version of the subscription.
+pub(crate) fn trace_refusal(
+    node: &Node,
+    channel: &Channel,
+    (group, topic): (&str, &str),
+    version: i64,
+    refusal: &Refusal,
+) {
+    let Refusal { code, remark } = refusal;
+    if ![response::SUBSCRIPTION_NOT_EXIST, response::SUBSCRIPTION_NOT_LATEST].contains(code) {
+        return;
+    }
+    if let Some(before) = node.refusal_log.note(group, *code, node.now_ms()) {
+        let known = node.clients.subscription_version(group, topic);
+        let client = channel.peer;
+        tracing::warn!(group, topic, %client, version, ?known, code, %remark, before, "a pull is refused");
+    }
+}
+
+/// Serves a pull as what is known of its group allows.
+pub(crate) async fn serve(
     node: &Arc<Node>,
     channel: &Arc<Channel>,
     command: &Command,
