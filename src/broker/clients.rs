@@ -1,6 +1,9 @@
 //! Producers and consumers as their heartbeats describe them: who is in which group, over which connection, and what
 //! consumer groups subscribe to.
 //!
+//! A member is a connection, and the client id a name that it goes by: a process that takes over the id of another is a
+//! member of its own, beside the other and after it.
+//!
 //! It decides nothing about groups' settings and sends nothing; its methods say which groups have to be told of a
 //! change.
 
@@ -51,11 +54,19 @@ struct Tables<S: Sink> {
     subscription_bytes: usize,
 }
 
+/// What a member's heartbeat means to its group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Joined {
+    /// The members have to be told.
+    pub(crate) is_to_be_told: bool,
+    /// The group wants other messages of a topic than before.
+    pub(crate) is_refiltered: bool,
+}
+
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Membership {
     is_consumer: bool,
     group: String,
-    client: Arc<str>,
 }
 
 impl<S: Sink> Default for Tables<S> {
@@ -88,31 +99,28 @@ impl<S: Sink> Clients<S> {
         if !tables.producers.contains_key(group) && tables.producers.len() >= self.groups_max {
             return Err(Refusal::busy(format!("there are {} producer groups", self.groups_max)));
         }
-        let membership =
-            Membership { is_consumer: false, group: group.to_owned(), client: client.id.clone() };
+        let membership = Membership { is_consumer: false, group: group.to_owned() };
         self.check_room(&tables, &membership, client.channel.id)?;
         let members = tables.producers.entry(group.to_owned()).or_default();
         let before = join(members, client, now_ms, self.clients_per_group_max)?;
-        tables.follow(membership, client, before.map(|member| member.client.channel.id));
+        tables.follow(membership, client, before.is_none());
         Ok(())
     }
 
-    /// A client is a member of a consumer group. Returns whether that changes the group in a way that its members have
-    /// to be told. A heartbeat without subscriptions leaves them as they are.
+    /// A client is a member of a consumer group. A heartbeat without subscriptions leaves them as they are.
     pub(crate) fn consumer(
         &self,
         data: &ConsumerData,
         without_subscriptions: bool,
         client: &Client<S>,
         now_ms: u64,
-    ) -> Result<bool, Refusal> {
+    ) -> Result<Joined, Refusal> {
         let group_name = &data.group_name;
         let mut tables = self.tables.lock();
         if !tables.consumers.contains_key(group_name) && tables.consumers.len() >= self.groups_max {
             return Err(Refusal::busy(format!("there are {} consumer groups", self.groups_max)));
         }
-        let membership =
-            Membership { is_consumer: true, group: group_name.clone(), client: client.id.clone() };
+        let membership = Membership { is_consumer: true, group: group_name.clone() };
         self.check_room(&tables, &membership, client.channel.id)?;
         let change = match without_subscriptions {
             true => None,
@@ -126,17 +134,17 @@ impl<S: Sink> Clients<S> {
         group.message_model = data.message_model;
         let known = before.as_ref().and_then(|member| member.fingerprint);
         let fingerprint = if without_subscriptions { known } else { Some(fingerprint(data)) };
-        group.identify(group_name, &client.id, known, fingerprint);
+        group.identify(group_name, client.channel.id, known, fingerprint);
+        let is_refiltered = change.as_ref().is_some_and(|change| change.is_refiltered);
         let subscriptions_changed = change.is_some_and(|change| {
             subscription_bytes = subscription_bytes - group.memory_bytes + change.memory_bytes;
             group.subscribe(&data.subscription_data_set, change)
         });
-        let connection = before.map(|member| member.client.channel.id);
-        let changed = connection != Some(client.channel.id) || subscriptions_changed;
-        let tell = changed && group.shares();
+        let is_known = before.as_ref().is_some_and(|member| member.client.id == client.id);
+        let is_to_be_told = (!is_known || subscriptions_changed) && group.shares();
         tables.subscription_bytes = subscription_bytes;
-        tables.follow(membership, client, connection);
-        Ok(tell)
+        tables.follow(membership, client, before.is_none());
+        Ok(Joined { is_to_be_told, is_refiltered })
     }
 
     /// What a heartbeat changes in its group's subscriptions, if there is room for that.
@@ -165,25 +173,29 @@ impl<S: Sink> Clients<S> {
         membership: &Membership,
         connection: u64,
     ) -> Result<(), Refusal> {
-        if tables.memberships >= self.memberships_max && !tables.has(membership) {
+        let of_connection = tables.by_connection.get(&connection);
+        if of_connection.is_some_and(|known| known.contains(membership)) {
+            return Ok(());
+        }
+        if tables.memberships >= self.memberships_max {
             return Err(Refusal::busy(format!("there are {} memberships in groups", self.memberships_max)));
         }
         let max = self.memberships_per_connection_max;
-        let of_connection = tables.by_connection.get(&connection);
-        if of_connection.is_some_and(|known| known.len() >= max && !known.contains(membership)) {
+        if of_connection.is_some_and(|known| known.len() >= max) {
             return Err(Refusal::busy(format!("this connection has {max} memberships in groups")));
         }
         Ok(())
     }
 
-    /// A client leaves a producer group, a consumer group, or both. Returns whether the consumer group has to be told.
-    pub(crate) fn leave(&self, client: &str, producer: Option<&str>, consumer: Option<&str>) -> bool {
+    /// A connection leaves a producer group, a consumer group, or both. Returns whether the consumer group has to be
+    /// told.
+    pub(crate) fn leave(&self, connection: u64, producer: Option<&str>, consumer: Option<&str>) -> bool {
         let mut tables = self.tables.lock();
         if let Some(group) = producer {
-            tables.remove(&Membership { is_consumer: false, group: group.to_owned(), client: client.into() });
+            tables.remove(connection, &Membership { is_consumer: false, group: group.to_owned() });
         }
         consumer.is_some_and(|group| {
-            tables.remove(&Membership { is_consumer: true, group: group.to_owned(), client: client.into() })
+            tables.remove(connection, &Membership { is_consumer: true, group: group.to_owned() })
         })
     }
 
@@ -191,7 +203,7 @@ impl<S: Sink> Clients<S> {
     pub(crate) fn connection_closed(&self, connection: u64) -> Vec<String> {
         let mut tables = self.tables.lock();
         let memberships = tables.by_connection.remove(&connection).unwrap_or_default();
-        tables.remove_all(memberships)
+        tables.remove_all(memberships.into_iter().map(|membership| (connection, membership)))
     }
 
     /// Removes who has not been heard of for too long. Returns the consumer groups that have to be told.
@@ -209,39 +221,73 @@ impl<S: Sink> Clients<S> {
     }
 
     /// Client ids of a consumer group whose members subscribe differently, those together that do the same; none where
-    /// all agree.
+    /// all agree. An id that several members go by may be on several sides.
     pub(crate) fn conflicts(&self, group: &str) -> Vec<Vec<String>> {
         let tables = self.tables.lock();
         let conflicting = tables.consumers.get(group).filter(|group| group.fingerprints.len() > 1);
         let mut parties: HashMap<u64, Vec<String>> = HashMap::new();
-        for (id, member) in conflicting.into_iter().flat_map(|group| &group.members) {
+        for member in conflicting.into_iter().flat_map(|group| group.members.values()) {
             if let Some(fingerprint) = member.fingerprint {
-                parties.entry(fingerprint).or_default().push(id.to_string());
+                parties.entry(fingerprint).or_default().push(member.client.id.to_string());
             }
         }
         let mut parties: Vec<_> = parties.into_values().collect();
+        for party in &mut parties {
+            party.sort_unstable();
+            party.dedup();
+        }
         parties.sort_unstable();
         parties
     }
 
-    /// Client ids of a consumer group.
+    /// Client ids of a consumer group, one for each member.
     pub(crate) fn consumer_ids(&self, group: &str) -> Vec<String> {
         let tables = self.tables.lock();
-        let members = tables.consumers.get(group).map(|group| group.members.keys());
-        members.into_iter().flatten().map(ToString::to_string).collect()
+        let members = tables.consumers.get(group).map(|group| group.members.values());
+        members.into_iter().flatten().map(|member| member.client.id.to_string()).collect()
     }
 
-    /// A member of a consumer group.
+    /// The newest member of a consumer group that goes by a client id.
     pub(crate) fn consumer_client(&self, group: &str, id: &str) -> Option<Client<S>> {
         let tables = self.tables.lock();
-        tables.consumers.get(group)?.members.get(id).map(|member| member.client.clone())
+        tables.consumers.get(group)?.newest(id).map(|member| member.client.clone())
     }
 
-    /// The members of a consumer group.
+    /// The member of a consumer group that a connection is, and how the group consumes, without its subscriptions.
+    pub(crate) fn member(&self, group: &str, connection: u64) -> Option<(Client<S>, ConsumerData)> {
+        let tables = self.tables.lock();
+        let known = tables.consumers.get(group)?;
+        let data = ConsumerData {
+            group_name: group.to_owned(),
+            consume_type: known.consume_type,
+            message_model: known.message_model,
+            consume_from_where: known.consume_from_where,
+            ..ConsumerData::default()
+        };
+        Some((known.members.get(&connection)?.client.clone(), data))
+    }
+
+    /// The version of a consumer group's subscription to a topic.
+    pub(crate) fn subscription_version(&self, group: &str, topic: &str) -> Option<i64> {
+        let tables = self.tables.lock();
+        tables.consumers.get(group)?.subscriptions.get(topic).map(|known| known.data.sub_version)
+    }
+
+    /// Whether a member of a consumer group goes by a client id over a newer connection than this one.
+    pub(crate) fn is_succeeded(&self, group: &str, id: &str, connection: u64) -> bool {
+        let tables = self.tables.lock();
+        let newest = tables.consumers.get(group).and_then(|group| group.newest(id));
+        newest.is_some_and(|member| member.client.channel.id > connection)
+    }
+
+    /// The members of a consumer group; of those that go by one client id the newest.
     pub(crate) fn consumer_clients(&self, group: &str) -> Vec<Client<S>> {
         let tables = self.tables.lock();
         let members = tables.consumers.get(group).map(|group| group.members.values());
-        members.into_iter().flatten().map(|member| member.client.clone()).collect()
+        let clients = members.into_iter().flatten().map(|member| &member.client);
+        // The oldest come first, and the newer take their places.
+        let newest: BTreeMap<_, _> = clients.map(|client| (&client.id, client)).collect();
+        newest.into_values().cloned().collect()
     }
 
     /// Consumer groups whose members subscribe to a topic.
@@ -334,11 +380,12 @@ fn join<S: Sink>(
     now_ms: u64,
     max: usize,
 ) -> Result<Option<Member<S>>, Refusal> {
-    if !members.contains_key(&client.id) && members.len() >= max {
+    let connection = client.channel.id;
+    if !members.contains_key(&connection) && members.len() >= max {
         return Err(Refusal::busy(format!("the group has {max} clients")));
     }
     let member = Member { client: client.clone(), heard_ms: now_ms, fingerprint: None };
-    Ok(members.insert(client.id.clone(), member))
+    Ok(members.insert(connection, member))
 }
 
 fn connections<S: Sink>(members: &Members<S>) -> Vec<Connection> {
@@ -352,28 +399,16 @@ fn connections<S: Sink>(members: &Members<S>) -> Vec<Connection> {
 }
 
 impl<S: Sink> Tables<S> {
-    fn has(&self, membership: &Membership) -> bool {
-        let Membership { is_consumer, group, client } = membership;
-        let members = if *is_consumer {
-            self.consumers.get(group).map(|group| &group.members)
-        } else {
-            self.producers.get(group)
-        };
-        members.is_some_and(|members| members.contains_key(client))
-    }
-
-    /// Notes a membership with its connection, and that the connection it had before has it no more.
-    fn follow(&mut self, membership: Membership, client: &Client<S>, before: Option<u64>) {
-        self.memberships += usize::from(before.is_none());
-        if let Some(before) = before.filter(|before| *before != client.channel.id) {
-            self.forget(before, &membership);
-        }
+    /// Notes a membership with its connection.
+    fn follow(&mut self, membership: Membership, client: &Client<S>, is_new: bool) {
+        let connection = client.channel.id;
+        self.memberships += usize::from(is_new);
         // An ended connection's memberships are not taken out a second time.
         if client.channel.is_closed() {
-            self.remove(&membership);
+            self.remove(connection, &membership);
             return;
         }
-        self.by_connection.entry(client.channel.id).or_default().insert(membership);
+        self.by_connection.entry(connection).or_default().insert(membership);
     }
 
     fn forget(&mut self, connection: u64, membership: &Membership) {
@@ -385,23 +420,24 @@ impl<S: Sink> Tables<S> {
         }
     }
 
-    /// Ends memberships; returns the consumer groups that have to be told.
-    fn remove_all(&mut self, memberships: impl IntoIterator<Item = Membership>) -> Vec<String> {
-        let told = memberships.into_iter().filter(|membership| self.remove(membership));
-        told.map(|membership| membership.group).collect()
+    /// Ends memberships, given with their connections; returns the consumer groups that have to be told.
+    fn remove_all(&mut self, memberships: impl IntoIterator<Item = (u64, Membership)>) -> Vec<String> {
+        let told =
+            memberships.into_iter().filter(|(connection, membership)| self.remove(*connection, membership));
+        told.map(|(_, membership)| membership.group).collect()
     }
 
-    /// Ends a membership; returns whether its group has to be told.
-    fn remove(&mut self, membership: &Membership) -> bool {
-        let Membership { is_consumer, group: name, client } = membership;
+    /// Ends a membership of a connection; returns whether its group has to be told.
+    fn remove(&mut self, connection: u64, membership: &Membership) -> bool {
+        let Membership { is_consumer, group: name } = membership;
         let members = if *is_consumer {
             self.consumers.get_mut(name).map(|group| &mut group.members)
         } else {
             self.producers.get_mut(name)
         };
-        let Some(removed) = members.and_then(|members| members.remove(client)) else { return false };
+        let Some(removed) = members.and_then(|members| members.remove(&connection)) else { return false };
         self.memberships -= 1;
-        self.forget(removed.client.channel.id, membership);
+        self.forget(connection, membership);
         if !is_consumer {
             if self.producers.get(name).is_some_and(BTreeMap::is_empty) {
                 self.producers.remove(name);
@@ -418,15 +454,11 @@ impl<S: Sink> Tables<S> {
         tell
     }
 
-    fn silent_since(&self, before_ms: u64) -> Vec<Membership> {
+    fn silent_since(&self, before_ms: u64) -> Vec<(u64, Membership)> {
         let of = |is_consumer: bool, group: &String, members: &Members<S>| {
-            let silent = members.values().filter(|member| member.heard_ms < before_ms);
+            let silent = members.iter().filter(|(_, member)| member.heard_ms < before_ms);
             silent
-                .map(|member| Membership {
-                    is_consumer,
-                    group: group.clone(),
-                    client: member.client.id.clone(),
-                })
+                .map(|(connection, _)| (*connection, Membership { is_consumer, group: group.clone() }))
                 .collect::<Vec<_>>()
         };
         let producers = self.producers.iter().flat_map(|(name, members)| of(false, name, members));
@@ -478,7 +510,8 @@ mod tests {
     fn members_are_told_of_every_change_and_of_nothing_else() {
         let clients = clients();
         let data = data("g", &[("t", 1, "*")]);
-        let beat = |client: &Client<Nowhere>, at| clients.consumer(&data, false, client, at).unwrap();
+        let beat =
+            |client: &Client<Nowhere>, at| clients.consumer(&data, false, client, at).unwrap().is_to_be_told;
         let connections =
             || clients.consumer_channels("g").iter().map(|channel| channel.id).collect::<Vec<_>>();
         let (a, b) = (client("a", 1), client("b", 2));
@@ -486,10 +519,13 @@ mod tests {
         assert!(!beat(&a, 1));
         assert!(beat(&b, 1));
         assert_eq!(clients.consumer_ids("g"), ["a", "b"]);
+        assert!(beat(&client("c", 2), 2), "its name has changed");
+        assert_eq!(clients.consumer_ids("g"), ["a", "c"]);
+        assert!(!clients.leave(3, None, Some("g")), "who is no member");
+        assert_eq!(clients.connection_closed(1), ["g"]);
         assert!(beat(&client("a", 3), 2));
-        assert_eq!(connections(), [3, 2]);
-        assert!(clients.connection_closed(1).is_empty(), "the old connection has no say any more");
-        assert!(clients.leave("b", None, Some("g")));
+        assert_eq!(connections(), [2, 3]);
+        assert!(clients.leave(2, None, Some("g")));
         assert_eq!(connections(), [3]);
         assert!(clients.connection_closed(3).is_empty(), "nobody is left to be told");
         assert!(clients.consumer_ids("g").is_empty());
@@ -500,11 +536,54 @@ mod tests {
     fn members_of_a_broadcast_group_are_not_told() {
         let clients = clients();
         let data = ConsumerData { message_model: MessageModel::Broadcasting, ..data("g", &[("t", 1, "*")]) };
-        for id in ["a", "b"] {
-            assert!(!clients.consumer(&data, false, &client(id, 1), 0).unwrap());
+        for (id, connection) in [("a", 1), ("b", 2)] {
+            let joined = clients.consumer(&data, false, &client(id, connection), 0).unwrap();
+            assert!(!joined.is_to_be_told);
         }
         assert!(clients.subscription("g", "t").unwrap().broadcasting);
-        assert!(!clients.leave("a", None, Some("g")));
+        assert!(!clients.leave(1, None, Some("g")));
+    }
+
+    #[test]
+    fn who_takes_over_a_client_id_is_a_member_of_its_own() {
+        let clients = Clients::new(&Limits::default());
+        let (old, new) = (client("a", 1), client("a", 2));
+        let found = || clients.consumer_client("g", "a").map(|client| client.channel.id);
+        let beat = |client, subs: &[(&str, i64, &str)]| {
+            clients.producer("p", client, 0).unwrap();
+            clients.consumer(&data("g", subs), false, client, 0).unwrap().is_to_be_told
+        };
+        assert!(beat(&old, &[("t", 1, "A")]));
+        assert!(beat(&new, &[("t", 2, "B")]));
+        assert!(!beat(&old, &[("t", 1, "A")]), "neither is new with its next heartbeat");
+        assert_eq!(clients.consumer_ids("g"), ["a", "a"]);
+        assert_eq!(clients.consumer_connection("g").unwrap().connection_set.len(), 2);
+        assert_eq!((clients.producer_connections("p").unwrap().len(), clients.producer_count()), (2, 2));
+        assert_eq!(clients.conflicts("g"), [["a"], ["a"]]);
+        assert_eq!((found(), clients.consumer_clients("g").len()), (Some(2), 1));
+        assert!(clients.is_succeeded("g", "a", 1) && !clients.is_succeeded("g", "a", 2));
+        new.channel.close();
+        assert_eq!(found(), Some(1), "whom nobody can ask any more is passed over");
+
+        assert!(clients.leave(1, Some("p"), Some("g")));
+        assert!(clients.connection_closed(1).is_empty(), "it has left");
+        assert_eq!(clients.consumer_ids("g"), ["a"]);
+        assert_eq!(clients.producer_connections("p").unwrap().len(), 1);
+        assert!(clients.conflicts("g").is_empty());
+        clients.connection_closed(2);
+        assert_eq!((clients.group_counts(), clients.tables.lock().memberships), ((0, 0), 0));
+    }
+
+    #[test]
+    fn of_two_that_go_by_one_id_only_the_silent_one_expires() {
+        let clients = clients();
+        let expiry = CLIENT_EXPIRY.as_millis() as u64;
+        for (connection, at) in [(1, 1000), (2, 2000)] {
+            clients.consumer(&data("g", &[]), false, &client("a", connection), at).unwrap();
+        }
+        assert_eq!(clients.expire(1001 + expiry), ["g"]);
+        let left = clients.consumer_channels("g");
+        assert_eq!(left.iter().map(|channel| channel.id).collect::<Vec<_>>(), [2]);
     }
 
     #[test]
@@ -524,7 +603,8 @@ mod tests {
     fn newer_subscriptions_replace_older_ones_and_missing_ones_go() {
         let clients = clients();
         let a = client("a", 1);
-        let beat = |subs: &[(&str, i64, &str)]| clients.consumer(&data("g", subs), false, &a, 0).unwrap();
+        let joined = |subs: &[(&str, i64, &str)]| clients.consumer(&data("g", subs), false, &a, 0).unwrap();
+        let beat = |subs: &[(&str, i64, &str)]| joined(subs).is_to_be_told;
         assert_eq!(clients.subscription("g", "t"), None);
         beat(&[("t", 5, "A"), ("u", 1, "*")]);
         let known = |topic: &str| clients.subscription("g", topic).unwrap().topic;
@@ -536,15 +616,19 @@ mod tests {
         assert_eq!((known("t"), known("u")), (Some((6, tag("B"))), None));
         clients.consumer(&data("g", &[]), true, &a, 0).unwrap();
         assert_eq!(known("t"), Some((6, tag("B"))), "a heartbeat without subscriptions changes none");
-        beat(&[("t", 7, " || ")]);
+        for (version, tag, is_refiltered) in [(6, "A", false), (7, "B", false), (8, "B||C", true)] {
+            assert_eq!(joined(&[("t", version, tag)]).is_refiltered, is_refiltered, "{version} {tag}");
+        }
+        assert!(joined(&[("t", 9, " || ")]).is_refiltered);
         assert!(known("t").unwrap().1.is_err(), "what cannot be used is told to who pulls");
     }
 
     #[test]
     fn members_that_subscribe_differently_are_known() {
         let clients = Clients::new(&Limits::default());
+        let named = |id: &str| client(id, id.as_bytes()[0].into());
         let beat = |id: &str, subs: &[(&str, i64, &str)]| {
-            clients.consumer(&data("g", subs), false, &client(id, 1), 0).unwrap();
+            clients.consumer(&data("g", subs), false, &named(id), 0).unwrap();
         };
         beat("a", &[("t", 1, "*"), ("u", 1, "A")]);
         beat("b", &[("u", 2, "A"), ("t", 2, "*")]);
@@ -552,29 +636,32 @@ mod tests {
         beat("c", &[("t", 3, "*"), ("u", 3, "B")]);
         beat("d", &[("t", 4, "*")]);
         assert_eq!(clients.conflicts("g"), [vec!["a", "b"], vec!["c"], vec!["d"]]);
-        clients.consumer(&data("g", &[]), true, &client("c", 1), 1).unwrap();
+        clients.consumer(&data("g", &[]), true, &named("c"), 1).unwrap();
         assert_eq!(clients.conflicts("g").len(), 3, "a heartbeat without subscriptions says nothing new");
-        clients.leave("d", None, Some("g"));
+        clients.leave(named("d").channel.id, None, Some("g"));
         beat("c", &[("t", 5, "*"), ("u", 5, "A")]);
         assert!(clients.conflicts("g").is_empty());
         let broadcasting = ConsumerData {
             message_model: MessageModel::Broadcasting,
             ..data("g", &[("t", 6, "*"), ("u", 6, "A")])
         };
-        clients.consumer(&broadcasting, false, &client("b", 1), 2).unwrap();
+        clients.consumer(&broadcasting, false, &named("b"), 2).unwrap();
         assert_eq!(clients.conflicts("g"), [vec!["a", "c"], vec!["b"]]);
-        clients.connection_closed(1);
+        clients.connection_closed(named("b").channel.id);
         assert!(clients.conflicts("g").is_empty());
     }
 
     #[test]
     fn groups_and_their_clients_are_bounded() {
         let clients = clients();
-        for id in ["a", "b"] {
-            clients.producer("p", &client(id, 1), 0).unwrap();
+        for connection in [1, 2] {
+            clients.producer("p", &client("a", connection), 0).unwrap();
         }
-        assert!(clients.producer("p", &client("c", 1), 0).is_err());
-        clients.producer("p", &client("a", 2), 0).unwrap();
+        assert!(clients.producer("p", &client("a", 3), 0).is_err());
+        // However many ids it claims, a connection is one member.
+        for n in 0..10 {
+            clients.producer("p", &client(&format!("client-{n}"), 2), 0).unwrap();
+        }
         clients.producer("q", &client("a", 1), 0).unwrap();
         assert!(clients.producer("r", &client("a", 1), 0).is_err());
         for group in ["g", "h"] {
@@ -594,10 +681,10 @@ mod tests {
         clients.producer("p", &b, 0).unwrap();
         assert!(clients.consumer(&data("g", &[]), false, &b, 0).is_err());
         clients.producer("p", &a, 1).unwrap();
-        clients.producer("p", &client("a", 3), 1).unwrap();
-        clients.leave("a", None, Some("g"));
+        assert!(clients.producer("p", &client("a", 3), 1).is_err());
+        clients.leave(1, None, Some("g"));
         clients.consumer(&data("g", &[]), false, &b, 0).unwrap();
-        for connection in 1..=3 {
+        for connection in 1..=2 {
             clients.connection_closed(connection);
         }
         assert_eq!(clients.group_counts(), (0, 0));

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
 
 use raftmq_remoting::body::{ConsumeFromWhere, ConsumeType, ConsumerData, MessageModel, SubscriptionData};
 
@@ -43,14 +42,16 @@ impl Known {
 /// What a group's subscriptions are to become.
 pub(crate) struct Change {
     newer: Vec<Known>,
+    /// Whether other messages of a topic are wanted afterwards than before.
+    pub(crate) is_refiltered: bool,
     /// Bytes of memory afterwards.
     pub(crate) memory_bytes: usize,
     /// Operations of all expressions afterwards.
     pub(crate) operations: usize,
 }
 
-/// By client id.
-pub(crate) type Members<S> = BTreeMap<Arc<str>, Member<S>>;
+/// By connection, the oldest first.
+pub(crate) type Members<S> = BTreeMap<u64, Member<S>>;
 
 pub(crate) struct Member<S: Sink> {
     pub(crate) client: Client<S>,
@@ -93,11 +94,17 @@ impl<S: Sink> ConsumerGroup<S> {
         self.message_model != MessageModel::Broadcasting && !self.members.is_empty()
     }
 
+    /// The newest member that goes by a client id and can be reached.
+    pub(crate) fn newest(&self, client: &str) -> Option<&Member<S>> {
+        let mut members = self.members.values().rev();
+        members.find(|member| *member.client.id == *client && !member.client.channel.is_closed())
+    }
+
     /// Notes that a member's fingerprint has changed, and tells the log where that makes a difference to the others.
-    pub(crate) fn identify(&mut self, group: &str, client: &Arc<str>, before: Option<u64>, now: Option<u64>) {
-        if let Some(member) = self.members.get_mut(client) {
-            member.fingerprint = now;
-        }
+    pub(crate) fn identify(&mut self, group: &str, connection: u64, before: Option<u64>, now: Option<u64>) {
+        let Some(member) = self.members.get_mut(&connection) else { return };
+        member.fingerprint = now;
+        let client = member.client.id.clone();
         if before == now {
             return;
         }
@@ -142,7 +149,12 @@ impl<S: Sink> ConsumerGroup<S> {
             memory_bytes += known.memory_bytes();
             operations += known.operations();
         }
-        Change { newer: newer.into_values().collect(), memory_bytes, operations }
+        let is_other = |known: &Known| {
+            let before = self.subscriptions.get(&known.data.topic);
+            before.is_some_and(|before| before.filter != known.filter)
+        };
+        let is_refiltered = newer.values().any(is_other);
+        Change { newer: newer.into_values().collect(), is_refiltered, memory_bytes, operations }
     }
 
     /// Carries out a change that `subscriptions` ask for. Returns whether the topics are others now.

@@ -22,12 +22,12 @@ pub(crate) async fn handle(node: &Arc<Node>, channel: &Arc<Channel>, command: &C
         VIEW_MESSAGE_BY_ID => queue_codes::view_message(node, command).await,
 
         HEART_BEAT => heartbeat::heartbeat(node, channel, command).await,
-        UNREGISTER_CLIENT => heartbeat::unregister(node, command),
+        UNREGISTER_CLIENT => heartbeat::unregister(node, channel, command),
         GET_CONSUMER_LIST_BY_GROUP => heartbeat::consumer_list(node, command),
         CHECK_CLIENT_CONFIG => heartbeat::check_client(node, command),
 
         LOCK_BATCH_MQ => locks::lock(node, command).await,
-        UNLOCK_BATCH_MQ => locks::unlock(node, command).await,
+        UNLOCK_BATCH_MQ => locks::unlock(node, channel, command).await,
 
         UPDATE_AND_CREATE_TOPIC => config_codes::put_topic(node, command).await,
         DELETE_TOPIC_IN_BROKER => config_codes::delete_topic(node, command).await,

@@ -11,6 +11,7 @@ use raftmq_remoting::body::{
 use raftmq_remoting::codes::response;
 use raftmq_remoting::header::{ConsumerGroupHeader, HeartbeatResponse, UnregisterClientHeader};
 use raftmq_remoting::{Command, fastjson};
+use tokio::net::tcp::OwnedWriteHalf;
 
 use super::channel::Channel;
 use super::clients::Client;
@@ -40,9 +41,7 @@ pub(crate) async fn heartbeat(node: &Arc<Node>, channel: &Arc<Channel>, command:
     let consumers =
         || heartbeat.consumer_data_set.iter().filter(|consumer| may_be(node, &consumer.group_name));
     for consumer in consumers() {
-        if node.clients.consumer(consumer, heartbeat.without_sub, &client, now_ms)? {
-            node.notices.add([consumer.group_name.clone()]);
-        }
+        join(node, consumer, heartbeat.without_sub, &client)?;
     }
     // Made afterwards, so that the client finds itself in all of its groups whatever becomes of this.
     for consumer in consumers() {
@@ -52,6 +51,23 @@ pub(crate) async fn heartbeat(node: &Arc<Node>, channel: &Arc<Channel>, command:
     }
     let answer = HeartbeatResponse { supports_v2: true, subscription_changed: true };
     Reply::fields(answer.to_ext())
+}
+
+/// A client is a member of a consumer group: whoever has to know of that does.
+pub(crate) fn join(
+    node: &Node,
+    consumer: &ConsumerData,
+    without_subscriptions: bool,
+    client: &Client<OwnedWriteHalf>,
+) -> Result<(), Refusal> {
+    let joined = node.clients.consumer(consumer, without_subscriptions, client, node.now_ms())?;
+    if joined.is_to_be_told {
+        node.notices.add([consumer.group_name.clone()]);
+    }
+    if joined.is_refiltered {
+        node.long_poll.refiltered(&consumer.group_name);
+    }
+    Ok(())
 }
 
 /// Whether a consumer group exists or is made when it is needed.
@@ -88,7 +104,7 @@ fn check(heartbeat: &HeartbeatData) -> Result<(), Refusal> {
     heartbeat.consumer_data_set.iter().try_for_each(check_consumer)
 }
 
-fn check_consumer(consumer: &ConsumerData) -> Result<(), Refusal> {
+pub(crate) fn check_consumer(consumer: &ConsumerData) -> Result<(), Refusal> {
     topics::check_group_name(&consumer.group_name)?;
     let subscriptions = &consumer.subscription_data_set;
     if subscriptions.len() > SUBSCRIPTIONS_PER_GROUP_MAX {
@@ -123,11 +139,11 @@ fn subscription_bytes(subscription: &SubscriptionData) -> usize {
     texts + tags + size_of_val(subscription.code_set.as_slice())
 }
 
-/// 35: a client leaves a producer group, a consumer group, or both.
-pub(crate) fn unregister(node: &Node, command: &Command) -> Handled {
+/// 35: a client leaves a producer group, a consumer group, or both. What goes by its id over another connection stays.
+pub(crate) fn unregister(node: &Node, channel: &Channel, command: &Command) -> Handled {
     let header = UnregisterClientHeader::decode(command)?;
     let (producer, consumer) = (header.producer_group.as_deref(), header.consumer_group.as_deref());
-    if node.clients.leave(&header.client_id, producer, consumer) {
+    if node.clients.leave(channel.id, producer, consumer) {
         node.notices.add(consumer.map(str::to_owned));
     }
     Reply::done()

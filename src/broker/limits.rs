@@ -158,10 +158,23 @@ pub(crate) const CONNECTION_IDLE: Duration = Duration::from_secs(120);
 /// How often expiry is looked at.
 pub(crate) const EXPIRY_SCAN: Duration = Duration::from_secs(10);
 
-/// Requests of the broker that one client has not answered. Only operators cause them.
+/// Requests of the broker that one client has not answered. Operators cause them, and a subscription that is not known.
 pub(crate) const CALLS_PER_CONNECTION_MAX: usize = 32;
 /// How long a client has to tell its state, or to consume a message. Operators' tools wait a little longer.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client has to say what it subscribes to while its pulls wait for that. It may have to ask for the offset of
+/// each of its queues first.
+pub(crate) const INQUIRY_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a client is left in peace after that, for each of its groups.
+pub(crate) const INQUIRY_GAP: Duration = Duration::from_secs(1);
+/// Clients that are asked what they subscribe to at a time, for one group each, those included that were asked just now.
+pub(crate) const INQUIRIES_MAX: usize = 1024;
+/// Pulls that wait for their answers; some 500 bytes each.
+pub(crate) const INQUIRY_PULLS_MAX: usize = 16 * 1024;
+/// How often a group's refused pulls are traced, for each code.
+pub(crate) const REFUSAL_LOG_GAP: Duration = Duration::from_secs(1);
+/// Groups and codes that this is known of.
+pub(crate) const REFUSALS_KEPT: usize = 1024;
 /// How long each member of a group has to tell how far it is.
 pub(crate) const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 /// Requests about all members of a group that are worked on at a time: each holds a list of the members.

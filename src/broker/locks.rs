@@ -2,6 +2,9 @@
 //!
 //! A lock is only ever given up by its holder or by time: not when its holder leaves the group or is lost, as it may
 //! still be at work on what it has. Clients count on a lock for half its lease after each renewal.
+//!
+//! Holders are known by client id, as connections do not outlive a failover. A process that has taken over the id of
+//! another holds what that held, and what the other gives up at its end is not given up.
 
 use std::collections::HashSet;
 use std::time::Instant;
@@ -9,9 +12,9 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use raftmq_raft::{Command as LogCommand, CommandOutcome, Metadata, QueueLocks};
 use raftmq_remoting::body::{LockBatchRequest, LockBatchResponse, MessageQueue};
-use raftmq_remoting::codes::response;
 use raftmq_remoting::{Command, fastjson};
 
+use super::channel::Channel;
 use super::limits::{CLIENT_ID_LEN_MAX, LOCK_LEASE, LOCK_QUEUES_MAX};
 use super::node::Node;
 use super::reply::{Handled, Refusal, Reply};
@@ -37,13 +40,14 @@ fn held(mut queues: Vec<MessageQueue>, granted: &[(String, u32)]) -> Vec<Message
 }
 
 /// 42: releases locks.
-pub(crate) async fn unlock(node: &Node, request: &Command) -> Handled {
+pub(crate) async fn unlock(node: &Node, channel: &Channel, request: &Command) -> Handled {
     let batch = read(node, request)?;
     if node.group.metadata().group(&batch.consumer_group).is_none() {
-        let remark = format!("subscription group [{}] does not exist", batch.consumer_group);
-        return Err(Refusal::new(response::SUBSCRIPTION_GROUP_NOT_EXIST, remark));
+        return Err(topics::absent_group(&batch.consumer_group));
     }
-    apply(node, &batch, 0).await?;
+    if !node.clients.is_succeeded(&batch.consumer_group, &batch.client_id, channel.id) {
+        apply(node, &batch, 0).await?;
+    }
     Reply::done()
 }
 

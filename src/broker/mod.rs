@@ -5,6 +5,7 @@
 //! | `server`, `connection` | accepting, reading, one task per connection |
 //! | `channel` | the way back to a client: one bounded buffer, one system call |
 //! | `calls`, `relay` | asking a client over its own connection; what operators have asked of clients |
+//! | `inquiry`, `refusal_log` | asking a client what it subscribes to; a trace of pulls for which that is not known |
 //! | `dispatch` | from request codes to handlers |
 //! | `send`, `send_batch` | checking and encoding messages; submitting and answering a read's sends together |
 //! | `send_back`, `detour` | messages that consumers return; where those and delayed ones go instead of their topic |
@@ -44,6 +45,7 @@ mod group_codes;
 mod group_report;
 mod heartbeat;
 mod holds;
+mod inquiry;
 pub(crate) mod limits;
 mod locks;
 mod long_poll;
@@ -54,6 +56,7 @@ mod offsets;
 mod peer;
 mod pull;
 mod queue_codes;
+mod refusal_log;
 mod registration;
 mod relay;
 mod reply;

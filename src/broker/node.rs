@@ -20,11 +20,13 @@ use super::clients::Clients;
 use super::delay::Delay;
 use super::filter_cache::FilterCache;
 use super::gauge::Gauge;
+use super::inquiry::Inquiries;
 use super::limits::{CONNECTION_IDLE, REPORTS_AT_ONCE, SETTLE_MAX, STATUS_REQUESTS_MAX, SUBMIT_BYTES};
 use super::locks::LockClock;
 use super::long_poll::LongPoll;
 use super::notices::Notices;
 use super::offsets::PendingOffsets;
+use super::refusal_log::RefusalLog;
 use super::registration::{Registration, broker_id};
 use super::reply::{Handled, Refusal};
 use super::send::SendSettings;
@@ -53,6 +55,8 @@ pub(crate) struct Node {
     pub(crate) long_poll: LongPoll,
     pub(crate) filters: FilterCache,
     pub(crate) notices: Notices,
+    pub(crate) inquiries: Inquiries,
+    pub(crate) refusal_log: RefusalLog,
     pub(crate) offsets: PendingOffsets,
     pub(crate) delay: Delay,
     pub(crate) lock_clock: LockClock,
@@ -104,6 +108,8 @@ impl Node {
             delay: Delay::new(),
             filters: FilterCache::default(),
             notices: Notices::new(limits),
+            inquiries: Inquiries::default(),
+            refusal_log: RefusalLog::default(),
             offsets: PendingOffsets::new(limits, group.watch_role()),
             lock_clock: LockClock::default(),
             status_requests: Semaphore::new(STATUS_REQUESTS_MAX),

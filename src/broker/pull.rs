@@ -1,4 +1,7 @@
 //! Pulling: what a request may see, whether it waits, and its answer.
+//!
+//! What a pull may see is looked up when it comes and again whenever a held one is looked at, as all of it may have changed
+//! in between: the topic, its queues and permission, the group's settings, its subscription, who leads.
 
 use std::sync::Arc;
 
@@ -14,6 +17,7 @@ use raftmq_store::{LogSlice, Store};
 
 use super::channel::Channel;
 use super::filter::{Filter, FilterError};
+use super::inquiry;
 use super::limits::{
     HOLD_MAX, PULL_BYTES_MAX, PULL_MESSAGES_MAX, PULL_OUTPUT_BYTES, PULL_TURN_WORK, SEND_AWAY_HOLD,
 };
@@ -35,11 +39,58 @@ pub(crate) struct PullRequest {
     pub(crate) max_messages: usize,
     pub(crate) max_bytes: usize,
     pub(crate) filter: Filter,
+    /// The version of its subscription that the client knows of; `None` where the pull has brought its filter along.
+    pub(crate) sub_version: Option<i64>,
 }
 
 /// Handles a pull. Its answer is put into the channel's output, now or when messages arrive; the caller flushes.
 /// `before_waiting` is called before anything is waited for: what came before this pull has to go on.
 pub(crate) async fn handle(
+    node: &Arc<Node>,
+    channel: &Arc<Channel>,
+    command: &Command,
+    before_waiting: impl FnMut(),
+) -> Result<(), Refusal> {
+    match serve(node, channel, command, before_waiting).await {
+        Err(refusal)
+            if refusal.code == response::SUBSCRIPTION_NOT_LATEST
+                && !command.is_oneway()
+                && inquiry::wait(node, channel, command) =>
+        {
+            Ok(())
+        }
+        served => served.inspect_err(|refusal| trace(node, channel, command, refusal)),
+    }
+}
+
+/// Leaves a trace of a refused pull if that is due to what its group subscribes to.
+pub(crate) fn trace(node: &Node, channel: &Channel, command: &Command, refusal: &Refusal) {
+    if let Ok(PullHeader { consumer_group, topic, sub_version, .. }) = PullHeader::decode(command) {
+        trace_refusal(node, channel, (&consumer_group, &topic), sub_version, refusal);
+    }
+}
+
+/// The same for a pull of a group from a topic, whose client knows of a version of the subscription.
+pub(crate) fn trace_refusal(
+    node: &Node,
+    channel: &Channel,
+    (group, topic): (&str, &str),
+    version: i64,
+    refusal: &Refusal,
+) {
+    let Refusal { code, remark } = refusal;
+    if ![response::SUBSCRIPTION_NOT_EXIST, response::SUBSCRIPTION_NOT_LATEST].contains(code) {
+        return;
+    }
+    if let Some(before) = node.refusal_log.note(group, *code, node.now_ms()) {
+        let known = node.clients.subscription_version(group, topic);
+        let client = channel.peer;
+        tracing::warn!(group, topic, %client, version, ?known, code, %remark, before, "a pull is refused");
+    }
+}
+
+/// Serves a pull as what is known of its group allows.
+pub(crate) async fn serve(
     node: &Arc<Node>,
     channel: &Arc<Channel>,
     command: &Command,
@@ -55,7 +106,7 @@ pub(crate) async fn handle(
         }
     };
     let reader = node.reader(&group)?;
-    let request = check(node, command, &header, group)?;
+    let request = request(node, command, &header, group)?;
     if reader == Reader::Leader {
         // Before a reset is taken up: what consumers have committed until then does not count.
         commit_offset(node, &header, request.queue_id)?;
@@ -144,31 +195,19 @@ fn commit_offset(node: &Node, header: &PullHeader<'_>, queue_id: u32) -> Result<
     Ok(())
 }
 
-/// Checks what a pull asks for, in RocketMQ's order.
-fn check(
+/// What a pull asks for, if that is allowed.
+fn request(
     node: &Node,
     command: &Command,
     header: &PullHeader<'_>,
     group: Arc<SubscriptionGroup>,
 ) -> Result<PullRequest, Refusal> {
-    let name = header.topic.as_ref();
-    if !group.consume_enable {
-        let remark = format!("subscription group no permission, {}", header.consumer_group);
-        return Err(Refusal::new(response::NO_PERMISSION, remark));
-    }
-    let topic = existing_topic(node, name)?;
-    if topic.perm & perm::READ as u32 == 0 {
-        let remark = format!("the topic[{name}] pulling message is forbidden");
-        return Err(Refusal::new(response::NO_PERMISSION, remark));
-    }
-    let queue_id =
-        u32::try_from(header.queue_id).ok().filter(|id| *id < topic.read_queues).ok_or_else(|| {
-            let (id, queues) = (header.queue_id, topic.read_queues);
-            let remark =
-                format!("queueId[{id}] is illegal, topic:[{name}] topicConfig.readQueueNums:[{queues}]");
-            Refusal::error(remark)
+    let sub_version = (header.sys_flag & pull_flag::SUBSCRIPTION == 0).then_some(header.sub_version);
+    let (topic, queue_id, filter) =
+        check(node, &group, &header.topic, header.queue_id, || match sub_version {
+            Some(version) => subscribed(node, &group, &header.topic, version),
+            None => brought(node, header),
         })?;
-    let filter = filter(node, header, &group)?;
     let max_bytes =
         header.max_msg_bytes.and_then(|bytes| usize::try_from(bytes).ok()).filter(|bytes| *bytes > 0);
     Ok(PullRequest {
@@ -181,7 +220,56 @@ fn check(
         max_messages: usize::try_from(header.max_msg_nums).unwrap_or(0).clamp(1, PULL_MESSAGES_MAX),
         max_bytes: max_bytes.map_or(PULL_BYTES_MAX, |bytes| bytes.min(PULL_BYTES_MAX)),
         filter,
+        sub_version,
     })
+}
+
+/// Looks up anew what a pull that was held depends on. Returns as what it is served.
+pub(crate) fn renew(node: &Node, request: &mut PullRequest) -> Result<Reader, Refusal> {
+    let group = held_group(node, &request.group.name)?;
+    let reader = node.reader(&group)?;
+    // Queue ids stay within 31 bits.
+    let queue_id = request.queue_id as i32;
+    let (topic, _, filter) =
+        check(node, &group, &request.topic.name, queue_id, || match request.sub_version {
+            Some(version) => subscribed(node, &group, &request.topic.name, version),
+            None => Ok(request.filter.clone()),
+        })?;
+    (request.group, request.topic, request.filter) = (group, topic, filter);
+    Ok(reader)
+}
+
+/// The settings of a group whose pull is held. If it is gone and may be made, those that the client's next pull makes it
+/// with.
+pub(crate) fn held_group(node: &Node, name: &str) -> Result<Arc<SubscriptionGroup>, Refusal> {
+    let made_anew = || node.config.auto_create_group.then(|| Arc::new(SubscriptionGroup::new(name)));
+    consumer_group(node, name).or_else(made_anew).ok_or_else(|| topics::absent_group(name))
+}
+
+/// Checks what a pull asks for, in RocketMQ's order.
+fn check(
+    node: &Node,
+    group: &SubscriptionGroup,
+    name: &str,
+    queue_id: i32,
+    filter: impl FnOnce() -> Result<Filter, Refusal>,
+) -> Result<(Arc<Topic>, u32, Filter), Refusal> {
+    if !group.consume_enable {
+        let remark = format!("subscription group no permission, {}", group.name);
+        return Err(Refusal::new(response::NO_PERMISSION, remark));
+    }
+    let topic = existing_topic(node, name)?;
+    if topic.perm & perm::READ as u32 == 0 {
+        let remark = format!("the topic[{name}] pulling message is forbidden");
+        return Err(Refusal::new(response::NO_PERMISSION, remark));
+    }
+    let read_queues = topic.read_queues;
+    let queue = u32::try_from(queue_id).ok().filter(|id| *id < read_queues).ok_or_else(|| {
+        Refusal::error(format!(
+            "queueId[{queue_id}] is illegal, topic:[{name}] topicConfig.readQueueNums:[{read_queues}]"
+        ))
+    })?;
+    Ok((topic, queue, filter()?))
 }
 
 /// A topic, or the answer that there is none.
@@ -199,25 +287,26 @@ pub(crate) fn existing_queue(topic: &Topic, queue_id: i32) -> Result<u32, Refusa
     })
 }
 
-/// The filter a pull brings, or the one its group's heartbeats have brought.
-fn filter(node: &Node, header: &PullHeader<'_>, group: &SubscriptionGroup) -> Result<Filter, Refusal> {
-    if header.sys_flag & pull_flag::SUBSCRIPTION != 0 {
-        let expression = header.subscription.as_deref().unwrap_or_default();
-        let filter = node.filters.parse(expression, header.expression_type.as_deref());
-        return filter.map_err(|error| unparsed(&error));
-    }
+/// The filter that a pull brings along.
+fn brought(node: &Node, header: &PullHeader<'_>) -> Result<Filter, Refusal> {
+    let expression = header.subscription.as_deref().unwrap_or_default();
+    let filter = node.filters.parse(expression, header.expression_type.as_deref());
+    filter.map_err(|error| unparsed(&error))
+}
+
+/// The filter that its group's heartbeats have brought, if that is as new as what the client knows of.
+fn subscribed(node: &Node, group: &SubscriptionGroup, topic: &str, version: i64) -> Result<Filter, Refusal> {
     let absent = |what: &str| {
         Refusal::new(response::SUBSCRIPTION_NOT_EXIST, format!("the consumer's {what} not exist"))
     };
-    let known = node.clients.subscription(&header.consumer_group, &header.topic);
+    let known = node.clients.subscription(&group.name, topic);
     let known = known.ok_or_else(|| absent("group info"))?;
     if known.broadcasting && !group.consume_broadcast_enable {
-        let remark =
-            format!("the consumer group[{}] can not consume by broadcast way", header.consumer_group);
+        let remark = format!("the consumer group[{}] can not consume by broadcast way", group.name);
         return Err(Refusal::new(response::NO_PERMISSION, remark));
     }
-    let (version, filter) = known.topic.ok_or_else(|| absent("subscription"))?;
-    if version < header.sub_version {
+    let (latest, filter) = known.topic.ok_or_else(|| absent("subscription"))?;
+    if latest < version {
         let remark = "the consumer's subscription not latest";
         return Err(Refusal::new(response::SUBSCRIPTION_NOT_LATEST, remark));
     }

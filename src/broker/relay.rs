@@ -21,12 +21,12 @@ use super::node::Node;
 use super::reply::{Handled, Refusal, Reply};
 
 /// The first version of clients (V3_1_8_SNAPSHOT) that answers 307 and 309.
-const VERSION_RUNNING_INFO: i32 = 62;
+pub(crate) const VERSION_RUNNING_INFO: i32 = 62;
 /// The first version of clients (V3_0_7_SNAPSHOT) that answers 221.
 const VERSION_STATUS: i32 = 28;
 
 /// A request in a form that every client reads.
-fn request_to_client(code: i32, ext: Ext) -> Command {
+pub(crate) fn request_to_client(code: i32, ext: Ext) -> Command {
     let mut request = Command::request(code, ext);
     request.language = language::JAVA;
     request

@@ -207,6 +207,7 @@ mod tests {
             max_messages: 32,
             max_bytes: 1000,
             filter: Filter::All,
+            sub_version: None,
         }
     }
 

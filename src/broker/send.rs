@@ -79,16 +79,16 @@ impl SendSettings {
 pub(crate) enum SendProblem {
     /// It is answered so.
     Refused(Refusal),
-    /// The topic that it goes to does not exist; it may be made and the send tried again.
+    /// The topic that it goes to does not exist, or the group that returns it; both may be made and the send tried again.
     Missing(Missing),
 }
 
-/// A topic that a send needs.
+/// What a send needs.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Missing {
-    /// The one it names.
+    /// The topic it names.
     Named,
-    /// The retry topic of a group.
+    /// A group, its retry topic, or both.
     Retry(String),
     /// The topic of a group's dead letters.
     DeadLetters(String),
@@ -569,7 +569,6 @@ mod tests {
             (header("rmq_sys_wheel_timer"), "x", response::NO_PERMISSION),
             (with("DELAY\u{1}soon\u{2}"), "x", response::MESSAGE_ILLEGAL),
             (with("TIMER_DELAY_SEC\u{1}259201\u{2}"), "x", response::MESSAGE_ILLEGAL),
-            (header("%RETRY%gone"), "x", response::SUBSCRIPTION_GROUP_NOT_EXIST),
             (SendHeader { properties: long.clone().into(), ..header("T") }, "x", response::MESSAGE_ILLEGAL),
             (with(&almost), "x", response::MESSAGE_ILLEGAL),
             (SendHeader { batch: true, ..header("T") }, "x", response::MESSAGE_ILLEGAL),
@@ -579,6 +578,9 @@ mod tests {
             assert_eq!(f.code(&header, body.as_bytes()), code, "{header:?}");
         }
         assert_eq!(f.send(&header("U"), b"x"), Err(SendProblem::Missing(Missing::Named)));
+        // Its topic is there, its group is not.
+        let gone = SendProblem::Missing(Missing::Retry("gone".into()));
+        assert_eq!(f.send(&header("%RETRY%gone"), b"x"), Err(gone));
         assert!(f.send(&with("DELAY\u{1}0\u{2}"), b"x").is_ok());
     }
 

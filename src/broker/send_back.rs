@@ -4,6 +4,7 @@
 //! The request is stored like a send: encoded into the records of one socket read and answered when they are committed.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use raftmq_message::id::OffsetMessageId;
@@ -39,7 +40,7 @@ pub(crate) fn encode(
     if command.version < SAYS_MAX_RECONSUME_TIMES {
         header.max_reconsume_times = None;
     }
-    let group = metadata.group(&header.group).ok_or_else(|| missing_group(&header.group))?;
+    let group = existing_group(metadata, &header.group)?;
     if group.retry_queues == 0 {
         return Ok(None);
     }
@@ -59,9 +60,10 @@ pub(crate) fn encode(
     Ok(Some(append_copy(settings, &detour, &record, out)?))
 }
 
-/// The answer to requests about a group that does not exist.
-pub(crate) fn missing_group(group: &str) -> Refusal {
-    Refusal::new(response::SUBSCRIPTION_GROUP_NOT_EXIST, format!("subscription group not exist, {group}"))
+/// The settings of the group that returns a message. One that was deleted while its consumers work, or was never made, is
+/// made as for a pull.
+fn existing_group(metadata: &Metadata, group: &str) -> Result<Arc<SubscriptionGroup>, SendProblem> {
+    metadata.group(group).ok_or_else(|| SendProblem::Missing(Missing::Retry(group.to_owned())))
 }
 
 /// The queue of the group's retry topic that the next message goes to.
@@ -98,7 +100,7 @@ pub(crate) fn dead_group<'a>(
     header: &SendHeader<'_>,
     holds_locks: impl FnOnce(&str) -> bool,
 ) -> Result<Option<&'a str>, SendProblem> {
-    let settings = metadata.group(group).ok_or_else(|| missing_group(group))?;
+    let settings = existing_group(metadata, group)?;
     let max = header.max_reconsume_times.unwrap_or(settings.retry_max_times);
     if header.reconsume_times <= max && !holds_locks(group) {
         return Ok(None);

@@ -16,7 +16,6 @@ use super::BrokerConfig;
 use super::node::Node;
 use super::reply::Refusal;
 use super::send::Missing;
-use super::send_back::missing_group;
 
 const READ_WRITE: u32 = (perm::READ | perm::WRITE) as u32;
 const INHERIT: u32 = perm::INHERIT as u32;
@@ -71,7 +70,7 @@ fn lacks_queues(present: &Topic, wanted: &Topic) -> bool {
     topic::is_system_topic(&wanted.name) && has_fewer
 }
 
-/// Makes the topic that a send needs, if it may.
+/// Makes the topic or the group that a send needs, if it may.
 pub(crate) async fn create_for_send(
     node: &Node,
     command: &Request,
@@ -80,7 +79,8 @@ pub(crate) async fn create_for_send(
     match missing {
         Missing::Named => create_named(node, &SendHeader::decode(command)?).await,
         Missing::Retry(group) => {
-            let group = node.group.metadata().group(group).ok_or_else(|| missing_group(group))?;
+            let group = create_group(node, group).await?;
+            // Whoever sends there wants it stored, whatever the group says of retries.
             let queues = group.retry_queues.max(1);
             put_if_missing(node, Topic::new(retry_topic(&group.name), queues, READ_WRITE)).await
         }
@@ -110,23 +110,22 @@ fn inherited(name: &str, default_topic: &Topic, wanted_queues: i32) -> Option<To
     (default_topic.perm & INHERIT != 0).then(|| Topic::new(name, queues, default_topic.perm & !INHERIT))
 }
 
-/// A group's settings, the group and its retry topic made if they are missing and may be.
+/// A group's settings, the group and its retry topic made if they are missing and may be. As RocketMQ has it, that is so
+/// for who consumes, gives back or locks; who looks at a group, commits for it or leaves it does not make it.
 pub(crate) async fn create_group(node: &Node, name: &str) -> Result<Arc<SubscriptionGroup>, Refusal> {
     let metadata = node.group.metadata();
     let group = match metadata.group(name) {
         Some(group) => group,
         None => {
-            let absent = Refusal::new(
-                response::SUBSCRIPTION_GROUP_NOT_EXIST,
-                format!("subscription group [{name}] does not exist"),
-            );
             if !node.config.auto_create_group {
-                return Err(absent);
+                return Err(absent_group(name));
             }
-            check_group_name(name)?;
+            // No such group can be, which is what RocketMQ says of it.
+            check_group_name(name)
+                .map_err(|refusal| Refusal { code: response::SUBSCRIPTION_GROUP_NOT_EXIST, ..refusal })?;
             let group = SubscriptionGroup::new(name);
             add_group(node, group).await?;
-            metadata.group(name).ok_or(absent)?
+            metadata.group(name).ok_or_else(|| absent_group(name))?
         }
     };
     let topic = retry_topic(name);
@@ -134,6 +133,12 @@ pub(crate) async fn create_group(node: &Node, name: &str) -> Result<Arc<Subscrip
         put_if_missing(node, Topic::new(topic, group.retry_queues, READ_WRITE)).await?;
     }
     Ok(group)
+}
+
+/// The answer to requests of a group that does not exist and may not be made.
+pub(crate) fn absent_group(name: &str) -> Refusal {
+    let remark = format!("subscription group [{name}] does not exist");
+    Refusal::new(response::SUBSCRIPTION_GROUP_NOT_EXIST, remark)
 }
 
 /// Checks a group's name, room for the prefix of its retry topic included.

@@ -35,6 +35,13 @@ impl ConsumerRunningInfo {
     }
 }
 
+/// The part of an answer to 307 that says what the consumer subscribes to.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RunningSubscriptions {
+    pub subscription_set: Vec<SubscriptionData>,
+}
+
 /// A queue that a consumer works on. Times are in milliseconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -105,5 +112,9 @@ mod tests {
         assert!(text.contains(r#""cachedMsgCount":3,"cachedMsgSizeInMiB":0,"locked":false"#), "{text}");
         assert!(text.contains(r#""statusTable":{"T":{"pullTPS":0.0,"consumeRT":0.0,"#), "{text}");
         assert!(text.ends_with(r#""subscriptionSet":[]}"#), "{text}");
+        let subscription = SubscriptionData { topic: "T".into(), sub_version: 7, ..Default::default() };
+        let info = ConsumerRunningInfo { subscription_set: vec![subscription.clone()], ..info };
+        let read: RunningSubscriptions = crate::fastjson::parse(&info.to_json().unwrap()).unwrap();
+        assert_eq!(read.subscription_set, [subscription]);
     }
 }

@@ -31,6 +31,7 @@ mod delay;
 mod failover;
 mod followers;
 mod groups;
+mod inquiry;
 mod operators;
 mod pull;
 mod send_back;
@@ -104,6 +105,22 @@ impl Client {
     async fn code(&mut self, request: Command) -> i32 {
         self.write([request]).await;
         self.answer().await.code
+    }
+
+    /// The next request of the broker, notifications left out.
+    async fn asked(&mut self) -> Command {
+        loop {
+            let command = self.read().await.expect("the broker asks");
+            if !command.is_response() && command.code != request::NOTIFY_CONSUMER_IDS_CHANGED {
+                return command;
+            }
+        }
+    }
+
+    async fn reply(&mut self, answer: &Command) {
+        let mut out = BytesMut::new();
+        encode_command(answer, &mut out).unwrap();
+        self.stream.write_all(&out).await.unwrap();
     }
 
     /// A field of the answer to a request about a queue.

@@ -41,22 +41,6 @@ impl Client {
         self.write([beat(id)]).await;
         while !self.read().await.unwrap().is_response() {}
     }
-
-    /// The next request of the broker, notifications left out.
-    async fn asked(&mut self) -> Command {
-        loop {
-            let command = self.read().await.expect("the broker asks");
-            if !command.is_response() && command.code != request::NOTIFY_CONSUMER_IDS_CHANGED {
-                return command;
-            }
-        }
-    }
-
-    async fn reply(&mut self, answer: &Command) {
-        let mut out = BytesMut::new();
-        encode_command(answer, &mut out).unwrap();
-        self.stream.write_all(&out).await.unwrap();
-    }
 }
 
 fn fields<'a>(code: i32, fields: impl IntoIterator<Item = (&'a str, &'a str)>) -> Command {

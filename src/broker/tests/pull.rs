@@ -363,6 +363,121 @@ async fn a_held_pull_is_told_of_a_reset_at_once() {
     f.stop().await;
 }
 
+/// A pull that goes by its group's subscription and may wait.
+fn waiting(topic: &str, offset: i64, hold_ms: i64) -> Command {
+    let mut pull = by_heartbeat("G", topic, 0);
+    pull.ext.set("queueOffset", &offset.to_string()).set("sysFlag", "2");
+    pull.ext.set("suspendTimeoutMillis", &hold_ms.to_string());
+    pull
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_held_pull_goes_by_what_its_group_wants_when_messages_come() {
+    let f = Fixture::start().await;
+    let (mut producer, mut a, mut b) = (f.client().await, f.client().await, f.client().await);
+    producer.ok(send("T", "zero")).await;
+    producer.ok(pull("T", 0, 5000, "*")).await;
+    // Two members quarrel: the newer subscription counts, and one of them waits under it.
+    for (client, tag, version) in [(&mut a, "TagA", 1), (&mut b, "TagB", 2)] {
+        let beat = heartbeat("c", consumer("G", &[("T", tag, version)]));
+        assert_eq!(client.code(beat).await, response::SUCCESS);
+    }
+    b.write([waiting("T", 1, 20_000)]).await;
+    f.until(|f| f.broker.stats().held_pulls == 1).await;
+    // Passed over, as it is not wanted: the pull has gone on behind it.
+    producer.ok(tagged("T", "TagA", "one")).await;
+    f.until(|f| f.group.store().queue("T", 0).is_some_and(|queue| queue.max_offset() == 2)).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(f.broker.stats().held_pulls, 1);
+    // Then the other has its way: what was passed over comes without waiting for another message.
+    assert_eq!(a.code(heartbeat("c", consumer("G", &[("T", "TagA", 3)]))).await, response::SUCCESS);
+    let answer = b.answer().await;
+    assert_eq!((answer.code, bodies(&answer.body)), (response::SUCCESS, vec![b"one".to_vec()]));
+    assert_eq!(PullResponse::decode(&answer).unwrap().next_begin_offset, 2);
+
+    // What comes afterwards goes by the same, and not by what was wanted when the pull began to wait.
+    b.write([waiting("T", 2, 20_000)]).await;
+    f.until(|f| f.broker.stats().held_pulls == 1).await;
+    assert_eq!(a.code(heartbeat("c", consumer("G", &[("T", "TagC", 4)]))).await, response::SUCCESS);
+    producer.ok(tagged("T", "TagA", "two")).await;
+    producer.ok(tagged("T", "TagC", "three")).await;
+    assert_eq!(bodies(&b.answer().await.body), [b"three"]);
+    f.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_held_pull_learns_of_what_has_become_of_its_topic_and_its_group() {
+    let f = Fixture::start().await;
+    let (mut other, mut consumer) = (f.client().await, f.client().await);
+    let topic = |queues: u32, perm: u32| {
+        let topic = raftmq_raft::Topic::new("T", queues, perm);
+        f.group.propose(raftmq_raft::Command::PutTopic(topic))
+    };
+    let delete_topic = || f.group.propose(raftmq_raft::Command::DeleteTopic { name: "T".into() });
+    let group = |change: fn(&mut raftmq_raft::SubscriptionGroup)| {
+        let mut group = raftmq_raft::SubscriptionGroup::new("G");
+        change(&mut group);
+        f.group.propose(raftmq_raft::Command::PutGroup(group))
+    };
+    let delete_group =
+        || f.group.propose(raftmq_raft::Command::DeleteGroup { name: "G".into(), clean_offsets: false });
+    topic(2, 6).await.unwrap();
+    other.ok(send("T", "zero")).await;
+    other.ok(pull("T", 0, 5000, "*")).await;
+    let join = |version| heartbeat("c", super::consumer("G", &[("T", "*", version)]));
+    let of_second_queue = || {
+        let mut pull = waiting("T", 0, 400);
+        pull.ext.set("queueId", "1");
+        pull
+    };
+    for (case, held, code, words) in [
+        (0, waiting("T", 1, 400), response::NO_PERMISSION, "pulling message is forbidden"),
+        (1, of_second_queue(), response::SYSTEM_ERROR, "queueId[1] is illegal"),
+        (2, waiting("T", 1, 400), response::TOPIC_NOT_EXIST, "not exist"),
+        (3, waiting("T", 1, 400), response::NO_PERMISSION, "subscription group no permission"),
+        (4, waiting("T", 1, 400), response::PULL_NOT_FOUND, "OFFSET_OVERFLOW_ONE"),
+        (5, waiting("T", 1, 400), response::SUBSCRIPTION_NOT_EXIST, "subscription not exist"),
+    ] {
+        topic(2, 6).await.unwrap();
+        group(|_| ()).await.unwrap();
+        assert_eq!(consumer.code(join(2 * case)).await, response::SUCCESS);
+        consumer.write([held]).await;
+        f.until(|f| f.broker.stats().held_pulls == 1).await;
+        match case {
+            0 => drop(topic(2, 2).await.unwrap()),
+            1 => drop(topic(1, 6).await.unwrap()),
+            2 => drop(delete_topic().await.unwrap()),
+            3 => drop(group(|group| group.consume_enable = false).await.unwrap()),
+            // It is made again with the next pull, as it was by default.
+            4 => drop(delete_group().await.unwrap()),
+            _ => {
+                consumer.write([heartbeat("c", super::consumer("G", &[("U", "*", 99)]))]).await;
+                assert_eq!(consumer.answer().await.code, response::SUCCESS);
+            }
+        }
+        let answer = consumer.answer().await;
+        let remark = answer.remark.unwrap_or_default();
+        assert!(answer.code == code && remark.contains(words), "{case}: {} {remark}", answer.code);
+    }
+    f.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_held_pull_of_a_group_that_may_not_be_made_again_ends_with_it() {
+    let f = Fixture::start_configured(|config| config.auto_create_group = false).await;
+    let (mut other, mut consumer) = (f.client().await, f.client().await);
+    other.ok(put_group(&SubscriptionGroupConfig { group_name: "G".into(), ..Default::default() })).await;
+    other.ok(send("T", "zero")).await;
+    other.ok(pull("T", 0, 5000, "*")).await;
+    consumer.write([pull("T", 1, 20_000, "*")]).await;
+    f.until(|f| f.broker.stats().held_pulls == 1).await;
+    let delete = [("groupName", "G")].into_iter().collect();
+    other.ok(Command::request(request::DELETE_SUBSCRIPTIONGROUP, delete)).await;
+    other.ok(send("T", "one")).await;
+    assert_eq!(consumer.answer().await.code, response::SUBSCRIPTION_GROUP_NOT_EXIST);
+    f.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thousands_of_held_pulls_are_answered_by_one_message() {
     const COUNT: usize = 4000;

@@ -120,7 +120,6 @@ async fn what_cannot_be_returned_is_refused_by_code() {
     let f = Fixture::start().await;
     let mut client = f.client().await;
     let offset = f.compressed(&mut client).await;
-    assert_eq!(client.call(send_back(offset, 0)).await.code, response::SUBSCRIPTION_GROUP_NOT_EXIST);
     f.group(SubscriptionGroup { retry_queues: 0, ..SubscriptionGroup::new(GROUP) }).await;
     client.ok(send_back(offset, 0)).await;
     assert!(f.group.metadata().topic("%RETRY%G").is_none(), "no retries, and nothing stored");
@@ -155,15 +154,76 @@ async fn an_old_client_does_not_say_how_often_and_the_group_does() {
     f.stop().await;
 }
 
+/// A send to the group's retry topic.
+fn returned(times: i32) -> Command {
+    let header = SendHeader { reconsume_times: times, ..send_header("%RETRY%G") };
+    Command::request(request::SEND_MESSAGE_V2, header.to_ext()).with_body("x")
+}
+
+fn delete_group() -> Command {
+    Command::request(request::DELETE_SUBSCRIPTIONGROUP, [("groupName", GROUP)].into_iter().collect())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_that_was_deleted_is_made_again_by_what_it_gives_back() {
+    let f = Fixture::start().await;
+    let mut client = f.client().await;
+    let offset = f.compressed(&mut client).await;
+    let is_there = || f.group.metadata().group(GROUP).is_some();
+    // The first time its retry topic is missing too. One that was tried too often needs the topic of the dead letters.
+    for (request, retried, dead) in [
+        (send_back(offset, 0), 1, 0),
+        (returned(1), 1, 0),
+        (returned(17), 1, 1),
+        (send_back(offset, -1), 1, 2),
+    ] {
+        assert!(!is_there());
+        client.ok(request).await;
+        assert!(is_there());
+        f.stored("SCHEDULE_TOPIC_XXXX", 2, retried).await;
+        if dead > 0 {
+            f.stored("%DLQ%G", 0, dead).await;
+        }
+        client.ok(delete_group()).await;
+    }
+    // What only looks does not.
+    let group = |code, field| Command::request(code, [(field, GROUP)].into_iter().collect());
+    let missing = response::SUBSCRIPTION_GROUP_NOT_EXIST;
+    assert_eq!(client.call(group(request::GET_SUBSCRIPTIONGROUP_CONFIG, "group")).await.code, missing);
+    let leave: Ext = [("clientID", "a"), ("consumerGroup", GROUP)].into_iter().collect();
+    client.ok(Command::request(request::UNREGISTER_CLIENT, leave)).await;
+    assert!(!is_there());
+    f.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_back_makes_no_group_where_none_may_be_made() {
+    let f = Fixture::start_configured(|config| config.auto_create_group = false).await;
+    let mut client = f.client().await;
+    let offset = f.compressed(&mut client).await;
+    for request in [send_back(offset, 0), returned(1)] {
+        assert_eq!(client.call(request).await.code, response::SUBSCRIPTION_GROUP_NOT_EXIST);
+    }
+    assert!(f.group.metadata().group(GROUP).is_none() && f.group.metadata().topic("%RETRY%G").is_none());
+    f.stop().await;
+    // Nor is one made of a name that no group can have.
+    let f = Fixture::start().await;
+    let mut client = f.client().await;
+    let offset = f.compressed(&mut client).await;
+    let mut unnamed = send_back(offset, 0);
+    unnamed.ext.set("group", "a b");
+    let mut pull = pull("T", 0, 0, "*");
+    pull.ext.set("consumerGroup", "a b");
+    for request in [unnamed, pull] {
+        assert_eq!(client.call(request).await.code, response::SUBSCRIPTION_GROUP_NOT_EXIST);
+    }
+    f.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_send_to_a_retry_topic_makes_what_it_needs() {
     let f = Fixture::start().await;
     let mut client = f.client().await;
-    let returned = |times| {
-        let header = SendHeader { reconsume_times: times, ..send_header("%RETRY%G") };
-        Command::request(request::SEND_MESSAGE_V2, header.to_ext()).with_body("x")
-    };
-    assert_eq!(client.call(returned(1)).await.code, response::SUBSCRIPTION_GROUP_NOT_EXIST);
     f.group(SubscriptionGroup { retry_queues: 0, ..SubscriptionGroup::new(GROUP) }).await;
     client.ok(returned(1)).await;
     client.ok(returned(17)).await;
