@@ -50,6 +50,9 @@ pub(crate) struct BrokerArgs {
     /// Where to listen for clients
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:10911")]
     pub(crate) listen: SocketAddr,
+    /// Listen for clients on the port two below as well: the VIP port, which clients up to 4.4 send to by default
+    #[arg(long)]
+    pub(crate) vip: bool,
     /// Where clients reach this member, if that is another address
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) advertise: Option<SocketAddr>,

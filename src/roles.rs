@@ -154,6 +154,7 @@ fn broker_config(args: &BrokerArgs) -> anyhow::Result<BrokerConfig> {
         broker_name: args.broker_name.clone(),
         node_id: args.id,
         listen: args.listen,
+        vip: args.vip,
         advertise: advertised(args)?,
         namesrv: args.namesrv.as_deref().map(parse_name_servers).unwrap_or_default(),
         auto_create_topic: true,

@@ -98,6 +98,8 @@ pub(crate) struct BrokerConfig {
     pub(crate) node_id: u64,
     /// Where to listen for clients.
     pub(crate) listen: SocketAddr,
+    /// Whether to listen on the VIP port as well, see [`vip_address`].
+    pub(crate) vip: bool,
     /// Where clients reach this member; in routes, message ids and records.
     pub(crate) advertise: SocketAddr,
     /// The name servers, as `host:port`.
@@ -123,7 +125,7 @@ pub(crate) struct Broker {
 /// The tasks that run as long as the broker.
 #[derive(Default)]
 struct Tasks {
-    accepting: Option<JoinHandle<()>>,
+    accepting: Vec<JoinHandle<()>>,
     others: Vec<JoinHandle<()>>,
 }
 
@@ -136,6 +138,11 @@ pub(crate) async fn start(config: BrokerConfig, group: Group) -> anyhow::Result<
     let listener =
         server::listen(config.listen).with_context(|| format!("listen for clients on {}", config.listen))?;
     let address = listener.local_addr().context("the listening address")?;
+    let mut listeners = vec![listener];
+    if config.vip {
+        let vip = vip_address(address)?;
+        listeners.push(server::listen(vip).with_context(|| format!("listen on the VIP port, {vip}"))?);
+    }
     let name_servers = config.namesrv.len();
     let node = Arc::new(Node::new(config, group));
     node.group.store().set_arrival_listener(Box::new({
@@ -162,9 +169,22 @@ pub(crate) async fn start(config: BrokerConfig, group: Group) -> anyhow::Result<
     tasks.others.push(spawn(&node, |node| every(limits::EXPIRY_SCAN, move || node.expire())));
     let sample = Duration::from_secs(stats::SAMPLE_SECONDS as u64);
     tasks.others.push(spawn(&node, move |node| every(sample, move || node.stats.sample())));
-    tasks.accepting = Some(tokio::spawn(server::run(node.clone(), listener)));
+    for listener in listeners {
+        tasks.accepting.push(tokio::spawn(server::run(node.clone(), listener)));
+    }
     tracing::info!(%address, broker = node.config.broker_name, node_id = node.config.node_id, "serving clients");
     Ok(Broker { node, address, tasks: Arc::new(Mutex::new(tasks)) })
+}
+
+/// The VIP port of a client address: clients up to 4.4 send, commit offsets and ask for them there unless told otherwise,
+/// and take it for two below the port in the routes.
+fn vip_address(clients: SocketAddr) -> anyhow::Result<SocketAddr> {
+    /// `MixAll.brokerVIPChannel` subtracts it.
+    const BELOW: u16 = 2;
+    match clients.port().checked_sub(BELOW) {
+        Some(port @ 1..) => Ok(SocketAddr::new(clients.ip(), port)),
+        _ => anyhow::bail!("{clients} has no VIP port, which is {BELOW} below: choose a greater port"),
+    }
 }
 
 fn spawn<F: Future<Output = ()> + Send + 'static>(
@@ -260,8 +280,8 @@ impl Broker {
         /// How often it is looked whether all is done.
         const LOOK: Duration = Duration::from_millis(5);
         let Tasks { accepting, others } = std::mem::take(&mut *self.tasks.lock());
-        if let Some(accepting) = accepting {
-            end(accepting).await;
+        for task in accepting {
+            end(task).await;
         }
         if self.node.is_stopping() {
             return;

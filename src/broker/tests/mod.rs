@@ -36,6 +36,7 @@ mod operators;
 mod pull;
 mod send_back;
 mod trio;
+mod vip;
 
 /// What a test waits for at most.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -225,6 +226,7 @@ fn broker_config(group: &Group) -> BrokerConfig {
         broker_name: "broker-a".into(),
         node_id,
         listen: client,
+        vip: false,
         advertise: client,
         namesrv: Vec::new(),
         auto_create_topic: true,
