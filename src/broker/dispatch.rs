@@ -30,6 +30,7 @@ pub(crate) async fn handle(node: &Arc<Node>, channel: &Arc<Channel>, command: &C
         UNLOCK_BATCH_MQ => locks::unlock(node, command).await,
 
         UPDATE_AND_CREATE_TOPIC => config_codes::put_topic(node, command).await,
+        UPDATE_AND_CREATE_TOPIC_LIST => config_codes::put_topic_list(node, command).await,
         DELETE_TOPIC_IN_BROKER => config_codes::delete_topic(node, command).await,
         GET_ALL_TOPIC_CONFIG => config_codes::get_all_topics(node),
         GET_TOPIC_CONFIG => config_codes::get_topic(node, command),

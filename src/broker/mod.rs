@@ -16,7 +16,7 @@
 //! | `offset_admin` | resetting a group's offsets, copying another group's |
 //! | `group_codes`, `group_report` | how far groups are, and who consumes what: for tools, for the admin API |
 //! | `locks` | queue locks |
-//! | `topics`, `config_codes` | making topics and groups |
+//! | `topics`, `config_codes`, `attributes` | making topics and groups; what is checked of their attributes |
 //! | `stats`, `stats_codes` | counters and what tools print |
 //! | `delay` | delivering delayed messages when they are due |
 //! | `registration`, `name_server` | telling the name servers |
@@ -27,6 +27,7 @@
 //! buffer, the buffer is submitted at the end of the read, and when its entry is committed all answers are written into
 //! the connection's output at once. There is no task, no channel and no lock per message.
 
+mod attributes;
 mod buffers;
 mod calls;
 mod channel;
