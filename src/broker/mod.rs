@@ -197,7 +197,6 @@ async fn follow_role(node: Arc<Node>) {
     let mut term = role.borrow().term;
     loop {
         let now = role.borrow_and_update().clone();
-        tracing::info!(role = ?now.role, term = now.term, leader = ?now.leader, ready = now.ready, "role");
         let leads = now.role == Role::Leader;
         if !leads || now.term != term {
             // In a new term others may have led and committed in the meantime.
@@ -238,6 +237,11 @@ impl Broker {
     /// Counters.
     pub(crate) fn stats(&self) -> BrokerStats {
         self.node.stats()
+    }
+
+    /// Whether a topic is the system's own.
+    pub(crate) fn is_system_topic(&self, name: &str) -> bool {
+        topics::is_of_system(&self.node.config, name)
     }
 
     /// A consumer group as this member knows it; `None` where there is no such group.
