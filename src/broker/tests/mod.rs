@@ -33,6 +33,7 @@ mod groups;
 mod operators;
 mod pull;
 mod send_back;
+mod settings;
 mod trio;
 
 /// What a test waits for at most.
