@@ -29,10 +29,19 @@ fn main() -> ExitCode {
     match log_to_stderr().and_then(|()| run(&Cli::parse().role)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("raftmq: {error:#}");
+            eprintln!("raftmq: {}", chain(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error with its causes, but for those that it has told already.
+fn chain(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |told, cause| match cause.to_string() {
+        cause if told.is_empty() => cause,
+        cause if told.ends_with(&cause) => told,
+        cause => format!("{told}: {cause}"),
+    })
 }
 
 fn run(role: &RoleArgs) -> anyhow::Result<()> {

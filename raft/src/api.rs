@@ -157,6 +157,11 @@ pub struct MemberStatus {
     pub voter: bool,
     /// Its role as seen from here: the leader is certain, the others are followers or learners.
     pub role: Role,
+    /// Whether it runs, as far as is known here: of itself and its leader every member knows, of the others the leader,
+    /// by whether they have answered in the last two seconds.
+    pub online: Option<bool>,
+    /// How far its clock is ahead of this one's in ms at least, below 0 behind; on the leader only, of who has answered.
+    pub clock_ahead_ms: Option<i64>,
     /// Index up to which its log is known to equal the leader's; on the leader only.
     pub matched_index: Option<u64>,
     /// Entries it is behind the leader's log; on the leader only.

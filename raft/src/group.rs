@@ -16,10 +16,10 @@ use tokio::sync::{OnceCell, watch};
 use tokio::task::JoinHandle;
 
 use crate::api::{
-    FlushMode, GroupConfig, GroupStatus, MemberStatus, MessageBatch, ProposeError, Role, RoleState,
+    FlushMode, GroupConfig, GroupStatus, Member, MemberStatus, MessageBatch, ProposeError, Role, RoleState,
     StartError, SubmitError,
 };
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, Clocks, SystemClock};
 use crate::command::{Command, CommandOutcome, MemberAddress};
 use crate::log_storage::LogStorage;
 use crate::metadata::Metadata;
@@ -76,6 +76,7 @@ struct Inner {
     raft: Core,
     proposer: Arc<Proposer>,
     peers: Peers,
+    clocks: Arc<Clocks>,
     role: watch::Sender<RoleState>,
     /// The other members that are near, where this one leads.
     near: RwLock<BTreeSet<u64>>,
@@ -100,6 +101,7 @@ impl Group {
             StoreOptions { dir: config.dir.clone(), identity: identity(&config), flush: config.flush.into() };
         let Environment { disk, clock } = environment;
         let store = open_store(options, disk).await?;
+        let clocks = Arc::new(Clocks::new(clock.clone()));
         let log = LogStorage::open(store.clone(), config.node_id, clock)?;
         let state = Arc::new(Shared::open(store.clone())?);
         dispatch_known_commits(&store)?;
@@ -110,8 +112,13 @@ impl Group {
         let hello = Arc::new(hello(&config));
         let peers: Peers = Peers::default();
         peers.write().insert(config.node_id, (*hello).clone());
-        let transport =
-            Transport { hello: hello.clone(), peers: peers.clone(), out_of_reach: Arc::default() };
+        let transport = Transport {
+            hello: hello.clone(),
+            peers: peers.clone(),
+            clocks: clocks.clone(),
+            out_of_reach: Arc::default(),
+            refusals: Arc::default(),
+        };
         let machine = StateMachine::new(state.clone());
         let raft: Core = Raft::new(config.node_id, raft_config, transport, log, machine)
             .await
@@ -126,6 +133,7 @@ impl Group {
             state,
             raft,
             peers,
+            clocks,
             role: watch::Sender::new(role),
             near: RwLock::default(),
             stopped: watch::Sender::new(None),
@@ -236,7 +244,7 @@ impl Inner {
         self.store.on_failure(Box::new(move |reason| note_stop(&failed, reason)));
         let mut tasks = self.tasks.lock();
         let members = self.config.members.iter().map(|m| m.id);
-        let server = Server::new(hello, self.peers.clone(), members, self.raft.clone());
+        let server = Server::new(hello, self.peers.clone(), members, self.raft.clone(), self.clocks.clone());
         tasks.push(tokio::spawn(crate::server::serve(listener, server)));
         tasks.push(tokio::spawn(self.proposer.clone().run(self.raft.clone())));
         tasks.push(tokio::spawn(self.clone().follow_role()));
@@ -331,8 +339,11 @@ impl Inner {
             if *old == new {
                 return false;
             }
-            if (old.role, old.term, old.ready) != (new.role, new.term, new.ready) {
-                tracing::info!(role = ?new.role, term = new.term, leader = ?new.leader, ready = new.ready, "role");
+            if is_news(old, &new) {
+                tracing::info!(role = ?new.role, term = new.term, leader = new.leader, "role");
+            }
+            if new.role == Role::Leader && old.ready != new.ready {
+                tracing::info!(term = new.term, ready = new.ready, "as leader");
             }
             *old = new;
             true
@@ -441,6 +452,14 @@ impl Inner {
             self.state.metadata.members().into_iter().map(|m| (m.id, m)).collect();
         let told = self.peers.read();
         let last = metrics.last_log_index;
+        let online = |id: u64| match &metrics.heartbeat {
+            _ if id == self.config.node_id => Some(role.role != Role::Stopped),
+            Some(heard) => {
+                let heard = heard.get(&id).and_then(Option::as_ref);
+                Some(heard.is_some_and(|heard| heard.elapsed() < NEAR_SILENCE_MAX))
+            }
+            None => (role.leader == Some(id)).then_some(true),
+        };
         membership
             .nodes()
             .map(|(id, node)| {
@@ -464,6 +483,8 @@ impl Inner {
                         _ if voters.contains(id) => Role::Follower,
                         _ => Role::Learner,
                     },
+                    online: online(*id),
+                    clock_ahead_ms: metrics.heartbeat.as_ref().and(self.clocks.ahead_ms(*id)),
                     matched_index: matched,
                     lag: metrics
                         .replication
@@ -474,6 +495,15 @@ impl Inner {
             })
             .collect()
     }
+}
+
+/// Whether a change is worth a line of its own. A follower of a new term is one once it knows whom it follows.
+fn is_news(old: &RoleState, new: &RoleState) -> bool {
+    let follows_nobody = new.role == Role::Follower && new.leader.is_none();
+    let led = old.role == Role::Leader;
+    let moved =
+        (old.role, new.leader) != (new.role, old.leader) || (new.leader.is_some() && old.term != new.term);
+    moved && (led || !follows_nobody)
 }
 
 /// The members that are near by a leader's metrics; others' have no heartbeats.
@@ -533,11 +563,19 @@ fn identity(config: &GroupConfig) -> Identity {
     }
 }
 
+/// Members in the order of their ids, as `1=127.0.0.1:10912,2=...`.
+fn members_text(members: &[Member]) -> String {
+    let mut members: Vec<_> = members.iter().map(|member| (member.id, member.raft)).collect();
+    members.sort_unstable();
+    members.iter().map(|(id, raft)| format!("{id}={raft}")).collect::<Vec<_>>().join(",")
+}
+
 fn hello(config: &GroupConfig) -> Hello {
     Hello {
         cluster: config.cluster.clone(),
         broker_name: config.broker_name.clone(),
         segment_bytes: config.segment_bytes,
+        members: members_text(&config.members),
         node_id: config.node_id,
         client: config.client.to_string(),
         admin: config.admin.to_string(),

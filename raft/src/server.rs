@@ -16,11 +16,13 @@ use bytes::BytesMut;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 use openraft::Raft;
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::coop::{Unconstrained, unconstrained};
 
+use crate::clock::Clocks;
 use crate::state_machine::StateMachine;
 use crate::transport::{self, Peers};
 use crate::types::TypeConfig;
@@ -49,6 +51,9 @@ pub(crate) struct Server {
     /// Free connections of each member; nobody else is let in.
     free: BTreeMap<u64, Arc<Semaphore>>,
     raft: Core,
+    clocks: Arc<Clocks>,
+    /// Why a connection was closed the last time that it was worth a line.
+    last_reason: Mutex<String>,
 }
 
 impl Server {
@@ -57,9 +62,27 @@ impl Server {
         peers: Peers,
         members: impl Iterator<Item = u64>,
         raft: Core,
+        clocks: Arc<Clocks>,
     ) -> Self {
         let free = members.map(|id| (id, Arc::new(Semaphore::new(CONNECTIONS_OF_MEMBER_MAX)))).collect();
-        Self { hello, peers, free, raft }
+        Self { hello, peers, free, raft, clocks, last_reason: Mutex::default() }
+    }
+
+    /// Logs how a connection ended. A member that is refused comes back at once: each reason is told once.
+    fn report(&self, from: SocketAddr, error: &io::Error) {
+        if matches!(
+            error.kind(),
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+        ) {
+            tracing::debug!("the connection from {from} ended: {error}");
+            return;
+        }
+        let reason = error.to_string();
+        let mut last = self.last_reason.lock();
+        if *last != reason {
+            tracing::warn!("the connection from {from} was closed: {reason}");
+            *last = reason;
+        }
     }
 
     /// Room for one more connection of who said `theirs`, or why there is none.
@@ -94,19 +117,10 @@ pub(crate) async fn serve(listener: TcpListener, server: Server) {
         let server = server.clone();
         tokio::spawn(async move {
             if let Err(e) = Session::run(stream, &server).await {
-                report(from, &e);
+                server.report(from, &e);
             }
             drop(slot);
         });
-    }
-}
-
-fn report(from: SocketAddr, error: &io::Error) {
-    match error.kind() {
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-            tracing::debug!("the connection from {from} ended: {error}");
-        }
-        _ => tracing::warn!("the connection from {from} was closed: {error}"),
     }
 }
 
@@ -116,14 +130,20 @@ struct Session {
     received: BytesMut,
     replies: FuturesOrdered<Polled>,
     raft: Core,
+    clocks: Arc<Clocks>,
 }
 
 impl Session {
     async fn run(stream: TcpStream, server: &Server) -> io::Result<()> {
         transport::prepare(&stream)?;
         let received = BytesMut::with_capacity(wire::HELLO_BYTES_MAX);
-        let mut session =
-            Self { stream, received, replies: FuturesOrdered::new(), raft: server.raft.clone() };
+        let mut session = Self {
+            stream,
+            received,
+            replies: FuturesOrdered::new(),
+            raft: server.raft.clone(),
+            clocks: server.clocks.clone(),
+        };
         let greeted = tokio::time::timeout(HELLO_TIMEOUT, session.greet(server)).await;
         let _admitted = greeted.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no hello"))??;
         session.exchange().await
@@ -166,7 +186,7 @@ impl Session {
                 let Some(message) = wire::take_message(&mut self.received).map_err(io::Error::other)? else {
                     break;
                 };
-                let reply = handle(self.raft.clone(), message)?;
+                let reply = handle(self.raft.clone(), self.clocks.clone(), message)?;
                 self.replies.push_back(Polled::start(reply).await);
             }
             let reading = self.replies.len() < REQUESTS_MAX;
@@ -226,7 +246,7 @@ impl Future for Polled {
 }
 
 /// The future of the reply to a request; `None` when the core has stopped.
-fn handle(raft: Core, message: Message) -> io::Result<Reply> {
+fn handle(raft: Core, clocks: Arc<Clocks>, message: Message) -> io::Result<Reply> {
     let id = message.id;
     let mut out = BytesMut::new();
     Ok(match message.kind {
@@ -234,7 +254,7 @@ fn handle(raft: Core, message: Message) -> io::Result<Reply> {
             let request = wire::read_append(message).map_err(io::Error::other)?;
             Box::pin(async move {
                 let response = raft.append_entries(request).await.ok()?;
-                wire::put_append_reply(&mut out, id, &response);
+                wire::put_append_reply(&mut out, id, &response, clocks.now_ms());
                 Some(out)
             })
         }

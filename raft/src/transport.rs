@@ -2,7 +2,7 @@
 //!
 //! Append requests are pipelined: a bounded window of them is on its way at once, and replies come in order.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,6 +23,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::clock::Clocks;
 use crate::state_machine::StateImage;
 use crate::types::{CommittedLeaderId, LogId, NodeId, TypeConfig, Vote};
 use crate::wire::{self, AppendRequest, AppendResponse, Hello, Kind, Message, VoteRequest, VoteResponse};
@@ -36,6 +37,9 @@ const WINDOW_BYTES_MAX: usize = 8 << 20;
 const STREAM_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long it is not worth a warning that a member has not been in reach since this one started: groups start one member
+/// after the other.
+const START_PATIENCE: Duration = Duration::from_secs(10);
 const READ_BUFFER_BYTES: usize = 16 * 1024;
 
 /// What members know of each other from their hellos.
@@ -46,22 +50,45 @@ pub(crate) type Peers = Arc<RwLock<BTreeMap<u64, Hello>>>;
 pub(crate) struct Transport {
     pub(crate) hello: Arc<Hello>,
     pub(crate) peers: Peers,
+    pub(crate) clocks: Arc<Clocks>,
     /// Members that could not be connected to the last time.
-    pub(crate) out_of_reach: Arc<Mutex<BTreeSet<NodeId>>>,
+    pub(crate) out_of_reach: Arc<Mutex<BTreeMap<NodeId, OutOfReach>>>,
+    /// Why members would not talk, or were not who they should be.
+    pub(crate) refusals: Arc<Mutex<BTreeMap<NodeId, String>>>,
+}
+
+/// A member that cannot be connected to.
+pub(crate) struct OutOfReach {
+    since: Instant,
+    warned: bool,
 }
 
 impl Transport {
-    /// Logs when a member goes out of reach and when it is back, not every attempt in between.
+    /// Logs why this member and another do not talk, once for each reason.
+    fn note_refusal(&self, target: NodeId, error: io::Error) -> io::Error {
+        let reason = error.to_string();
+        if self.refusals.lock().insert(target, reason.clone()).as_ref() != Some(&reason) {
+            tracing::warn!(node = target, "no talking to node {target}: {reason}");
+        }
+        error
+    }
+
+    /// Logs when a member goes out of reach and when it is back, not every attempt in between. One that has never been
+    /// in reach may be about to start.
     fn note_reach(&self, target: NodeId, address: &str, error: Option<&io::Error>) {
         let mut out_of_reach = self.out_of_reach.lock();
-        match error {
-            Some(error) if out_of_reach.insert(target) => {
-                tracing::warn!(node = target, address, "a member is out of reach: {error}");
+        let Some(error) = error else {
+            if out_of_reach.remove(&target).is_some_and(|member| member.warned) {
+                tracing::info!(node = target, address, "a member is back in reach");
             }
-            None if out_of_reach.remove(&target) => {
-                tracing::info!(node = target, address, "a member is back in reach")
-            }
-            _ => {}
+            return;
+        };
+        let member =
+            out_of_reach.entry(target).or_insert_with(|| OutOfReach { since: Instant::now(), warned: false });
+        let was_there = self.peers.read().contains_key(&target);
+        if !member.warned && (was_there || member.since.elapsed() >= START_PATIENCE) {
+            member.warned = true;
+            tracing::warn!(node = target, address, "a member is out of reach: {error}");
         }
     }
 }
@@ -167,12 +194,14 @@ impl Connection {
                 match message.kind {
                     Kind::Hello if !self.hello_read => {
                         let theirs = Hello::read(message).map_err(io::Error::other)?;
-                        self.check(&transport.hello, &theirs)?;
+                        self.check(&transport.hello, &theirs)
+                            .map_err(|error| transport.note_refusal(self.target, error))?;
                         self.hello_read = true;
                         transport.peers.write().insert(theirs.node_id, theirs);
                     }
                     Kind::Refusal => {
-                        return Err(io::Error::new(io::ErrorKind::PermissionDenied, message.refusal()));
+                        let refused = io::Error::new(io::ErrorKind::PermissionDenied, message.refusal());
+                        return Err(transport.note_refusal(self.target, refused));
                     }
                     kind if !self.hello_read => {
                         return Err(io::Error::other(format!("a {kind:?} message before the hello")));
@@ -375,8 +404,10 @@ where
             );
             return Err(unreachable(&io::Error::other(what)));
         }
-        let response = wire::read_append_reply(message).map_err(|e| unreachable(&io::Error::other(e)))?;
+        let (response, clock_ms) =
+            wire::read_append_reply(message).map_err(|e| unreachable(&io::Error::other(e)))?;
         let oldest = self.on_their_way.pop_front().expect("looked at above");
+        self.link.transport.clocks.compare(self.link.target, clock_ms, oldest.since.elapsed());
         self.bytes -= oldest.bytes;
         if oldest.prev.is_none() && response == AppendResponse::Conflict {
             return Err(unreachable(&io::Error::other("a conflict with nothing to conflict with")));

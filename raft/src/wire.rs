@@ -23,11 +23,11 @@ pub(crate) type VoteResponse = openraft::raft::VoteResponse<TypeConfig>;
 /// The largest message: the largest frame of the log, or several within replication's read limit, and some more.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 12 << 20;
 /// The largest hello: nothing longer is read before it is known who speaks.
-pub(crate) const HELLO_BYTES_MAX: usize = 4 * HELLO_TEXT_MAX + 256;
+pub(crate) const HELLO_BYTES_MAX: usize = 5 * HELLO_TEXT_MAX + 256;
 /// Length, kind and id.
 pub(crate) const HEAD_BYTES: usize = 13;
 /// The version of this protocol. Members of different versions do not talk.
-const PROTOCOL_VERSION: u32 = 1;
+const PROTOCOL_VERSION: u32 = 2;
 const HELLO_TEXT_MAX: usize = 1024;
 
 /// What a message is.
@@ -222,12 +222,14 @@ impl Message {
     }
 }
 
-/// Who speaks: the same for every member of a group but for the last three.
+/// Who speaks: the same for every member of a group but for the last three fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Hello {
     pub(crate) cluster: String,
     pub(crate) broker_name: String,
     pub(crate) segment_bytes: u64,
+    /// Every member with its address: those who think of it differently would elect and append past each other.
+    pub(crate) members: String,
     pub(crate) node_id: u64,
     pub(crate) client: String,
     pub(crate) admin: String,
@@ -237,7 +239,7 @@ impl Hello {
     pub(crate) fn put(&self, out: &mut BytesMut) {
         put_message(out, Kind::Hello, 0, |out| {
             out.put_u32_le(PROTOCOL_VERSION);
-            for text in [&self.cluster, &self.broker_name, &self.client, &self.admin] {
+            for text in [&self.cluster, &self.broker_name, &self.members, &self.client, &self.admin] {
                 out.put_u32_le(text.len() as u32);
                 out.put_slice(text.as_bytes());
             }
@@ -253,15 +255,23 @@ impl Hello {
         }
         let cluster = reader.text("cluster")?;
         let broker_name = reader.text("broker name")?;
+        let members = reader.text("members")?;
         let client = reader.text("client address")?;
         let admin = reader.text("admin address")?;
         let (segment_bytes, node_id) = (reader.u64("segment length")?, reader.u64("node id")?);
         reader.end()?;
-        Ok(Self { cluster, broker_name, segment_bytes, node_id, client, admin })
+        Ok(Self { cluster, broker_name, segment_bytes, members, node_id, client, admin })
     }
 
     /// Why the other side is not of this group, if it is not.
     pub(crate) fn contradiction(&self, other: &Self) -> Option<String> {
+        if self.members != other.members {
+            let (id, members) = (other.node_id, &other.members);
+            let (own_id, own_members) = (self.node_id, &self.members);
+            return Some(format!(
+                "node {id} was told that the members are {members}, this is node {own_id}, which was told {own_members}"
+            ));
+        }
         let ours = (&self.cluster, &self.broker_name, self.segment_bytes);
         let theirs = (&other.cluster, &other.broker_name, other.segment_bytes);
         (ours != theirs).then(|| {
@@ -335,23 +345,29 @@ fn entry_of(bytes: Bytes) -> Result<Entry, WireError> {
     }
 }
 
-pub(crate) fn put_append_reply(out: &mut BytesMut, id: u64, response: &AppendResponse) {
-    put_message(out, Kind::AppendReply, id, |out| match response {
-        AppendResponse::Success => out.put_u8(0),
-        AppendResponse::PartialSuccess(matching) => {
-            out.put_u8(1);
-            put_log_id(out, *matching);
-        }
-        AppendResponse::Conflict => out.put_u8(2),
-        AppendResponse::HigherVote(vote) => {
-            out.put_u8(3);
-            put_vote(out, vote);
+/// `clock_ms` is the replying member's time of day, in ms since the epoch.
+pub(crate) fn put_append_reply(out: &mut BytesMut, id: u64, response: &AppendResponse, clock_ms: i64) {
+    put_message(out, Kind::AppendReply, id, |out| {
+        out.put_i64_le(clock_ms);
+        match response {
+            AppendResponse::Success => out.put_u8(0),
+            AppendResponse::PartialSuccess(matching) => {
+                out.put_u8(1);
+                put_log_id(out, *matching);
+            }
+            AppendResponse::Conflict => out.put_u8(2),
+            AppendResponse::HigherVote(vote) => {
+                out.put_u8(3);
+                put_vote(out, vote);
+            }
         }
     });
 }
 
-pub(crate) fn read_append_reply(message: Message) -> Result<AppendResponse, WireError> {
+/// The reply, and the replying member's time of day.
+pub(crate) fn read_append_reply(message: Message) -> Result<(AppendResponse, i64), WireError> {
     let mut reader = message.reader();
+    let clock_ms = reader.u64("clock")?.cast_signed();
     let response = match reader.u8("outcome")? {
         0 => AppendResponse::Success,
         1 => AppendResponse::PartialSuccess(reader.log_id("matching entry")?),
@@ -360,7 +376,7 @@ pub(crate) fn read_append_reply(message: Message) -> Result<AppendResponse, Wire
         _ => return Err(WireError::Bad { kind: Kind::AppendReply, what: "outcome" }),
     };
     reader.end()?;
-    Ok(response)
+    Ok((response, clock_ms))
 }
 
 pub(crate) fn put_vote_request(out: &mut BytesMut, kind: Kind, id: u64, request: &VoteRequest) {
@@ -490,8 +506,8 @@ mod tests {
             AppendResponse::Conflict,
             AppendResponse::HigherVote(vote()),
         ] {
-            put_append_reply(&mut out, 1, &response);
-            assert_eq!(read_append_reply(only_message(&mut out)).unwrap(), response);
+            put_append_reply(&mut out, 1, &response, -7);
+            assert_eq!(read_append_reply(only_message(&mut out)).unwrap(), (response, -7));
         }
         let mut request = VoteRequest::new(vote(), id(4, 4));
         request.leadership_transfer = true;

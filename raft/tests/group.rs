@@ -5,13 +5,14 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use raftmq_message::builder::RecordParts;
 use raftmq_raft::{
-    Command, Completion, DelayProgress, FlushMode, Group, GroupConfig, Member, MessageBatch, Position,
-    ProposeError, Role, StartError, SubmitError, Topic,
+    Clock, Command, Completion, DelayProgress, Environment, FlushMode, Group, GroupConfig, Member,
+    MessageBatch, Position, ProposeError, Role, StartError, SubmitError, SystemClock, Topic,
 };
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -355,4 +356,46 @@ async fn a_leader_without_a_majority_does_not_serve_until_it_has_one() {
         Err(e) => assert!(matches!(e, ProposeError::Unknown | ProposeError::NotLeader { .. }), "{e}"),
     }
     stop_all(&pair).await;
+}
+
+/// The time of day, so many ms ahead.
+struct Ahead(i64);
+
+impl Clock for Ahead {
+    fn now_ms(&self) -> i64 {
+        SystemClock.now_ms() + self.0
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_knows_whose_clock_differs_and_who_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let members = members();
+    let mut groups = Vec::new();
+    for member in &members {
+        let clock = Arc::new(Ahead(if member.id == 2 { 3_600_000 } else { 0 }));
+        let environment = Environment { clock, ..Environment::default() };
+        let config = config(member.id, &members, dir.path());
+        groups.push(Group::start_in(config, environment).await.unwrap());
+    }
+    let leader = leader(&groups).await;
+    let own = leader.config().node_id;
+    let off_ms = |id: u64| if id == 2 { 3_600_000 } else { 0 };
+    eventually("every clock to be compared", || {
+        leader.status().members.iter().filter(|member| member.id != own).all(|member| {
+            // A slow answer hides a part of the difference.
+            let expected = off_ms(member.id) - off_ms(own);
+            member.clock_ahead_ms.is_some_and(|ahead| (ahead - expected).abs() < 60_000)
+        })
+    })
+    .await;
+    let online =
+        |id: u64| leader.status().members.iter().find(|member| member.id == id).and_then(|m| m.online);
+    eventually("all members to be online", || members.iter().all(|member| online(member.id) == Some(true)))
+        .await;
+    let gone = groups.iter().find(|group| group.config().node_id != own).unwrap();
+    gone.shutdown().await;
+    let gone = gone.config().node_id;
+    eventually("the member to be gone", || online(gone) == Some(false)).await;
+    stop_all(&groups).await;
 }

@@ -31,6 +31,7 @@ enum Question {
     Cluster,
     Members,
     Topics,
+    SystemTopics,
     Groups,
     Group,
     Delay,
@@ -46,6 +47,7 @@ impl Question {
             Self::Cluster => "/cluster",
             Self::Members => "/members",
             Self::Topics => "/topics",
+            Self::SystemTopics => "/topics?system=true",
             Self::Groups => "/groups",
             Self::Delay => "/delay",
             Self::Stats => "/stats",
@@ -67,7 +69,8 @@ fn percent_encoded(name: &str) -> String {
 
 /// Asks, prints the answer, and fails unless it is a 200.
 pub(crate) fn run(args: &AdminArgs) -> anyhow::Result<()> {
-    let (status, body) = get(&args.addr, &args.question.path(args.name.as_deref().unwrap_or_default()))?;
+    let (status, body) =
+        ask("GET", &args.addr, &args.question.path(args.name.as_deref().unwrap_or_default()))?;
     if status != 200 {
         bail!("{} answered {status}: {}", args.addr, body.trim());
     }
@@ -75,15 +78,15 @@ pub(crate) fn run(args: &AdminArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Status and body of a GET.
-pub(super) fn get(addr: &str, path: &str) -> anyhow::Result<(u16, String)> {
+/// Status and body of a request without a body.
+pub(super) fn ask(method: &str, addr: &str, path: &str) -> anyhow::Result<(u16, String)> {
     let found = addr.to_socket_addrs().with_context(|| format!("{addr} is no address"))?.next();
     let found = found.with_context(|| format!("{addr} has no address"))?;
     let mut stream =
         TcpStream::connect_timeout(&found, TIMEOUT).with_context(|| format!("connect to {addr}"))?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n");
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).with_context(|| format!("ask {addr}"))?;
     let mut answer = Vec::new();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).with_context(|| format!("answer of {addr}"))?;

@@ -8,15 +8,18 @@
 //!
 //! | path | what it answers |
 //! |---|---|
+//! | `/` | these paths |
 //! | `/cluster` | the group as this member sees it |
 //! | `/members` | its members alone |
-//! | `/topics?after=NAME` | topics with the offsets of their queues, a page at a time |
+//! | `/topics?after=NAME` | topics with the offsets of their queues, a page at a time; with `system=true` the system's own |
 //! | `/groups?after=NAME` | subscription groups with their offsets, likewise |
 //! | `/groups/NAME` | one of them: members, subscriptions, lag, locks, resets |
 //! | `/delay` | how far delayed messages are delivered |
 //! | `/stats` | counters of the broker |
 //! | `/health` | 200 while the member runs, else 503 and why |
 //! | `/health/ready` | 200 while it serves, else 503 and why |
+//!
+//! Lists are under `items`. What goes wrong is said as `status` and `reason`, with a status code that fits.
 //!
 //! Nothing here waits for the group: every answer is made from what this member knows now, during an election too.
 
@@ -28,8 +31,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -47,8 +51,8 @@ use view::{ClusterView, DelayView, GroupView, LevelView, MemberView, Page, Topic
 /// Where the answers come from.
 trait Source: Send + Sync + 'static {
     fn status(&self) -> GroupStatus;
-    /// Topics behind `after` in the order of their names.
-    fn topics(&self, after: &str) -> Page<TopicView>;
+    /// Topics behind `after` in the order of their names: the system's, or the others.
+    fn topics(&self, after: &str, system: bool) -> Page<TopicView>;
     fn groups(&self, after: &str) -> Page<GroupView>;
     /// A group in full, `None` where there is none of that name.
     fn group(&self, name: &str) -> Option<serde_json::Value>;
@@ -67,15 +71,15 @@ impl Source for Member {
         self.group.status()
     }
 
-    fn topics(&self, after: &str) -> Page<TopicView> {
+    fn topics(&self, after: &str, system: bool) -> Page<TopicView> {
         let store = self.group.store();
         let ends = |topic: &str, queue_id| {
             store.queue(topic, queue_id).map_or((0, 0), |queue| (queue.min_offset(), queue.max_offset()))
         };
         let topics = self.group.metadata().topics();
-        Page::of(topics.iter().filter(|topic| topic.name.as_str() > after), |topic| {
-            TopicView::new(topic, &ends)
-        })
+        let listed = topics.iter().filter(|topic| topic.name.as_str() > after);
+        let listed = listed.filter(|topic| self.broker.is_system_topic(&topic.name) == system);
+        Page::of(listed, |topic| TopicView::new(topic, &ends))
     }
 
     fn groups(&self, after: &str) -> Page<GroupView> {
@@ -146,6 +150,7 @@ impl Bound {
 
     fn serve_source(self, shared: Shared) -> Admin {
         let router = Router::new()
+            .route("/", get(paths))
             .route("/cluster", get(cluster))
             .route("/members", get(members))
             .route("/topics", get(topics))
@@ -155,6 +160,8 @@ impl Bound {
             .route("/stats", get(stats))
             .route("/health", get(health))
             .route("/health/ready", get(ready))
+            .fallback(unknown_path)
+            .method_not_allowed_fallback(unknown_method)
             .with_state(Arc::new(shared));
         let listener = BoundedListener::new(self.listener);
         let task = tokio::spawn(async move {
@@ -173,43 +180,101 @@ impl Drop for Admin {
     }
 }
 
-/// Where a page begins.
+/// What is to be listed of the topics, and where a page begins. A parameter that is none is refused, not passed over.
 #[derive(Deserialize)]
-struct After {
+#[serde(deny_unknown_fields)]
+struct TopicPage {
     #[serde(default)]
     after: String,
+    #[serde(default)]
+    system: bool,
+}
+
+/// Where a page of groups begins.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GroupPage {
+    #[serde(default)]
+    after: String,
+}
+
+/// The paths, with what they say.
+const PATHS: [(&str, &str); 10] = [
+    ("/cluster", "this node's role, the leader, the term, positions in the log, every member"),
+    ("/members", "the members alone"),
+    (
+        "/topics",
+        "topics with their queues and offsets; ?system=true the system's own; ?after=NAME the next page",
+    ),
+    ("/groups", "subscription groups with their committed offsets; ?after=NAME the next page"),
+    (
+        "/groups/NAME",
+        "one group: members, subscriptions, lag, locks, pending resets, retries and dead letters",
+    ),
+    ("/delay", "how far delayed messages are delivered"),
+    ("/stats", "counters since the start and rates a second"),
+    ("/health", "200 while the node runs, else 503 and why"),
+    ("/health/ready", "200 while it serves, else 503 and why"),
+    ("/", "this list"),
+];
+
+async fn paths() -> Json<Page<serde_json::Value>> {
+    Json(Page::all(PATHS.iter().map(|(path, says)| json!({ "path": path, "says": says })).collect()))
+}
+
+async fn unknown_path(uri: Uri) -> Response {
+    let reason = format!("there is nothing at {}; / lists what there is", uri.path());
+    failed(StatusCode::NOT_FOUND, "not found", reason)
+}
+
+async fn unknown_method(method: Method, uri: Uri) -> Response {
+    let reason = format!("{} can only be read: GET, not {method}", uri.path());
+    failed(StatusCode::METHOD_NOT_ALLOWED, "not allowed", reason)
+}
+
+/// What went wrong, in the one form that it has.
+fn failed(code: StatusCode, status: &str, reason: String) -> Response {
+    (code, Json(json!({ "status": status, "reason": reason }))).into_response()
+}
+
+fn bad_request(reason: String) -> Response {
+    failed(StatusCode::BAD_REQUEST, "bad request", reason)
 }
 
 async fn cluster(State(shared): Api) -> Json<ClusterView> {
     Json(ClusterView::new(&shared.cluster, &shared.broker_name, shared.source.status()))
 }
 
-async fn members(State(shared): Api) -> Json<Vec<MemberView>> {
-    Json(shared.source.status().members.into_iter().map(MemberView::from).collect())
+async fn members(State(shared): Api) -> Json<Page<MemberView>> {
+    Json(Page::all(shared.source.status().members.into_iter().map(MemberView::from).collect()))
 }
 
-async fn topics(State(shared): Api, Query(page): Query<After>) -> Json<Page<TopicView>> {
-    Json(shared.source.topics(&page.after))
+async fn topics(State(shared): Api, page: Result<Query<TopicPage>, QueryRejection>) -> Response {
+    match page {
+        Ok(Query(page)) => Json(shared.source.topics(&page.after, page.system)).into_response(),
+        Err(error) => bad_request(error.body_text()),
+    }
 }
 
-async fn groups(State(shared): Api, Query(page): Query<After>) -> Json<Page<GroupView>> {
-    Json(shared.source.groups(&page.after))
+async fn groups(State(shared): Api, page: Result<Query<GroupPage>, QueryRejection>) -> Response {
+    match page {
+        Ok(Query(page)) => Json(shared.source.groups(&page.after)).into_response(),
+        Err(error) => bad_request(error.body_text()),
+    }
 }
 
-async fn one_group(State(shared): Api, Path(name): Path<String>) -> Response {
+async fn one_group(State(shared): Api, name: Result<Path<String>, PathRejection>) -> Response {
+    let name = match name {
+        Ok(Path(name)) => name,
+        Err(error) => return bad_request(error.body_text()),
+    };
     // It may look at tens of thousands of queues: not on the network thread.
     let asked = name.clone();
     let group = tokio::task::spawn_blocking(move || shared.source.group(&asked)).await;
     match group {
         Ok(Some(group)) => Json(group).into_response(),
-        Err(error) => {
-            let body = Json(json!({ "status": "failed", "reason": error.to_string() }));
-            (StatusCode::INTERNAL_SERVER_ERROR, body).into_response()
-        }
-        Ok(None) => {
-            let body = Json(json!({ "status": "not found", "reason": format!("no group {name:?}") }));
-            (StatusCode::NOT_FOUND, body).into_response()
-        }
+        Err(error) => failed(StatusCode::INTERNAL_SERVER_ERROR, "failed", error.to_string()),
+        Ok(None) => failed(StatusCode::NOT_FOUND, "not found", format!("no group {name:?}")),
     }
 }
 
@@ -233,10 +298,7 @@ async fn ready(State(shared): Api) -> Response {
 fn answer(reason: Option<String>, what: &str) -> Response {
     match reason {
         None => Json(json!({ "status": "ok" })).into_response(),
-        Some(reason) => {
-            let body = Json(json!({ "status": what, "reason": reason }));
-            (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
-        }
+        Some(reason) => failed(StatusCode::SERVICE_UNAVAILABLE, what, reason),
     }
 }
 

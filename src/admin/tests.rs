@@ -18,12 +18,11 @@ impl Source for Fake {
         self.status.lock().clone()
     }
 
-    fn topics(&self, after: &str) -> Page<TopicView> {
+    fn topics(&self, after: &str, system: bool) -> Page<TopicView> {
         let topics: Vec<_> = (0..self.topics).map(|n| Topic::new(format!("T{n:04}"), 99, 6)).collect();
         let ends = |_: &str, queue_id| (u64::from(queue_id), 100);
-        Page::of(topics.iter().filter(|topic| topic.name.as_str() > after), |topic| {
-            TopicView::new(topic, &ends)
-        })
+        let listed = topics.iter().filter(|topic| topic.name.as_str() > after && !system);
+        Page::of(listed, |topic| TopicView::new(topic, &ends))
     }
 
     fn groups(&self, _: &str) -> Page<GroupView> {
@@ -47,13 +46,15 @@ impl Source for Fake {
 }
 
 fn status() -> GroupStatus {
-    let member = |id, role, matched_index| MemberStatus {
+    let member = |id, role, matched_index: Option<u64>| MemberStatus {
         id,
         raft: format!("127.0.0.1:{}", 10_912 + 100 * (id - 1)),
         client: Some("127.0.0.1:10911".into()),
         admin: None,
         voter: true,
         role,
+        online: matched_index.map(|_| true),
+        clock_ahead_ms: matched_index.map(|_| 0),
         matched_index,
         lag: matched_index.map(|index| 9 - index),
     };
@@ -92,8 +93,12 @@ impl Running {
     }
 
     async fn get(&self, path: &str) -> (u16, Value) {
+        self.ask("GET", path).await
+    }
+
+    async fn ask(&self, method: &'static str, path: &str) -> (u16, Value) {
         let (addr, path) = (self.addr.clone(), path.to_owned());
-        let asked = tokio::task::spawn_blocking(move || client::get(&addr, &path));
+        let asked = tokio::task::spawn_blocking(move || client::ask(method, &addr, &path));
         let (status, body) = asked.await.unwrap().unwrap();
         (status, serde_json::from_str(&body).unwrap_or(Value::String(body)))
     }
@@ -110,13 +115,13 @@ async fn the_cluster_is_told_as_documented() {
         "flushed_physical_offset": 300, "dispatched_physical_offset": 200,
         "members": [
             {"id": 1, "raft": "127.0.0.1:10912", "listen": "127.0.0.1:10911", "admin": null,
-             "role": "leader", "voter": true, "matched_index": 9, "lag": 0},
+             "role": "leader", "voter": true, "online": true, "clock_ahead_ms": 0, "matched_index": 9, "lag": 0},
             {"id": 2, "raft": "127.0.0.1:11012", "listen": "127.0.0.1:10911", "admin": null,
-             "role": "follower", "voter": true, "matched_index": null, "lag": null},
+             "role": "follower", "voter": true, "online": null, "clock_ahead_ms": null, "matched_index": null, "lag": null},
         ],
     });
     assert_eq!((status, &cluster), (200, &expected));
-    assert_eq!(admin.get("/members").await, (200, expected["members"].clone()));
+    assert_eq!(admin.get("/members").await, (200, json!({ "items": expected["members"] })));
     assert_eq!(admin.get("/stats").await, (200, json!({ "put": 1 })));
 }
 
@@ -162,7 +167,7 @@ async fn long_lists_come_in_pages() {
     assert_eq!(first["items"][0]["queues"][98], queue);
     let (_, groups) = admin.get("/groups").await;
     let offsets = json!([
-        {"topic": "T", "queue_id": 0, "offset": 7}, {"topic": "T", "queue_id": 1, "offset": 7}
+        {"topic": "T", "queue_id": 0, "committed": 7}, {"topic": "T", "queue_id": 1, "committed": 7}
     ]);
     assert_eq!(groups["items"][0]["offsets"], offsets);
 }
@@ -181,9 +186,33 @@ async fn one_group_and_the_delays_are_told_of() {
 }
 
 #[tokio::test]
+async fn the_root_lists_every_path() {
+    let admin = Running::start().await;
+    let (_, list) = admin.get("/").await;
+    for item in list["items"].as_array().unwrap() {
+        let path = item["path"].as_str().unwrap().replace("NAME", "a%25b%20c");
+        assert_eq!(admin.get(&path).await.0, 200, "{path}");
+    }
+    assert_eq!(admin.get("/topics?system=true").await, (200, json!({ "items": [] })));
+}
+
+#[tokio::test]
 async fn nonsense_is_answered_or_cut_off() {
     let admin = Running::start().await;
-    assert_eq!(admin.get("/nothing").await.0, 404);
+    for (path, code, why) in [
+        ("/nothing", 404, "/nothing"),
+        ("/groups/", 404, "/groups/"),
+        ("/topics?sytem=true", 400, "sytem"),
+        ("/topics?system=maybe", 400, "system"),
+        ("/groups?system=true", 400, "system"),
+        ("/groups/%FF", 400, "UTF-8"),
+    ] {
+        let (status, body) = admin.get(path).await;
+        assert_eq!(status, code, "{path}: {body}");
+        assert!(body["reason"].as_str().is_some_and(|reason| reason.contains(why)), "{path}: {body}");
+    }
+    let (status, body) = admin.ask("POST", "/cluster").await;
+    assert!(status == 405 && body["reason"].as_str().unwrap().contains("POST"), "{body}");
     let addr = admin.addr.clone();
     let sent = tokio::task::spawn_blocking(move || {
         for bytes in [&[0xFF; 64][..], &vec![b'A'; 4 << 20]] {

@@ -61,6 +61,9 @@ pub(super) struct MemberView {
     admin: Option<String>,
     role: Role,
     voter: bool,
+    /// Whether it runs; null where this node does not know.
+    online: Option<bool>,
+    clock_ahead_ms: Option<i64>,
     matched_index: Option<u64>,
     lag: Option<u64>,
 }
@@ -74,6 +77,8 @@ impl From<MemberStatus> for MemberView {
             admin: member.admin,
             role: member.role,
             voter: member.voter,
+            online: member.online,
+            clock_ahead_ms: member.clock_ahead_ms,
             matched_index: member.matched_index,
             lag: member.lag,
         }
@@ -102,7 +107,7 @@ fn name(role: Role) -> &'static str {
     }
 }
 
-/// A part of a long list.
+/// A list, or a part of a long one.
 #[derive(Debug, Serialize)]
 pub(super) struct Page<T> {
     items: Vec<T>,
@@ -115,6 +120,13 @@ pub(super) struct Page<T> {
 pub(super) trait Item {
     fn name(&self) -> &str;
     fn parts(&self) -> usize;
+}
+
+impl<T> Page<T> {
+    /// A list that is never long.
+    pub(super) fn all(items: Vec<T>) -> Self {
+        Self { items, after: None }
+    }
 }
 
 impl<T: Item> Page<T> {
@@ -193,7 +205,7 @@ pub(super) struct GroupView {
 struct OffsetView {
     topic: String,
     queue_id: u32,
-    offset: u64,
+    committed: u64,
 }
 
 impl GroupView {
@@ -203,7 +215,7 @@ impl GroupView {
             .map(|commit| OffsetView {
                 topic: commit.topic,
                 queue_id: commit.queue_id,
-                offset: commit.offset,
+                committed: commit.offset,
             })
             .collect();
         offsets.sort_by(|a, b| (&a.topic, a.queue_id).cmp(&(&b.topic, b.queue_id)));

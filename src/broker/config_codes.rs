@@ -8,7 +8,7 @@ use raftmq_raft::{
 };
 use raftmq_remoting::body::{
     CustomizedRetryPolicy, DataVersion, ExponentialRetryPolicy, GroupRetryPolicy, SimpleSubscriptionData,
-    SubscriptionGroupConfig, SubscriptionGroupList, SubscriptionGroupWrapper, TopicConfig,
+    SubscriptionGroupConfig, SubscriptionGroupList, SubscriptionGroupWrapper, TopicConfig, TopicConfigList,
     TopicConfigSerializeWrapper, TopicFilterType,
 };
 use raftmq_remoting::codes::response;
@@ -16,6 +16,7 @@ use raftmq_remoting::header::{CreateTopicHeader, DeleteGroupHeader, GroupConfigH
 use raftmq_remoting::{Command, fastjson};
 use serde::Serialize;
 
+use super::attributes;
 use super::limits::FORWARD_TIMEOUT;
 use super::node::Node;
 use super::peer::{Peer, PeerError};
@@ -25,10 +26,8 @@ use super::topics;
 
 /// Bits that a topic's permission can have: priority, read, write, inherit.
 const PERM_MAX: i32 = 15;
-/// Bytes of all attributes of a topic or a group, and of one change of a topic's.
-const ATTRIBUTES_LEN_MAX: usize = 4096;
-/// Bytes of a request to change groups. What they hold stays in memory; a command of the log has room for one's.
-const GROUP_SETTINGS_BYTES_MAX: usize = 128 * 1024;
+/// Bytes of a request to change topics or groups. What they hold stays in memory; a command of the log has room for one's.
+const SETTINGS_BYTES_MAX: usize = 128 * 1024;
 
 pub(crate) fn json(body: &impl Serialize) -> Handled {
     Reply::body(fastjson::to_vec(body).map_err(|error| Refusal::error(error.to_string()))?)
@@ -38,77 +37,84 @@ pub(crate) fn json(body: &impl Serialize) -> Handled {
 pub(crate) async fn put_topic(node: &Node, command: &Command) -> Handled {
     node.leading()?;
     let header = CreateTopicHeader::decode(command)?;
-    let before = node.group.metadata().topic(&header.topic);
-    let topic = topic_from(&header, before.as_deref())?;
-    tracing::info!(topic = topic.name, read = topic.read_queues, write = topic.write_queues, "topic put");
-    topics::put(node, topic).await?;
+    put_topics(node, &[config_from(header)?]).await
+}
+
+/// 18: creates topics or changes their settings; none of them where one is refused.
+pub(crate) async fn put_topic_list(node: &Node, command: &Command) -> Handled {
+    node.leading()?;
+    check_body(command)?;
+    let list: TopicConfigList =
+        fastjson::parse(&command.body).map_err(|error| Refusal::error(format!("topic settings: {error}")))?;
+    put_topics(node, &list.topic_config_list).await
+}
+
+async fn put_topics(node: &Node, configs: &[TopicConfig]) -> Handled {
+    let asked = configs.iter().map(|config| {
+        let before = node.group.metadata().topic(&config.topic_name);
+        topic_from(config, before.as_deref())
+    });
+    for topic in asked.collect::<Result<Vec<_>, _>>()? {
+        tracing::info!(topic = topic.name, read = topic.read_queues, write = topic.write_queues, "topic put");
+        topics::put(node, topic).await?;
+    }
     Reply::done()
 }
 
-/// The topic that a request asks for.
-fn topic_from(header: &CreateTopicHeader, before: Option<&Topic>) -> Result<Topic, Refusal> {
-    validate_topic(&header.topic).map_err(|error| Refusal::illegal(error.to_string()))?;
-    if is_system_topic(&header.topic) {
-        return Err(Refusal::illegal(format!("The topic[{}] is conflict with system topic.", header.topic)));
-    }
-    let count = |what: &str, count: i32| {
-        u32::try_from(count).ok().filter(|count| *count > 0).ok_or_else(|| {
-            Refusal::illegal(format!("{what} of topic[{}] is {count}, must be above 0", header.topic))
-        })
-    };
-    if !(0..=PERM_MAX).contains(&header.perm) {
-        return Err(Refusal::illegal(format!("perm {} is not a permission", header.perm)));
-    }
-    Ok(Topic {
-        name: header.topic.clone(),
-        read_queues: count("readQueueNums", header.read_queue_nums)?,
-        write_queues: count("writeQueueNums", header.write_queue_nums)?,
-        perm: header.perm as u32,
-        sys_flag: header.topic_sys_flag.unwrap_or(0).cast_unsigned(),
+/// The settings that 17 brings, with attributes by signed name.
+fn config_from(header: CreateTopicHeader) -> Result<TopicConfig, Refusal> {
+    Ok(TopicConfig {
+        attributes: attributes::parse(header.attributes.as_deref().unwrap_or_default())?,
         order: header.order,
-        filter_type: match header.topic_filter_type {
-            TopicFilterType::MultiTag => FilterType::MultiTag,
-            TopicFilterType::SingleTag => FilterType::SingleTag,
-        },
-        attributes: attributes(header.attributes.as_deref().unwrap_or_default(), before)?,
+        perm: header.perm,
+        read_queue_nums: header.read_queue_nums,
+        topic_filter_type: header.topic_filter_type,
+        topic_name: header.topic,
+        topic_sys_flag: header.topic_sys_flag.unwrap_or(0),
+        write_queue_nums: header.write_queue_nums,
     })
 }
 
-/// Applies `+key=value,-key` to a topic's attributes. A new topic can only get some.
-fn attributes(changes: &str, before: Option<&Topic>) -> Result<BTreeMap<String, String>, Refusal> {
-    if changes.len() > ATTRIBUTES_LEN_MAX {
-        return Err(Refusal::illegal(format!("attributes of {} bytes", changes.len())));
+/// The topic that is asked for, attributes by signed name, in the place of the one before.
+fn topic_from(config: &TopicConfig, before: Option<&Topic>) -> Result<Topic, Refusal> {
+    let name = &config.topic_name;
+    validate_topic(name).map_err(|error| Refusal::illegal(error.to_string()))?;
+    if is_system_topic(name) {
+        return Err(Refusal::illegal(format!("The topic[{name}] is conflict with system topic.")));
     }
-    let mut attributes = before.map(|topic| topic.attributes.clone()).unwrap_or_default();
-    for change in changes.split(',').map(str::trim).filter(|change| !change.is_empty()) {
-        let refused = || Refusal::illegal(format!("attribute {change:?} is neither +key=value nor -key"));
-        if let Some(added) = change.strip_prefix('+') {
-            let (key, value) = added.split_once('=').ok_or_else(refused)?;
-            attributes.insert(key.to_owned(), value.to_owned());
-        } else {
-            let key = change.strip_prefix('-').filter(|_| before.is_some()).ok_or_else(refused)?;
-            attributes.remove(key);
-        }
+    let count = |what: &str, count: i32| {
+        u32::try_from(count)
+            .ok()
+            .filter(|count| *count > 0)
+            .ok_or_else(|| Refusal::illegal(format!("{what} of topic[{name}] is {count}, must be above 0")))
+    };
+    if !(0..=PERM_MAX).contains(&config.perm) {
+        return Err(Refusal::illegal(format!("perm {} is not a permission", config.perm)));
     }
-    check_attributes(&attributes)?;
-    Ok(attributes)
+    let before = before.map(|topic| &topic.attributes);
+    Ok(Topic {
+        name: name.clone(),
+        read_queues: count("readQueueNums", config.read_queue_nums)?,
+        write_queues: count("writeQueueNums", config.write_queue_nums)?,
+        perm: config.perm as u32,
+        sys_flag: config.topic_sys_flag.cast_unsigned(),
+        order: config.order,
+        filter_type: match config.topic_filter_type {
+            TopicFilterType::SingleTag => FilterType::SingleTag,
+            TopicFilterType::MultiTag => FilterType::MultiTag,
+        },
+        attributes: attributes::alter(attributes::OF_TOPICS, before, &config.attributes)?,
+    })
 }
 
-fn check_attributes(attributes: &BTreeMap<String, String>) -> Result<(), Refusal> {
-    let len: usize = attributes.iter().map(|(key, value)| key.len() + value.len()).sum();
-    if len > ATTRIBUTES_LEN_MAX {
-        let remark = format!("attributes of {len} bytes in all, at most {ATTRIBUTES_LEN_MAX}");
-        return Err(Refusal::illegal(remark));
-    }
-    Ok(())
-}
-
-/// 215: removes a topic. One that does not exist is a success.
+/// 215: removes a topic. One that does not exist is a success, one that cannot exist too.
 ///
 /// Tools of 5.x ask every member, in no certain order, and stop at the first error: a follower has the leader do it.
 pub(crate) async fn delete_topic(node: &Node, command: &Command) -> Handled {
     let topic = TopicHeader::decode(command)?.topic;
-    validate_topic(&topic).map_err(|error| Refusal::illegal(error.to_string()))?;
+    if topic.trim().is_empty() {
+        return Err(Refusal::illegal("The specified topic is blank."));
+    }
     if is_system_topic(&topic) {
         return Err(Refusal::illegal(format!("The topic[{topic}] is conflict with system topic.")));
     }
@@ -196,8 +202,8 @@ pub(crate) async fn put_group_list(node: &Node, command: &Command) -> Handled {
 
 fn check_body(command: &Command) -> Result<(), Refusal> {
     let len = command.body.len();
-    if len > GROUP_SETTINGS_BYTES_MAX {
-        let remark = format!("group settings of {len} bytes, at most {GROUP_SETTINGS_BYTES_MAX}");
+    if len > SETTINGS_BYTES_MAX {
+        let remark = format!("settings of {len} bytes, at most {SETTINGS_BYTES_MAX}");
         return Err(Refusal::illegal(remark));
     }
     Ok(())
@@ -205,8 +211,13 @@ fn check_body(command: &Command) -> Result<(), Refusal> {
 
 async fn put_groups(node: &Node, configs: &[SubscriptionGroupConfig]) -> Handled {
     let queues_max = node.config.limits.queues_per_topic;
-    let groups: Vec<_> =
-        configs.iter().map(|config| group_from(config, queues_max)).collect::<Result<_, _>>()?;
+    let groups: Vec<_> = configs
+        .iter()
+        .map(|config| {
+            let before = node.group.metadata().group(&config.group_name);
+            group_from(config, before.as_deref(), queues_max)
+        })
+        .collect::<Result<_, _>>()?;
     for group in groups {
         tracing::info!(group = group.name, "subscription group put");
         topics::put_group(node, group).await?;
@@ -214,11 +225,16 @@ async fn put_groups(node: &Node, configs: &[SubscriptionGroupConfig]) -> Handled
     Reply::done()
 }
 
-fn group_from(config: &SubscriptionGroupConfig, queues_max: u32) -> Result<SubscriptionGroup, Refusal> {
+/// The group that is asked for, attributes by signed name, in the place of the one before.
+fn group_from(
+    config: &SubscriptionGroupConfig,
+    before: Option<&SubscriptionGroup>,
+    queues_max: u32,
+) -> Result<SubscriptionGroup, Refusal> {
     let name = &config.group_name;
     topics::check_group_name(name)?;
     let negative = |what: &str| Refusal::illegal(format!("{what} of group[{name}] is below 0"));
-    check_attributes(&config.attributes)?;
+    let before = before.map(|group| &group.attributes);
     let retry_queues = u32::try_from(config.retry_queue_nums).map_err(|_| negative("retryQueueNums"))?;
     if retry_queues > queues_max {
         let remark = format!("retryQueueNums of group[{name}] is {retry_queues}, at most {queues_max}");
@@ -238,7 +254,7 @@ fn group_from(config: &SubscriptionGroupConfig, queues_max: u32) -> Result<Subsc
         consume_message_orderly: config.consume_message_orderly,
         group_sys_flag: config.group_sys_flag,
         consume_timeout_minutes: config.consume_timeout_minute,
-        attributes: config.attributes.clone(),
+        attributes: attributes::alter(attributes::OF_GROUPS, before, &config.attributes)?,
         retry_policy: retry_policy_from(&config.group_retry_policy),
         subscriptions: config.subscription_data_set.iter().map(subscription_from).collect(),
     })
@@ -368,29 +384,21 @@ mod tests {
         }
     }
 
+    fn topic_of(header: CreateTopicHeader, before: Option<&Topic>) -> Result<Topic, Refusal> {
+        topic_from(&config_from(header)?, before)
+    }
+
     #[test]
     fn a_topic_survives_the_way_in_and_out() {
-        let topic = topic_from(&header("t"), None).unwrap();
+        let topic = topic_of(header("t"), None).unwrap();
         let config = topic_config(&topic);
         assert_eq!((config.read_queue_nums, config.write_queue_nums, config.perm), (4, 8, 6));
         assert_eq!((config.topic_sys_flag, config.order), (1, true));
         assert_eq!(config.topic_filter_type, TopicFilterType::MultiTag);
         assert_eq!(config.attributes["message.type"], "NORMAL");
         let change = CreateTopicHeader { attributes: Some("-message.type".into()), ..header("t") };
-        assert!(topic_from(&change, None).is_err());
-        assert!(topic_from(&change, Some(&topic)).unwrap().attributes.is_empty());
-    }
-
-    #[test]
-    fn attributes_are_bounded_over_all_changes() {
-        let add = |key: &str, len: usize| CreateTopicHeader {
-            attributes: Some(format!("+{key}={}", "x".repeat(len))),
-            ..header("t")
-        };
-        let topic = topic_from(&add("a", 3000), None).unwrap();
-        assert!(topic_from(&add("b", 1000), Some(&topic)).is_ok());
-        assert!(topic_from(&add("b", 1200), Some(&topic)).unwrap_err().remark.contains("4096"));
-        assert!(topic_from(&add("a", 4000), Some(&topic)).is_ok(), "replaced");
+        assert!(topic_of(change.clone(), None).is_err());
+        assert!(topic_of(change, Some(&topic)).unwrap().attributes.is_empty());
     }
 
     #[test]
@@ -401,9 +409,8 @@ mod tests {
             CreateTopicHeader { read_queue_nums: 0, ..header("t") },
             CreateTopicHeader { write_queue_nums: -1, ..header("t") },
             CreateTopicHeader { perm: 16, ..header("t") },
-            CreateTopicHeader { attributes: Some("x=y".into()), ..header("t") },
         ] {
-            let refusal = topic_from(&bad, None).unwrap_err();
+            let refusal = topic_of(bad.clone(), None).unwrap_err();
             assert_eq!(refusal.code, response::INVALID_PARAMETER, "{bad:?}");
         }
     }
@@ -427,17 +434,21 @@ mod tests {
                 expression: "a || b".into(),
                 version: 3,
             }],
-            attributes: [("k".to_owned(), "v".to_owned())].into(),
+            attributes: [("+priority.factor".to_owned(), "100".to_owned())].into(),
             ..SubscriptionGroupConfig::default()
         };
-        assert_eq!(group_config(&group_from(&config, 8).unwrap()), config);
+        let group = group_from(&config, None, 8).unwrap();
+        let attributes = [("priority.factor".to_owned(), "100".to_owned())].into();
+        assert_eq!(group_config(&group), SubscriptionGroupConfig { attributes, ..config.clone() });
+        let again = SubscriptionGroupConfig { attributes: BTreeMap::new(), ..config.clone() };
+        assert_eq!(group_from(&again, Some(&group), 8).unwrap(), group, "what is not named stays");
         for bad in [
             SubscriptionGroupConfig { broker_id: -1, ..config.clone() },
             SubscriptionGroupConfig { retry_queue_nums: 9, ..config.clone() },
             SubscriptionGroupConfig { retry_queue_nums: -1, ..config.clone() },
             SubscriptionGroupConfig { group_name: "a b".into(), ..config },
         ] {
-            assert_eq!(group_from(&bad, 8).unwrap_err().code, response::INVALID_PARAMETER, "{bad:?}");
+            assert_eq!(group_from(&bad, None, 8).unwrap_err().code, response::INVALID_PARAMETER, "{bad:?}");
         }
     }
 }

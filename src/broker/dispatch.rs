@@ -30,6 +30,7 @@ pub(crate) async fn handle(node: &Arc<Node>, channel: &Arc<Channel>, command: &C
         UNLOCK_BATCH_MQ => locks::unlock(node, channel, command).await,
 
         UPDATE_AND_CREATE_TOPIC => config_codes::put_topic(node, command).await,
+        UPDATE_AND_CREATE_TOPIC_LIST => config_codes::put_topic_list(node, command).await,
         DELETE_TOPIC_IN_BROKER => config_codes::delete_topic(node, command).await,
         GET_ALL_TOPIC_CONFIG => config_codes::get_all_topics(node),
         GET_TOPIC_CONFIG => config_codes::get_topic(node, command),
@@ -55,9 +56,8 @@ pub(crate) async fn handle(node: &Arc<Node>, channel: &Arc<Channel>, command: &C
         GET_BROKER_RUNTIME_INFO => stats_codes::runtime_info(node),
         GET_TOPIC_STATS_INFO => stats_codes::topic_stats(node, command),
         GET_BROKER_CONFIG => stats_codes::broker_config(node),
-        UPDATE_BROKER_CONFIG => {
-            Err(Refusal::unsupported("the configuration cannot be changed while the broker runs"))
-        }
+        UPDATE_BROKER_CONFIG => stats_codes::update_broker_config(command),
+        GET_SYSTEM_TOPIC_LIST_FROM_BROKER => stats_codes::system_topics(node),
 
         END_TRANSACTION => Err(Refusal::unsupported("transactional messages are not supported")),
         SEND_REPLY_MESSAGE | SEND_REPLY_MESSAGE_V2 => {

@@ -17,7 +17,7 @@
 //! | `offset_admin` | resetting a group's offsets, copying another group's |
 //! | `group_codes`, `group_report` | how far groups are, and who consumes what: for tools, for the admin API |
 //! | `locks` | queue locks |
-//! | `topics`, `config_codes` | making topics and groups |
+//! | `topics`, `config_codes`, `attributes` | making topics and groups; what is checked of their attributes |
 //! | `stats`, `stats_codes` | counters and what tools print |
 //! | `delay` | delivering delayed messages when they are due |
 //! | `registration`, `name_server` | telling the name servers |
@@ -28,6 +28,7 @@
 //! buffer, the buffer is submitted at the end of the read, and when its entry is committed all answers are written into
 //! the connection's output at once. There is no task, no channel and no lock per message.
 
+mod attributes;
 mod buffers;
 mod calls;
 mod channel;
@@ -219,7 +220,6 @@ async fn follow_role(node: Arc<Node>) {
     let mut term = role.borrow().term;
     loop {
         let now = role.borrow_and_update().clone();
-        tracing::info!(role = ?now.role, term = now.term, leader = ?now.leader, ready = now.ready, "role");
         let leads = now.role == Role::Leader;
         if !leads || now.term != term {
             // In a new term others may have led and committed in the meantime.
@@ -260,6 +260,11 @@ impl Broker {
     /// Counters.
     pub(crate) fn stats(&self) -> BrokerStats {
         self.node.stats()
+    }
+
+    /// Whether a topic is the system's own.
+    pub(crate) fn is_system_topic(&self, name: &str) -> bool {
+        topics::is_of_system(&self.node.config, name)
     }
 
     /// A consumer group as this member knows it; `None` where there is no such group.

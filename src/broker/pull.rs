@@ -265,7 +265,7 @@ fn check(
     }
     let read_queues = topic.read_queues;
     let queue = u32::try_from(queue_id).ok().filter(|id| *id < read_queues).ok_or_else(|| {
-        Refusal::error(format!(
+        Refusal::illegal(format!(
             "queueId[{queue_id}] is illegal, topic:[{name}] topicConfig.readQueueNums:[{read_queues}]"
         ))
     })?;
@@ -283,7 +283,7 @@ pub(crate) fn existing_topic(node: &Node, name: &str) -> Result<Arc<Topic>, Refu
 pub(crate) fn existing_queue(topic: &Topic, queue_id: i32) -> Result<u32, Refusal> {
     let queues = topic.read_queues.max(topic.write_queues);
     u32::try_from(queue_id).ok().filter(|id| *id < queues).ok_or_else(|| {
-        Refusal::error(format!("queueId[{queue_id}] is illegal, topic[{}] has {queues} queues", topic.name))
+        Refusal::illegal(format!("queueId[{queue_id}] is illegal, topic[{}] has {queues} queues", topic.name))
     })
 }
 

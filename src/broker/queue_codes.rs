@@ -1,5 +1,7 @@
 //! Requests about queues and offsets: a group's offset, the ends of a queue, offsets by time, single messages.
 
+use std::sync::Arc;
+
 use raftmq_message::RecordView;
 use raftmq_message::topic::is_system_group;
 use raftmq_remoting::Command;
@@ -26,9 +28,10 @@ pub(crate) async fn query_consumer_offset(node: &Node, command: &Command) -> Han
     node.leading()?;
     let header = QueryConsumerOffsetHeader::decode(command)?;
     let (group, topic) = (&header.consumer_group, &header.topic);
-    let queue_id = u32::try_from(header.queue_id)
-        .map_err(|_| Refusal::error(format!("queueId[{}] is illegal", header.queue_id)))?;
-    if let Some(committed) = node.offsets.get(node.group.metadata(), group, topic, queue_id) {
+    let committed = u32::try_from(header.queue_id)
+        .ok()
+        .and_then(|queue_id| node.offsets.get(node.group.metadata(), group, topic, queue_id));
+    if let Some(committed) = committed {
         return offset(committed);
     }
     let mut first = None;
@@ -49,7 +52,7 @@ pub(crate) async fn query_consumer_offset(node: &Node, command: &Command) -> Han
 
 /// A queue that exists, with messages or without.
 fn young_queue(node: &Node, topic: &str, queue_id: i32) -> Option<YoungQueue> {
-    let queue_id = existing_queue(&*existing_topic(node, topic).ok()?, queue_id).ok()?;
+    let queue_id = queue_of(node, topic, queue_id)?;
     let store = node.group.store();
     let end = store.dispatched_physical_offset();
     let Some(queue) = store.queue(topic, queue_id) else {
@@ -72,8 +75,8 @@ pub(crate) fn update_consumer_offset(
     node.leading()?;
     let header = UpdateConsumerOffsetHeader::decode(command)?;
     let (group, topic) = (&header.consumer_group, &header.topic);
-    topics::check_group_name(group)?;
-    if node.group.metadata().group(group).is_none() && !is_system_group(group) {
+    let needs_no_creation = is_system_group(group) && topics::check_group_name(group).is_ok();
+    if node.group.metadata().group(group).is_none() && !needs_no_creation {
         return Err(Refusal::new(
             response::SUBSCRIPTION_GROUP_NOT_EXIST,
             format!("Group {group} not exist!"),
@@ -100,12 +103,17 @@ pub(crate) fn update_consumer_offset(
     })
 }
 
-/// The queue a request names; `None` while it holds nothing.
-fn queue(node: &Node, command: &Command) -> Result<Option<std::sync::Arc<ConsumeQueue>>, Refusal> {
+/// The queue a request names; `None` while it holds nothing. RocketMQ takes one that does not exist for an empty one.
+fn queue(node: &Node, command: &Command) -> Result<Option<Arc<ConsumeQueue>>, Refusal> {
     node.leading()?;
     let header = QueueHeader::decode(command)?;
-    let topic = existing_topic(node, &header.topic)?;
-    Ok(node.group.store().queue(&header.topic, existing_queue(&topic, header.queue_id)?))
+    Ok(queue_of(node, &header.topic, header.queue_id)
+        .and_then(|id| node.group.store().queue(&header.topic, id)))
+}
+
+/// The id of a queue that exists.
+fn queue_of(node: &Node, topic: &str, queue_id: i32) -> Option<u32> {
+    existing_queue(&*existing_topic(node, topic).ok()?, queue_id).ok()
 }
 
 /// 30: the offset behind a queue's last committed message.
@@ -132,12 +140,11 @@ pub(crate) fn store_time(store: &Store, unit: Unit) -> Option<i64> {
     RecordView::parse(&slice).ok().map(|record| record.store_timestamp_ms())
 }
 
-/// 29: the offset that belongs to a time.
+/// 29: the offset that belongs to a time; 0 in a queue that does not exist.
 pub(crate) fn search_offset(node: &Node, command: &Command) -> Handled {
     node.leading()?;
     let header = SearchOffsetHeader::decode(command)?;
-    let topic = existing_topic(node, &header.topic)?;
-    let queue_id = existing_queue(&topic, header.queue_id)?;
+    let Some(queue_id) = queue_of(node, &header.topic, header.queue_id) else { return offset(0) };
     let is_upper = header.boundary_type.is_some_and(|boundary| boundary.eq_ignore_ascii_case("UPPER"));
     let boundary = if is_upper { Boundary::Upper } else { Boundary::Lower };
     offset(offset_at(node, &header.topic, queue_id, header.timestamp, boundary)?)

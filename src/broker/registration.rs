@@ -23,6 +23,10 @@ use super::peer::Peer;
 /// How soon a failed registration is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// How long after the start it is not worth a warning that a name server has not answered yet: members with name servers
+/// inside start one after the other.
+const START_PATIENCE_MS: u64 = 10_000;
+
 /// What a name server has last been told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Told {
@@ -30,6 +34,8 @@ struct Told {
     version: u64,
     /// The last attempt failed, so nobody waits for this one.
     failing: bool,
+    /// It was warned of that.
+    warned: bool,
 }
 
 pub(crate) struct Registration {
@@ -95,12 +101,12 @@ impl Registration {
             let version = node.group.metadata().version();
             let pause = match self.register(node, &mut name_server).await {
                 Ok(()) => {
-                    self.report(node, index, Told { version, failing: false });
+                    self.report(node, index, Told { version, ..Told::default() });
                     REGISTRATION_PERIOD
                 }
                 Err(reason) => {
                     tracing::debug!(name_server = name_server.address, reason, "not registered");
-                    self.report(node, index, Told { version: 0, failing: true });
+                    self.report(node, index, Told { failing: true, ..Told::default() });
                     RETRY
                 }
             };
@@ -112,10 +118,14 @@ impl Registration {
         }
     }
 
-    fn report(&self, node: &Node, index: usize, told: Told) {
-        let was_failing = self.told[index].send_replace(told).failing;
+    /// Notes how an attempt went. A name server that has never answered may be about to start.
+    fn report(&self, node: &Node, index: usize, mut told: Told) {
+        let before = *self.told[index].borrow();
+        let patient = before.version == 0 && node.now_ms() < START_PATIENCE_MS;
+        told.warned = told.failing && (before.warned || !patient);
+        self.told[index].send_replace(told);
         let name_server = &node.config.namesrv[index];
-        match (was_failing, told.failing) {
+        match (before.warned, told.warned) {
             (false, true) => tracing::warn!(name_server, "name server does not answer"),
             (true, false) => tracing::info!(name_server, "name server answers again"),
             _ => {}
@@ -210,13 +220,13 @@ mod tests {
     #[tokio::test]
     async fn nobody_waits_for_a_name_server_that_fails() {
         let registration = Registration::new(2);
-        registration.told[0].send_replace(Told { version: 5, failing: false });
-        registration.told[1].send_replace(Told { version: 0, failing: true });
+        registration.told[0].send_replace(Told { version: 5, ..Told::default() });
+        registration.told[1].send_replace(Told { failing: true, ..Told::default() });
         timeout(Duration::from_millis(50), registration.wait_for(5)).await.unwrap();
         let waiting = registration.wait_for(6);
         tokio::pin!(waiting);
         assert!(timeout(Duration::from_millis(20), &mut waiting).await.is_err());
-        registration.told[0].send_replace(Told { version: 6, failing: false });
+        registration.told[0].send_replace(Told { version: 6, ..Told::default() });
         timeout(Duration::from_millis(50), waiting).await.unwrap();
     }
 }

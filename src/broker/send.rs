@@ -261,7 +261,7 @@ fn choose_queue(settings: &SendSettings, topic: &Topic, wanted: i32) -> Result<i
         Err(_) => settings.next_queue.fetch_add(1, Ordering::Relaxed) % topic.write_queues.max(1),
     };
     if queue_id >= queues {
-        return Err(Refusal::error(format!(
+        return Err(Refusal::illegal(format!(
             "request queueId[{wanted}] is illegal, topic[{}] has {queues} queues",
             topic.name
         )));
@@ -563,7 +563,7 @@ mod tests {
             (header("SCHEDULE_TOPIC_XXXX"), "x", response::NO_PERMISSION),
             (header("T"), "", response::MESSAGE_ILLEGAL),
             (header("T"), &long, response::MESSAGE_ILLEGAL),
-            (SendHeader { queue_id: 2, ..header("T") }, "x", response::SYSTEM_ERROR),
+            (SendHeader { queue_id: 2, ..header("T") }, "x", response::INVALID_PARAMETER),
             (SendHeader { sys_flag: 4, ..header("T") }, "x", response::REQUEST_CODE_NOT_SUPPORTED),
             (with("TRAN_MSG\u{1}true\u{2}"), "x", response::REQUEST_CODE_NOT_SUPPORTED),
             (header("rmq_sys_wheel_timer"), "x", response::NO_PERMISSION),
@@ -614,7 +614,7 @@ mod tests {
     fn a_changed_topic_is_noticed() {
         let mut f = Fixture::new();
         let header = SendHeader { queue_id: 3, ..header("T") };
-        assert_eq!(f.code(&header, b"x"), response::SYSTEM_ERROR);
+        assert_eq!(f.code(&header, b"x"), response::INVALID_PARAMETER);
         f.metadata.apply(&Command::PutTopic(Topic::new("T", 4, 6)));
         assert!(f.send(&header, b"x").is_ok());
         f.metadata.apply(&Command::DeleteTopic { name: "T".into() });

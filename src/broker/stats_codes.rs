@@ -4,18 +4,21 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use raftmq_message::RecordView;
+use raftmq_raft::{FlushMode, Role};
 use raftmq_remoting::Command;
-use raftmq_remoting::body::{KvTable, MessageQueue, QueueMap, TopicOffset, TopicStatsTable};
+use raftmq_remoting::body::{KvTable, MessageQueue, QueueMap, TopicList, TopicOffset, TopicStatsTable};
 use raftmq_remoting::fastjson::BodyError;
 use raftmq_remoting::header::TopicHeader;
 use raftmq_store::FrameKind;
 
 use super::config_codes::json;
 use super::delay;
+use super::limits::TIMER_DELAY_MAX;
 use super::node::Node;
 use super::pull::existing_topic;
 use super::queue_codes::store_time;
 use super::reply::{Handled, Refusal, Reply};
+use super::topics;
 
 /// The version that tools print: that of the protocol spoken.
 const VERSION_NAME: &str = "V5_4_0";
@@ -163,26 +166,10 @@ fn runtime(seconds: u64) -> String {
     )
 }
 
-/// 26: the configuration as Java properties.
+/// 26: the configuration as Java properties, sorted. Names are RocketMQ's where it has such a setting.
 pub(crate) fn broker_config(node: &Node) -> Handled {
-    let config = &node.config;
-    let limits = &config.limits;
-    let name_servers = config.namesrv.join(";");
-    let entries = BTreeMap::from([
-        ("autoCreateSubscriptionGroup", config.auto_create_group.to_string()),
-        ("autoCreateTopicEnable", config.auto_create_topic.to_string()),
-        ("brokerClusterName", config.cluster.clone()),
-        ("brokerIP1", config.advertise.ip().to_string()),
-        ("brokerId", node.broker_id().map_or_else(String::new, |id| id.to_string())),
-        ("brokerName", config.broker_name.clone()),
-        ("listenPort", config.advertise.port().to_string()),
-        ("longPollingEnable", "true".to_owned()),
-        ("messageDelayLevel", config.delay_levels.to_string()),
-        ("maxMessageSize", limits.message_bytes.to_string()),
-        ("namesrvAddr", name_servers),
-    ]);
     let mut text = String::new();
-    for (key, value) in entries {
+    for (key, value) in settings(node) {
         // Writing to a string does not fail.
         let _ = writeln!(text, "{key}={value}");
     }
@@ -190,6 +177,84 @@ pub(crate) fn broker_config(node: &Node) -> Handled {
     let mut ext = raftmq_remoting::Ext::new();
     ext.set("version", &version);
     Ok(Reply { ext, body: text.into() })
+}
+
+fn settings(node: &Node) -> BTreeMap<&'static str, String> {
+    let (config, group) = (&node.config, node.group.config());
+    let limits = &config.limits;
+    let leads = node.group.status().role == Role::Leader;
+    let (election_min, election_max) = group.election_timeout_ms;
+    let members = group.members.iter().map(|member| format!("{}={}", member.id, member.raft));
+    BTreeMap::from([
+        ("adminListen", group.admin.to_string()),
+        ("autoCreateSubscriptionGroup", config.auto_create_group.to_string()),
+        ("autoCreateTopicEnable", config.auto_create_topic.to_string()),
+        ("brokerClusterName", config.cluster.clone()),
+        ("brokerIP1", config.advertise.ip().to_string()),
+        ("brokerId", node.broker_id().map_or_else(String::new, |id| id.to_string())),
+        ("brokerName", config.broker_name.clone()),
+        // What RocketMQ calls a master that has its messages on others before it acknowledges them.
+        ("brokerRole", if leads { "SYNC_MASTER" } else { "SLAVE" }.to_owned()),
+        ("defaultTopicQueueNums", topics::AUTO_CREATE_QUEUES.to_string()),
+        (
+            "flushDiskType",
+            match group.flush {
+                FlushMode::Sync => "SYNC_FLUSH",
+                FlushMode::Async => "ASYNC_FLUSH",
+            }
+            .to_owned(),
+        ),
+        ("listenPort", config.listen.port().to_string()),
+        ("longPollingEnable", "true".to_owned()),
+        ("mappedFileSizeCommitLog", group.segment_bytes.to_string()),
+        ("maxMessageSize", limits.message_bytes.to_string()),
+        ("messageDelayLevel", config.delay_levels.to_string()),
+        ("namesrvAddr", config.namesrv.join(";")),
+        ("raftElectionTimeoutMs", format!("{election_min}-{election_max}")),
+        ("raftHeartbeatMs", group.heartbeat_ms.to_string()),
+        ("raftNodeId", config.node_id.to_string()),
+        ("raftPeers", members.collect::<Vec<_>>().join(",")),
+        ("storePathRootDir", group.dir.display().to_string()),
+        ("timerMaxDelaySec", TIMER_DELAY_MAX.as_secs().to_string()),
+    ])
+}
+
+/// RocketMQ's settings that a flag of this broker sets.
+const FLAGS: [(&str, &str); 11] = [
+    ("brokerClusterName", "--cluster"),
+    ("brokerIP1", "--advertise"),
+    ("brokerName", "--broker-name"),
+    ("flushDiskType", "--flush"),
+    ("listenPort", "--listen"),
+    ("mappedFileSizeCommitLog", "--segment-size, when the group is made,"),
+    ("messageDelayLevel", "--message-delay-level"),
+    ("namesrvAddr", "--namesrv"),
+    ("raftElectionTimeoutMs", "--election-ms"),
+    ("raftHeartbeatMs", "--heartbeat-ms"),
+    ("storePathRootDir", "--dir"),
+];
+
+/// 25: nothing can be changed while the broker runs; the answer says what to do instead.
+pub(crate) fn update_broker_config(command: &Command) -> Handled {
+    /// Settings that the answer speaks of.
+    const NAMED_MAX: usize = 8;
+    let text = String::from_utf8_lossy(&command.body);
+    let names = text.lines().map(|line| line.split('=').next().unwrap_or_default().trim());
+    let named = names.filter(|name| !name.is_empty()).take(NAMED_MAX);
+    let advice = named.map(|name| match FLAGS.iter().find(|(setting, _)| *setting == name) {
+        Some((_, flag)) => format!("; for {name} start it with {flag}"),
+        None => format!("; {name} is nothing that can be set"),
+    });
+    let advice: String = advice.collect();
+    Err(Refusal::unsupported(format!("the configuration cannot be changed while the broker runs{advice}")))
+}
+
+/// 305: the system's topics.
+pub(crate) fn system_topics(node: &Node) -> Handled {
+    let topics = node.group.metadata().topics();
+    let of_system =
+        topics.iter().map(|topic| &topic.name).filter(|name| topics::is_of_system(&node.config, name));
+    json(&TopicList { topic_list: of_system.cloned().collect(), ..TopicList::default() })
 }
 
 #[cfg(test)]
@@ -200,5 +265,17 @@ mod tests {
     fn the_time_since_the_start_is_split_into_units() {
         assert_eq!(runtime(0), "[ 0 days, 0 hours, 0 minutes, 0 seconds ]");
         assert_eq!(runtime(2 * 86_400 + 3 * 3600 + 4 * 60 + 5), "[ 2 days, 3 hours, 4 minutes, 5 seconds ]");
+    }
+
+    #[test]
+    fn who_would_change_a_setting_is_told_of_the_flag() {
+        let of = |body: &'static str| {
+            let command = Command::request(25, raftmq_remoting::Ext::new()).with_body(body);
+            update_broker_config(&command).unwrap_err().remark.into_owned()
+        };
+        assert!(of("flushDiskType=ASYNC_FLUSH\n").ends_with("for flushDiskType start it with --flush"));
+        let both = of("listenPort=1\nfoo=2");
+        assert!(both.contains("--listen") && both.contains("foo is nothing that can be set"), "{both}");
+        assert!(of("").ends_with("while the broker runs"));
     }
 }

@@ -20,7 +20,7 @@ use super::send::Missing;
 const READ_WRITE: u32 = (perm::READ | perm::WRITE) as u32;
 const INHERIT: u32 = perm::INHERIT as u32;
 /// Queues of the topic that automatically made topics copy; RocketMQ's default.
-const AUTO_CREATE_QUEUES: u32 = 8;
+pub(crate) const AUTO_CREATE_QUEUES: u32 = 8;
 
 /// The topics that every broker has, as RocketMQ 4.9 makes them, and the timers' of 5.x.
 fn system_topics(cluster: &str, broker_name: &str, delay_levels: u32) -> Vec<Topic> {
@@ -42,6 +42,13 @@ fn system_topics(cluster: &str, broker_name: &str, delay_levels: u32) -> Vec<Top
     topics.push(Topic::new(broker_name, 1, READ_WRITE | INHERIT));
     topics.push(Topic::new(format!("{cluster}_REPLY_TOPIC"), 1, READ_WRITE));
     topics
+}
+
+/// Whether a topic is one that the system has made for itself, or for clients as such.
+pub(crate) fn is_of_system(config: &BrokerConfig, name: &str) -> bool {
+    let BrokerConfig { cluster, broker_name, .. } = config;
+    let is_reply_topic = || name.strip_prefix(cluster.as_str()) == Some("_REPLY_TOPIC");
+    topic::is_system_topic(name) || name == cluster || name == broker_name || is_reply_topic()
 }
 
 /// Makes what a new leader finds missing: the system's topics, and the groups of consumers that it heard of before.

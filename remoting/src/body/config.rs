@@ -64,6 +64,13 @@ impl Default for TopicConfig {
     }
 }
 
+/// Body of 18. Attributes in it are by signed name, as in request 17.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TopicConfigList {
+    pub topic_config_list: Vec<TopicConfig>,
+}
+
 /// Answer to 21, and part of a registration.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

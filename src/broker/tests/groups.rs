@@ -60,7 +60,7 @@ async fn consumers_find_each_other_and_their_offsets() {
     }
     let mut bad_name = Command::request(request::UPDATE_CONSUMER_OFFSET, offset_ext(Some("1")));
     bad_name.ext.set("consumerGroup", "CID_RMQ_SYS_a b");
-    assert_eq!(a.call(bad_name).await.code, response::INVALID_PARAMETER);
+    assert_eq!(a.call(bad_name).await.code, response::SUBSCRIPTION_GROUP_NOT_EXIST);
     a.ok(Command::request(request::UPDATE_CONSUMER_OFFSET, offset_ext(Some("1")))).await;
     assert_eq!(b.ok(query()).await.ext.get_i64("offset"), Ok(Some(1)), "seen before it is in the log");
     f.until(|f| f.group.metadata().offset("G", "T", 0) == Some(1)).await;

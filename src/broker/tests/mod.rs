@@ -35,6 +35,7 @@ mod inquiry;
 mod operators;
 mod pull;
 mod send_back;
+mod settings;
 mod trio;
 mod vip;
 
