@@ -6,6 +6,8 @@
 //! the same; where they do not, ours has to be one of them, and what either accepts has to be accepted. Exceptions stand
 //! in [`differences`] with their reasons.
 
+#![allow(clippy::unwrap_used)]
+
 #[path = "decoding/bodies.rs"]
 mod bodies;
 #[path = "decoding/differences.rs"]
