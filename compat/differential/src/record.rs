@@ -1,0 +1,138 @@
+//! Cases with the Java broker's answers, kept in a file, so that tests can compare without it.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::cases::{Case, Probe, Role};
+use crate::compare::{Accepted, Difference, differing, shown};
+use crate::normal::normalise;
+use crate::run::Runner;
+use crate::script::{self, Names};
+use crate::session::Asked;
+
+/// Sequences that are recorded.
+pub const SEQUENCES: u64 = 60;
+
+/// A case and what the Java brokers answer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Recorded {
+    /// The probe that it is about.
+    pub id: String,
+    /// The steps up to and with it.
+    pub script: String,
+    /// The reads behind it.
+    pub reads: String,
+    /// Normalised answers by request, those of the cleanup left out; one for each Java broker unless they agree.
+    pub answers: Vec<Vec<Value>>,
+}
+
+impl Recorded {
+    /// Keeps a case that has one probe, or is a sequence. The first target is not the Java broker's.
+    pub fn of(case: &Case, asked: &[Asked], names: &Names) -> Self {
+        let answers = compared(asked).map(|asked| {
+            let java = asked.answers.iter().skip(1).map(|answer| normalise(asked.ask.code, answer, names));
+            let mut java: Vec<_> = java.collect();
+            java.dedup();
+            java
+        });
+        Self {
+            id: case.id.clone(),
+            script: case.script(|_| true),
+            reads: case.reads.clone(),
+            answers: answers.collect(),
+        }
+    }
+
+    /// The case as it can be run.
+    pub fn case(&self, cleanup: &str) -> Result<Case> {
+        let probe = |step| Probe { id: self.id.clone(), about: String::new(), step };
+        Ok(Case {
+            id: self.id.clone(),
+            setup: String::new(),
+            probes: script::parse(&self.script)?.into_iter().map(probe).collect(),
+            reads: self.reads.clone(),
+            cleanup: cleanup.to_owned(),
+            is_independent: false,
+        })
+    }
+
+    /// How the first target's answers differ from what is recorded, accepted differences left out.
+    pub fn differences(&self, asked: &[Asked], names: &Names, accepted: &[Accepted]) -> Vec<Difference> {
+        for (asked, java) in compared(asked).zip(&self.answers) {
+            let Some(ours) = asked.answers.first().map(|answer| normalise(asked.ask.code, answer, names))
+            else {
+                continue;
+            };
+            let Some(newest) = java.first() else { continue };
+            if java.iter().any(|java| differing(java, &ours).is_empty()) {
+                continue;
+            }
+            let difference = |(at, java_value, ours): (String, String, String)| Difference {
+                about: String::new(),
+                probe: self.id.clone(),
+                role: asked.role,
+                code: asked.ask.code,
+                request: asked.ask.to_string(),
+                others: java[1..].iter().map(|other| shown(other.get("code"))).collect(),
+                at,
+                java: java_value,
+                ours,
+            };
+            let differences: Vec<_> = differing(newest, &ours).into_iter().map(difference).collect();
+            let is_accepted =
+                |difference: &Difference| accepted.iter().find(|accepted| accepted.covers(difference));
+            if differences.iter().any(|difference| is_accepted(difference).is_none()) {
+                return differences;
+            }
+            if differences.iter().filter_map(is_accepted).any(|accepted| accepted.ends) {
+                break;
+            }
+        }
+        Vec::new()
+    }
+}
+
+fn compared(asked: &[Asked]) -> impl Iterator<Item = &Asked> {
+    asked.iter().filter(|asked| asked.role != Role::Cleanup)
+}
+
+/// Of all cases a few of each kind: for each field and state, and each of the larger part of what it is given.
+pub fn chosen(cases: Vec<Case>) -> Vec<Case> {
+    let mut seen = BTreeMap::<String, usize>::new();
+    let mut chosen = Vec::new();
+    for case in cases {
+        for probe in &case.probes {
+            let count = seen.entry(probe.about.clone()).or_default();
+            *count += 1;
+            if count.is_power_of_two() && *count > 2 || probe.id.ends_with("valid") {
+                let (id, probes) = (probe.id.clone(), vec![probe.clone()]);
+                chosen.push(Case { id, probes, ..case.clone() });
+            }
+        }
+    }
+    chosen
+}
+
+/// Records cases, those left out that cannot be carried out.
+pub fn record(runner: &Runner<'_>, cases: &[Case]) -> Vec<Recorded> {
+    let recorded = |case: &Case| {
+        let (names, asked) = runner.run(case, 2).ok()?;
+        Some(Recorded::of(case, &asked, &names))
+    };
+    cases.iter().filter_map(recorded).collect()
+}
+
+/// Writes records, one a line.
+pub fn to_text(records: &[Recorded]) -> Result<String> {
+    let lines: Result<Vec<_>, _> = records.iter().map(serde_json::to_string).collect();
+    Ok(lines.context("write records")?.join("\n") + "\n")
+}
+
+/// Reads what [`to_text`] wrote.
+pub fn from_text(text: &str) -> Result<Vec<Recorded>> {
+    let line = |line: &str| serde_json::from_str(line).with_context(|| format!("record {line:.80}"));
+    text.lines().map(line).collect()
+}

@@ -1,0 +1,145 @@
+//! What a run found, grouped: a line for each kind of difference, with one example that can be replayed.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use crate::cases::{Case, Role};
+use crate::compare::{Accepted, Difference};
+
+/// Probes named in a line besides the example.
+const PROBES_NAMED: usize = 12;
+
+/// Differences of one kind have this in common.
+pub type Group = (String, Role, i64, String, String, String);
+
+/// One kind of difference.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// How often it was seen.
+    pub count: usize,
+    /// One of them.
+    pub example: Difference,
+    /// As a script, from the state on.
+    pub script: String,
+    /// The case it is in.
+    pub case: Case,
+    /// Which probes showed it.
+    pub probes: Vec<String>,
+    /// Whether it was seen again when the case ran by itself.
+    pub confirmed: bool,
+}
+
+/// All differences of a run, by kind.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// By what they have in common.
+    pub groups: BTreeMap<Group, Found>,
+}
+
+/// What a difference has in common with those of its kind.
+pub fn group(difference: &Difference) -> Group {
+    let Difference { about, role, code, at, java, ours, .. } = difference.clone();
+    (about, role, code, at, java, ours)
+}
+
+impl Findings {
+    /// Adds a difference of a case.
+    pub fn add(&mut self, case: &Case, difference: &Difference) {
+        let probe = |at: usize| !case.is_independent || case.probes[at].id == difference.probe;
+        let found = self.groups.entry(group(difference)).or_insert_with(|| Found {
+            count: 0,
+            example: difference.clone(),
+            script: case.script(probe),
+            case: case.clone(),
+            probes: Vec::new(),
+            confirmed: false,
+        });
+        found.count += 1;
+        if found.probes.len() < PROBES_NAMED && !found.probes.contains(&difference.probe) {
+            found.probes.push(difference.probe.clone());
+        }
+        let script = case.script(probe);
+        if script.len() < found.script.len() {
+            (found.example, found.script, found.case) = (difference.clone(), script, case.clone());
+        }
+    }
+
+    /// A line for each kind, in columns separated by tabs.
+    pub fn tsv(&self) -> String {
+        let mut out =
+            "about\tpart\tcode\tat\tjava\tours\tother java\tcount\tseen again\texample\tprobes\tscript\n"
+                .to_owned();
+        for ((about, role, code, at, java, ours), found) in &self.groups {
+            let (others, example) = (found.example.others.join(","), &found.example.probe);
+            let (count, again, probes) = (found.count, found.confirmed, found.probes.join(" , "));
+            let script = found.script.trim_end().replace('\n', " ; ");
+            let role = format!("{role:?}").to_lowercase();
+            let columns = [
+                about,
+                &role,
+                &code.to_string(),
+                at,
+                java,
+                ours,
+                &others,
+                &count.to_string(),
+                &again.to_string(),
+                example,
+                &probes,
+                &script,
+            ];
+            let columns: Vec<_> = columns.iter().map(|column| column.replace(['\t', '\n'], " ")).collect();
+            out.push_str(&columns.join("\t"));
+            out.push('\n');
+        }
+        out
+    }
+
+    /// The same for people, the confirmed ones only.
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        for ((about, role, code, at, java, ours), found) in
+            self.groups.iter().filter(|(_, found)| found.confirmed)
+        {
+            let role = format!("{role:?}").to_lowercase();
+            let others = found.example.others.join(", ");
+            let _ = writeln!(
+                out,
+                "{about}: {role} {code} {at}: java {java} (others: {others}), ours {ours}; {} times",
+                found.count
+            );
+            let _ = writeln!(out, "    --only '{}'", found.example.probe);
+            let _ = writeln!(
+                out,
+                "    {} -> {}",
+                found.script.trim_end().replace('\n', " ; "),
+                found.example.request
+            );
+        }
+        out
+    }
+}
+
+/// The accepted differences as a table for people.
+pub fn accepted_table(accepted: &[Accepted]) -> String {
+    let mut rows = Vec::<(String, &Accepted)>::new();
+    for entry in accepted {
+        let codes: Vec<_> = entry.codes.iter().map(i64::to_string).collect();
+        let codes = if codes.is_empty() { "any".to_owned() } else { codes.join(", ") };
+        match rows.iter_mut().find(|(_, row)| row.what == entry.what && row.why == entry.why) {
+            Some((all, _)) if !all.split(", ").any(|code| code == codes) => *all += &format!(", {codes}"),
+            Some(_) => {}
+            None => rows.push((codes, entry)),
+        }
+    }
+    let mut out = "| codes | what is different | why ours is right |\n|---|---|---|\n".to_owned();
+    for (codes, entry) in rows {
+        let _ = writeln!(
+            out,
+            "| {codes} | {} | {} |",
+            entry.what.replace('|', "\\|"),
+            entry.why.replace('|', "\\|")
+        );
+    }
+    out
+}

@@ -1,0 +1,143 @@
+//! Many cases at once, and what differs seen again by itself.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Result;
+
+use crate::cases::Case;
+use crate::catalog::Catalog;
+use crate::compare::{Accepted, Verdict, judge};
+use crate::report::{Findings, group};
+use crate::script::Names;
+use crate::session::{Asked, Session, Target};
+
+/// How many times longer effects are waited for when a difference must be seen again.
+const SLOWNESS: u32 = 4;
+/// Cases that see again at once: few, so that the brokers have time.
+const WORKERS_AGAIN: usize = 4;
+/// Failures to connect and the like after which a run ends: a broker is gone.
+const ERRORS_MAX: usize = 20;
+
+/// What cases are run on, and what is accepted of them.
+pub struct Runner<'a> {
+    /// What there is to ask.
+    pub catalog: &'a Catalog,
+    /// Ours first, then the Java brokers from the newest on.
+    pub targets: &'a [Target],
+    /// Differences that are right.
+    pub accepted: &'a [Accepted],
+    run: u32,
+    next: AtomicU32,
+}
+
+/// What a run came to.
+#[derive(Debug, Default)]
+pub struct Totals {
+    /// Cases that ran.
+    pub cases: usize,
+    /// Requests to each broker.
+    pub requests: usize,
+    /// How often each accepted difference was seen.
+    pub accepted: Vec<usize>,
+    /// Differences that nothing accepts.
+    pub faults: Findings,
+    /// Answers that are as those of an older Java broker.
+    pub as_older: Findings,
+    /// Cases that could not be carried out.
+    pub errors: Vec<String>,
+}
+
+impl<'a> Runner<'a> {
+    /// Names of cases are told apart from those of other runs by the time.
+    pub fn new(catalog: &'a Catalog, targets: &'a [Target], accepted: &'a [Accepted]) -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { catalog, targets, accepted, run: (since.as_secs() % 10_000) as u32, next: AtomicU32::new(1) }
+    }
+
+    /// Runs one case.
+    pub fn run(&self, case: &Case, slowness: u32) -> Result<(Names, Vec<Asked>)> {
+        let names = Names::new(self.run, self.next.fetch_add(1, Ordering::Relaxed));
+        let asked = Session::new(self.catalog, self.targets, names.clone()).run(case, slowness)?;
+        Ok((names, asked))
+    }
+
+    fn verdict(&self, case: &Case, slowness: u32) -> Result<Verdict> {
+        let (names, asked) = self.run(case, slowness)?;
+        Ok(judge(case, &asked, &names, self.accepted))
+    }
+
+    /// Runs `count` cases, `workers` at a time, then those again in which something differs.
+    pub fn run_all(&self, count: usize, workers: usize, case: impl Fn(usize) -> Case + Sync) -> Totals {
+        let (next, totals) = (AtomicUsize::new(0), Mutex::new(Totals::default()));
+        let work = || {
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= count || lock(&totals).errors.len() > ERRORS_MAX {
+                    return;
+                }
+                let case = case(number);
+                let verdict = self.verdict(&case, 1);
+                self.add(&mut lock(&totals), &case, verdict);
+                if number > 0 && number % 2000 == 0 {
+                    eprintln!(
+                        "{number} of {count} cases, {} kinds of differences",
+                        lock(&totals).faults.groups.len()
+                    );
+                }
+            }
+        };
+        at_once(workers, work);
+        let mut totals = totals.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.see_again(&mut totals);
+        totals
+    }
+
+    fn add(&self, totals: &mut Totals, case: &Case, verdict: Result<Verdict>) {
+        totals.cases += 1;
+        let verdict = match verdict {
+            Ok(verdict) => verdict,
+            Err(error) => return totals.errors.push(format!("{}: {error:#}", case.id)),
+        };
+        totals.requests += verdict.requests;
+        totals.accepted.resize(self.accepted.len(), 0);
+        verdict.accepted.iter().for_each(|at| totals.accepted[*at] += 1);
+        verdict.faults.iter().for_each(|difference| totals.faults.add(case, difference));
+        verdict.as_older.iter().for_each(|difference| totals.as_older.add(case, difference));
+    }
+
+    /// What is seen only when much goes on at once is no difference between the brokers.
+    fn see_again(&self, totals: &mut Totals) {
+        let groups: Vec<_> =
+            totals.faults.groups.iter().map(|(group, found)| (group.clone(), found.case.clone())).collect();
+        let (next, seen) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+        let work = || {
+            while let Some((wanted, case)) = groups.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let Ok(verdict) = self.verdict(case, SLOWNESS) else { continue };
+                if verdict.faults.iter().any(|difference| group(difference) == *wanted) {
+                    lock(&seen).push(wanted.clone());
+                }
+            }
+        };
+        at_once(WORKERS_AGAIN, work);
+        for group in lock(&seen).iter() {
+            if let Some(found) = totals.faults.groups.get_mut(group) {
+                found.confirmed = true;
+            }
+        }
+    }
+}
+
+fn at_once(workers: usize, work: impl Fn() + Sync) {
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(&work);
+        }
+    });
+}
+
+/// A worker that panics ends the run anyway: the scope passes its panic on.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
