@@ -298,7 +298,7 @@ mod tests {
             for probe in &case.probes {
                 assert_eq!(
                     script::parse(&probe.step.to_string()).unwrap(),
-                    [probe.step.clone()],
+                    std::slice::from_ref(&probe.step),
                     "{}",
                     probe.id
                 );

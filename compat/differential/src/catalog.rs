@@ -191,7 +191,15 @@ fn parse_head(line: &str) -> Result<RequestType> {
         other => bail!("unknown kind {other:?}"),
     };
     let (code, name, server) = (code.parse()?, name.to_owned(), server(whose)?);
-    Ok(RequestType { code, name, server, kind, fields: Vec::new(), body: Body::Absent, limits: BTreeMap::new() })
+    Ok(RequestType {
+        code,
+        name,
+        server,
+        kind,
+        fields: Vec::new(),
+        body: Body::Absent,
+        limits: BTreeMap::new(),
+    })
 }
 
 fn parse_field(line: &str) -> Result<Field> {

@@ -106,7 +106,7 @@ impl<'a> Session<'a> {
         let mut pending = BTreeMap::new();
         let mut patience = ONEWAY_TIME;
         for (at, ask) in asks.iter().enumerate() {
-            for target in 0..self.targets.len() {
+            for (target, answer) in answers[at].iter_mut().enumerate() {
                 let (server, request) = build(self.catalog, ask, &self.names, &self.captured[target])?;
                 self.opaque += 1;
                 let key = (target, server, ask.connection);
@@ -114,7 +114,7 @@ impl<'a> Session<'a> {
                 let sent = self.connection(key)?.stream.write_all(&bytes);
                 if sent.is_err() {
                     self.connections.remove(&key);
-                    answers[at][target] = Answer::Closed;
+                    *answer = Answer::Closed;
                 } else if !request.is_oneway() {
                     pending.insert((key, self.opaque), (at, target));
                     patience = PATIENCE;
