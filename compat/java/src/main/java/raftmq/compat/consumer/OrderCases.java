@@ -49,10 +49,7 @@ final class OrderCases {
         MessageListenerOrderly listener(String member, Predicate<MessageExt> fails) {
             return (messages, context) -> {
                 int queue = context.getMessageQueue().getQueueId();
-                String other = working.put(queue, member);
-                if (other != null) {
-                    broken.add("queue " + queue + " given to " + member + " while " + other + " works on it");
-                }
+                begin(queue, member);
                 try {
                     for (MessageExt message : messages) {
                         inbox.add(message);
@@ -66,9 +63,20 @@ final class OrderCases {
                 } catch (InterruptedException e) {
                     return ConsumeOrderlyStatus.SUSPEND_CURRENT_QUEUE_A_MOMENT;
                 } finally {
-                    working.remove(queue);
+                    end(queue);
                 }
             };
+        }
+
+        void begin(int queue, String member) {
+            String other = working.put(queue, member);
+            if (other != null) {
+                broken.add("queue " + queue + " given to " + member + " while " + other + " works on it");
+            }
+        }
+
+        void end(int queue) {
+            working.remove(queue);
         }
 
         /** Requires that each queue was worked on by one member at a time, and its messages first seen in their order. */

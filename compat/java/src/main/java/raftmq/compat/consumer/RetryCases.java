@@ -65,7 +65,7 @@ final class RetryCases {
     }
 
     /** Requires that a message came with reconsume counts 0, 1, ..., as itself, each time after its delay. */
-    private static String requireRetries(Inbox inbox, String topic, SendResult sent, long... delaysMs) {
+    static String requireRetries(Inbox inbox, String topic, SendResult sent, long... delaysMs) {
         String key = inbox.deliveries().get(0).key();
         List<Inbox.Delivery> tries = inbox.of(key);
         require(tries.size() == delaysMs.length + 1, "%s came %d times, %d wanted", key, tries.size(), delaysMs.length + 1);
@@ -108,7 +108,7 @@ final class RetryCases {
     }
 
     /** Reads the group's dead letters and requires that they are this one message. */
-    private static MessageExt requireDeadLetter(Fixture f, String group, String key, SendResult sent) throws Exception {
+    static MessageExt requireDeadLetter(Fixture f, String group, String key, SendResult sent) throws Exception {
         String topic = MixAll.getDLQTopic(group);
         Fixture.await(SOON_MS, "a route of " + topic, () -> f.routeKnown(topic));
         DefaultMQPullConsumer reader = f.pull(f.group());

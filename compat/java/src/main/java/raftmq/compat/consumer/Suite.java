@@ -52,18 +52,22 @@ public final class Suite {
     }
 
     public static void main(String[] args) {
+        System.exit(run(args, cases()));
+    }
+
+    /** @return the exit code */
+    static int run(String[] args, Map<String, Case> known) {
         if (args.length < 7) {
             System.err.println("usage: Suite NAMESRV CLUSTER BROKER_NAME STAMP RESULTS KILL_LEADER_COMMAND|- CASE...");
-            System.exit(2);
+            return 2;
         }
-        int code = 2;
         try {
             List<String> ids = List.of(args).subList(6, args.length);
-            code = new Suite(args, ids).run(ids) ? 0 : 1;
+            return new Suite(args, ids).run(ids, known) ? 0 : 1;
         } catch (Exception e) {
             e.printStackTrace();
+            return 2;
         }
-        System.exit(code);
     }
 
     private static Map<String, Case> cases() {
@@ -82,7 +86,7 @@ public final class Suite {
         return cases;
     }
 
-    private boolean run(List<String> ids) throws Exception {
+    private boolean run(List<String> ids, Map<String, Case> known) throws Exception {
         producer.setNamesrvAddr(nameServers);
         producer.setInstanceName(nextInstance());
         producer.start();
@@ -90,7 +94,6 @@ public final class Suite {
         admin.setInstanceName(nextInstance());
         admin.start();
 
-        Map<String, Case> known = cases();
         runAll(ids.stream().filter(id -> !id.startsWith(FAILOVER)).toList(), known, CASES_AT_ONCE);
         // all at once: the leader is killed one time for all of them, and nothing else runs then
         List<String> failovers = ids.stream().filter(id -> id.startsWith(FAILOVER)).toList();
