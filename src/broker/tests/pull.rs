@@ -432,7 +432,7 @@ async fn a_held_pull_learns_of_what_has_become_of_its_topic_and_its_group() {
     };
     for (case, held, code, words) in [
         (0, waiting("T", 1, 400), response::NO_PERMISSION, "pulling message is forbidden"),
-        (1, of_second_queue(), response::SYSTEM_ERROR, "queueId[1] is illegal"),
+        (1, of_second_queue(), response::INVALID_PARAMETER, "queueId[1] is illegal"),
         (2, waiting("T", 1, 400), response::TOPIC_NOT_EXIST, "not exist"),
         (3, waiting("T", 1, 400), response::NO_PERMISSION, "subscription group no permission"),
         (4, waiting("T", 1, 400), response::PULL_NOT_FOUND, "OFFSET_OVERFLOW_ONE"),
