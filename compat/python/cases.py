@@ -280,7 +280,7 @@ def levels(f):
     inbox.require_exactly(due)
     late = sorted(d.store_ms / 1000 - due[d.key] for d in inbox.all())
     require(late[0] > -EARLY_SECONDS_MAX and late[-1] < LATE_SECONDS_MAX, f"in the topic from {late[0]} to {late[-1]} s after they were due")
-    ms = [f"{seconds * 1000:.0f}" for seconds in (late[0], late[-1], statistics.median(late))]
+    ms = [round(seconds * 1000) for seconds in (late[0], late[-1], statistics.median(late))]
     return f"60 messages, each once, in the topic {ms[0]} to {ms[1]} ms after they were due, median {ms[2]} ms"
 
 

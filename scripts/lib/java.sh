@@ -38,7 +38,7 @@ quiet() {
   }
 }
 
-# write_logback HOME: RocketMQ's servers and tools look for one file each below HOME/conf and stop without it
+# write_logback HOME: RocketMQ's servers and tools look for a file of their own below HOME/conf and stop without it
 write_logback() {
   local name
   mkdir -p "$1/conf"
@@ -52,6 +52,8 @@ write_logback() {
 </configuration>
 XML
   done
+  # the tools of 4.4 stop without this one, too
+  echo "accessKey: ''" >"$1/conf/tools.yml"
 }
 
 # mqadmin LIB HOME COMMAND...: the tool of the version whose jars are in LIB; its logs and settings go below HOME
