@@ -12,6 +12,8 @@ use crate::vary::{Variant, variants};
 
 /// How many requests that change nothing share the state that is made for them.
 const PROBES_A_CASE: usize = 24;
+/// Each value of a request that changes something is tried in one of so many states.
+const STATES_A_VALUE: usize = 5;
 /// Connections that a sequence goes over.
 const CONNECTIONS: usize = 3;
 
@@ -113,8 +115,8 @@ pub fn systematic(catalog: &Catalog, wanted: impl Fn(&str) -> bool) -> Result<Ve
             groups.entry(usual_state(request.server).to_owned()).or_default().push(probe);
         }
         if request.kind != Kind::Refused {
-            for state in catalog.states_of(request.server) {
-                groups.entry(state.name.clone()).or_default().extend(state_probes(request, &state.name));
+            for (at, state) in catalog.states_of(request.server).enumerate() {
+                groups.entry(state.name.clone()).or_default().extend(state_probes(request, &state.name, at));
             }
         }
         for (state, mut probes) in groups {
@@ -157,11 +159,13 @@ fn valid(request: &RequestType) -> Probe {
     }
 }
 
-/// The request with its valid values, then with each other value that means something.
-fn state_probes(request: &RequestType, state: &str) -> Vec<Probe> {
-    let edits = alternatives(request);
-    let asks = std::iter::once(Ask::new(request.code))
-        .chain(edits.into_iter().map(|edit| Ask::new(request.code).with(edit)));
+/// The request with its valid values, then with other values that mean something: all of them where it changes nothing,
+/// else as many as [`STATES_A_VALUE`] allows, others in each state.
+fn state_probes(request: &RequestType, state: &str, number: usize) -> Vec<Probe> {
+    let every = if request.kind == Kind::Changes { STATES_A_VALUE } else { 1 };
+    let edits = alternatives(request).into_iter().skip(number % every).step_by(every);
+    let asks =
+        std::iter::once(Ask::new(request.code)).chain(edits.map(|edit| Ask::new(request.code).with(edit)));
     let probe = |ask: Ask| {
         let edit = ask.edits.first().map_or("valid".into(), Edit::to_string);
         Probe {
