@@ -1,15 +1,23 @@
-"""The two admin requests that the cases need and this client does not have, as frames with a JSON header."""
+"""The requests that the cases need and this client does not have, as frames with a JSON header."""
 
 import json
 import socket
 import struct
 
 UPDATE_AND_CREATE_TOPIC = 17
+GET_ROUTEINFO_BY_TOPIC = 105
 UPDATE_AND_CREATE_SUBSCRIPTION_GROUP = 200
 ANSWER_SECONDS = 10
 
 
 def call(address, code, fields, body=b""):
+    said = answer_to(address, code, fields, body)
+    if said["code"] != 0:
+        raise RuntimeError(f"admin request {code}: {said['code']} {said.get('remark')}")
+
+
+def answer_to(address, code, fields, body=b""):
+    """The header of the answer."""
     host, port = address.rsplit(":", 1)
     header = {"code": code, "language": "PYTHON", "version": 493, "opaque": 1, "flag": 0, "extFields": fields}
     encoded = json.dumps(header).encode("utf-8")
@@ -20,9 +28,7 @@ def call(address, code, fields, body=b""):
         (length,) = struct.unpack(">I", stream.read(4))
         answer = stream.read(length)
     (header_length,) = struct.unpack(">I", answer[:4])
-    said = json.loads(answer[4 : 4 + (header_length & 0xFFFFFF)])
-    if said["code"] != 0:
-        raise RuntimeError(f"admin request {code}: {said['code']} {said.get('remark')}")
+    return json.loads(answer[4 : 4 + (header_length & 0xFFFFFF)])
 
 
 def make_topic(leader, topic, queues):
@@ -30,6 +36,10 @@ def make_topic(leader, topic, queues):
         "topic": topic, "defaultTopic": "TBW102", "readQueueNums": str(queues), "writeQueueNums": str(queues),
         "perm": "6", "topicFilterType": "SINGLE_TAG", "topicSysFlag": "0", "order": "false",
     })
+
+
+def has_route(name_server, topic):
+    return answer_to(name_server, GET_ROUTEINFO_BY_TOPIC, {"topic": topic})["code"] == 0
 
 
 def allow_retries(leader, group, times):

@@ -348,6 +348,7 @@ def broadcast(f):
     topic, group, first, second = f.topic(QUEUES), f.group(), Inbox(), Inbox()
     f.broadcast(group, topic, first)
     f.broadcast(group, topic, second)
+    time.sleep(QUIET)  # a new member begins with what comes after it has looked where the queues end
     keys = f.send_many(topic, "k", 100)
     for inbox in (first, second):
         inbox.await_keys(keys, SOON)
@@ -360,6 +361,7 @@ def broadcast(f):
 def broadcast_restart(f):
     topic, group, instance, first, second = f.topic(QUEUES), f.group(), f.instance(), Inbox(), Inbox()
     consumer = f.broadcast(group, topic, first, instance=instance)
+    time.sleep(QUIET)
     first.await_keys(f.send_many(topic, "k", 60), SOON)
     time.sleep(PERSISTED)
     f.end(consumer)

@@ -87,6 +87,9 @@ class Fixture:
     def topic(self, queues):
         topic = self.new_topic()
         admin.make_topic(self.target.leader, topic, queues)
+        # all of them: a client asks any of them, and again after 30 s only
+        for name_server in self.target.name_servers.split(";"):
+            await_that(SOON, f"a route of {topic} at {name_server}", lambda: admin.has_route(name_server, topic))
         return topic
 
     def instance(self):
