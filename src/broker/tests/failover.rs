@@ -91,12 +91,7 @@ async fn a_follower_leaves_a_reset_to_the_leader() {
     let follower = (leader + 1) % 3;
     let mut client = trio.client(leader).await;
     client.ok(send("T", "zero")).await;
-    let settings = SubscriptionGroupConfig {
-        group_name: "G".into(),
-        broker_id: follower as i64 + 1,
-        ..Default::default()
-    };
-    client.ok(put_group(&settings)).await;
+    client.ok(put_reading_group("G", follower as i64 + 1)).await;
     let fields = [("group", "G"), ("topic", "T"), ("timestamp", "-1"), ("isForce", "true")];
     let reset = Command::request(request::INVOKE_BROKER_TO_RESET_OFFSET, fields.into_iter().collect());
     client.ok(reset).await;

@@ -24,12 +24,9 @@ async fn a_group_may_read_from_the_follower_it_prefers() {
     let id = |at: usize| at as i64 + 1;
     let mut client = trio.client(leader).await;
     client.ok(send("T", "zero")).await;
-    let prefers = |broker_id: i64| {
-        put_group(&SubscriptionGroupConfig { group_name: GROUP.into(), broker_id, ..Default::default() })
-    };
     trio.until(|trio| trio.members[leader].1.is_near(id(follower) as u64)).await;
     for (preferred, suggestion) in [(0, 0), (id(leader), 0), (77, 0), (id(follower), id(follower))] {
-        client.ok(prefers(preferred)).await;
+        client.ok(put_reading_group(GROUP, preferred)).await;
         let answer = client.ok(read("T", 0, 5000)).await;
         assert_eq!(suggested(&answer), suggestion, "{preferred}");
     }
@@ -81,8 +78,7 @@ async fn pulls_that_followers_hold_outlive_the_leader() {
     let leader = trio.leader().await;
     let mut client = trio.client(leader).await;
     client.ok(send("T", "zero")).await;
-    let settings = SubscriptionGroupConfig { group_name: GROUP.into(), broker_id: 1, ..Default::default() };
-    client.ok(put_group(&settings)).await;
+    client.ok(put_reading_group(GROUP, 1)).await;
     // Two pulls are held by each member; who leads holds one of another group as well.
     let known = |group: &Group| {
         group.metadata().group(GROUP).is_some()
@@ -129,9 +125,7 @@ async fn a_preferred_follower_that_is_gone_is_not_suggested() {
     let preferred = follower as i64 + 1;
     let mut client = trio.client(leader).await;
     client.ok(send("T", "zero")).await;
-    let settings =
-        SubscriptionGroupConfig { group_name: GROUP.into(), broker_id: preferred, ..Default::default() };
-    client.ok(put_group(&settings)).await;
+    client.ok(put_reading_group(GROUP, preferred)).await;
     trio.until(|trio| trio.members[leader].1.is_near(preferred as u64)).await;
     assert_eq!(suggested(&client.ok(read("T", 0, 5000)).await), preferred);
     let (broker, group) = &trio.members[follower];

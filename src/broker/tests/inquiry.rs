@@ -146,12 +146,7 @@ async fn a_follower_that_serves_reads_asks_too() {
     let follower = (leader + 1) % 3;
     let mut client = trio.client(leader).await;
     client.ok(send("T", "zero")).await;
-    let settings = SubscriptionGroupConfig {
-        group_name: "G".into(),
-        broker_id: follower as i64 + 1,
-        ..Default::default()
-    };
-    client.ok(put_group(&settings)).await;
+    client.ok(put_reading_group("G", follower as i64 + 1)).await;
     let has_all = |group: &Group| {
         group.metadata().group("G").is_some_and(|group| group.broker_id != 0)
             && group.store().queue("T", 0).is_some_and(|queue| queue.max_offset() == 1)

@@ -382,6 +382,11 @@ fn put_group(settings: &SubscriptionGroupConfig) -> Command {
     put.with_body(fastjson::to_vec(settings).unwrap())
 }
 
+/// Makes or changes a consumer group that reads from the member with this broker id.
+fn put_reading_group(name: &str, broker_id: i64) -> Command {
+    put_group(&SubscriptionGroupConfig { group_name: name.into(), broker_id, ..Default::default() })
+}
+
 fn bodies(records: &[u8]) -> Vec<Vec<u8>> {
     RecordIter::new(records).map(|record| record.unwrap().body().to_vec()).collect()
 }
