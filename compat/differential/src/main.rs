@@ -156,7 +156,7 @@ fn show(runner: &Runner<'_>, case: &Case) -> Result<()> {
 fn write_record(runner: &Runner<'_>, options: &Options, fixed: Vec<Case>, file: &Path) -> Result<()> {
     let mut cases = record::chosen(fixed);
     cases.extend((0..record::SEQUENCES).map(|number| sequence(runner.catalog, options.seed, number)));
-    let records = record::record(runner, &cases);
+    let records = record::record(runner, &cases, options.workers);
     std::fs::write(file, record::to_text(&records)?).with_context(|| format!("write {}", file.display()))?;
     println!("{} cases are in {}", records.len(), file.display());
     Ok(())

@@ -1,6 +1,7 @@
 //! Cases with the Java broker's answers, kept in a file, so that tests can compare without it.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -9,7 +10,7 @@ use serde_json::Value;
 use crate::cases::{Case, Probe, Role};
 use crate::compare::{Accepted, Difference, differing, shown};
 use crate::normal::normalise;
-use crate::run::Runner;
+use crate::run::{Runner, each, lock};
 use crate::script::{self, Names};
 use crate::session::Asked;
 
@@ -17,7 +18,7 @@ use crate::session::Asked;
 pub const SEQUENCES: u64 = 60;
 
 /// A case and what the Java brokers answer.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone)]
 pub struct Recorded {
     /// The probe that it is about.
     pub id: String,
@@ -116,23 +117,103 @@ pub fn chosen(cases: Vec<Case>) -> Vec<Case> {
     chosen
 }
 
-/// Records cases, those left out that cannot be carried out.
-pub fn record(runner: &Runner<'_>, cases: &[Case]) -> Vec<Recorded> {
-    let recorded = |case: &Case| {
+/// Records cases, those left out that cannot be carried out, or are answered otherwise the second time.
+pub fn record(runner: &Runner<'_>, cases: &[Case], workers: usize) -> Vec<Recorded> {
+    let once = |case: &Case| {
         let (names, asked) = runner.run(case, 2).ok()?;
         Some(Recorded::of(case, &asked, &names))
     };
-    cases.iter().filter_map(recorded).collect()
+    let records = Mutex::new(BTreeMap::new());
+    each(workers, cases.len(), |at| {
+        let (first, second) = (once(&cases[at]), once(&cases[at]));
+        if let Some(record) =
+            first.filter(|first| second.is_some_and(|second| second.answers == first.answers))
+        {
+            lock(&records).insert(at, record);
+        }
+    });
+    std::mem::take(&mut *lock(&records)).into_values().collect()
 }
 
-/// Writes records, one a line.
+/// A record as it is kept: what many have in common is kept once, and named here by its number.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    id: String,
+    script: String,
+    reads: usize,
+    answers: Vec<Vec<usize>>,
+}
+
+/// Writes records, one a line behind two lines with what they have in common: reads, and answers.
 pub fn to_text(records: &[Recorded]) -> Result<String> {
-    let lines: Result<Vec<_>, _> = records.iter().map(serde_json::to_string).collect();
-    Ok(lines.context("write records")?.join("\n") + "\n")
+    let (mut reads, mut answers, mut lines) = (Numbered::default(), Numbered::default(), Vec::new());
+    for record in records {
+        let kept = Kept {
+            id: record.id.clone(),
+            script: record.script.clone(),
+            reads: reads.number(record.reads.clone()),
+            answers: record
+                .answers
+                .iter()
+                .map(|java| java.iter().map(|answer| answers.number(answer.to_string())).collect())
+                .collect(),
+        };
+        lines.push(serde_json::to_string(&kept).context("write a record")?);
+    }
+    let answers = answers.all.join(",");
+    let reads = serde_json::to_string(&reads.all).context("write reads")?;
+    Ok(format!("{reads}\n[{answers}]\n{}\n", lines.join("\n")))
+}
+
+/// Texts in the order in which they were first met.
+#[derive(Default)]
+struct Numbered {
+    all: Vec<String>,
+    numbers: BTreeMap<String, usize>,
+}
+
+impl Numbered {
+    fn number(&mut self, text: String) -> usize {
+        let all = &mut self.all;
+        *self.numbers.entry(text).or_insert_with_key(|text| {
+            all.push(text.clone());
+            all.len() - 1
+        })
+    }
 }
 
 /// Reads what [`to_text`] wrote.
 pub fn from_text(text: &str) -> Result<Vec<Recorded>> {
-    let line = |line: &str| serde_json::from_str(line).with_context(|| format!("record {line:.80}"));
-    text.lines().map(line).collect()
+    let mut lines = text.lines();
+    let mut head = || lines.next().context("two lines are wanted before the records");
+    let reads: Vec<String> = serde_json::from_str(head()?).context("reads")?;
+    let answers: Vec<Value> = serde_json::from_str(head()?).context("answers")?;
+    let record = |line: &str| -> Result<Recorded> {
+        let kept: Kept = serde_json::from_str(line)?;
+        let answer =
+            |number: &usize| answers.get(*number).cloned().with_context(|| format!("no answer {number}"));
+        let of_request = |java: &Vec<usize>| java.iter().map(answer).collect::<Result<Vec<_>>>();
+        Ok(Recorded {
+            id: kept.id,
+            script: kept.script,
+            reads: reads.get(kept.reads).cloned().with_context(|| format!("no reads {}", kept.reads))?,
+            answers: kept.answers.iter().map(of_request).collect::<Result<_>>()?,
+        })
+    };
+    lines.map(|line| record(line).with_context(|| format!("record {line:.80}"))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn records_are_read_as_they_were_written() {
+        let answers = vec![vec![json!({"code": 0})], vec![json!({"code": 1}), json!({"code": 0})]];
+        let record = Recorded { id: "a".into(), script: "17\n215".into(), reads: "351".into(), answers };
+        let read = from_text(&to_text(&[record.clone(), record.clone()]).unwrap()).unwrap();
+        assert_eq!((read.len(), &read[1].script, &read[1].answers), (2, &record.script, &record.answers));
+    }
 }

@@ -95,18 +95,30 @@ impl Findings {
         out
     }
 
-    /// The same for people, the confirmed ones only.
+    /// The same for people, the confirmed ones only: what differs alike after many kinds of requests stands once, the most
+    /// frequent first.
     pub fn text(&self) -> String {
-        let mut out = String::new();
+        let mut alike = BTreeMap::<_, Vec<(&String, &Found)>>::new();
         for ((about, role, code, at, java, ours), found) in
             self.groups.iter().filter(|(_, found)| found.confirmed)
         {
-            let role = format!("{role:?}").to_lowercase();
-            let others = found.example.others.join(", ");
+            alike.entry((role, code, at, java, ours)).or_default().push((about, found));
+        }
+        let mut alike: Vec<_> = alike.into_iter().collect();
+        alike.sort_by_key(|(_, all)| {
+            std::cmp::Reverse(all.iter().map(|(_, found)| found.count).sum::<usize>())
+        });
+        let mut out = String::new();
+        for ((role, code, at, java, ours), all) in alike {
+            let count: usize = all.iter().map(|(_, found)| found.count).sum();
+            let Some((about, found)) = all.iter().min_by_key(|(_, found)| found.script.len()) else {
+                continue;
+            };
+            let more = if all.len() > 1 { format!(" and {} more", all.len() - 1) } else { String::new() };
+            let (role, others) = (format!("{role:?}").to_lowercase(), found.example.others.join(", "));
             let _ = writeln!(
                 out,
-                "{about}: {role} {code} {at}: java {java} (others: {others}), ours {ours}; {} times",
-                found.count
+                "{role} {code} {at}: java {java} (others: {others}), ours {ours}; {count} times, {about}{more}"
             );
             let _ = writeln!(out, "    --only '{}'", found.example.probe);
             let _ = writeln!(

@@ -16,7 +16,7 @@ use crate::session::{Asked, Session, Target};
 /// How many times longer effects are waited for when a difference must be seen again.
 const SLOWNESS: u32 = 4;
 /// Cases that see again at once: few, so that the brokers have time.
-const WORKERS_AGAIN: usize = 4;
+const WORKERS_AGAIN: usize = 8;
 /// Failures to connect and the like after which a run ends: a broker is gone.
 const ERRORS_MAX: usize = 20;
 
@@ -70,25 +70,21 @@ impl<'a> Runner<'a> {
 
     /// Runs `count` cases, `workers` at a time, then those again in which something differs.
     pub fn run_all(&self, count: usize, workers: usize, case: impl Fn(usize) -> Case + Sync) -> Totals {
-        let (next, totals) = (AtomicUsize::new(0), Mutex::new(Totals::default()));
-        let work = || {
-            loop {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                if number >= count || lock(&totals).errors.len() > ERRORS_MAX {
-                    return;
-                }
-                let case = case(number);
-                let verdict = self.verdict(&case, 1);
-                self.add(&mut lock(&totals), &case, verdict);
-                if number > 0 && number % 2000 == 0 {
-                    eprintln!(
-                        "{number} of {count} cases, {} kinds of differences",
-                        lock(&totals).faults.groups.len()
-                    );
-                }
+        let totals = Mutex::new(Totals::default());
+        each(workers, count, |number| {
+            if lock(&totals).errors.len() > ERRORS_MAX {
+                return;
             }
-        };
-        at_once(workers, work);
+            let case = case(number);
+            let verdict = self.verdict(&case, 1);
+            self.add(&mut lock(&totals), &case, verdict);
+            if number > 0 && number % 2000 == 0 {
+                eprintln!(
+                    "{number} of {count} cases, {} kinds of differences",
+                    lock(&totals).faults.groups.len()
+                );
+            }
+        });
         let mut totals = totals.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         self.see_again(&mut totals);
         totals
@@ -111,16 +107,14 @@ impl<'a> Runner<'a> {
     fn see_again(&self, totals: &mut Totals) {
         let groups: Vec<_> =
             totals.faults.groups.iter().map(|(group, found)| (group.clone(), found.case.clone())).collect();
-        let (next, seen) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-        let work = || {
-            while let Some((wanted, case)) = groups.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let Ok(verdict) = self.verdict(case, SLOWNESS) else { continue };
-                if verdict.faults.iter().any(|difference| group(difference) == *wanted) {
-                    lock(&seen).push(wanted.clone());
-                }
+        let seen = Mutex::new(Vec::new());
+        each(WORKERS_AGAIN, groups.len(), |number| {
+            let (wanted, case) = &groups[number];
+            let Ok(verdict) = self.verdict(case, SLOWNESS) else { return };
+            if verdict.faults.iter().any(|difference| group(difference) == *wanted) {
+                lock(&seen).push(wanted.clone());
             }
-        };
-        at_once(WORKERS_AGAIN, work);
+        });
         for group in lock(&seen).iter() {
             if let Some(found) = totals.faults.groups.get_mut(group) {
                 found.confirmed = true;
@@ -129,15 +123,25 @@ impl<'a> Runner<'a> {
     }
 }
 
-fn at_once(workers: usize, work: impl Fn() + Sync) {
+/// Does something with every number below `count`, `workers` at a time.
+pub(crate) fn each(workers: usize, count: usize, work: impl Fn(usize) + Sync) {
+    let next = AtomicUsize::new(0);
+    let all = || {
+        loop {
+            match next.fetch_add(1, Ordering::Relaxed) {
+                number if number < count => work(number),
+                _ => return,
+            }
+        }
+    };
     std::thread::scope(|scope| {
         for _ in 0..workers {
-            scope.spawn(&work);
+            scope.spawn(all);
         }
     });
 }
 
 /// A worker that panics ends the run anyway: the scope passes its panic on.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
