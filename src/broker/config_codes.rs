@@ -347,12 +347,13 @@ pub(crate) fn get_group(node: &Node, command: &Command) -> Handled {
     }
 }
 
-/// 207: removes a group.
+/// 207: removes a group, and its offsets where that is wanted, be they left from a group that was removed before.
 pub(crate) async fn delete_group(node: &Node, command: &Command) -> Handled {
     node.leading()?;
     let header = DeleteGroupHeader::decode(command)?;
-    if node.group.metadata().group(&header.group_name).is_some() {
-        let clean_offsets = header.clean_offset || header.remove_offset;
+    let (name, metadata) = (&header.group_name, node.group.metadata());
+    let clean_offsets = header.clean_offset || header.remove_offset;
+    if metadata.group(name).is_some() || clean_offsets && !metadata.offsets_of_group(name).is_empty() {
         tracing::info!(group = header.group_name, clean_offsets, "subscription group deleted");
         // What it has been told is committed is in the log; the rest must not bring it back, be it on its way now or
         // committed until it is gone.

@@ -147,6 +147,10 @@ impl Connection {
                     self.finish(sends);
                     self.channel.may_read().await;
                 }
+                if send_back::is_ahead(self.node.group.store(), command) {
+                    self.finish(sends);
+                    self.node.settle().await;
+                }
                 self.send(command, sends).await;
             }
             request::PULL_MESSAGE | request::LITE_PULL_MESSAGE => {

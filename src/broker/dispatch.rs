@@ -54,7 +54,7 @@ pub(crate) async fn handle(node: &Arc<Node>, channel: &Arc<Channel>, command: &C
         QUERY_CONSUME_TIME_SPAN => group_codes::consume_time_span(node, command).await,
 
         GET_BROKER_RUNTIME_INFO => stats_codes::runtime_info(node),
-        GET_TOPIC_STATS_INFO => stats_codes::topic_stats(node, command),
+        GET_TOPIC_STATS_INFO => stats_codes::topic_stats(node, command).await,
         GET_BROKER_CONFIG => stats_codes::broker_config(node),
         UPDATE_BROKER_CONFIG => stats_codes::update_broker_config(command),
         GET_SYSTEM_TOPIC_LIST_FROM_BROKER => stats_codes::system_topics(node),

@@ -118,22 +118,49 @@ pub(crate) async fn consume_stats(node: &Arc<Node>, command: &Command) -> Handle
 }
 
 fn stats_of_group(node: &Node, header: &ConsumeStatsHeader) -> Handled {
-    let wanted = wanted_topics(header);
     let mut stats = ConsumeStats::default();
-    for topic in consumed_topics(node, &header.consumer_group) {
-        if wanted.is_empty() || wanted.contains(topic.name.as_str()) {
-            check_length(stats.offset_table.len(), &topic)?;
-            stats.offset_table.append(&mut progress_in(node, &header.consumer_group, &topic));
-        }
+    for topic in wanted_topics(node, header) {
+        check_length(stats.offset_table.len(), &topic)?;
+        stats.offset_table.append(&mut progress_in(node, &header.consumer_group, &topic));
     }
     // Rates are measured for the broker as a whole.
     body(stats.to_json())
 }
 
-/// The topics a request is limited to; none means all.
-fn wanted_topics(header: &ConsumeStatsHeader) -> BTreeSet<&str> {
-    let list = header.topic_list.as_deref().unwrap_or_default().split(';');
-    header.topic.as_deref().into_iter().chain(list).filter(|topic| !topic.is_empty()).collect()
+/// Of which topics a group's progress is asked for.
+#[derive(Debug, PartialEq, Eq)]
+enum Wanted<'a> {
+    /// Those that the group consumes.
+    Consumed,
+    /// This one, where the group subscribes to it, or to none.
+    One(&'a str),
+    /// These, whether it consumes them or not.
+    Listed(BTreeSet<&'a str>),
+}
+
+/// As RocketMQ reads it, the list goes before the single topic, and blanks are no names.
+fn wanted(header: &ConsumeStatsHeader) -> Wanted<'_> {
+    let is_name = |name: &&str| !name.trim().is_empty();
+    let list = header.topic_list.as_deref().unwrap_or_default();
+    let listed: BTreeSet<_> = list.split(';').filter(is_name).collect();
+    match header.topic.as_deref().filter(is_name) {
+        _ if !listed.is_empty() => Wanted::Listed(listed),
+        Some(topic) => Wanted::One(topic),
+        None => Wanted::Consumed,
+    }
+}
+
+fn wanted_topics(node: &Node, header: &ConsumeStatsHeader) -> Vec<Arc<Topic>> {
+    let topic = |name: &str| node.group.metadata().topic(name);
+    match wanted(header) {
+        Wanted::Consumed => consumed_topics(node, &header.consumer_group),
+        Wanted::One(name) => {
+            let subscribed = node.clients.subscribed_topics(&header.consumer_group);
+            let is_consumed = subscribed.is_empty() || subscribed.iter().any(|topic| topic == name);
+            topic(name).filter(|_| is_consumed).into_iter().collect()
+        }
+        Wanted::Listed(names) => names.into_iter().filter_map(topic).collect(),
+    }
 }
 
 /// 317: how far every group is in every topic.
@@ -252,14 +279,14 @@ mod tests {
     }
 
     #[test]
-    fn wanted_topics_are_the_one_and_the_list() {
-        let header = |topic: Option<&str>, list: Option<&str>| ConsumeStatsHeader {
+    fn a_list_of_topics_goes_before_a_single_one() {
+        let header = |topic: &str, list: &str| ConsumeStatsHeader {
             consumer_group: "g".into(),
-            topic: topic.map(Into::into),
-            topic_list: list.map(Into::into),
+            topic: Some(topic.to_owned().into()),
+            topic_list: Some(list.to_owned().into()),
         };
-        assert!(wanted_topics(&header(None, Some(""))).is_empty());
-        let header = header(Some("a"), Some("b;c;"));
-        assert_eq!(wanted_topics(&header).into_iter().collect::<Vec<_>>(), ["a", "b", "c"]);
+        assert_eq!(wanted(&header(" ", " ; ")), Wanted::Consumed);
+        assert_eq!(wanted(&header("a", "")), Wanted::One("a"));
+        assert_eq!(wanted(&header("a", "c;b;")), Wanted::Listed(["b", "c"].into()));
     }
 }

@@ -41,7 +41,7 @@ pub(crate) async fn heartbeat(node: &Arc<Node>, channel: &Arc<Channel>, command:
     let consumers =
         || heartbeat.consumer_data_set.iter().filter(|consumer| may_be(node, &consumer.group_name));
     for consumer in consumers() {
-        join(node, consumer, heartbeat.without_sub, &client)?;
+        join(node, consumer, heartbeat.is_without_subscriptions(), &client)?;
     }
     // Made afterwards, so that the client finds itself in all of its groups whatever becomes of this.
     for consumer in consumers() {

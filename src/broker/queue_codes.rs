@@ -111,9 +111,12 @@ fn queue(node: &Node, command: &Command) -> Result<Option<Arc<ConsumeQueue>>, Re
         .and_then(|id| node.group.store().queue(&header.topic, id)))
 }
 
-/// The id of a queue that exists.
+/// The id of a queue that its topic has, or had when it had more.
 fn queue_of(node: &Node, topic: &str, queue_id: i32) -> Option<u32> {
-    existing_queue(&*existing_topic(node, topic).ok()?, queue_id).ok()
+    let topic = node.group.metadata().topic(topic)?;
+    let queue_id = u32::try_from(queue_id).ok()?;
+    let is_there = || queue_id < topic.read_queues.max(topic.write_queues);
+    (is_there() || node.group.store().queue(&topic.name, queue_id).is_some()).then_some(queue_id)
 }
 
 /// 30: the offset behind a queue's last committed message.

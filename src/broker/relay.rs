@@ -85,7 +85,7 @@ pub(crate) async fn consumer_status(node: Arc<Node>, command: Command) -> Handle
     let _asking = node.status_requests.try_acquire().map_err(|_| {
         Refusal::busy(format!("{STATUS_REQUESTS_MAX} groups are being asked how far they are"))
     })?;
-    let wanted = header.client_id.take().filter(|id| !id.is_empty());
+    let wanted = header.client_id.take().filter(|id| !id.trim().is_empty());
     let mut clients = node.clients.consumer_clients(&header.group);
     if clients.is_empty() {
         let remark = format!("No Any Consumer online in the consumer group: [{}]", header.group);

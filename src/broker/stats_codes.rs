@@ -37,7 +37,8 @@ pub(crate) fn message_queue(node: &Node, topic: &str, queue_id: u32) -> MessageQ
 }
 
 /// 202: the queues of a topic.
-pub(crate) fn topic_stats(node: &Node, command: &Command) -> Handled {
+pub(crate) async fn topic_stats(node: &Node, command: &Command) -> Handled {
+    node.settle().await;
     let name = TopicHeader::decode(command)?.topic;
     let topic = existing_topic(node, &name)
         .map_err(|refusal| Refusal::new(refusal.code, format!("topic[{name}] not exist")))?;

@@ -188,9 +188,9 @@ impl Names {
             broker_member_group: BrokerData,
         }
         let (cluster, broker) = (field(request, "clusterName")?, field(request, "brokerName")?);
-        let members = self.table.read().members(&cluster, &broker);
-        let unknown = || BrokerData { broker_name: broker, cluster, ..BrokerData::default() };
-        json(request, &MemberGroup { broker_member_group: members.unwrap_or_else(unknown) })
+        let members = self.table.read().members(&broker);
+        let broker_member_group = BrokerData { broker_name: broker, cluster, ..members.unwrap_or_default() };
+        json(request, &MemberGroup { broker_member_group })
     }
 
     fn topics(&self, request: &Command, cluster: Option<&str>, likes: impl Fn(i32) -> bool) -> Handled {
@@ -208,7 +208,9 @@ impl Names {
 
     fn delete_topic(&self, request: &Command) -> Handled {
         let header = DeleteTopicRouteHeader::decode(request)?;
-        self.table.write().delete_topic(&header.topic, header.cluster_name.as_deref());
+        self.table
+            .write()
+            .delete_topic(&header.topic, header.cluster_name.as_deref().filter(|name| !name.is_empty()));
         Ok(success(request))
     }
 

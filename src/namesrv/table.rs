@@ -274,10 +274,9 @@ impl Table {
         info
     }
 
-    /// The members of one broker name, if it belongs to that cluster.
-    pub(crate) fn members(&self, cluster: &str, broker: &str) -> Option<BrokerData> {
-        let group = self.groups.get(broker).filter(|group| group.cluster == cluster)?;
-        Some(group.data(broker))
+    /// The members of one broker name.
+    pub(crate) fn members(&self, broker: &str) -> Option<BrokerData> {
+        Some(self.groups.get(broker)?.data(broker))
     }
 
     /// Topics of a cluster or of all, whose flags a test likes.

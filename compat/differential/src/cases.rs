@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::catalog::{Body, Catalog, Kind, RequestType, Server};
@@ -80,6 +80,12 @@ impl Case {
         format!("{}{probes}", self.setup)
     }
 
+    /// The script of what a probe comes after, itself included, in one line.
+    pub fn one_line(&self, probe: usize) -> String {
+        let script = self.script(|at| at == probe || !self.is_independent);
+        script.trim_end().replace('\n', " ; ")
+    }
+
     /// What is to be replayed, given as a script.
     pub fn from_script(catalog: &Catalog, script: &str) -> Result<Self> {
         let steps = script::parse(script)?;
@@ -106,13 +112,30 @@ fn usual_state(server: Server) -> &'static str {
     }
 }
 
-/// Every variant of every request, and every request in every state, of those whose id `wanted` picks.
+/// What was found once.
+fn found(catalog: &Catalog) -> Result<Vec<Case>> {
+    let lines = include_str!("../data/found.txt").lines().filter(|line| !line.starts_with('#'));
+    let case = |line: &str| -> Result<Case> {
+        let (head, script) = line.split_once(": ").context("wanted: NAME STATE: SCRIPT")?;
+        let (name, state) = head.split_once(' ').context("wanted: NAME STATE: SCRIPT")?;
+        let (id, state) = (format!("found/{name}"), catalog.state(state)?);
+        let steps = script::parse(&script.replace(" ; ", "\n"))?;
+        let probe = |step| Probe { id: id.clone(), about: format!("found {name}"), step };
+        let probes = steps.into_iter().map(probe).collect();
+        Ok(Case::new(catalog, id.clone(), state.server, &state.script, probes))
+    };
+    lines.map(|line| case(line).with_context(|| line.to_owned())).collect()
+}
+
+/// What was found once, every variant of every request, and every request in every state, of those whose id `wanted` picks.
 pub fn systematic(catalog: &Catalog, wanted: impl Fn(&str) -> bool) -> Result<Vec<Case>> {
-    let mut cases = Vec::new();
+    let mut cases = found(catalog)?;
+    cases.retain(|case| wanted(&case.id));
     for request in catalog.requests.values() {
         let mut groups = BTreeMap::<String, Vec<Probe>>::new();
         for probe in field_probes(request) {
-            groups.entry(usual_state(request.server).to_owned()).or_default().push(probe);
+            let state = request.state.as_deref().unwrap_or(usual_state(request.server));
+            groups.entry(state.to_owned()).or_default().push(probe);
         }
         if request.kind != Kind::Refused {
             for (at, state) in catalog.states_of(request.server).enumerate() {

@@ -79,6 +79,10 @@ pub struct RequestType {
     pub body: Body,
     /// Largest numbers that are tried, by field or path in the body.
     pub limits: BTreeMap<String, f64>,
+    /// The state in which its fields are varied, where that is not the usual one.
+    pub state: Option<String>,
+    /// Java brokers, by version, that never answer it and are not asked.
+    pub not_asked: Vec<String>,
 }
 
 /// Something done before requests are asked.
@@ -174,6 +178,10 @@ fn parse_requests(text: &str) -> Result<BTreeMap<i64, RequestType>> {
             let (limit, fields) = limit.split_once(' ').context("wanted: at-most NUMBER FIELD...")?;
             let limit = limit.parse().with_context(|| line.to_owned())?;
             request.limits.extend(fields.split(' ').map(|field| (field.to_owned(), limit)));
+        } else if let Some(state) = line.strip_prefix("in ") {
+            request.state = Some(state.to_owned());
+        } else if let Some(versions) = line.strip_prefix("not-asked ") {
+            request.not_asked = versions.split(' ').map(str::to_owned).collect();
         } else {
             request.fields.push(parse_field(line).with_context(|| line.to_owned())?);
         }
@@ -199,6 +207,8 @@ fn parse_head(line: &str) -> Result<RequestType> {
         fields: Vec::new(),
         body: Body::Absent,
         limits: BTreeMap::new(),
+        state: None,
+        not_asked: Vec::new(),
     })
 }
 

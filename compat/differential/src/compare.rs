@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::cases::{Case, Role};
 use crate::normal::normalise;
 use crate::script::Names;
-use crate::session::Asked;
+use crate::session::{Answer, Asked};
 
 /// Characters of a value that a report shows.
 const SHOWN: usize = 100;
@@ -18,6 +18,8 @@ pub struct Difference {
     pub about: String,
     /// The probe that it is, or follows.
     pub probe: String,
+    /// What was done in the case before it, as a script in one line.
+    pub case: String,
     /// In which part of the case.
     pub role: Role,
     /// The request whose answer differs.
@@ -44,6 +46,9 @@ pub struct Accepted {
     /// What the id of the probe is like. In all these patterns `*` stands for anything.
     #[serde(default = "anything")]
     pub probe: String,
+    /// What was done before it is like, as a script in one line.
+    #[serde(default = "anything")]
+    pub case: String,
     /// What the request is like that is answered.
     #[serde(default = "anything")]
     pub request: String,
@@ -73,6 +78,7 @@ impl Accepted {
     pub fn covers(&self, difference: &Difference) -> bool {
         (self.codes.is_empty() || self.codes.contains(&difference.code))
             && like(&self.probe, &difference.probe)
+            && like(&self.case, &difference.case)
             && like(&self.request, &difference.request)
             && like(&self.at, &difference.at)
             && like(&self.java, &difference.java)
@@ -109,13 +115,23 @@ pub struct Verdict {
     pub as_older: Vec<Difference>,
     /// Requests that were answered.
     pub requests: usize,
+    /// A Java broker serves no longer.
+    pub is_ill: bool,
+}
+
+/// Whether a Java broker has answered that its store takes nothing (14, SERVICE_NOT_AVAILABLE): 4.9.7 does so for ever when a
+/// topic is deleted while it dispatches a message of it.
+pub fn is_ill(asked: &[Asked]) -> bool {
+    const SERVICE_NOT_AVAILABLE: i64 = 14;
+    let java = asked.iter().flat_map(|asked| asked.answers.iter().skip(1));
+    java.into_iter().any(|answer| matches!(answer, Answer::Got(got) if got.code == SERVICE_NOT_AVAILABLE))
 }
 
 /// Compares the answers of the first target, ours, with those of the others, the newest Java broker first.
 ///
 /// What follows a fault in a case is not compared: it may come of it.
 pub fn judge(case: &Case, asked: &[Asked], names: &Names, accepted: &[Accepted]) -> Verdict {
-    let mut verdict = Verdict { requests: asked.len(), ..Verdict::default() };
+    let mut verdict = Verdict { requests: asked.len(), is_ill: is_ill(asked), ..Verdict::default() };
     let mut ended = None;
     for asked in asked.iter().filter(|asked| asked.role != Role::Cleanup) {
         if ended.is_some_and(|ended| follows(case, asked, ended)) {
@@ -124,12 +140,11 @@ pub fn judge(case: &Case, asked: &[Asked], names: &Names, accepted: &[Accepted])
         let answers = asked.answers.iter().map(|answer| normalise(asked.ask.code, answer, names));
         let answers: Vec<_> = answers.collect();
         let Some((ours, java)) = answers.split_first() else { continue };
-        let differences = differences_of(case, asked, ours, java);
-        if !differences.is_empty() && java.iter().skip(1).any(|older| differing(older, ours).is_empty()) {
-            verdict.as_older.extend(differences);
-            continue;
-        }
-        for difference in differences {
+        for difference in differences_of(case, asked, ours, java) {
+            if java.iter().skip(1).any(|older| agree_at(older, ours, &difference.at)) {
+                verdict.as_older.push(difference);
+                continue;
+            }
             let found = accepted.iter().position(|accepted| accepted.covers(&difference));
             if found.is_none_or(|at| accepted[at].ends) {
                 ended = Some((asked.role, asked.probe));
@@ -162,6 +177,7 @@ fn differences_of(case: &Case, asked: &Asked, ours: &Value, java: &[Value]) -> V
             _ => probe.map_or_else(String::new, |probe| probe.about.clone()),
         },
         probe: probe.map_or_else(String::new, |probe| probe.id.clone()),
+        case: case.one_line(asked.probe),
         role: asked.role,
         code: asked.ask.code,
         request: asked.ask.to_string(),
@@ -207,6 +223,12 @@ fn walk(java: &Value, ours: &Value, at: &str, found: &mut Vec<(String, String, S
     }
 }
 
+/// Whether two answers have the same at a place. With different codes the rest says nothing.
+pub fn agree_at(java: &Value, ours: &Value, at: &str) -> bool {
+    let touches = |other: &str| other == "code" || other.starts_with(at) || at.starts_with(other);
+    !differing(java, ours).iter().any(|(other, ..)| touches(other))
+}
+
 fn pointed<'a>(value: &'a Value, at: &str) -> Option<&'a Value> {
     let code = value.get("code").filter(|_| at == "code");
     code.or_else(|| value.pointer(&format!("/{}", at.replace('.', "/"))))
@@ -216,7 +238,7 @@ fn pointed<'a>(value: &'a Value, at: &str) -> Option<&'a Value> {
 pub fn shown(value: Option<&Value>) -> String {
     let text = match value {
         None => "absent".to_owned(),
-        Some(Value::String(text)) if text == "closed" || text == "none" => text.clone(),
+        Some(Value::String(text)) if ["closed", "none", "not asked"].contains(&text.as_str()) => text.clone(),
         Some(value) => value.to_string(),
     };
     match text.char_indices().nth(SHOWN) {

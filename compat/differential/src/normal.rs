@@ -32,7 +32,7 @@ const FIELDS_LEFT_OUT: [&str; 10] = [
 ];
 
 /// Members of bodies that are not compared.
-const MEMBERS_LEFT_OUT: [&str; 15] = [
+const MEMBERS_LEFT_OUT: [&str; 18] = [
     // They count what other cases do too.
     "dataVersion",
     "mappingDataVersion",
@@ -50,6 +50,10 @@ const MEMBERS_LEFT_OUT: [&str; 15] = [
     "totalInflightDiff",
     // Milliseconds between two times of the broker's.
     "delayTime",
+    // Words for the times beside them, which a reader's own class has too.
+    "consumeTimeStampStr",
+    "maxTimeStampStr",
+    "minTimeStampStr",
     // Of 5.x; absent or constant.
     "enableActingMaster",
     "zoneName",
@@ -75,6 +79,7 @@ pub fn normalise(code: i64, answer: &Answer, names: &Names) -> Value {
     match answer {
         Answer::Closed => json!({"code": "closed"}),
         Answer::Nothing => json!({"code": "none"}),
+        Answer::NotAsked => json!({"code": "not asked"}),
         Answer::Got(received) => json!({
             "code": received.code,
             "ext": fields(received, names),

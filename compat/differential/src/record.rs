@@ -8,12 +8,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::cases::{Case, Probe, Role};
-use crate::compare::{Accepted, Difference, differing, shown};
+use crate::compare::{Accepted, Difference, agree_at, differing, is_ill, shown};
 use crate::normal::normalise;
 use crate::run::{Runner, each, lock};
 use crate::script::{self, Names};
 use crate::session::Asked;
 
+/// Of a request and a state together every so many are recorded.
+const STATES_APART: usize = 6;
+/// Which of a field's values is recorded.
+const VALUE: usize = 16;
 /// Sequences that are recorded.
 pub const SEQUENCES: u64 = 60;
 
@@ -60,39 +64,43 @@ impl Recorded {
         })
     }
 
-    /// How the first target's answers differ from what is recorded, accepted differences left out.
+    /// How the first target's answers differ from what is recorded, accepted differences left out, and what any Java broker
+    /// has the same.
     pub fn differences(&self, asked: &[Asked], names: &Names, accepted: &[Accepted]) -> Vec<Difference> {
+        let mut faults = Vec::new();
         for (asked, java) in compared(asked).zip(&self.answers) {
             let Some(ours) = asked.answers.first().map(|answer| normalise(asked.ask.code, answer, names))
             else {
                 continue;
             };
-            let Some(newest) = java.first() else { continue };
-            if java.iter().any(|java| differing(java, &ours).is_empty()) {
-                continue;
-            }
-            let difference = |(at, java_value, ours): (String, String, String)| Difference {
+            let Some((newest, older)) = java.split_first() else { continue };
+            let difference = |(at, java, ours): (String, String, String)| Difference {
                 about: String::new(),
                 probe: self.id.clone(),
+                case: self.script.trim_end().replace('\n', " ; "),
                 role: asked.role,
                 code: asked.ask.code,
                 request: asked.ask.to_string(),
-                others: java[1..].iter().map(|other| shown(other.get("code"))).collect(),
+                others: older.iter().map(|other| shown(other.get("code"))).collect(),
                 at,
-                java: java_value,
+                java,
                 ours,
             };
-            let differences: Vec<_> = differing(newest, &ours).into_iter().map(difference).collect();
-            let is_accepted =
-                |difference: &Difference| accepted.iter().find(|accepted| accepted.covers(difference));
-            if differences.iter().any(|difference| is_accepted(difference).is_none()) {
-                return differences;
+            let mut ended = false;
+            for difference in differing(newest, &ours).into_iter().map(difference) {
+                if older.iter().any(|older| agree_at(older, &ours, &difference.at)) {
+                    continue;
+                }
+                let accepted = accepted.iter().find(|accepted| accepted.covers(&difference));
+                ended |= accepted.is_none_or(|accepted| accepted.ends);
+                faults.extend(Some(difference).filter(|_| accepted.is_none()));
             }
-            if differences.iter().filter_map(is_accepted).any(|accepted| accepted.ends) {
+            // What comes after may come of it.
+            if ended && asked.role != Role::Read {
                 break;
             }
         }
-        Vec::new()
+        faults
     }
 }
 
@@ -100,15 +108,26 @@ fn compared(asked: &[Asked]) -> impl Iterator<Item = &Asked> {
     asked.iter().filter(|asked| asked.role != Role::Cleanup)
 }
 
-/// Of all cases a few of each kind: for each field and state, and each of the larger part of what it is given.
+/// What was found once, one value of each field and member, and some of the requests in some of the states.
 pub fn chosen(cases: Vec<Case>) -> Vec<Case> {
     let mut seen = BTreeMap::<String, usize>::new();
+    let mut states = 0;
     let mut chosen = Vec::new();
     for case in cases {
+        if case.id.starts_with("found/") {
+            chosen.push(case);
+            continue;
+        }
         for probe in &case.probes {
             let count = seen.entry(probe.about.clone()).or_default();
             *count += 1;
-            if count.is_power_of_two() && *count > 2 || probe.id.ends_with("valid") {
+            let in_state = probe.id.starts_with("state/");
+            states += usize::from(in_state && *count == 1);
+            let is_chosen = match in_state {
+                true => *count == 1 && states.is_multiple_of(STATES_APART),
+                false => *count == VALUE,
+            };
+            if is_chosen {
                 let (id, probes) = (probe.id.clone(), vec![probe.clone()]);
                 chosen.push(Case { id, probes, ..case.clone() });
             }
@@ -121,7 +140,7 @@ pub fn chosen(cases: Vec<Case>) -> Vec<Case> {
 pub fn record(runner: &Runner<'_>, cases: &[Case], workers: usize) -> Vec<Recorded> {
     let once = |case: &Case| {
         let (names, asked) = runner.run(case, 2).ok()?;
-        Some(Recorded::of(case, &asked, &names))
+        Some(Recorded::of(case, &asked, &names)).filter(|_| !is_ill(&asked))
     };
     let records = Mutex::new(BTreeMap::new());
     each(workers, cases.len(), |at| {

@@ -36,10 +36,24 @@ pub struct Findings {
     pub groups: BTreeMap<Group, Found>,
 }
 
-/// What a difference has in common with those of its kind.
+/// What a difference has in common with those of its kind. Numbers of queues and of members of lists make no kinds, nor do
+/// values other than codes.
 pub fn group(difference: &Difference) -> Group {
     let Difference { about, role, code, at, java, ours, .. } = difference.clone();
-    (about, role, code, at, java, ours)
+    let (java, ours) = if at == "code" { (java, ours) } else { (String::new(), String::new()) };
+    (about, role, code, without_numbers(&at), java, ours)
+}
+
+fn without_numbers(text: &str) -> String {
+    let mut out = String::new();
+    for character in text.chars() {
+        match character {
+            '0'..='9' if out.ends_with('#') => {}
+            '0'..='9' => out.push('#'),
+            other => out.push(other),
+        }
+    }
+    out
 }
 
 impl Findings {
@@ -67,9 +81,10 @@ impl Findings {
     /// A line for each kind, in columns separated by tabs.
     pub fn tsv(&self) -> String {
         let mut out =
-            "about\tpart\tcode\tat\tjava\tours\tother java\tcount\tseen again\texample\tprobes\tscript\n"
+            "about\tpart\tcode\tat\tjava\tours\tother java\tcount\tseen again\texample\tprobes\tscript\trequest\n"
                 .to_owned();
-        for ((about, role, code, at, java, ours), found) in &self.groups {
+        for ((about, role, code, ..), found) in &self.groups {
+            let Difference { at, java, ours, .. } = &found.example;
             let (others, example) = (found.example.others.join(","), &found.example.probe);
             let (count, again, probes) = (found.count, found.confirmed, found.probes.join(" , "));
             let script = found.script.trim_end().replace('\n', " ; ");
@@ -87,6 +102,7 @@ impl Findings {
                 example,
                 &probes,
                 &script,
+                &found.example.request,
             ];
             let columns: Vec<_> = columns.iter().map(|column| column.replace(['\t', '\n'], " ")).collect();
             out.push_str(&columns.join("\t"));
@@ -109,13 +125,14 @@ impl Findings {
             std::cmp::Reverse(all.iter().map(|(_, found)| found.count).sum::<usize>())
         });
         let mut out = String::new();
-        for ((role, code, at, java, ours), all) in alike {
+        for ((role, code, at, ..), all) in alike {
             let count: usize = all.iter().map(|(_, found)| found.count).sum();
             let Some((about, found)) = all.iter().min_by_key(|(_, found)| found.script.len()) else {
                 continue;
             };
             let more = if all.len() > 1 { format!(" and {} more", all.len() - 1) } else { String::new() };
-            let (role, others) = (format!("{role:?}").to_lowercase(), found.example.others.join(", "));
+            let Difference { java, ours, others, .. } = &found.example;
+            let (role, others) = (format!("{role:?}").to_lowercase(), others.join(", "));
             let _ = writeln!(
                 out,
                 "{role} {code} {at}: java {java} (others: {others}), ours {ours}; {count} times, {about}{more}"

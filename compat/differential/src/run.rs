@@ -15,11 +15,10 @@ use crate::session::{Asked, Session, Target};
 
 /// How many times longer effects are waited for when a difference must be seen again.
 const SLOWNESS: u32 = 4;
+/// Cases between two times that a run shows what it has found.
+const CASES_BETWEEN: usize = 1000;
 /// Cases that see again at once: few, so that the brokers have time.
-const WORKERS_AGAIN: usize = 8;
-/// Failures to connect and the like after which a run ends: a broker is gone.
-const ERRORS_MAX: usize = 20;
-
+const WORKERS_AGAIN: usize = 40;
 /// What cases are run on, and what is accepted of them.
 pub struct Runner<'a> {
     /// What there is to ask.
@@ -45,8 +44,19 @@ pub struct Totals {
     pub faults: Findings,
     /// Answers that are as those of an older Java broker.
     pub as_older: Findings,
-    /// Cases that could not be carried out.
-    pub errors: Vec<String>,
+    /// Why a case could not be carried out, the last time that happened.
+    pub trouble: Option<String>,
+}
+
+impl Totals {
+    fn add(&mut self, case: &Case, verdict: &Verdict, accepted: usize) {
+        self.cases += 1;
+        self.requests += verdict.requests;
+        self.accepted.resize(accepted, 0);
+        verdict.accepted.iter().for_each(|at| self.accepted[*at] += 1);
+        verdict.faults.iter().for_each(|difference| self.faults.add(case, difference));
+        verdict.as_older.iter().for_each(|difference| self.as_older.add(case, difference));
+    }
 }
 
 impl<'a> Runner<'a> {
@@ -68,43 +78,45 @@ impl<'a> Runner<'a> {
         Ok(judge(case, &asked, &names, self.accepted))
     }
 
-    /// Runs `count` cases, `workers` at a time, then those again in which something differs.
-    pub fn run_all(&self, count: usize, workers: usize, case: impl Fn(usize) -> Case + Sync) -> Totals {
-        let totals = Mutex::new(Totals::default());
-        each(workers, count, |number| {
-            if lock(&totals).errors.len() > ERRORS_MAX {
-                return;
+    /// Runs the cases with these numbers, `workers` at a time, adds what they show, and returns the numbers that are left:
+    /// when a broker has fallen ill or cannot be reached, what was asked then says nothing, and the rest is not asked.
+    /// `so_far` is called now and then with what there is: a run may be stopped.
+    pub fn run_all(
+        &self,
+        numbers: &[usize],
+        workers: usize,
+        case: impl Fn(usize) -> Case + Sync,
+        so_far: impl Fn(&Totals) + Sync,
+        totals: &mut Totals,
+    ) -> Vec<usize> {
+        let (totals, left) = (Mutex::new(totals), Mutex::new(Vec::new()));
+        each(workers, numbers.len(), |at| {
+            let leave = || lock(&left).push(numbers[at]);
+            if !lock(&left).is_empty() {
+                return leave();
             }
-            let case = case(number);
-            let verdict = self.verdict(&case, 1);
-            self.add(&mut lock(&totals), &case, verdict);
-            if number > 0 && number % 2000 == 0 {
-                eprintln!(
-                    "{number} of {count} cases, {} kinds of differences",
-                    lock(&totals).faults.groups.len()
-                );
+            let case = case(numbers[at]);
+            match self.verdict(&case, 1) {
+                Ok(verdict) if !verdict.is_ill => {
+                    let mut totals = lock(&totals);
+                    totals.add(&case, &verdict, self.accepted.len());
+                    if totals.cases.is_multiple_of(CASES_BETWEEN) {
+                        so_far(&totals);
+                    }
+                }
+                Ok(_) => leave(),
+                Err(error) => {
+                    lock(&totals).trouble = Some(format!("{}: {error:#}", case.id));
+                    leave();
+                }
             }
         });
-        let mut totals = totals.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        self.see_again(&mut totals);
-        totals
+        left.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    fn add(&self, totals: &mut Totals, case: &Case, verdict: Result<Verdict>) {
-        totals.cases += 1;
-        let verdict = match verdict {
-            Ok(verdict) => verdict,
-            Err(error) => return totals.errors.push(format!("{}: {error:#}", case.id)),
-        };
-        totals.requests += verdict.requests;
-        totals.accepted.resize(self.accepted.len(), 0);
-        verdict.accepted.iter().for_each(|at| totals.accepted[*at] += 1);
-        verdict.faults.iter().for_each(|difference| totals.faults.add(case, difference));
-        verdict.as_older.iter().for_each(|difference| totals.as_older.add(case, difference));
-    }
-
-    /// What is seen only when much goes on at once is no difference between the brokers.
-    fn see_again(&self, totals: &mut Totals) {
+    /// Runs again in which something differed: what is seen only when much goes on at once is no difference between the
+    /// brokers.
+    pub fn see_again(&self, totals: &mut Totals) {
         let groups: Vec<_> =
             totals.faults.groups.iter().map(|(group, found)| (group.clone(), found.case.clone())).collect();
         let seen = Mutex::new(Vec::new());

@@ -27,6 +27,9 @@ use crate::frame::Request;
 /// Most repetitions that a placeholder can ask for.
 const REPEATS_MAX: usize = 1 << 20;
 
+/// A physical offset at which no broker has anything yet.
+const NOWHERE: &str = "99999999999999";
+
 /// One line of a script.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
@@ -228,7 +231,7 @@ impl Names {
     /// | `id` | what all of these hold |
     /// | `addr` `addr2` | addresses of brokers that there are not |
     /// | `number` | a number of this run of the case |
-    /// | `phy` `msgid` | physical offset and id of the first message that was sent |
+    /// | `phy` `msgid` | physical offset and id of the first message that was sent; beyond all while there is none |
     /// | `pad:N` | a name of N characters |
     /// | `A*N` | a character N times |
     /// | `U1` `U2` | the separators of properties |
@@ -271,7 +274,7 @@ impl Names {
             "addr" => format!("10.{high}.{middle}.{low}:10911"),
             "addr2" => format!("10.{high}.{middle}.{low}:10921"),
             "number" => self.number.to_string(),
-            "phy" | "msgid" => captured.get(name).cloned().unwrap_or_else(|| "0".into()),
+            "phy" | "msgid" => captured.get(name).cloned().unwrap_or_else(|| NOWHERE.into()),
             "U1" => "\u{1}".into(),
             "U2" => "\u{2}".into(),
             "batch" => "\0\0\0\u{18}\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\u{2}hi\0\0".repeat(2),

@@ -18,6 +18,8 @@ use crate::script::{Ask, Captured, Names, Step, build};
 const PATIENCE: Duration = Duration::from_secs(8);
 /// How long a request that wants no answer is given to have its effect.
 const ONEWAY_TIME: Duration = Duration::from_millis(30);
+/// How long every step is given to have its effect, by each degree of slowness above one.
+const EFFECT_TIME: Duration = Duration::from_millis(20);
 /// How long connecting and writing may take.
 const SOCKET_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes asked for in one read of a socket.
@@ -43,6 +45,8 @@ pub enum Answer {
     Closed,
     /// None, in the time there was.
     Nothing,
+    /// This broker is never asked this.
+    NotAsked,
 }
 
 /// A request of a case with what each target answered.
@@ -89,9 +93,13 @@ impl<'a> Session<'a> {
         for (role, probe, step) in case.steps()? {
             match step {
                 Step::Wait(ms) => std::thread::sleep(Duration::from_millis(ms) * slowness),
-                Step::Close(connection) => self.connections.retain(|key, _| key.2 != connection),
+                Step::Close(connection) => {
+                    self.connections.retain(|key, _| key.2 != connection);
+                    std::thread::sleep(EFFECT_TIME * (slowness - 1));
+                }
                 Step::Ask(asks) => {
                     let answers = self.ask(&asks)?;
+                    std::thread::sleep(EFFECT_TIME * (slowness - 1));
                     let with_answers = asks.into_iter().zip(answers);
                     asked.extend(with_answers.map(|(ask, answers)| Asked { role, probe, ask, answers }));
                 }
@@ -107,6 +115,10 @@ impl<'a> Session<'a> {
         let mut patience = ONEWAY_TIME;
         for (at, ask) in asks.iter().enumerate() {
             for (target, answer) in answers[at].iter_mut().enumerate() {
+                if self.catalog.requests[&ask.code].not_asked.contains(&self.targets[target].name) {
+                    *answer = Answer::NotAsked;
+                    continue;
+                }
                 let (server, request) = build(self.catalog, ask, &self.names, &self.captured[target])?;
                 self.opaque += 1;
                 let key = (target, server, ask.connection);

@@ -97,6 +97,14 @@ pub struct HeartbeatData {
     pub without_sub: bool,
 }
 
+impl HeartbeatData {
+    /// Whether subscriptions stay as they are. Only a heartbeat with a fingerprint of them may leave them out, see
+    /// `ClientManageProcessor.heartBeat` of RocketMQ 5.4.0.
+    pub fn is_without_subscriptions(&self) -> bool {
+        self.without_sub && self.heartbeat_fingerprint != 0
+    }
+}
+
 /// Body of 46: a subscription to be checked.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

@@ -196,7 +196,8 @@ impl ConsumerStatus {
             out.push(b':');
             write_map(&mut out, queues)?;
         }
-        out.extend_from_slice(b"}}");
+        // A member that clients fill, not brokers.
+        out.extend_from_slice(b"},\"messageQueueTable\":{}}");
         Ok(out)
     }
 }

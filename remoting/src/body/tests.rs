@@ -185,7 +185,10 @@ fn bodies_keyed_by_queue_are_written_with_objects_as_keys() {
     assert_eq!(status.message_queue_table, [(queue.clone(), 9)].into());
     let table = [("c\"1".to_owned(), status.message_queue_table), ("d".to_owned(), QueueMap::new())].into();
     let status = ConsumerStatus { consumer_table: table };
-    assert_eq!(text(status.to_json()), format!(r#"{{"consumerTable":{{"c\"1":{{{key}:9}},"d":{{}}}}}}"#));
+    assert_eq!(
+        text(status.to_json()),
+        format!(r#"{{"consumerTable":{{"c\"1":{{{key}:9}},"d":{{}}}},"messageQueueTable":{{}}}}"#)
+    );
     let progress = OffsetWrapper { broker_offset: 5, consumer_offset: 2, pull_offset: 2, last_timestamp: 3 };
     let stats = ConsumeStats { consume_tps: 0.0, offset_table: [(queue, progress)].into() };
     let list = ConsumeStatsList {

@@ -77,11 +77,9 @@ impl<'a> SendHeader<'a> {
     pub fn decode(command: &'a Command) -> Result<Self, HeaderError> {
         let long_names = matches!(command.code, request::SEND_MESSAGE | request::SEND_REPLY_MESSAGE);
         let values = if long_names { by_long_name(&command.ext) } else { by_letter(&command.ext) };
-        let mut header = Found { ext: &command.ext, values }
+        Found { ext: &command.ext, values }
             .read()
-            .map_err(|source| HeaderError { code: command.code, source })?;
-        header.batch |= command.code == request::SEND_BATCH_MESSAGE;
-        Ok(header)
+            .map_err(|source| HeaderError { code: command.code, source })
     }
 
     /// The fields under the letters that 310, 320 and 325 use.
