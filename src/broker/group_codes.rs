@@ -282,8 +282,8 @@ mod tests {
     fn a_list_of_topics_goes_before_a_single_one() {
         let header = |topic: &str, list: &str| ConsumeStatsHeader {
             consumer_group: "g".into(),
-            topic: Some(topic.to_owned().into()),
-            topic_list: Some(list.to_owned().into()),
+            topic: Some(topic.to_owned()),
+            topic_list: Some(list.to_owned()),
         };
         assert_eq!(wanted(&header(" ", " ; ")), Wanted::Consumed);
         assert_eq!(wanted(&header("a", "")), Wanted::One("a"));
