@@ -217,18 +217,25 @@ const from = consumeFromWhere => async f => {
   return 'all from the first message on';
 };
 
-async function restart(f) {
-  const topic = await f.topic(QUEUES);
-  const [group, first, second] = [f.group(), new Inbox(), new Inbox()];
-  const consumer = await f.collect(group, topic, first);
-  await first.awaitKeys(await f.sendMany(topic, 'k', 100), SOON_MS);
+// A member ends, and the next is given what came meanwhile, and nothing again. `join` starts a member, which needs
+// `settleMs` until it is given what comes.
+async function takenOver(f, topic, join, before, meanwhileCount, settleMs = 0) {
+  const [first, second] = [new Inbox(), new Inbox()];
+  const consumer = await join(first);
+  await sleep(settleMs);
+  await first.awaitKeys(await f.sendMany(topic, 'k', before), SOON_MS);
   await sleep(PERSISTED_MS);
   await f.end(consumer);
-  const meanwhile = await f.sendMany(topic, 'meanwhile', 40);
-  await f.collect(group, topic, second);
+  const meanwhile = await f.sendMany(topic, 'meanwhile', meanwhileCount);
+  await join(second);
   await second.awaitKeys(meanwhile, SOON_MS);
   await sleep(QUIET_MS);
   second.requireExactly(meanwhile);
+}
+
+async function restart(f) {
+  const [topic, group] = [await f.topic(QUEUES), f.group()];
+  await takenOver(f, topic, inbox => f.collect(group, topic, inbox), 100, 40);
   return 'what came meanwhile, and nothing again';
 }
 
@@ -313,19 +320,9 @@ async function broadcast(f) {
 }
 
 async function broadcastRestart(f) {
-  const topic = await f.topic(QUEUES);
-  const [group, first, second] = [f.group(), new Inbox(), new Inbox()];
+  const [topic, group] = [await f.topic(QUEUES), f.group()];
   const options = { isBroadcast: true, persistent: true, instanceName: f.instance() };
-  const consumer = await f.collect(group, topic, first, options);
-  await sleep(QUIET_MS);
-  await first.awaitKeys(await f.sendMany(topic, 'k', 60), SOON_MS);
-  await sleep(PERSISTED_MS);
-  await f.end(consumer);
-  const meanwhile = await f.sendMany(topic, 'meanwhile', 20);
-  await f.collect(group, topic, second, options);
-  await second.awaitKeys(meanwhile, SOON_MS);
-  await sleep(QUIET_MS);
-  second.requireExactly(meanwhile);
+  await takenOver(f, topic, inbox => f.collect(group, topic, inbox, options), 60, 20, QUIET_MS);
   return 'the same member goes on by its local offsets';
 }
 

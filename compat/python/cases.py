@@ -213,17 +213,25 @@ def from_last(f):
     return "all from the first message on"
 
 
-def restart(f):
-    topic, group, first, second = f.topic(QUEUES), f.group(), Inbox(), Inbox()
-    consumer = f.collect(group, topic, first)
-    first.await_keys(f.send_many(topic, "k", 100), SOON)
+def taken_over(f, topic, join, before, meanwhile_count, settle=0):
+    """A member ends, and the next is given what came meanwhile, and nothing again. `join` starts a member, which needs
+    `settle` seconds until it is given what comes."""
+    first, second = Inbox(), Inbox()
+    consumer = join(first)
+    time.sleep(settle)
+    first.await_keys(f.send_many(topic, "k", before), SOON)
     time.sleep(PERSISTED)
     f.end(consumer)
-    meanwhile = f.send_many(topic, "meanwhile", 40)
-    f.collect(group, topic, second)
+    meanwhile = f.send_many(topic, "meanwhile", meanwhile_count)
+    join(second)
     second.await_keys(meanwhile, SOON)
     time.sleep(QUIET)
     second.require_exactly(meanwhile)
+
+
+def restart(f):
+    topic, group = f.topic(QUEUES), f.group()
+    taken_over(f, topic, lambda inbox: f.collect(group, topic, inbox), 100, 40)
     return "what came meanwhile, and nothing again"
 
 
@@ -359,17 +367,8 @@ def broadcast(f):
 
 
 def broadcast_restart(f):
-    topic, group, instance, first, second = f.topic(QUEUES), f.group(), f.instance(), Inbox(), Inbox()
-    consumer = f.broadcast(group, topic, first, instance=instance)
-    time.sleep(QUIET)
-    first.await_keys(f.send_many(topic, "k", 60), SOON)
-    time.sleep(PERSISTED)
-    f.end(consumer)
-    meanwhile = f.send_many(topic, "meanwhile", 20)
-    f.broadcast(group, topic, second, instance=instance)
-    second.await_keys(meanwhile, SOON)
-    time.sleep(QUIET)
-    second.require_exactly(meanwhile)
+    topic, group, instance = f.topic(QUEUES), f.group(), f.instance()
+    taken_over(f, topic, lambda inbox: f.broadcast(group, topic, inbox, instance=instance), 60, 20, QUIET)
     return "the same member goes on by its local offsets"
 
 

@@ -142,6 +142,11 @@ impl Topic {
             attributes: BTreeMap::new(),
         }
     }
+
+    /// How many queues it has, to read or to write.
+    pub fn queues(&self) -> u32 {
+        self.read_queues.max(self.write_queues)
+    }
 }
 
 /// A subscription group's configuration, with the defaults that RocketMQ gives a group it creates by itself.

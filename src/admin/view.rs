@@ -168,7 +168,7 @@ struct QueueView {
 impl TopicView {
     /// `ends` tells the smallest and the next offset of a queue.
     pub(super) fn new(topic: &Topic, ends: &impl Fn(&str, u32) -> (u64, u64)) -> Self {
-        let queues = (0..topic.read_queues.max(topic.write_queues)).map(|queue_id| {
+        let queues = (0..topic.queues()).map(|queue_id| {
             let (min_offset, max_offset) = ends(&topic.name, queue_id);
             QueueView { queue_id, min_offset, max_offset }
         });

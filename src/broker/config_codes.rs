@@ -354,14 +354,14 @@ pub(crate) async fn delete_group(node: &Node, command: &Command) -> Handled {
     let (name, metadata) = (&header.group_name, node.group.metadata());
     let clean_offsets = header.clean_offset || header.remove_offset;
     if metadata.group(name).is_some() || clean_offsets && !metadata.offsets_of_group(name).is_empty() {
-        tracing::info!(group = header.group_name, clean_offsets, "subscription group deleted");
+        tracing::info!(group = name, clean_offsets, "subscription group deleted");
         // What it has been told is committed is in the log; the rest must not bring it back, be it on its way now or
         // committed until it is gone.
         let _no_round = node.offsets.between_rounds().await;
-        node.offsets.discard_group(&header.group_name);
-        let deleted = LogCommand::DeleteGroup { name: header.group_name.clone(), clean_offsets };
+        node.offsets.discard_group(name);
+        let deleted = LogCommand::DeleteGroup { name: name.clone(), clean_offsets };
         let outcome = node.propose(deleted).await;
-        node.offsets.discard_group(&header.group_name);
+        node.offsets.discard_group(name);
         outcome?;
     }
     Reply::done()

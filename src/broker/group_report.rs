@@ -160,7 +160,7 @@ fn ends(node: &Node, topic: &str, queue_id: u32) -> (u64, u64) {
 
 /// Messages in a topic, consumed or not.
 fn messages(node: &Node, metadata: &Metadata, topic: &str) -> u64 {
-    let queues = metadata.topic(topic).map_or(0, |topic| topic.read_queues.max(topic.write_queues));
+    let queues = metadata.topic(topic).map_or(0, |topic| topic.queues());
     let ends = (0..queues).map(|queue_id| ends(node, topic, queue_id));
     ends.map(|(min, max)| max.saturating_sub(min)).sum()
 }

@@ -281,7 +281,7 @@ pub(crate) fn existing_topic(node: &Node, name: &str) -> Result<Arc<Topic>, Refu
 
 /// A queue's id, or the answer that the topic has no such queue.
 pub(crate) fn existing_queue(topic: &Topic, queue_id: i32) -> Result<u32, Refusal> {
-    let queues = topic.read_queues.max(topic.write_queues);
+    let queues = topic.queues();
     u32::try_from(queue_id).ok().filter(|id| *id < queues).ok_or_else(|| {
         Refusal::illegal(format!("queueId[{queue_id}] is illegal, topic[{}] has {queues} queues", topic.name))
     })

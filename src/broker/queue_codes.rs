@@ -115,8 +115,8 @@ fn queue(node: &Node, command: &Command) -> Result<Option<Arc<ConsumeQueue>>, Re
 fn queue_of(node: &Node, topic: &str, queue_id: i32) -> Option<u32> {
     let topic = node.group.metadata().topic(topic)?;
     let queue_id = u32::try_from(queue_id).ok()?;
-    let is_there = || queue_id < topic.read_queues.max(topic.write_queues);
-    (is_there() || node.group.store().queue(&topic.name, queue_id).is_some()).then_some(queue_id)
+    let had = || node.group.store().queue(&topic.name, queue_id).is_some();
+    (queue_id < topic.queues() || had()).then_some(queue_id)
 }
 
 /// 30: the offset behind a queue's last committed message.

@@ -255,7 +255,7 @@ fn illegal_message(settings: &SendSettings, detail: &str) -> Refusal {
 
 /// The queue asked for, or the next in turn where none is.
 fn choose_queue(settings: &SendSettings, topic: &Topic, wanted: i32) -> Result<i32, Refusal> {
-    let queues = topic.read_queues.max(topic.write_queues);
+    let queues = topic.queues();
     let queue_id = match u32::try_from(wanted) {
         Ok(queue_id) => queue_id,
         Err(_) => settings.next_queue.fetch_add(1, Ordering::Relaxed) % topic.write_queues.max(1),

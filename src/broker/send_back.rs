@@ -30,10 +30,12 @@ const SAYS_MAX_RECONSUME_TIMES: i32 = 121;
 /// Whether the message that is given back is in the log and not dispatched yet: a consumer may have it from a member that was
 /// further.
 pub(crate) fn is_ahead(store: &Store, command: &Command) -> bool {
-    let header = SendBackHeader::decode(command).ok();
-    let offset = header.and_then(|header| u64::try_from(header.offset).ok());
     let ahead = store.dispatched_physical_offset()..store.max_physical_offset();
-    offset.is_some_and(|offset| ahead.contains(&offset))
+    if ahead.is_empty() {
+        return false;
+    }
+    let header = SendBackHeader::decode(command).ok();
+    header.and_then(|header| u64::try_from(header.offset).ok()).is_some_and(|offset| ahead.contains(&offset))
 }
 
 /// Checks the request and appends the record that it asks for; `None` where its group has no retries. Writes nothing where

@@ -43,7 +43,7 @@ pub(crate) async fn topic_stats(node: &Node, command: &Command) -> Handled {
     let topic = existing_topic(node, &name)
         .map_err(|refusal| Refusal::new(refusal.code, format!("topic[{name}] not exist")))?;
     let mut offset_table = QueueMap::new();
-    for queue_id in 0..topic.read_queues.max(topic.write_queues) {
+    for queue_id in 0..topic.queues() {
         offset_table.insert(message_queue(node, &name, queue_id), topic_offset(node, &name, queue_id));
     }
     // Rates are measured for the broker as a whole.

@@ -219,7 +219,7 @@ async fn add_topic(node: &Node, topic: Topic) -> Result<(), Refusal> {
 }
 
 fn check_queues(node: &Node, topic: &Topic) -> Result<(), Refusal> {
-    let (queues, max) = (topic.read_queues.max(topic.write_queues), node.config.limits.queues_per_topic);
+    let (queues, max) = (topic.queues(), node.config.limits.queues_per_topic);
     if queues > max {
         return Err(Refusal::illegal(format!("a topic has at most {max} queues, not {queues}")));
     }

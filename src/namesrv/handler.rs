@@ -208,9 +208,8 @@ impl Names {
 
     fn delete_topic(&self, request: &Command) -> Handled {
         let header = DeleteTopicRouteHeader::decode(request)?;
-        self.table
-            .write()
-            .delete_topic(&header.topic, header.cluster_name.as_deref().filter(|name| !name.is_empty()));
+        let cluster = header.cluster_name.as_deref().filter(|name| !name.is_empty());
+        self.table.write().delete_topic(&header.topic, cluster);
         Ok(success(request))
     }
 

@@ -86,16 +86,16 @@ impl Case {
         script.trim_end().replace('\n', " ; ")
     }
 
-    /// What is to be replayed, given as a script.
-    pub fn from_script(catalog: &Catalog, script: &str) -> Result<Self> {
+    /// The steps of a script, each a probe, in no state but what they make.
+    pub fn from_script(catalog: &Catalog, id: &str, script: &str) -> Result<Self> {
         let steps = script::parse(script)?;
         let server = steps.iter().find_map(|step| match step {
             Step::Ask(asks) => catalog.requests.get(&asks.first()?.code).map(|request| request.server),
             _ => None,
         });
-        let probe = |(at, step)| Probe { id: format!("script/{at}"), about: "script".into(), step };
-        let probes = steps.into_iter().enumerate().map(probe).collect();
-        Ok(Self::new(catalog, "script".into(), server.unwrap_or(Server::Broker), "", probes))
+        let probe = |step| Probe { id: id.to_owned(), about: id.to_owned(), step };
+        let probes = steps.into_iter().map(probe).collect();
+        Ok(Self::new(catalog, id.to_owned(), server.unwrap_or(Server::Broker), "", probes))
     }
 
     fn new(catalog: &Catalog, id: String, server: Server, setup: &str, probes: Vec<Probe>) -> Self {
@@ -118,11 +118,8 @@ fn found(catalog: &Catalog) -> Result<Vec<Case>> {
     let case = |line: &str| -> Result<Case> {
         let (head, script) = line.split_once(": ").context("wanted: NAME STATE: SCRIPT")?;
         let (name, state) = head.split_once(' ').context("wanted: NAME STATE: SCRIPT")?;
-        let (id, state) = (format!("found/{name}"), catalog.state(state)?);
-        let steps = script::parse(&script.replace(" ; ", "\n"))?;
-        let probe = |step| Probe { id: id.clone(), about: format!("found {name}"), step };
-        let probes = steps.into_iter().map(probe).collect();
-        Ok(Case::new(catalog, id.clone(), state.server, &state.script, probes))
+        let setup = catalog.state(state)?.script.clone();
+        Ok(Case { setup, ..Case::from_script(catalog, &format!("found/{name}"), script)? })
     };
     lines.map(|line| case(line).with_context(|| line.to_owned())).collect()
 }

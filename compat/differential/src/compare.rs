@@ -131,14 +131,25 @@ pub fn is_ill(asked: &[Asked]) -> bool {
 ///
 /// What follows a fault in a case is not compared: it may come of it.
 pub fn judge(case: &Case, asked: &[Asked], names: &Names, accepted: &[Accepted]) -> Verdict {
-    let mut verdict = Verdict { requests: asked.len(), is_ill: is_ill(asked), ..Verdict::default() };
+    let answered = asked.iter().map(|asked| {
+        let answers = asked.answers.iter().map(|answer| normalise(asked.ask.code, answer, names));
+        (asked, answers.collect())
+    });
+    Verdict { requests: asked.len(), is_ill: is_ill(asked), ..judge_normalised(case, answered, accepted) }
+}
+
+/// The same for answers that are normalised already.
+pub fn judge_normalised<'a>(
+    case: &Case,
+    answered: impl Iterator<Item = (&'a Asked, Vec<Value>)>,
+    accepted: &[Accepted],
+) -> Verdict {
+    let mut verdict = Verdict::default();
     let mut ended = None;
-    for asked in asked.iter().filter(|asked| asked.role != Role::Cleanup) {
+    for (asked, answers) in answered.filter(|(asked, _)| asked.role != Role::Cleanup) {
         if ended.is_some_and(|ended| follows(case, asked, ended)) {
             continue;
         }
-        let answers = asked.answers.iter().map(|answer| normalise(asked.ask.code, answer, names));
-        let answers: Vec<_> = answers.collect();
         let Some((ours, java)) = answers.split_first() else { continue };
         for difference in differences_of(case, asked, ours, java) {
             if java.iter().skip(1).any(|older| agree_at(older, ours, &difference.at)) {
@@ -224,7 +235,7 @@ fn walk(java: &Value, ours: &Value, at: &str, found: &mut Vec<(String, String, S
 }
 
 /// Whether two answers have the same at a place. With different codes the rest says nothing.
-pub fn agree_at(java: &Value, ours: &Value, at: &str) -> bool {
+fn agree_at(java: &Value, ours: &Value, at: &str) -> bool {
     let touches = |other: &str| other == "code" || other.starts_with(at) || at.starts_with(other);
     !differing(java, ours).iter().any(|(other, ..)| touches(other))
 }

@@ -12,7 +12,7 @@ use raftmq_differential::catalog::Catalog;
 use raftmq_differential::compare::{Accepted, judge};
 use raftmq_differential::normal::normalise;
 use raftmq_differential::run::{Runner, Totals};
-use raftmq_differential::script::{Ask, Edit, Names, Step};
+use raftmq_differential::script::Names;
 use raftmq_differential::session::{Answer, Session, Target};
 use raftmq_differential::{record, relaxed, report};
 
@@ -43,7 +43,7 @@ struct Options {
     /// Cases until `--between` is run.
     #[arg(long, default_value_t = usize::MAX)]
     batch: usize,
-    /// A shell's command that begins anew with our group.
+    /// A command of bash that begins anew with all servers.
     #[arg(long, default_value = "true")]
     between: String,
     /// The accepted differences.
@@ -73,7 +73,7 @@ fn main() -> Result<ExitCode> {
     let mut targets = find_all(&options, &catalog)?;
     let mut runner = Runner::new(&catalog, &targets, &accepted);
     if let Some(script) = &options.case {
-        show(&runner, &Case::from_script(&catalog, &script.replace(" ; ", "\n"))?)?;
+        show(&runner, &Case::from_script(&catalog, "script", script)?)?;
         return Ok(ExitCode::SUCCESS);
     }
     let fixed = systematic(&catalog, |id| id.contains(&options.only))?;
@@ -131,7 +131,7 @@ fn wants_sequence(options: &Options, number: u64) -> bool {
 }
 
 fn begin_anew(options: &Options) -> Result<()> {
-    let status = Command::new("sh").args(["-c", &options.between]).status().context("run a shell")?;
+    let status = Command::new("bash").args(["-c", &options.between]).status().context("run bash")?;
     ensure!(status.success(), "{:?} ended with {status}", options.between);
     Ok(())
 }
@@ -151,20 +151,8 @@ fn find_all(options: &Options, catalog: &Catalog) -> Result<Vec<Target>> {
 
 fn find(name: &str, name_server: SocketAddr, catalog: &Catalog) -> Result<Target> {
     let target = Target { name: name.to_owned(), broker: name_server, name_server };
-    let ask = Ask::new(105).with(Edit::set("topic", "TBW102"));
-    let probe = raftmq_differential::cases::Probe {
-        id: "route".into(),
-        about: String::new(),
-        step: Step::Ask(vec![ask]),
-    };
-    let case = Case {
-        id: "route".into(),
-        setup: String::new(),
-        probes: vec![probe],
-        reads: String::new(),
-        cleanup: String::new(),
-        is_independent: true,
-    };
+    let case = Case::from_script(catalog, "route", "105 topic=TBW102")?;
+    let case = Case { reads: String::new(), cleanup: String::new(), ..case };
     let asked = Session::new(catalog, std::slice::from_ref(&target), Names::new(0, 0)).run(&case, 1)?;
     let Some(Answer::Got(answer)) = asked.first().and_then(|asked| asked.answers.first()) else {
         bail!("no answer from the name server of {name}, {name_server}");

@@ -7,11 +7,12 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::cases::{Case, Probe, Role};
-use crate::compare::{Accepted, Difference, agree_at, differing, is_ill, shown};
+use crate::cases::{Case, Role};
+use crate::catalog::Catalog;
+use crate::compare::{Accepted, Difference, is_ill, judge_normalised};
 use crate::normal::normalise;
 use crate::run::{Runner, each, lock};
-use crate::script::{self, Names};
+use crate::script::Names;
 use crate::session::Asked;
 
 /// Of a request and a state together every so many are recorded.
@@ -52,55 +53,25 @@ impl Recorded {
     }
 
     /// The case as it can be run.
-    pub fn case(&self, cleanup: &str) -> Result<Case> {
-        let probe = |step| Probe { id: self.id.clone(), about: String::new(), step };
-        Ok(Case {
-            id: self.id.clone(),
-            setup: String::new(),
-            probes: script::parse(&self.script)?.into_iter().map(probe).collect(),
-            reads: self.reads.clone(),
-            cleanup: cleanup.to_owned(),
-            is_independent: false,
-        })
+    pub fn case(&self, catalog: &Catalog) -> Result<Case> {
+        let reads = self.reads.clone();
+        Ok(Case { reads, ..Case::from_script(catalog, &self.id, &self.script)? })
     }
 
-    /// How the first target's answers differ from what is recorded, accepted differences left out, and what any Java broker
-    /// has the same.
-    pub fn differences(&self, asked: &[Asked], names: &Names, accepted: &[Accepted]) -> Vec<Difference> {
-        let mut faults = Vec::new();
-        for (asked, java) in compared(asked).zip(&self.answers) {
-            let Some(ours) = asked.answers.first().map(|answer| normalise(asked.ask.code, answer, names))
-            else {
-                continue;
-            };
-            let Some((newest, older)) = java.split_first() else { continue };
-            let difference = |(at, java, ours): (String, String, String)| Difference {
-                about: String::new(),
-                probe: self.id.clone(),
-                case: self.script.trim_end().replace('\n', " ; "),
-                role: asked.role,
-                code: asked.ask.code,
-                request: asked.ask.to_string(),
-                others: older.iter().map(|other| shown(other.get("code"))).collect(),
-                at,
-                java,
-                ours,
-            };
-            let mut ended = false;
-            for difference in differing(newest, &ours).into_iter().map(difference) {
-                if older.iter().any(|older| agree_at(older, &ours, &difference.at)) {
-                    continue;
-                }
-                let accepted = accepted.iter().find(|accepted| accepted.covers(&difference));
-                ended |= accepted.is_none_or(|accepted| accepted.ends);
-                faults.extend(Some(difference).filter(|_| accepted.is_none()));
-            }
-            // What comes after may come of it.
-            if ended && asked.role != Role::Read {
-                break;
-            }
-        }
-        faults
+    /// How the first target's answers to the case differ from what is recorded, accepted differences left out, and what any
+    /// Java broker has the same.
+    pub fn differences(
+        &self,
+        case: &Case,
+        asked: &[Asked],
+        names: &Names,
+        accepted: &[Accepted],
+    ) -> Vec<Difference> {
+        let answered = compared(asked).zip(&self.answers).filter_map(|(asked, java)| {
+            let ours = normalise(asked.ask.code, asked.answers.first()?, names);
+            Some((asked, std::iter::once(ours).chain(java.iter().cloned()).collect()))
+        });
+        judge_normalised(case, answered, accepted).faults
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a run found, grouped: a line for each kind of difference, with one example that can be replayed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use crate::cases::{Case, Role};
@@ -19,8 +19,6 @@ pub struct Found {
     pub count: usize,
     /// One of them.
     pub example: Difference,
-    /// As a script, from the state on.
-    pub script: String,
     /// The case it is in.
     pub case: Case,
     /// Which probes showed it.
@@ -59,11 +57,9 @@ fn without_numbers(text: &str) -> String {
 impl Findings {
     /// Adds a difference of a case.
     pub fn add(&mut self, case: &Case, difference: &Difference) {
-        let probe = |at: usize| !case.is_independent || case.probes[at].id == difference.probe;
         let found = self.groups.entry(group(difference)).or_insert_with(|| Found {
             count: 0,
             example: difference.clone(),
-            script: case.script(probe),
             case: case.clone(),
             probes: Vec::new(),
             confirmed: false,
@@ -72,9 +68,8 @@ impl Findings {
         if found.probes.len() < PROBES_NAMED && !found.probes.contains(&difference.probe) {
             found.probes.push(difference.probe.clone());
         }
-        let script = case.script(probe);
-        if script.len() < found.script.len() {
-            (found.example, found.script, found.case) = (difference.clone(), script, case.clone());
+        if difference.case.len() < found.example.case.len() {
+            (found.example, found.case) = (difference.clone(), case.clone());
         }
     }
 
@@ -87,7 +82,6 @@ impl Findings {
             let Difference { at, java, ours, .. } = &found.example;
             let (others, example) = (found.example.others.join(","), &found.example.probe);
             let (count, again, probes) = (found.count, found.confirmed, found.probes.join(" , "));
-            let script = found.script.trim_end().replace('\n', " ; ");
             let role = format!("{role:?}").to_lowercase();
             let columns = [
                 about,
@@ -101,7 +95,7 @@ impl Findings {
                 &again.to_string(),
                 example,
                 &probes,
-                &script,
+                &found.example.case,
                 &found.example.request,
             ];
             let columns: Vec<_> = columns.iter().map(|column| column.replace(['\t', '\n'], " ")).collect();
@@ -127,7 +121,7 @@ impl Findings {
         let mut out = String::new();
         for ((role, code, at, ..), all) in alike {
             let count: usize = all.iter().map(|(_, found)| found.count).sum();
-            let Some((about, found)) = all.iter().min_by_key(|(_, found)| found.script.len()) else {
+            let Some((about, found)) = all.iter().min_by_key(|(_, found)| found.example.case.len()) else {
                 continue;
             };
             let more = if all.len() > 1 { format!(" and {} more", all.len() - 1) } else { String::new() };
@@ -138,12 +132,7 @@ impl Findings {
                 "{role} {code} {at}: java {java} (others: {others}), ours {ours}; {count} times, {about}{more}"
             );
             let _ = writeln!(out, "    --only '{}'", found.example.probe);
-            let _ = writeln!(
-                out,
-                "    {} -> {}",
-                found.script.trim_end().replace('\n', " ; "),
-                found.example.request
-            );
+            let _ = writeln!(out, "    {} -> {}", found.example.case, found.example.request);
         }
         out
     }
@@ -151,18 +140,21 @@ impl Findings {
 
 /// The accepted differences as a table for people.
 pub fn accepted_table(accepted: &[Accepted]) -> String {
-    let mut rows = Vec::<(String, &Accepted)>::new();
+    let mut rows = Vec::<(BTreeSet<Option<i64>>, &Accepted)>::new();
     for entry in accepted {
-        let codes: Vec<_> = entry.codes.iter().map(i64::to_string).collect();
-        let codes = if codes.is_empty() { "any".to_owned() } else { codes.join(", ") };
+        let mut codes: BTreeSet<_> = entry.codes.iter().copied().map(Some).collect();
+        if codes.is_empty() {
+            codes.insert(None);
+        }
         match rows.iter_mut().find(|(_, row)| row.what == entry.what && row.why == entry.why) {
-            Some((all, _)) if !all.split(", ").any(|code| code == codes) => *all += &format!(", {codes}"),
-            Some(_) => {}
+            Some((all, _)) => all.append(&mut codes),
             None => rows.push((codes, entry)),
         }
     }
     let mut out = "| codes | what is different | why ours is right |\n|---|---|---|\n".to_owned();
     for (codes, entry) in rows {
+        let codes = codes.into_iter().map(|code| code.map_or("any".into(), |code| code.to_string()));
+        let codes = codes.collect::<Vec<_>>().join(", ");
         let _ = writeln!(
             out,
             "| {codes} | {} | {} |",

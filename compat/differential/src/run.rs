@@ -136,7 +136,7 @@ impl<'a> Runner<'a> {
 }
 
 /// Does something with every number below `count`, `workers` at a time.
-pub(crate) fn each(workers: usize, count: usize, work: impl Fn(usize) + Sync) {
+pub fn each(workers: usize, count: usize, work: impl Fn(usize) + Sync) {
     let next = AtomicUsize::new(0);
     let all = || {
         loop {

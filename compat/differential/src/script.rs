@@ -1,6 +1,6 @@
 //! The language in which cases are kept, shown and replayed.
 //!
-//! A line is a step: `wait MS`, `close N`, or requests joined by ` & `, which are asked at once. A request is
+//! A line, or what stands between ` ; `, is a step: `wait MS`, `close N`, or requests joined by ` & `, which are asked at once. A request is
 //! `[@CONNECTION] CODE[!bin] EDIT...`: the request of the catalogue with that code, over one of several connections,
 //! in the binary encoding, with changes:
 //!
@@ -132,7 +132,8 @@ impl fmt::Display for Step {
 
 /// Reads a script.
 pub fn parse(script: &str) -> Result<Vec<Step>> {
-    let lines = script.lines().map(str::trim).filter(|line| !line.is_empty());
+    let steps = script.lines().flat_map(|line| line.split(" ; ")).map(str::trim);
+    let lines = steps.filter(|line| !line.is_empty());
     lines.map(|line| parse_step(line).with_context(|| format!("step {line:?}"))).collect()
 }
 

@@ -115,7 +115,8 @@ impl<'a> Session<'a> {
         let mut patience = ONEWAY_TIME;
         for (at, ask) in asks.iter().enumerate() {
             for (target, answer) in answers[at].iter_mut().enumerate() {
-                if self.catalog.requests[&ask.code].not_asked.contains(&self.targets[target].name) {
+                let ty = self.catalog.requests.get(&ask.code);
+                if ty.is_some_and(|ty| ty.not_asked.contains(&self.targets[target].name)) {
                     *answer = Answer::NotAsked;
                     continue;
                 }

@@ -1,14 +1,15 @@
 //! A real group against the recorded answers of the Java broker.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
 use raftmq_cluster_tests::harness::{Group, GroupOptions, PortKind};
-use raftmq_differential::catalog::{Catalog, Server};
+use raftmq_differential::catalog::Catalog;
 use raftmq_differential::compare::{Accepted, Difference};
 use raftmq_differential::record::{Recorded, from_text};
+use raftmq_differential::run::each;
 use raftmq_differential::script::Names;
 use raftmq_differential::session::{Session, Target};
 
@@ -26,13 +27,10 @@ struct Replay {
 
 impl Replay {
     fn differences(&self, record: &Recorded, slowness: u32) -> Result<Vec<Difference>> {
-        let server = |code: &i64| self.catalog.requests.get(code).map(|request| request.server);
         let names = Names::new(0, self.next.fetch_add(1, Ordering::Relaxed));
-        let code = record.script.split([' ', '\n', '!']).find_map(|word| word.parse().ok());
-        let cleanup = self.catalog.cleanup(code.as_ref().and_then(server).unwrap_or(Server::Broker));
-        let case = record.case(cleanup)?;
+        let case = record.case(&self.catalog)?;
         let asked = Session::new(&self.catalog, &self.target, names.clone()).run(&case, slowness)?;
-        Ok(record.differences(&asked, &names, &self.accepted))
+        Ok(record.differences(&case, &asked, &names, &self.accepted))
     }
 }
 
@@ -51,15 +49,12 @@ fn a_group_answers_as_the_java_broker_did() {
     let records = from_text(include_str!("../data/recorded.jsonl")).unwrap();
     assert!(records.len() > 300, "{} records", records.len());
 
-    let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-    let work = || {
-        while let Some(record) = records.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if !replay.differences(record, 1).unwrap().is_empty() {
-                failed.lock().unwrap().push(record);
-            }
+    let failed = Mutex::new(Vec::new());
+    each(WORKERS, records.len(), |at| {
+        if !replay.differences(&records[at], 1).unwrap().is_empty() {
+            failed.lock().unwrap().push(&records[at]);
         }
-    };
-    std::thread::scope(|scope| (0..WORKERS).for_each(|_| drop(scope.spawn(work))));
+    });
 
     let mut told = String::new();
     for record in failed.into_inner().unwrap() {

@@ -78,10 +78,6 @@ final class FailoverCases {
         return started.get();
     }
 
-    private static int again(Inbox inbox) {
-        return inbox.size() - inbox.keys().size();
-    }
-
     private static String concurrent(Fixture f) throws Exception {
         String topic = f.topic(QUEUES);
         String group = f.group();
@@ -95,7 +91,7 @@ final class FailoverCases {
         startLate(() -> f.collect(group, topic, "*", restarted));
         Thread.sleep(2 * QUIET_MS);
         require(restarted.size() == 0, "a member that came after was given %d messages again", restarted.size());
-        return acknowledged.size() + " acknowledged, all received, " + again(inbox) + " given again, offsets kept";
+        return acknowledged.size() + " acknowledged, all received, " + inbox.again() + " given again, offsets kept";
     }
 
     private static String orderly(Fixture f) throws Exception {
@@ -108,7 +104,7 @@ final class FailoverCases {
         watch.inbox().awaitKeys(acknowledged, MOVED_MS);
         watch.requireOrder();
         return acknowledged.size() + " acknowledged, all received in order, never two members on one queue, "
-                + again(watch.inbox()) + " given again";
+                + watch.inbox().again() + " given again";
     }
 
     private static String retry(Fixture f) throws Exception {
@@ -167,6 +163,6 @@ final class FailoverCases {
         }
         require(times.keySet().equals(keys) && times.values().stream().allMatch(n -> n == 1),
                 "%d delayed, the topic holds %s", keys.size(), times);
-        return keys.size() + " waited, each is in the topic once, " + again(inbox) + " given again";
+        return keys.size() + " waited, each is in the topic once, " + inbox.again() + " given again";
     }
 }

@@ -45,6 +45,11 @@ final class Inbox {
         return deliveries.stream().map(Delivery::key).collect(Collectors.toCollection(TreeSet::new));
     }
 
+    /** @return how many deliveries were not the first of their message */
+    synchronized int again() {
+        return size() - keys().size();
+    }
+
     List<Delivery> of(String key) {
         return deliveries().stream().filter(d -> d.key().equals(key)).toList();
     }

@@ -24,7 +24,7 @@ import org.apache.rocketmq.common.message.MessageExt;
 final class OrderCases {
     private static final int QUEUES = 4;
     /** An orderly consumer that finds a queue locked asks again every 3 s, and at each rebalance, every 20 s. */
-    private static final long HANDED_OVER_MS = 45_000;
+    static final long HANDED_OVER_MS = 45_000;
 
     private OrderCases() {}
 
@@ -89,6 +89,13 @@ final class OrderCases {
                 require(m.getQueueOffset() <= before + 1, "queue %d: offset %d came after %d", m.getQueueId(), m.getQueueOffset(), before);
                 last.put(m.getQueueId(), Math.max(before, m.getQueueOffset()));
             }
+        }
+
+        /** The same once members have taken over from each other and all of these keys have come. */
+        String requireHandedOver(List<String> keys) throws InterruptedException {
+            inbox.awaitKeys(keys, HANDED_OVER_MS);
+            requireOrder();
+            return keys.size() + " messages, in order and never two members on one queue, " + inbox.again() + " given again";
         }
     }
 
@@ -180,9 +187,6 @@ final class OrderCases {
         });
         other.shutdown();
         keys.addAll(send(f, topic, "after", 80));
-        watch.inbox().awaitKeys(keys, HANDED_OVER_MS);
-        watch.requireOrder();
-        int again = watch.inbox().size() - watch.inbox().keys().size();
-        return keys.size() + " messages, in order and never two members on one queue, " + again + " given again";
+        return watch.requireHandedOver(keys);
     }
 }

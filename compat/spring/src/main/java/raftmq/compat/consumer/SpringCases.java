@@ -30,8 +30,6 @@ final class SpringCases {
     private static final long[] LEVEL_MS = {1_000, 5_000, 10_000};
     /** A held pull that arrival does not wake is looked at again after 5 s. */
     private static final long WOKEN_MS_MAX = 500;
-    /** Until a queue's lock is handed over. */
-    private static final long HANDED_OVER_MS = 45_000;
     /** Clients ask for routes every 30 s, and until then talk to the leader they know. */
     private static final long MOVED_MS = 75_000;
     private static final long SEND_MS_MAX = 3_000;
@@ -494,16 +492,13 @@ final class SpringCases {
             second.incrementAndGet();
             sink.given(message);
         });
-        Fixture.await(HANDED_OVER_MS, "the second member to be given messages", () -> {
+        Fixture.await(OrderCases.HANDED_OVER_MS, "the second member to be given messages", () -> {
             keys.addAll(inOrder(apps, topic, "more" + keys.size(), 2 * QUEUES));
             return second.get() > 0;
         });
         other.close();
         keys.addAll(inOrder(apps, topic, "after", 80));
-        watch.inbox().awaitKeys(keys, HANDED_OVER_MS);
-        watch.requireOrder();
-        int again = watch.inbox().size() - watch.inbox().keys().size();
-        return keys.size() + " messages, in order and never two members on one queue, " + again + " given again";
+        return watch.requireHandedOver(keys);
     }
 
     // --- broadcast ---
@@ -570,7 +565,6 @@ final class SpringCases {
                 () -> apps.listen(Listeners.Concurrent.class, group, topic, restarted::add).isActive());
         Thread.sleep(2 * QUIET_MS);
         require(restarted.size() == 0, "a member that came after was given %d messages again", restarted.size());
-        int again = inbox.size() - inbox.keys().size();
-        return acknowledged.size() + " acknowledged, all received, " + again + " given again, offsets kept";
+        return acknowledged.size() + " acknowledged, all received, " + inbox.again() + " given again, offsets kept";
     }
 }
