@@ -17,8 +17,9 @@ import org.apache.rocketmq.common.message.Message;
  *
  * <p>Arguments: how many for each cluster, then the name servers of each. The clusters take turns, so that what else
  * the machine does meets them alike. One line for each cluster, with tabs between: its name servers, starts, how many
- * were late, milliseconds until the first message at the median and at most ("late" where it was late). Exit code 0
- * when all could be started, 2 otherwise.
+ * were late, milliseconds until the first message at the median and at most ("late" where it was late). Standard error
+ * has a line for each start as it goes: its number, name servers, milliseconds or "late". Exit code 0 when all could be
+ * started, 2 otherwise.
  */
 public final class StartsInTime {
     private static final long LATE_MS = 4000;
@@ -55,11 +56,15 @@ public final class StartsInTime {
         });
         long start = System.nanoTime();
         consumer.start();
+        String waited = "late";
         if (served.await(LATE_MS, TimeUnit.MILLISECONDS)) {
-            servedMs.add(TimeUnit.NANOSECONDS.toMillis(System.nanoTime() - start));
+            long ms = TimeUnit.NANOSECONDS.toMillis(System.nanoTime() - start);
+            servedMs.add(ms);
+            waited = String.valueOf(ms);
         } else {
             late++;
         }
+        System.err.println(String.join("\t", String.valueOf(number), nameServers, waited));
         consumer.shutdown();
     }
 
