@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
-use raftmq_store::{FlushMode, Identity, OsDisk, Store, StoreError, StoreOptions};
+use raftmq_store::{FlushMode, Identity, Store, StoreError, StoreOptions};
+use raftmq_world::OsDisk;
 use tempfile::TempDir;
 
 use crate::clock::SystemClock;

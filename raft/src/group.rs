@@ -8,9 +8,8 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::metrics::RaftDataMetrics;
 use openraft::{BasicNode, Config, Instant as _, Raft, ServerState, SnapshotPolicy};
 use parking_lot::{Mutex, RwLock};
-use raftmq_store::{
-    Disk, FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX, Identity, OsDisk, Store, StoreError, StoreOptions,
-};
+use raftmq_store::{FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX, Identity, Store, StoreError, StoreOptions};
+use raftmq_world::{Disk, OsDisk};
 use tokio::net::TcpListener;
 use tokio::sync::{OnceCell, watch};
 use tokio::task::JoinHandle;

@@ -314,7 +314,8 @@ impl RaftLogStorage<TypeConfig> for LogStorage {
 
 #[cfg(test)]
 mod tests {
-    use raftmq_store::{FlushMode, Identity, OsDisk, StoreOptions};
+    use raftmq_store::{FlushMode, Identity, StoreOptions};
+    use raftmq_world::OsDisk;
 
     use super::*;
     use crate::clock::SystemClock;

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use raftmq_store::{ConsumeQueues, DEFAULT_UNITS_PER_FILE, IndexFiles, IndexShape, OsDisk, StoreError, Unit};
+use raftmq_store::{ConsumeQueues, DEFAULT_UNITS_PER_FILE, IndexFiles, IndexShape, StoreError, Unit};
+use raftmq_world::OsDisk;
 
 const MESSAGES: u64 = 2_000_000;
 const QUEUES: u64 = 8;

@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use raftmq_message::RecordParts;
 use raftmq_store::{
-    EntryId, FlushMode, FrameKind, Identity, NewEntry, OsDisk, Placed, Store, StoreError, StoreOptions,
+    EntryId, FlushMode, FrameKind, Identity, NewEntry, Placed, Store, StoreError, StoreOptions,
 };
+use raftmq_world::OsDisk;
 
 const QUEUES: usize = 8;
 /// Entries appended and not stored yet, at most.

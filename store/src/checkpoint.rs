@@ -9,11 +9,11 @@ use std::thread::JoinHandle;
 
 use crate::commit_log::CommitLog;
 use crate::consume_queues::ConsumeQueues;
-use crate::disk::Disk;
 use crate::error::StoreError;
 use crate::flush::Flusher;
 use crate::index_files::IndexFiles;
 use crate::timer_index::{self, TimerIndex};
+use raftmq_world::Disk;
 
 /// The checkpoint's file in the data directory.
 const FILE: &str = "dispatched";
@@ -186,7 +186,8 @@ mod tests {
     use crate::index_file::IndexShape;
     use crate::marks::{EntryId, MarksFile};
     use crate::recovery::open_log;
-    use crate::{FrameKind, NewEntry, OsDisk, TimerEntry};
+    use crate::{FrameKind, NewEntry, TimerEntry};
+    use raftmq_world::OsDisk;
 
     fn open_derived(dir: &Path, limit: u64, first_slot: u64) -> Result<Opened, StoreError> {
         let disk: Arc<dyn Disk> = Arc::new(OsDisk);

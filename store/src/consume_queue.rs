@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::disk::{Disk, data_end};
 use crate::error::StoreError;
 use crate::mapped_file_queue::{FileAt, MappedFileQueue};
+use raftmq_world::{Disk, data_end};
 
 /// Bytes of a unit, all big-endian: physical offset (8), size (4), tags code (8).
 pub const UNIT_SIZE: usize = 20;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use crate::consume_queue::ConsumeQueue;
-use crate::disk::Disk;
 use crate::error::StoreError;
+use raftmq_world::Disk;
 
 /// The directory below that of the store.
 const DIRECTORY: &str = "consumequeue";

@@ -4,8 +4,8 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::disk::Disk;
 use crate::error::StoreError;
+use raftmq_world::Disk;
 
 /// What a directory was made with, and must be opened with again.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -17,8 +17,8 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::disk::{DiskFile, data_end};
 use crate::error::StoreError;
+use raftmq_world::{DiskFile, data_end};
 
 const HEADER_SIZE: usize = 40;
 const SLOT_SIZE: usize = 4;

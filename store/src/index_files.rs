@@ -10,10 +10,10 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use raftmq_message::hash::index_key_hash;
 
-use crate::disk::{Disk, DiskFile, Space};
 use crate::error::StoreError;
 use crate::index_file::{Header, IndexShape, Search, WritableIndex};
 use crate::mapped_file_queue::{list_by_offset, offset_name};
+use raftmq_world::{Disk, DiskFile, Space};
 
 /// The directory below that of the store.
 const DIRECTORY: &str = "index";

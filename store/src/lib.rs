@@ -13,7 +13,6 @@
 //! | [`IndexFiles`] | messages by key and time |
 //! | `timer_index` | messages with a time of their own, by that time |
 //! | [`Store`] | all of it together |
-//! | [`Disk`] | what all of it asks of a disk; [`OsDisk`] is the real one, and the only place with `unsafe` |
 //!
 //! *Invariant*: the store knows nothing of Raft's rules, of the network, of tokio, or of a clock.
 
@@ -22,14 +21,12 @@ mod commit_log;
 mod consume_queue;
 mod consume_queues;
 mod directory;
-mod disk;
 mod error;
 mod flush;
 mod frame;
 mod frame_index;
 mod index_file;
 mod index_files;
-mod mapped_file;
 mod mapped_file_queue;
 mod marks;
 mod queue_offsets;
@@ -46,13 +43,11 @@ pub use commit_log::{Appended, CommitLog, FRAME_PAYLOAD_BYTES_MAX, NewEntry};
 pub use consume_queue::{Boundary, ConsumeQueue, DEFAULT_UNITS_PER_FILE, UNIT_SIZE, Unit};
 pub use consume_queues::{ConsumeQueues, TOPIC_BYTES_MAX, check_topic};
 pub use directory::Identity;
-pub use disk::{Disk, DiskFile, Space};
 pub use error::StoreError;
 pub use flush::{ASYNC_INTERVAL, FlushCallback, FlushMode};
 pub use frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader, FrameKind, decode_frame};
 pub use index_file::IndexShape;
 pub use index_files::IndexFiles;
-pub use mapped_file::OsDisk;
 pub use mapped_file_queue::{FileAt, MappedFileQueue};
 pub use marks::EntryId;
 pub use queue_offsets::{Placed, QUEUE_ID_MAX};

@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use crate::disk::{Disk, DiskFile, Space};
 use crate::error::StoreError;
+use raftmq_world::{Disk, DiskFile, Space};
 
 /// Digits in the name of a file: enough for every `u64`, so that names sort as numbers do.
 const NAME_DIGITS: usize = 20;
@@ -342,7 +342,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::OsDisk;
+    use raftmq_world::OsDisk;
 
     const LEN: u64 = 4096;
 

@@ -20,8 +20,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::directory::lost;
-use crate::disk::{Disk, DiskFile, Space};
 use crate::error::StoreError;
+use raftmq_world::{Disk, DiskFile, Space};
 
 const SLOT_BYTES: u64 = 512;
 const CHECKED_BYTES: usize = 40;
@@ -124,7 +124,7 @@ fn read_slot(bytes: &[u8], at: u64) -> Option<(u64, Marks)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::OsDisk;
+    use raftmq_world::OsDisk;
 
     #[test]
     fn the_newer_intact_slot_counts() {

@@ -9,12 +9,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::commit_log::{CommitLog, Tail};
-use crate::disk::{Disk, data_end};
 use crate::error::StoreError;
 use crate::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKind, decode_frame};
 use crate::frame_index::StartingPoint;
 use crate::marks::{EntryId, Marks};
 use crate::segment::{Segment, Segments};
+use raftmq_world::{Disk, data_end};
 
 /// Opens the log in `dir`. `seed` is the chain value before the first frame. The second value is the physical offset
 /// below which frames were not read; see [`crate::scrub`].

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::disk::{Disk, DiskFile, Space};
 use crate::error::StoreError;
+use raftmq_world::{Disk, DiskFile, Space};
 
 /// One file of the log.
 #[derive(Debug)]

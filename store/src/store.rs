@@ -14,7 +14,6 @@ use crate::commit_log::{Appended, CommitLog, NewEntry};
 use crate::consume_queue::{ConsumeQueue, DEFAULT_UNITS_PER_FILE};
 use crate::consume_queues::ConsumeQueues;
 use crate::directory::{self, Identity};
-use crate::disk::Disk;
 use crate::error::StoreError;
 use crate::flush::{FlushCallback, FlushMode, Flusher};
 use crate::frame::FrameKind;
@@ -27,6 +26,7 @@ use crate::reput::{ArrivalListener, Reput, Stop};
 use crate::scrub::Scrub;
 use crate::segment::LogSlice;
 use crate::timer_index::{TimerEntry, TimerIndex};
+use raftmq_world::Disk;
 
 /// The smallest segment: room for a few of the smallest entries. Only tests use anything so small.
 pub const SEGMENT_BYTES_MIN: u64 = 64 * 1024;

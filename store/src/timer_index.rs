@@ -25,9 +25,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::disk::{Disk, data_end};
 use crate::error::StoreError;
 use crate::mapped_file_queue::{FileAt, MappedFileQueue, list_by_offset, offset_name};
+use raftmq_world::{Disk, data_end};
 
 /// The directory below that of the store.
 pub(crate) const DIRECTORY: &str = "timer";

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use raftmq_store::{Boundary, ConsumeQueue, OsDisk, StoreError, UNIT_SIZE, Unit};
+use raftmq_store::{Boundary, ConsumeQueue, StoreError, UNIT_SIZE, Unit};
+use raftmq_world::OsDisk;
 
 const NO_LIMIT: u64 = u64::MAX;
 

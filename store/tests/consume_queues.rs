@@ -6,7 +6,8 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use raftmq_store::{ConsumeQueues, OsDisk, StoreError, Unit, check_topic};
+use raftmq_store::{ConsumeQueues, StoreError, Unit, check_topic};
+use raftmq_world::OsDisk;
 
 fn open(dir: &Path) -> Result<ConsumeQueues, StoreError> {
     ConsumeQueues::open(Arc::new(OsDisk), dir, 8)

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use raftmq_store::{IndexFiles, IndexShape, OsDisk, StoreError};
+use raftmq_store::{IndexFiles, IndexShape, StoreError};
+use raftmq_world::OsDisk;
 
 const NO_LIMIT: u64 = u64::MAX;
 

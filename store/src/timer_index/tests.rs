@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{DiskFile, OsDisk, Space};
+use raftmq_world::{DiskFile, OsDisk, Space};
 
 /// So that slots have several files.
 const PER_FILE: u64 = 5;

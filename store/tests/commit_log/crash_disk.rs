@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use raftmq_store::{Disk, DiskFile, OsDisk, Space};
+use raftmq_world::{Disk, DiskFile, OsDisk, Space};
 
 const SECTOR: usize = 512;
 type Sector = [u8; SECTOR];

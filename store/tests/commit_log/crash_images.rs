@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use raftmq_store::Disk;
+use raftmq_world::Disk;
 
 use crate::crash_disk::{Chance, CrashDisk, Image};
 use crate::model::Model;

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 
-use raftmq_store::{Disk, FlushMode, FrameKind, Store, StoreError, StoreOptions};
+use raftmq_store::{FlushMode, FrameKind, Store, StoreError, StoreOptions};
+use raftmq_world::Disk;
 
 use crate::crash_disk::{CrashDisk, Faults};
 use crate::support::{

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use raftmq_store::{FrameKind, Identity, OsDisk, Store, StoreOptions, decode_frame};
+use raftmq_store::{FrameKind, Identity, Store, StoreOptions, decode_frame};
+use raftmq_world::OsDisk;
 
 use crate::support::{append_pieces, frames, id, identity, options};
 

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use raftmq_store::{FrameKind, Identity, OsDisk, Store, StoreError, StoreOptions};
+use raftmq_store::{FrameKind, Identity, Store, StoreError, StoreOptions};
+use raftmq_world::OsDisk;
 
 use crate::support::{
     HEADER, Message, SEGMENT, SOON, append_command, append_message, append_pieces, content, damage,

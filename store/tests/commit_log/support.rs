@@ -10,9 +10,10 @@ use bytes::BytesMut;
 use raftmq_message::RecordParts;
 use raftmq_message::topic::TIMER_TOPIC;
 use raftmq_store::{
-    Appended, Disk, EntryId, FlushMode, FrameKind, Identity, LogFrame, NewEntry, OsDisk, Placed, Store,
-    StoreError, StoreOptions,
+    Appended, EntryId, FlushMode, FrameKind, Identity, LogFrame, NewEntry, Placed, Store, StoreError,
+    StoreOptions,
 };
+use raftmq_world::{Disk, OsDisk};
 use tempfile::TempDir;
 
 pub(crate) const SEGMENT: u64 = 64 * 1024;

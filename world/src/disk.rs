@@ -1,6 +1,6 @@
-//! What the store asks of a disk, as traits, so that tests can put a disk of their own in its place.
+//! What is asked of a disk, as traits.
 //!
-//! Every file the store keeps has a fixed length, is written at positions (never through the mapping, so that a
+//! Every file has a fixed length, is written at positions (never through the mapping, so that a
 //! full disk is an error and not a signal) and is read as one slice of bytes. [`OsDisk`](crate::OsDisk) is the real one.
 
 use std::any::Any;
@@ -93,7 +93,7 @@ pub trait Disk: Send + Sync + Debug {
 }
 
 /// Position behind the last byte at or behind `from` that is not zero.
-pub(crate) fn data_end(file: &dyn DiskFile, from: u64) -> io::Result<Option<u64>> {
+pub fn data_end(file: &dyn DiskFile, from: u64) -> io::Result<Option<u64>> {
     const STEP: usize = 64 * 1024;
     static ZEROS: [u8; STEP] = [0; STEP];
     let bytes = file.bytes();

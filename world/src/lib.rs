@@ -1,0 +1,64 @@
+//! What the rest takes from its surroundings: clock, network, disk, randomness, and threads for work that blocks.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `clock` | the time of day, and time that only passes |
+//! | `disk`, `os_disk` | files; the operating system's, and the only place with `unsafe` |
+//! | `network`, `os_network` | streams and listeners; TCP |
+//! | `acceptor` | accepting connections within a bound |
+//! | `random` | numbers that nobody can foresee, or that a seed decides |
+//! | `hash` | maps whose order a seed can decide |
+//! | `work` | threads that do work in steps, and work that may block |
+//!
+//! A [`World`] is made once, at the top, and handed down. [`World::system`] is the operating system's; the simulator has
+//! one of its own for each node. *Invariant*: nothing outside this crate reaches for any of it by another way. What waits
+//! without blocking (sleeps, timeouts) goes by the runtime's clock, which belongs to the world as well.
+
+mod acceptor;
+mod clock;
+mod disk;
+pub mod hash;
+mod network;
+mod os_disk;
+mod os_network;
+mod random;
+mod work;
+
+use std::sync::Arc;
+
+pub use acceptor::{Accepted, Acceptor, WhenFull};
+pub use clock::{Clock, SystemClock};
+pub use disk::{Disk, DiskFile, Space, data_end};
+pub use network::{KeepAlive, Listen, Listener, Network, ReadHalf, Socket, Stream, WriteHalf};
+pub use os_disk::OsDisk;
+pub use os_network::OsNetwork;
+pub use random::Random;
+pub use work::{Job, Next, OsThreads, Step, Threads, Worker};
+
+/// Everything a process takes from its surroundings. Clones are handles to the same.
+#[derive(Clone, Debug)]
+pub struct World {
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// The disk.
+    pub disk: Arc<dyn Disk>,
+    /// The network.
+    pub network: Arc<dyn Network>,
+    /// Randomness.
+    pub random: Random,
+    /// Threads, and a place for work that blocks.
+    pub threads: Arc<dyn Threads>,
+}
+
+impl World {
+    /// The operating system's.
+    pub fn system() -> Self {
+        Self {
+            clock: Arc::new(SystemClock::default()),
+            disk: Arc::new(OsDisk),
+            network: Arc::new(OsNetwork),
+            random: Random::unforeseeable(),
+            threads: Arc::new(OsThreads),
+        }
+    }
+}

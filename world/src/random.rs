@@ -1,0 +1,31 @@
+//! Random numbers.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+/// A source of random numbers; not for secrets. Clones draw from the same source.
+#[derive(Clone, Debug)]
+pub struct Random(Arc<Mutex<fastrand::Rng>>);
+
+impl Random {
+    /// Seeded by the operating system.
+    pub fn unforeseeable() -> Self {
+        Self(Arc::new(Mutex::new(fastrand::Rng::new())))
+    }
+
+    /// The same numbers for the same seed.
+    pub fn seeded(seed: u64) -> Self {
+        Self(Arc::new(Mutex::new(fastrand::Rng::with_seed(seed))))
+    }
+
+    /// Any number.
+    pub fn number(&self) -> u64 {
+        self.0.lock().u64(..)
+    }
+
+    /// A number below `end`; 0 where `end` is 0.
+    pub fn below(&self, end: u64) -> u64 {
+        if end == 0 { 0 } else { self.0.lock().u64(..end) }
+    }
+}
