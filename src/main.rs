@@ -5,7 +5,6 @@
 //! | `cli` | the command line |
 //! | `roles` | starting and stopping what a process runs |
 //! | `broker` | serving producers and consumers |
-//! | `namesrv` | telling clients where topics live |
 //! | `admin` | the HTTP API, and asking it |
 //! | `bench` | a load generator |
 
@@ -13,7 +12,6 @@ mod admin;
 mod bench;
 mod broker;
 mod cli;
-mod namesrv;
 mod roles;
 
 use std::io::IsTerminal;
@@ -48,7 +46,7 @@ fn run(role: &RoleArgs) -> anyhow::Result<()> {
     match role {
         RoleArgs::Broker(args) => roles::broker(args),
         RoleArgs::Namesrv(args) => roles::namesrv(args),
-        RoleArgs::Admin(args) => admin::client::run(args),
+        RoleArgs::Admin(args) => roles::admin(args),
         RoleArgs::Bench(args) => bench::run(args),
         RoleArgs::NullServer(args) => bench::null_server::run(args.listen),
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use raftmq_client::{Client, ClientConfig, Connection, Routed};
+use raftmq_client::{Client, ClientConfig, Connection, Routed, World};
 use raftmq_message::topic::validate_topic;
 use raftmq_remoting::Command;
 use raftmq_remoting::codes::{request, response};
@@ -75,7 +75,7 @@ impl Target {
 
     /// What each queue holds now.
     pub(super) async fn held(&self) -> anyhow::Result<Vec<Held>> {
-        let connection = Connection::connect(&self.addr, PATIENCE, 1).await?;
+        let connection = Connection::connect(&*World::system().network, &self.addr, PATIENCE, 1).await?;
         let mut held = Vec::new();
         for queue_id in 0..self.queues {
             let min = self.offset(&connection, request::GET_MIN_OFFSET, queue_id).await?;

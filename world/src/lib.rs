@@ -48,6 +48,8 @@ pub struct World {
     pub random: Random,
     /// Threads, and a place for work that blocks.
     pub threads: Arc<dyn Threads>,
+    /// Tells this process from the others of its machine.
+    pub process_id: u32,
 }
 
 impl World {
@@ -59,6 +61,7 @@ impl World {
             network: Arc::new(OsNetwork),
             random: Random::unforeseeable(),
             threads: Arc::new(OsThreads),
+            process_id: std::process::id(),
         }
     }
 }

@@ -17,7 +17,7 @@ impl Completion for Told {
 }
 
 fn now_ms() -> i64 {
-    raftmq_raft::Clock::now_ms(&raftmq_raft::SystemClock)
+    raftmq_world::World::system().clock.now_ms()
 }
 
 /// Stores a delayed message of topic D as a send does, and returns when it was stored.
