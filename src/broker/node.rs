@@ -100,7 +100,7 @@ impl Node {
                 limits.message_bytes,
                 entry_bytes,
                 config.delay_levels.len(),
-                SystemClock,
+                SystemClock::default(),
                 salt,
             ),
             clients: Clients::new(limits),

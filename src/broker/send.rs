@@ -432,6 +432,8 @@ fn without_added(list: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use raftmq_message::batch::BatchMessage;
     use raftmq_message::{RecordIter, RecordView};
     use raftmq_raft::{Command, SubscriptionGroup};
@@ -441,11 +443,16 @@ mod tests {
 
     const NOW_MS: i64 = 1_795_248_170_000;
 
+    #[derive(Debug)]
     struct StoppedClock;
 
     impl Clock for StoppedClock {
         fn now_ms(&self) -> i64 {
             NOW_MS
+        }
+
+        fn passed(&self) -> Duration {
+            Duration::ZERO
         }
     }
 

@@ -50,7 +50,7 @@ pub(crate) struct Delay {
 impl Delay {
     pub(crate) fn new() -> Self {
         let levels = (0..LEVELS_MAX).map(|_| Arc::default()).collect();
-        Self { clock: Arc::new(SystemClock), levels, timers: Arc::default() }
+        Self { clock: Arc::new(SystemClock::default()), levels, timers: Arc::default() }
     }
 
     /// The clock that store timestamps are of, in ms since the epoch.
