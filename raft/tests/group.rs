@@ -11,8 +11,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use raftmq_message::builder::RecordParts;
 use raftmq_raft::{
-    Clock, Command, Completion, DelayProgress, Environment, FlushMode, Group, GroupConfig, Member,
-    MessageBatch, Position, ProposeError, Role, StartError, SubmitError, SystemClock, Topic,
+    Clock, Command, Completion, DelayProgress, FlushMode, Group, GroupConfig, Member, MessageBatch, Position,
+    ProposeError, Role, StartError, SubmitError, SystemClock, Topic, World,
 };
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -359,11 +359,16 @@ async fn a_leader_without_a_majority_does_not_serve_until_it_has_one() {
 }
 
 /// The time of day, so many ms ahead.
-struct Ahead(i64);
+#[derive(Debug)]
+struct Ahead(SystemClock, i64);
 
 impl Clock for Ahead {
     fn now_ms(&self) -> i64 {
-        SystemClock.now_ms() + self.0
+        self.0.now_ms() + self.1
+    }
+
+    fn passed(&self) -> Duration {
+        self.0.passed()
     }
 }
 
@@ -373,10 +378,11 @@ async fn a_leader_knows_whose_clock_differs_and_who_is_gone() {
     let members = members();
     let mut groups = Vec::new();
     for member in &members {
-        let clock = Arc::new(Ahead(if member.id == 2 { 3_600_000 } else { 0 }));
-        let environment = Environment { clock, ..Environment::default() };
+        let ahead_ms = if member.id == 2 { 3_600_000 } else { 0 };
+        let clock = Arc::new(Ahead(SystemClock::default(), ahead_ms));
+        let world = World { clock, ..World::system() };
         let config = config(member.id, &members, dir.path());
-        groups.push(Group::start_in(config, environment).await.unwrap());
+        groups.push(Group::start_in(config, world).await.unwrap());
     }
     let leader = leader(&groups).await;
     let own = leader.config().node_id;
