@@ -97,7 +97,7 @@ impl Running {
             bail!("no name server: give --namesrv, or --namesrv-listen to run one inside");
         }
         let bound = admin::bind(args.admin, world.clone())?;
-        let group = Group::start(group_config).await?;
+        let group = Group::start(group_config, world.clone()).await?;
         let broker = match broker::start(broker_config, group.clone(), world) {
             Ok(broker) => broker,
             Err(error) => {

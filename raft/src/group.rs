@@ -9,8 +9,7 @@ use openraft::metrics::RaftDataMetrics;
 use openraft::{BasicNode, Config, Instant as _, Raft, ServerState, SnapshotPolicy};
 use parking_lot::{Mutex, RwLock};
 use raftmq_store::{FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX, Identity, Store, StoreError, StoreOptions};
-use raftmq_world::{Threads, World};
-use tokio::net::TcpListener;
+use raftmq_world::{Acceptor, Threads, WhenFull, World};
 use tokio::sync::{OnceCell, watch};
 use tokio::task::JoinHandle;
 
@@ -23,7 +22,7 @@ use crate::command::{Command, CommandOutcome, MemberAddress};
 use crate::log_storage::{LogStorage, done};
 use crate::metadata::Metadata;
 use crate::proposer::{Proposer, WriteResponder, propose_error};
-use crate::server::Server;
+use crate::server::{CONNECTIONS_MAX, Server};
 use crate::state_machine::{Shared, StateMachine};
 use crate::transport::{Peers, Transport};
 use crate::types::{LogId, TypeConfig, entry_id};
@@ -73,12 +72,7 @@ struct Inner {
 
 impl Group {
     /// Opens the directory, recovers, and joins the group.
-    pub async fn start(config: GroupConfig) -> Result<Self, StartError> {
-        Self::start_in(config, World::system()).await
-    }
-
-    /// The same in a world of the caller's.
-    pub async fn start_in(config: GroupConfig, world: World) -> Result<Self, StartError> {
+    pub async fn start(config: GroupConfig, world: World) -> Result<Self, StartError> {
         let raft_config = Arc::new(raft_config(&config)?);
         let own = config.members.iter().find(|m| m.id == config.node_id).cloned();
         let own = own
@@ -91,13 +85,13 @@ impl Group {
         let state = Arc::new(Shared::open(store.clone(), &world)?);
         dispatch_known_commits(&store)?;
 
-        let listener = TcpListener::bind(own.raft)
-            .await
-            .map_err(|source| StartError::Listen { addr: own.raft, source })?;
+        let listener =
+            world.network.listen(own.raft).map_err(|source| StartError::Listen { addr: own.raft, source })?;
         let hello = Arc::new(hello(&config));
         let peers: Peers = Peers::default();
         peers.write().insert(config.node_id, (*hello).clone());
         let transport = Transport {
+            network: world.network.clone(),
             hello: hello.clone(),
             peers: peers.clone(),
             clocks: clocks.clone(),
@@ -126,7 +120,8 @@ impl Group {
             tasks: Mutex::default(),
             closed: OnceCell::new(),
         });
-        inner.spawn_tasks(listener, hello);
+        let acceptor = Acceptor::new(listener, "a member's", CONNECTIONS_MAX, WhenFull::Refuse);
+        inner.spawn_tasks(acceptor, hello);
         Ok(Self { inner })
     }
 
@@ -225,13 +220,13 @@ impl Group {
 }
 
 impl Inner {
-    fn spawn_tasks(self: &Arc<Self>, listener: TcpListener, hello: Arc<Hello>) {
+    fn spawn_tasks(self: &Arc<Self>, acceptor: Acceptor, hello: Arc<Hello>) {
         let failed = self.stopped.clone();
         self.store.on_failure(Box::new(move |reason| note_stop(&failed, reason)));
         let mut tasks = self.tasks.lock();
         let members = self.config.members.iter().map(|m| m.id);
         let server = Server::new(hello, self.peers.clone(), members, self.raft.clone(), self.clocks.clone());
-        tasks.push(tokio::spawn(crate::server::serve(listener, server)));
+        tasks.push(tokio::spawn(crate::server::serve(acceptor, server)));
         tasks.push(tokio::spawn(self.proposer.clone().run(self.raft.clone())));
         tasks.push(tokio::spawn(self.clone().follow_role()));
         tasks.push(tokio::spawn(self.clone().record_addresses()));

@@ -39,5 +39,3 @@ pub use command::{
 pub use group::Group;
 pub use metadata::Metadata;
 pub use queue_locks::QueueLock;
-/// What [`Group::start_in`] takes.
-pub use raftmq_world::{Clock, SystemClock, World};

@@ -45,7 +45,10 @@ async fn store(group: &Group, topic: &str, queue_id: i32, body: &str, properties
         MessageBatch { records, count: 1, command: None, term: None, completion: Box::new(Told(told)) };
     group.submit(batch).unwrap();
     let physical_offset = physical_offset.await.unwrap();
-    assert!(group.store().wait_dispatched(physical_offset + 1, PATIENCE));
+    let (tell, dispatched) = oneshot::channel();
+    let callback = Box::new(move |done| drop(tell.send(done)));
+    group.store().when_dispatched(physical_offset + 1, callback);
+    timeout(PATIENCE, dispatched).await.unwrap().unwrap().unwrap();
     RecordView::parse(&group.store().record_at(physical_offset).unwrap()).unwrap().store_timestamp_ms()
 }
 

@@ -267,7 +267,9 @@ impl Fixture {
         raft: SocketAddr,
         configure: impl FnOnce(&mut BrokerConfig),
     ) -> Self {
-        let group = Group::start(group_config(1, &[Member { id: 1, raft }], dir.path())).await.unwrap();
+        let group = Group::start(group_config(1, &[Member { id: 1, raft }], dir.path()), World::system())
+            .await
+            .unwrap();
         let (name_server, registrations) = name_server().await;
         let namesrv = vec![free_address().to_string(), name_server];
         let mut config = BrokerConfig { namesrv, ..broker_config(&group) };
