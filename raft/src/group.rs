@@ -25,7 +25,7 @@ use crate::proposer::{Proposer, WriteResponder, propose_error};
 use crate::server::{CONNECTIONS_MAX, Server};
 use crate::state_machine::{Shared, StateMachine};
 use crate::transport::{Peers, Transport};
-use crate::types::{LogId, TypeConfig, entry_id};
+use crate::types::{LogId, Runtime, TypeConfig, entry_id};
 use crate::wire::Hello;
 
 type Core = Raft<TypeConfig, StateMachine>;
@@ -99,9 +99,10 @@ impl Group {
             refusals: Arc::default(),
         };
         let machine = StateMachine::new(state.clone());
-        let raft: Core = Raft::new(config.node_id, raft_config, transport, log, machine)
-            .await
-            .map_err(|e| StartError::Raft(e.to_string()))?;
+        // Election timeouts are drawn in it.
+        let core = Raft::new(config.node_id, raft_config, transport, log, machine);
+        let raft: Core =
+            Runtime::scope(world.random.number(), core).await.map_err(|e| StartError::Raft(e.to_string()))?;
         join(&raft, &config).await?;
 
         let role = RoleState { role: Role::Follower, term: 0, leader: None, ready: false };
