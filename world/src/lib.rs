@@ -30,7 +30,7 @@ pub use acceptor::{Accepted, Acceptor, WhenFull};
 pub use clock::{Clock, SystemClock};
 pub use disk::{Disk, DiskFile, Space, data_end};
 pub use network::{KeepAlive, Listen, Listener, Network, ReadHalf, Socket, Stream, WriteHalf};
-pub use os_disk::OsDisk;
+pub use os_disk::{OsDisk, memory_file};
 pub use os_network::OsNetwork;
 pub use random::Random;
 pub use work::{Job, Next, OsThreads, Step, Threads, Worker};

@@ -29,6 +29,16 @@ struct MappedFile {
     map: Mmap,
 }
 
+/// A file of `len` zero bytes that is on no disk: for disks that are made up. `path` is what it calls itself.
+///
+/// # Errors
+/// The system has no memory or no descriptor for it.
+pub fn memory_file(path: &Path, len: u64) -> io::Result<Arc<dyn DiskFile>> {
+    let file = File::from(rustix::fs::memfd_create(c"raftmq", rustix::fs::MemfdFlags::CLOEXEC)?);
+    file.set_len(len)?;
+    Ok(Arc::new(MappedFile::map(path, file)?))
+}
+
 impl MappedFile {
     #[allow(unsafe_code)]
     fn map(path: &Path, file: File) -> io::Result<Self> {
