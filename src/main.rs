@@ -7,10 +7,8 @@
 //! | `broker` | serving producers and consumers |
 //! | `namesrv` | telling clients where topics live |
 //! | `admin` | the HTTP API, and asking it |
-//! | `bench` | a load generator |
 
 mod admin;
-mod bench;
 mod broker;
 mod cli;
 mod namesrv;
@@ -21,6 +19,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
+use raftmq_world::World;
 use tracing_subscriber::EnvFilter;
 
 use cli::{Cli, RoleArgs};
@@ -49,8 +48,8 @@ fn run(role: &RoleArgs) -> anyhow::Result<()> {
         RoleArgs::Broker(args) => roles::broker(args),
         RoleArgs::Namesrv(args) => roles::namesrv(args),
         RoleArgs::Admin(args) => admin::client::run(args),
-        RoleArgs::Bench(args) => bench::run(args),
-        RoleArgs::NullServer(args) => bench::null_server::run(args.listen),
+        RoleArgs::Bench(args) => roles::bench(args),
+        RoleArgs::NullServer(args) => raftmq_bench::run_null_server(args.listen, &World::system()),
     }
 }
 

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
+use raftmq_bench::BenchArgs;
 use raftmq_client::parse_name_servers;
 use raftmq_raft::{Group, GroupConfig};
+use raftmq_world::World;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -39,6 +41,12 @@ pub(crate) fn namesrv(args: &NamesrvArgs) -> anyhow::Result<()> {
         namesrv.shutdown().await;
         Ok(())
     })
+}
+
+/// Loads a broker and prints what was measured.
+pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
+    raise_file_limit();
+    raftmq_bench::run(args, &World::system())
 }
 
 async fn run_broker(args: &BrokerArgs) -> anyhow::Result<()> {
@@ -185,7 +193,7 @@ fn runtime(threads: Option<u16>) -> anyhow::Result<Runtime> {
 }
 
 /// Segments, queues and connections each take a file descriptor; the usual soft limit of 1024 is soon reached.
-pub(crate) fn raise_file_limit() {
+fn raise_file_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
