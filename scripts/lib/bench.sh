@@ -87,7 +87,7 @@ print_figures() {
   local metric
   for metric in $4; do
     [[ -n $(figure "$5" "$metric") ]] || die "no $metric in $5: $(head -c 300 "$5")"
-    printf 'round %d  %-8s %-22s %-15s %12s   p50 %s µs  p99 %s µs  max %s µs  errors %s\n' "$1" "$2" "$3" \
+    printf 'round %d  %-8s %-24s %-15s %12s   p50 %s µs  p99 %s µs  max %s µs  errors %s\n' "$1" "$2" "$3" \
       "$metric" "$(figure "$5" "$metric")" "$(figure "$5" p50_us)" "$(figure "$5" p99_us)" "$(figure "$5" max_us)" \
       "$(figure "$5" errors)"
   done
