@@ -5,7 +5,7 @@ BEGIN { FS = "\t" }
 
 FNR == 1 { next }
 
-$4 == "others_percent" { others[++loads] = $5; next }
+$4 == "others_percent" { others[++loads] = $5 > 0 ? $5 : 0; next }
 
 {
   row = $3 FS $4
