@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use raftmq_bench::BenchArgs;
 use raftmq_raft::{FlushMode, Member};
 
 use crate::admin::client::AdminArgs;
-use crate::bench::BenchArgs;
 use crate::broker::{DEFAULT_LEVELS, DelayLevels};
 
 /// A message broker for Apache RocketMQ clients whose commit log is a Raft log

@@ -6,10 +6,8 @@
 //! | `roles` | starting and stopping what a process runs |
 //! | `broker` | serving producers and consumers |
 //! | `admin` | the HTTP API, and asking it |
-//! | `bench` | a load generator |
 
 mod admin;
-mod bench;
 mod broker;
 mod cli;
 mod roles;
@@ -19,6 +17,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
+use raftmq_world::World;
 use tracing_subscriber::EnvFilter;
 
 use cli::{Cli, RoleArgs};
@@ -47,8 +46,8 @@ fn run(role: &RoleArgs) -> anyhow::Result<()> {
         RoleArgs::Broker(args) => roles::broker(args),
         RoleArgs::Namesrv(args) => roles::namesrv(args),
         RoleArgs::Admin(args) => roles::admin(args),
-        RoleArgs::Bench(args) => bench::run(args),
-        RoleArgs::NullServer(args) => bench::null_server::run(args.listen),
+        RoleArgs::Bench(args) => roles::bench(args),
+        RoleArgs::NullServer(args) => raftmq_bench::run_null_server(args.listen, &World::system()),
     }
 }
 

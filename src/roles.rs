@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
+use raftmq_bench::BenchArgs;
 use raftmq_client::parse_name_servers;
 use raftmq_namesrv::{Namesrv, NamesrvConfig};
 use raftmq_raft::{Group, GroupConfig};
@@ -46,6 +47,12 @@ pub(crate) fn namesrv(args: &NamesrvArgs) -> anyhow::Result<()> {
 /// Asks a member's admin API.
 pub(crate) fn admin(args: &AdminArgs) -> anyhow::Result<()> {
     runtime(Some(1))?.block_on(admin::client::run(args, &*World::system().network))
+}
+
+/// Loads a broker and prints what was measured.
+pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
+    raise_file_limit();
+    raftmq_bench::run(args, &World::system())
 }
 
 async fn run_broker(args: &BrokerArgs) -> anyhow::Result<()> {
@@ -192,7 +199,7 @@ fn runtime(threads: Option<u16>) -> anyhow::Result<Runtime> {
 }
 
 /// Segments, queues and connections each take a file descriptor; the usual soft limit of 1024 is soon reached.
-pub(crate) fn raise_file_limit() {
+fn raise_file_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;

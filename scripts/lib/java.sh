@@ -13,10 +13,8 @@ java_opens=(
   --add-exports=java.base/sun.nio.ch=ALL-UNNAMED
 )
 
-die() {
-  echo "${0##*/}: $*" >&2
-  exit 1
-}
+# shellcheck source=scripts/lib/common.sh
+source "$root/scripts/lib/common.sh"
 
 need_java() {
   local tool
@@ -26,16 +24,6 @@ need_java() {
   local major
   major=$(java -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p' | head -1)
   ((${major:-0} >= 17)) || die "Java 17 or newer needed, 'java' is ${major:-of an unknown version}"
-}
-
-# quiet LOG COMMAND...: says nothing unless the command fails, then the end of its output
-quiet() {
-  local log=$1
-  shift
-  "$@" >"$log" 2>&1 || {
-    tail -n 30 "$log" >&2
-    die "'$1' failed, its output is in $log"
-  }
 }
 
 # write_logback HOME: RocketMQ's servers and tools look for a file of their own below HOME/conf and stop without it

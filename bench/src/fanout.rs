@@ -5,7 +5,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt::{Display, Formatter};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail, ensure};
@@ -17,8 +16,8 @@ use raftmq_remoting::body::{ConsumerData, HeartbeatData, SubscriptionData};
 use raftmq_remoting::codes::{request, response};
 use raftmq_remoting::encode::encode_command;
 use raftmq_remoting::{Command, Ext};
+use raftmq_world::{Network, Stream};
 use serde::Serialize;
-use tokio::net::TcpStream;
 use tokio::time::MissedTickBehavior;
 
 use super::connection::timestamp_now;
@@ -27,8 +26,6 @@ use super::pulls::{PullShape, PullTemplate};
 use super::tally::{Latencies, Tally, write_errors};
 use super::target::{Held, Target, TargetArgs};
 use super::wire::{Wire, connect};
-use crate::roles::raise_file_limit;
-
 use super::{CONNECTIONS_MAX, GROUP, current_thread, seconds, send, thread_cpu_ns};
 
 /// How long the broker may hold a pull, as the official clients ask.
@@ -171,21 +168,19 @@ impl Memory {
 }
 
 /// Holds pulls and sends to them.
-pub(super) fn measure(args: &FanoutArgs) -> anyhow::Result<FanoutReport> {
+pub(super) fn measure(args: &FanoutArgs, network: &dyn Network) -> anyhow::Result<FanoutReport> {
     ensure!(args.holds >= args.connections, "{} pulls for {} connections", args.holds, args.connections);
-    raise_file_limit();
     current_thread()?.block_on(async {
         let target = Target::find(&args.target).await?;
         // The first ones make the topic.
-        send::fill(&target, u64::from(target.queues), args.body_size).await?;
+        send::fill(network, &target, u64::from(target.queues), args.body_size).await?;
         let held = target.held().await?;
-        let addr = target.resolve().await.map_err(|error| anyhow!(error))?;
         let before = args.pid.map(Memory::of).transpose()?;
-        let mut consumers = connect_all(args, &target, &held, addr).await?;
+        let mut consumers = connect_all(args, network, &target, &held).await?;
         let counts = Counts::new(args.holds);
         let consume = join_all(consumers.iter_mut().map(|consumer| consumer.run(&counts)));
         tokio::select! {
-            report = load(args, &target, addr, &counts, before) => report,
+            report = load(args, network, &target, &counts, before) => report,
             _ = consume => bail!("all connections broke: {}", counts.tally.borrow().first_error().unwrap_or_default()),
         }
     })
@@ -194,8 +189,8 @@ pub(super) fn measure(args: &FanoutArgs) -> anyhow::Result<FanoutReport> {
 /// Waits until the pulls are held, then sends.
 async fn load(
     args: &FanoutArgs,
+    network: &dyn Network,
     target: &Target,
-    addr: SocketAddr,
     counts: &Counts,
     before: Option<Memory>,
 ) -> anyhow::Result<FanoutReport> {
@@ -203,11 +198,12 @@ async fn load(
     let held = args.pid.map(Memory::of).transpose()?;
     let waiting = counts.held();
     let templates = send::templates(target, args.body_size)?;
-    let mut producer = Producer::new(&templates, addr).await.map_err(|error| anyhow!(error))?;
+    let mut producer =
+        Producer::new(&templates, network, &target.addr).await.map_err(|error| anyhow!(error))?;
     let rate = f64::from(args.rate);
     let mut send = async |seconds| {
         let sent = producer.run(rate, Duration::from_secs_f64(seconds), counts).await;
-        sent.map_err(|error| anyhow!("{addr}: {error}"))
+        sent.map_err(|error| anyhow!("{}: {error}", target.addr))
     };
     send(args.warmup).await?;
     let busy_before = thread_cpu_ns();
@@ -322,17 +318,17 @@ impl Counts {
 /// Makes the connections, a few at a time, and writes each one's heartbeat and pulls.
 async fn connect_all(
     args: &FanoutArgs,
+    network: &dyn Network,
     target: &Target,
     held: &[Held],
-    addr: SocketAddr,
 ) -> anyhow::Result<Vec<Consumer>> {
     let connecting = (0..args.connections).map(|index| async move {
         let numbers = (index..args.holds).step_by(args.connections as usize);
         let pulls =
             numbers.map(|number| Pull::new(args, target, held, number)).collect::<Result<Vec<_>, _>>()?;
         let heartbeat = heartbeat(index, target, &pulls)?;
-        let mut consumer =
-            Consumer { stream: connect(addr).await?, wire: Wire::new(READ_BUFFER_BYTES), pulls, heartbeat };
+        let stream = connect(network, &target.addr).await?;
+        let mut consumer = Consumer { stream, wire: Wire::new(READ_BUFFER_BYTES), pulls, heartbeat };
         consumer.begin();
         Ok::<_, String>(consumer)
     });
@@ -395,7 +391,7 @@ fn heartbeat(index: u32, target: &Target, pulls: &[Pull]) -> Result<Vec<u8>, Str
 
 /// One connection with its pulls; a pull's place tells its opaque.
 struct Consumer {
-    stream: TcpStream,
+    stream: Stream,
     wire: Wire,
     pulls: Vec<Pull>,
     /// The whole request.
@@ -463,7 +459,7 @@ fn is_empty(code: i32) -> bool {
 
 /// Sends at a rate, to the queues in turn.
 struct Producer<'a> {
-    stream: TcpStream,
+    stream: Stream,
     wire: Wire,
     templates: &'a [Template],
     sent: u64,
@@ -472,9 +468,9 @@ struct Producer<'a> {
 }
 
 impl<'a> Producer<'a> {
-    async fn new(templates: &'a [Template], addr: SocketAddr) -> Result<Self, String> {
+    async fn new(templates: &'a [Template], network: &dyn Network, addr: &str) -> Result<Self, String> {
         Ok(Self {
-            stream: connect(addr).await?,
+            stream: connect(network, addr).await?,
             wire: Wire::new(READ_BUFFER_BYTES),
             templates,
             sent: 0,

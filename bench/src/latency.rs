@@ -1,14 +1,13 @@
 //! From a send to the answer of a pull that was held, on a topic where nothing else happens.
 
 use std::fmt::{Display, Formatter};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use clap::Args;
 use raftmq_remoting::codes::response;
+use raftmq_world::{Network, Stream};
 use serde::Serialize;
-use tokio::net::TcpStream;
 
 use super::connection::timestamp_now;
 use super::frames::{OPAQUE_MIN, Response, Template, remark};
@@ -69,22 +68,22 @@ impl Display for LatencyReport {
 }
 
 /// Sends to held pulls, one at a time.
-pub(super) fn measure(args: &LatencyArgs) -> anyhow::Result<LatencyReport> {
+pub(super) fn measure(args: &LatencyArgs, network: &dyn Network) -> anyhow::Result<LatencyReport> {
     current_thread()?.block_on(async {
         let target = Target::find(&args.target).await?;
         // The first one makes the topic.
-        send::fill(&target, u64::from(target.queues), args.body_size).await?;
+        send::fill(network, &target, u64::from(target.queues), args.body_size).await?;
         let held = target.held().await?;
         let queue = held.into_iter().find(|held| held.queue_id == QUEUE).context("the topic has no queue")?;
-        let addr = target.resolve().await.map_err(|error| anyhow!(error))?;
-        let mut pair = Pair::new(args, &target, queue.max, addr).await.map_err(|error| anyhow!(error))?;
+        let pair = Pair::new(args, network, &target, queue.max).await;
+        let mut pair = pair.map_err(|error| anyhow!(error))?;
         for round in 0..args.warmup.saturating_add(args.repeats) {
             if round == args.warmup {
                 (pair.delivered, pair.acknowledged) = (Tally::new(), Tally::new());
             }
             let done = tokio::time::timeout(STALLED, pair.round(Duration::from_millis(args.pause_ms))).await;
             done.map_err(|_| anyhow!("no answer for {} s", STALLED.as_secs()))?
-                .map_err(|error| anyhow!("{addr}: {error}"))?;
+                .map_err(|error| anyhow!("{}: {error}", target.addr))?;
         }
         Ok(LatencyReport {
             delivered: pair.delivered.count(),
@@ -110,12 +109,17 @@ struct Pair {
 
 /// One side's connection.
 struct Peer {
-    stream: TcpStream,
+    stream: Stream,
     wire: Wire,
 }
 
 impl Pair {
-    async fn new(args: &LatencyArgs, target: &Target, offset: u64, addr: SocketAddr) -> Result<Self, String> {
+    async fn new(
+        args: &LatencyArgs,
+        network: &dyn Network,
+        target: &Target,
+        offset: u64,
+    ) -> Result<Self, String> {
         let mut templates = send::templates(target, args.body_size).map_err(|error| format!("{error:#}"))?;
         let shape = PullShape {
             group: GROUP,
@@ -125,8 +129,8 @@ impl Pair {
             hold_ms: HOLD.as_millis() as u64,
         };
         Ok(Self {
-            producer: Peer::connect(addr).await?,
-            consumer: Peer::connect(addr).await?,
+            producer: Peer::connect(network, &target.addr).await?,
+            consumer: Peer::connect(network, &target.addr).await?,
             send: templates.swap_remove(QUEUE as usize),
             pull: PullTemplate::new(&shape)?,
             offset,
@@ -192,8 +196,8 @@ fn found(answer: &Response<'_>, offset: u64) -> Result<u64, String> {
 }
 
 impl Peer {
-    async fn connect(addr: SocketAddr) -> Result<Self, String> {
-        Ok(Self { stream: connect(addr).await?, wire: Wire::new(READ_BUFFER_BYTES) })
+    async fn connect(network: &dyn Network, addr: &str) -> Result<Self, String> {
+        Ok(Self { stream: connect(network, addr).await?, wire: Wire::new(READ_BUFFER_BYTES) })
     }
 
     /// Writes what is to be written and waits for an answer; what was read from it, and when it had come.

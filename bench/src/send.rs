@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use raftmq_message::topic::validate_group;
+use raftmq_world::Network;
 
 use super::connection::{Loop, Window};
 use super::frames::{RequestShape, Template};
@@ -51,8 +52,8 @@ pub(super) struct SendArgs {
 }
 
 /// Runs the load and prints the report.
-pub(super) fn run(args: &SendArgs) -> anyhow::Result<()> {
-    let report = measure(args)?;
+pub(super) fn run(args: &SendArgs, network: &dyn Network) -> anyhow::Result<()> {
+    let report = measure(args, network)?;
     print(&report, args.json)?;
     if report.acked == 0 {
         bail!("nothing was acknowledged{}", report.first_error.map_or(String::new(), |e| format!(": {e}")));
@@ -60,7 +61,7 @@ pub(super) fn run(args: &SendArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn measure(args: &SendArgs) -> anyhow::Result<SendReport> {
+fn measure(args: &SendArgs, network: &dyn Network) -> anyhow::Result<SendReport> {
     validate_group(GROUP)?;
     let target = current_thread()?.block_on(Target::find(&args.target))?;
     let templates = templates(&target, args.body_size)?;
@@ -70,7 +71,7 @@ fn measure(args: &SendArgs) -> anyhow::Result<SendReport> {
     let mut total = Tally::new();
     std::thread::scope(|scope| {
         let (templates, target) = (&templates[..], &target);
-        let generate = |thread| move || generate(args, thread, templates, target, window);
+        let generate = |thread| move || generate(args, thread, templates, network, target, window);
         let threads: Vec<_> = (0..args.threads).map(|thread| scope.spawn(generate(thread))).collect();
         for thread in threads {
             total.merge(thread.join().map_err(|_| anyhow!("a generator thread panicked"))??);
@@ -81,7 +82,12 @@ fn measure(args: &SendArgs) -> anyhow::Result<SendReport> {
 }
 
 /// Sends `messages` messages to the queues in turn. What is refused, or lost with a connection, is not sent again.
-pub(super) async fn fill(target: &Target, messages: u64, body_size: usize) -> anyhow::Result<()> {
+pub(super) async fn fill(
+    network: &dyn Network,
+    target: &Target,
+    messages: u64,
+    body_size: usize,
+) -> anyhow::Result<()> {
     let templates = templates(target, body_size)?;
     let now = Instant::now();
     let window = Window { epoch: now, measure_from: now, until: now + FILL_PATIENCE };
@@ -91,7 +97,7 @@ pub(super) async fn fill(target: &Target, messages: u64, body_size: usize) -> an
         let mut state = Loop::new(&templates, in_flight, index, window, &budget);
         async move {
             let mut tally = Tally::new();
-            let outcome = state.run(target.resolve().await?, &mut tally).await;
+            let outcome = state.run(network, &target.addr, &mut tally).await;
             outcome.map(|()| tally)
         }
     });
@@ -142,6 +148,7 @@ fn generate(
     args: &SendArgs,
     thread: u32,
     templates: &[Template],
+    network: &dyn Network,
     target: &Target,
     window: Window,
 ) -> anyhow::Result<Tally> {
@@ -155,7 +162,7 @@ fn generate(
         };
         let loops = mine.map(|index| {
             let state = Loop::new(templates, args.in_flight, index, window, &unlimited);
-            keep_running(state, target, window)
+            keep_running(state, network, target, window)
         });
         let (before, tallies) = futures_util::future::join(cpu, futures_util::future::join_all(loops)).await;
         let mut total = Tally::new();
@@ -166,13 +173,10 @@ fn generate(
 }
 
 /// One connection, made anew whenever it breaks, until the window ends.
-async fn keep_running(mut state: Loop<'_>, target: &Target, window: Window) -> Tally {
+async fn keep_running(mut state: Loop<'_>, network: &dyn Network, target: &Target, window: Window) -> Tally {
     let mut tally = Tally::new();
     while Instant::now() < window.until {
-        let attempt = async {
-            let addr = target.resolve().await?;
-            state.run(addr, &mut tally).await
-        };
+        let attempt = state.run(network, &target.addr, &mut tally);
         // Ends when the time is over, even if the server says nothing any more.
         match tokio::time::timeout_at(window.until.into(), attempt).await {
             Ok(Err(error)) => tally.broken(&error),
@@ -188,6 +192,7 @@ mod tests {
     use super::super::null_server::tests::with_server;
     use super::*;
     use clap::Parser;
+    use raftmq_world::OsNetwork;
 
     #[derive(Parser)]
     struct Line {
@@ -204,7 +209,7 @@ mod tests {
         let report = with_server(|addr| {
             let line =
                 format!("--addr {addr} --connections 3 --in-flight 7 --queues 2 --seconds 0.3 --warmup 0.1");
-            measure(&args(&format!("{line} --threads 2"))).unwrap()
+            measure(&args(&format!("{line} --threads 2")), &OsNetwork).unwrap()
         });
         assert!(report.acked > 100, "{report}");
         assert_eq!((report.errors, report.first_error.as_deref()), (0, None));
@@ -219,7 +224,7 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         drop(listener);
-        let report = measure(&args(&format!("--addr {addr} --seconds 0.2 --warmup 0"))).unwrap();
+        let report = measure(&args(&format!("--addr {addr} --seconds 0.2 --warmup 0")), &OsNetwork).unwrap();
         assert_eq!(report.acked, 0);
         assert!(report.first_error.unwrap().contains("connect to"));
     }
@@ -229,6 +234,6 @@ mod tests {
         for line in ["--connections 0", "--in-flight 0", "--seconds -1", "--warmup nan", "--queues 0"] {
             assert!(Line::try_parse_from(std::iter::once("bench").chain(line.split(' '))).is_err(), "{line}");
         }
-        assert!(measure(&args("--topic a\"b --addr 127.0.0.1:1")).is_err());
+        assert!(measure(&args("--topic a\"b --addr 127.0.0.1:1"), &OsNetwork).is_err());
     }
 }

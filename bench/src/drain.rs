@@ -1,15 +1,14 @@
 //! A backlog read as fast as it comes: each connection has one pull in flight, over its share of the queues in turn.
 
 use std::fmt::{Display, Formatter};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail};
 use clap::Args;
 use futures_util::future::{join, join_all};
 use raftmq_remoting::codes::response;
+use raftmq_world::{Network, Stream};
 use serde::Serialize;
-use tokio::net::TcpStream;
 
 use super::frames::{OPAQUE_MIN, field, remark};
 use super::pulls::{PullShape, PullTemplate, count_records};
@@ -137,9 +136,8 @@ impl Display for DrainReport {
 }
 
 /// Fills the topic if asked to, and reads it.
-pub(super) fn measure(args: &DrainArgs) -> anyhow::Result<DrainReport> {
-    let (target, held) = current_thread()?.block_on(prepare(args))?;
-    let addr = current_thread()?.block_on(target.resolve()).map_err(|error| anyhow!(error))?;
+pub(super) fn measure(args: &DrainArgs, network: &dyn Network) -> anyhow::Result<DrainReport> {
+    let (target, held) = current_thread()?.block_on(prepare(args, network))?;
     let start = Instant::now();
     let from = start + Duration::from_secs_f64(args.warmup);
     let window = Window { from, until: args.seconds.map(|seconds| from + Duration::from_secs_f64(seconds)) };
@@ -147,7 +145,7 @@ pub(super) fn measure(args: &DrainArgs) -> anyhow::Result<DrainReport> {
     std::thread::scope(|scope| {
         let (target, held) = (&target, &held[..]);
         let threads: Vec<_> = (0..args.threads)
-            .map(|thread| scope.spawn(move || drain_share(args, thread, target, held, addr, window)))
+            .map(|thread| scope.spawn(move || drain_share(args, thread, network, target, held, window)))
             .collect();
         for thread in threads {
             total.merge(thread.join().map_err(|_| anyhow!("a generator thread panicked"))??);
@@ -158,7 +156,7 @@ pub(super) fn measure(args: &DrainArgs) -> anyhow::Result<DrainReport> {
 }
 
 /// The queues and what they hold, after filling them.
-async fn prepare(args: &DrainArgs) -> anyhow::Result<(Target, Vec<Held>)> {
+async fn prepare(args: &DrainArgs, network: &dyn Network) -> anyhow::Result<(Target, Vec<Held>)> {
     let target = Target::find(&args.target).await?;
     if args.connections > target.queues {
         bail!("{} connections for {} queues: one of each is the most", args.connections, target.queues);
@@ -168,7 +166,7 @@ async fn prepare(args: &DrainArgs) -> anyhow::Result<(Target, Vec<Held>)> {
         // A topic that does not exist yet has no offsets to ask for.
         let mut there = target.held().await.map_or(0, |held| count(&held));
         while there < wanted {
-            send::fill(&target, wanted - there, args.body_size).await?;
+            send::fill(network, &target, wanted - there, args.body_size).await?;
             there = count(&target.held().await?);
         }
     }
@@ -183,9 +181,9 @@ async fn prepare(args: &DrainArgs) -> anyhow::Result<(Target, Vec<Held>)> {
 fn drain_share(
     args: &DrainArgs,
     thread: u32,
+    network: &dyn Network,
     target: &Target,
     held: &[Held],
-    addr: SocketAddr,
     window: Window,
 ) -> anyhow::Result<Drained> {
     let mine = (0..args.connections).filter(|connection| connection % args.threads == thread);
@@ -194,8 +192,8 @@ fn drain_share(
             let queues = held.iter().filter(|queue| queue.queue_id % args.connections == connection);
             let readers = queues.map(|queue| Reader::new(target, *queue, args.batch));
             let mut drain = Connection::new(readers.collect::<Result<_, _>>()?, window);
-            let stream = connect(addr).await?;
-            drain.run(stream).await.map_err(|error| format!("{addr}: {error}"))?;
+            let stream = connect(network, &target.addr).await?;
+            drain.run(stream).await.map_err(|error| format!("{}: {error}", target.addr))?;
             Ok::<_, String>(drain.drained)
         });
         let cpu = async {
@@ -260,7 +258,7 @@ impl Connection {
         found
     }
 
-    async fn run(&mut self, mut stream: TcpStream) -> Result<(), String> {
+    async fn run(&mut self, mut stream: Stream) -> Result<(), String> {
         let mut opaque = OPAQUE_MIN;
         let mut progress = Instant::now();
         while let Some(index) = self.next_reader() {
@@ -318,6 +316,7 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use raftmq_world::OsNetwork;
 
     use super::super::null_server::tests::with_server;
     use super::*;
@@ -336,13 +335,14 @@ mod tests {
     fn everything_is_read_once_or_again_until_the_time_is_over() {
         with_server(|addr| {
             let line = format!("--addr {addr} --connections 3 --queues 5 --batch 30 --threads 2");
-            let report = measure(&args(&line)).unwrap();
+            let report = measure(&args(&line), &OsNetwork).unwrap();
             // A queue's last pull brings 10.
             assert_eq!((report.messages, report.pulls, report.errors), (5 * 100_000, 5 * 3334, 0));
             assert!(report.latencies.p50_us > 0.0 && report.messages_per_s > 0.0);
-            let report = measure(&args(&format!("{line} --seconds 0.5 --warmup 0.1"))).unwrap();
+            let report = measure(&args(&format!("{line} --seconds 0.5 --warmup 0.1")), &OsNetwork).unwrap();
             assert!(report.messages > 0 && report.errors == 0, "{report:?}");
-            let error = measure(&args(&format!("--addr {addr} --connections 3 --queues 2"))).unwrap_err();
+            let impossible = args(&format!("--addr {addr} --connections 3 --queues 2"));
+            let error = measure(&impossible, &OsNetwork).unwrap_err();
             assert_eq!(error.to_string(), "3 connections for 2 queues: one of each is the most");
         });
     }

@@ -14,13 +14,16 @@
 //! | `null_server` | a server that stores nothing, to know the ceiling |
 //!
 //! It costs the same for every broker that speaks the protocol, so that two can be compared.
+//!
+//! Connections come from the world that is passed in. Times do not: what is measured is real time, so the system's clocks
+//! (`Instant`, `SystemTime`) are read directly.
 
 mod connection;
 mod drain;
 mod fanout;
 mod frames;
 mod latency;
-pub(crate) mod null_server;
+mod null_server;
 mod pulls;
 mod send;
 mod tally;
@@ -32,7 +35,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use raftmq_world::World;
 use serde::Serialize;
+
+pub use null_server::run_null_server;
 
 /// Most connections: a safeguard against a typing error.
 const CONNECTIONS_MAX: u32 = 10_000;
@@ -44,7 +50,7 @@ const GROUP: &str = "raftmq-bench";
 /// What to measure: sends, if nothing else is named.
 #[derive(Args, Clone, Debug)]
 #[command(args_conflicts_with_subcommands = true)]
-pub(crate) struct BenchArgs {
+pub struct BenchArgs {
     #[command(subcommand)]
     mode: Option<Mode>,
     #[command(flatten)]
@@ -61,13 +67,14 @@ enum Mode {
     Fanout(fanout::FanoutArgs),
 }
 
-/// Runs the load and prints the report.
-pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
+/// Runs the load and prints the report. The process must be allowed as many open files as there are connections.
+pub fn run(args: &BenchArgs, world: &World) -> anyhow::Result<()> {
+    let network = &*world.network;
     match &args.mode {
-        None => send::run(&args.send),
-        Some(Mode::Drain(args)) => print(&drain::measure(args)?, args.json),
-        Some(Mode::Latency(args)) => print(&latency::measure(args)?, args.json),
-        Some(Mode::Fanout(args)) => print(&fanout::measure(args)?, args.json),
+        None => send::run(&args.send, network),
+        Some(Mode::Drain(args)) => print(&drain::measure(args, network)?, args.json),
+        Some(Mode::Latency(args)) => print(&latency::measure(args, network)?, args.json),
+        Some(Mode::Fanout(args)) => print(&fanout::measure(args, network)?, args.json),
     }
 }
 

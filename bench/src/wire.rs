@@ -2,12 +2,11 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use raftmq_world::{Network, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use super::frames::{Response, Scanner};
 
@@ -32,11 +31,9 @@ pub(super) struct Input {
     taken: usize,
 }
 
-/// Connects, without the kernel's waiting for more to send.
-pub(super) async fn connect(addr: SocketAddr) -> Result<TcpStream, String> {
-    let stream = TcpStream::connect(addr).await.map_err(|e| format!("connect to {addr}: {e}"))?;
-    stream.set_nodelay(true).map_err(|e| format!("set TCP_NODELAY on {addr}: {e}"))?;
-    Ok(stream)
+/// Connects to `host:port`.
+pub(super) async fn connect(network: &dyn Network, addr: &str) -> Result<Stream, String> {
+    network.connect(addr).await.map_err(|e| format!("connect to {addr}: {e}"))
 }
 
 impl Wire {
@@ -53,7 +50,7 @@ impl Wire {
     }
 
     /// Writes what is to be written and reads once. Nothing is lost when it is dropped halfway.
-    pub(super) async fn exchange(&mut self, stream: &mut TcpStream) -> Result<(), String> {
+    pub(super) async fn exchange(&mut self, stream: &mut Stream) -> Result<(), String> {
         match poll_fn(|cx| self.poll(stream, cx)).await.map_err(|e| e.to_string())? {
             0 => Err("closed by the server".to_owned()),
             read => {
@@ -63,7 +60,7 @@ impl Wire {
         }
     }
 
-    fn poll(&mut self, stream: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn poll(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         while self.written < self.output.len() {
             match Pin::new(&mut *stream).poll_write(cx, &self.output[self.written..]) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),

@@ -1,6 +1,5 @@
 //! Where the server is, and what its queues hold.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -65,12 +64,6 @@ impl Target {
         let addr = routed.route.leader(broker).context("the topic's route has no leader")?.to_owned();
         // A route has at most 2^16 queues for each broker name.
         Ok(Self { addr, topic, queues: args.queues.unwrap_or(queues as u32) })
-    }
-
-    pub(super) async fn resolve(&self) -> Result<SocketAddr, String> {
-        let mut found =
-            tokio::net::lookup_host(&self.addr).await.map_err(|e| format!("{}: {e}", self.addr))?;
-        found.next().ok_or_else(|| format!("{} has no address", self.addr))
     }
 
     /// What each queue holds now.

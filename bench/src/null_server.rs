@@ -12,8 +12,8 @@ use raftmq_remoting::encode::{encode_command, write_pull_response_header, write_
 use raftmq_remoting::frame::{self, FRAME_LEN_MAX};
 use raftmq_remoting::header::{OffsetResponse, PullHeader, PullResponse, SendHeader, SendResponse};
 use raftmq_remoting::{Command, RawFrame};
+use raftmq_world::{Listener, Stream, World};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 
 /// Room made for each read.
 const READ_BYTES: usize = 256 * 1024;
@@ -22,16 +22,16 @@ const BACKLOG: i64 = 100_000;
 /// Messages of an answer at most.
 const BATCH_MAX: i64 = 4096;
 
-/// Accepts connections until the process ends.
-pub(crate) fn run(listen: SocketAddr) -> anyhow::Result<()> {
+/// Acknowledges sends without storing them, until the process ends.
+pub fn run_null_server(listen: SocketAddr, world: &World) -> anyhow::Result<()> {
     super::current_thread()?.block_on(async {
-        let listener = TcpListener::bind(listen).await.with_context(|| format!("listen on {listen}"))?;
+        let listener = world.network.listen(listen).with_context(|| format!("listen on {listen}"))?;
         tracing::info!(%listen, "acknowledging without storing");
         serve(listener).await
     })
 }
 
-pub(super) async fn serve(listener: TcpListener) -> anyhow::Result<()> {
+async fn serve(listener: Listener) -> anyhow::Result<()> {
     loop {
         let (stream, peer) = listener.accept().await.context("accept")?;
         tokio::spawn(async move {
@@ -42,8 +42,7 @@ pub(super) async fn serve(listener: TcpListener) -> anyhow::Result<()> {
     }
 }
 
-async fn answer_all(mut stream: TcpStream) -> anyhow::Result<()> {
-    stream.set_nodelay(true)?;
+async fn answer_all(mut stream: Stream) -> anyhow::Result<()> {
     let mut input = BytesMut::new();
     let mut output = BytesMut::new();
     let mut queue_offset = 0_i64;
@@ -133,24 +132,25 @@ fn record() -> anyhow::Result<BytesMut> {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use raftmq_world::{Network, OsNetwork};
+
     use super::*;
 
     /// Runs a test against a server of its own.
     pub(in super::super) fn with_server<T>(test: impl FnOnce(SocketAddr) -> T) -> T {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let addr = listener.local_addr().unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let server = std::thread::spawn(move || {
             super::super::current_thread().unwrap().block_on(async {
-                let listener = TcpListener::from_std(listener).unwrap();
+                let listener = OsNetwork.listen(([127, 0, 0, 1], 0).into()).unwrap();
+                tell.send(listener.local_addr().unwrap()).unwrap();
                 tokio::select! {
                     served = serve(listener) => served.unwrap(),
                     _ = stopped => {}
                 }
             });
         });
-        let outcome = test(addr);
+        let outcome = test(told.recv().unwrap());
         drop(stop);
         server.join().unwrap();
         outcome

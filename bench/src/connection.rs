@@ -4,10 +4,9 @@
 //! of those rounds.
 
 use std::cell::Cell;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tokio::net::TcpStream;
+use raftmq_world::{Network, Stream};
 
 use super::STALLED;
 use super::frames::{OPAQUE_END, OPAQUE_MIN, Template, remark, timestamp_digits};
@@ -72,10 +71,15 @@ impl<'a> Loop<'a> {
         }
     }
 
-    /// Connects and runs until the window ends, the budget is spent, or the connection breaks; in the latter case what was in flight counts
-    /// as errors, and a connection that does not come about as one.
-    pub(super) async fn run(&mut self, addr: SocketAddr, tally: &mut Tally) -> Result<(), String> {
-        let mut stream = connect(addr).await.inspect_err(|_| tally.errors += 1)?;
+    /// Connects and runs until the window ends, the budget is spent, or the connection breaks; in the latter case what
+    /// was in flight counts as errors, and a connection that does not come about as one.
+    pub(super) async fn run(
+        &mut self,
+        network: &dyn Network,
+        addr: &str,
+        tally: &mut Tally,
+    ) -> Result<(), String> {
+        let mut stream = connect(network, addr).await.inspect_err(|_| tally.errors += 1)?;
         self.start();
         let outcome = self.exchange(&mut stream, tally).await;
         if outcome.is_err() {
@@ -94,7 +98,7 @@ impl<'a> Loop<'a> {
         }
     }
 
-    async fn exchange(&mut self, stream: &mut TcpStream, tally: &mut Tally) -> Result<(), String> {
+    async fn exchange(&mut self, stream: &mut Stream, tally: &mut Tally) -> Result<(), String> {
         while self.idle < self.slots.len() {
             let exchanged = tokio::time::timeout(STALLED, self.wire.exchange(stream)).await;
             exchanged.map_err(|_| format!("no response for {} s", STALLED.as_secs()))??;
