@@ -7,15 +7,20 @@
 //! | `disk` | machines: a disk that knows what is durable, and fails |
 //! | `threads` | threads and jobs as steps between other things |
 //! | `host` | a process: a runtime whose clock the simulation moves |
+//! | `entropy` | the operating system's random numbers, from a seed |
+//! | `cluster` | members with their supervisors, and programs that use them |
 //!
 //! The same seed gives the same history.
 
+mod cluster;
 mod disk;
+pub mod entropy;
 mod host;
 mod network;
 mod threads;
 mod time;
 
+pub use cluster::{Cluster, ClusterOptions, DATA_DIR, MEMBERS, Trace};
 pub use disk::{DiskCopy, DiskFaults, Ending, HostDisk, Machine, Pace};
 pub use host::Process;
 pub use network::{Fabric, HostId, HostNetwork, NetworkCounts, Way, host_ip};

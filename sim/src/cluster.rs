@@ -1,0 +1,329 @@
+//! A cluster: three members with name servers in them, and programs that use it, each on a machine of its own.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Parser;
+use parking_lot::Mutex;
+use raftmq::{BrokerArgs, Cli, Member};
+use raftmq_world::{Random, World};
+use tokio::sync::Notify;
+
+use crate::disk::{Ending, Machine};
+use crate::host::Process;
+use crate::network::{Fabric, HostId, host_ip};
+
+/// Members of the group, hosts 0 to 2.
+pub const MEMBERS: usize = 3;
+/// Where each member's data is on its disk.
+pub const DATA_DIR: &str = "/data";
+/// How far the simulation goes between two looks at everything.
+const TICK: Duration = Duration::from_micros(500);
+/// How soon a member's supervisor starts it again.
+const RESTART: Duration = Duration::from_millis(500);
+/// After so many failures in a row its supervisor waits for so much longer.
+const RESTART_MAX: Duration = Duration::from_secs(5);
+
+/// Settings of a cluster.
+#[derive(Clone, Debug)]
+pub struct ClusterOptions {
+    /// Size of a segment of the log, in bytes.
+    pub segment_bytes: u64,
+    /// More of the command line of each member.
+    pub flags: Vec<String>,
+}
+
+impl Default for ClusterOptions {
+    fn default() -> Self {
+        Self { segment_bytes: 1 << 20, flags: Vec::new() }
+    }
+}
+
+/// What happens in a simulation, in order: for people to read, and to compare two runs.
+#[derive(Clone, Debug, Default)]
+pub struct Trace(Arc<Mutex<Vec<String>>>);
+
+impl Trace {
+    /// Notes something that happened at `now`.
+    pub fn note(&self, now: Duration, what: impl std::fmt::Display) {
+        self.0.lock().push(format!("{:>12.6} {what}", now.as_secs_f64()));
+    }
+
+    /// All of it.
+    pub fn lines(&self) -> Vec<String> {
+        self.0.lock().clone()
+    }
+}
+
+/// A member and its machine.
+struct Node {
+    machine: Arc<Machine>,
+    process: Option<Process>,
+    /// Asks it to stop in order.
+    stop: Arc<Notify>,
+    /// Why it ended, once it has.
+    ended: Arc<Mutex<Option<String>>>,
+    /// When its supervisor starts it; never while it is held down.
+    start_at: Option<Duration>,
+    failures: u32,
+    /// It does nothing until then.
+    hangs_until: Option<Duration>,
+    starts: u64,
+}
+
+/// A program that uses the cluster.
+struct Program {
+    process: Option<Process>,
+}
+
+/// A cluster in simulated time.
+pub struct Cluster {
+    options: ClusterOptions,
+    /// What decides over faults and delays.
+    pub random: Random,
+    now: Duration,
+    /// The network.
+    pub fabric: Fabric,
+    nodes: Vec<Node>,
+    programs: Vec<Program>,
+    /// What happened.
+    pub trace: Trace,
+}
+
+impl Cluster {
+    /// A cluster whose members are about to start.
+    pub fn new(seed: u64, options: ClusterOptions) -> Self {
+        raftmq_world::hash::fix_order(seed);
+        let random = Random::seeded(seed);
+        let fabric = Fabric::new(random.clone());
+        let node = |_| Node {
+            machine: Machine::new(random.clone()),
+            process: None,
+            stop: Arc::default(),
+            ended: Arc::default(),
+            start_at: Some(Duration::ZERO),
+            failures: 0,
+            hangs_until: None,
+            starts: 0,
+        };
+        let nodes = (0..MEMBERS).map(node).collect();
+        Self {
+            options,
+            random,
+            now: Duration::ZERO,
+            fabric,
+            nodes,
+            programs: Vec::new(),
+            trace: Trace::default(),
+        }
+    }
+
+    /// How far the simulation has come.
+    pub fn now(&self) -> Duration {
+        self.now
+    }
+
+    /// A member's machine.
+    pub fn machine(&self, member: HostId) -> &Arc<Machine> {
+        &self.nodes[member].machine
+    }
+
+    /// Whether a member's process runs.
+    pub fn is_up(&self, member: HostId) -> bool {
+        self.nodes[member].process.is_some()
+    }
+
+    /// How often members were started.
+    pub fn starts(&self) -> u64 {
+        self.nodes.iter().map(|node| node.starts).sum()
+    }
+
+    /// The name servers, as clients take them.
+    pub fn name_servers() -> String {
+        let servers: Vec<_> = (0..MEMBERS).map(|member| format!("{}:9876", host_ip(member))).collect();
+        servers.join(";")
+    }
+
+    /// Starts a program on a machine of its own, and says which host that is.
+    pub fn run<F>(&mut self, main: impl FnOnce(World) -> F) -> HostId
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let host = MEMBERS + self.programs.len();
+        let machine = Machine::new(self.random.clone());
+        let random = Random::seeded(self.random.number());
+        let process = Process::start(host, &machine, &self.fabric, self.now, random, main);
+        self.programs.push(Program { process: Some(process) });
+        host
+    }
+
+    /// Whether a program has ended.
+    pub fn is_done(&self, host: HostId) -> bool {
+        self.programs[host - MEMBERS].process.as_ref().is_none_or(Process::has_ended)
+    }
+
+    /// Ends a member's process; its supervisor starts it again, unless it is to stay down.
+    pub fn kill(&mut self, member: HostId, how: Ending, restart: bool) {
+        let node = &mut self.nodes[member];
+        let Some(process) = node.process.take() else { return };
+        process.end(how);
+        node.hangs_until = None;
+        node.start_at = restart.then_some(self.now + RESTART);
+        self.trace.note(self.now, format_args!("member {member}: {how:?}"));
+    }
+
+    /// Has a member that was held down started.
+    pub fn start(&mut self, member: HostId) {
+        let node = &mut self.nodes[member];
+        if node.process.is_none() {
+            node.start_at = Some(self.now);
+        }
+    }
+
+    /// Asks a member to stop in order; its supervisor starts it again.
+    pub fn stop(&mut self, member: HostId) {
+        self.trace.note(self.now, format_args!("member {member}: asked to stop"));
+        self.nodes[member].stop.notify_one();
+    }
+
+    /// A member's process does nothing for so long.
+    pub fn hang(&mut self, member: HostId, time: Duration) {
+        self.trace.note(self.now, format_args!("member {member}: hangs for {time:?}"));
+        self.nodes[member].hangs_until = Some(self.now + time);
+    }
+
+    /// Lets so much time pass.
+    pub fn run_for(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            self.tick();
+        }
+    }
+
+    /// Lets time pass until `done`, at most so long. Says whether it came to that.
+    pub fn run_until(&mut self, most: Duration, mut done: impl FnMut(&Self) -> bool) -> bool {
+        let end = self.now + most;
+        while self.now < end {
+            if done(self) {
+                return true;
+            }
+            self.tick();
+        }
+        done(self)
+    }
+
+    fn tick(&mut self) {
+        self.now += TICK;
+        self.fabric.advance(self.now);
+        for member in 0..self.nodes.len() {
+            self.supervise(member);
+        }
+        for program in &self.programs {
+            if let Some(process) = &program.process {
+                process.run_until(self.now);
+            }
+        }
+    }
+
+    fn supervise(&mut self, member: HostId) {
+        let (now, node) = (self.now, &mut self.nodes[member]);
+        if let Some(until) = node.hangs_until {
+            if now < until {
+                return;
+            }
+            node.hangs_until = None;
+            if let Some(process) = &node.process {
+                process.resume(now);
+            }
+        }
+        match &node.process {
+            Some(process) => {
+                process.run_until(now);
+                if process.has_ended() {
+                    let reason = node.ended.lock().take().unwrap_or_else(|| "it panicked".to_owned());
+                    self.trace.note(now, format_args!("member {member}: ended: {reason}"));
+                    node.failures += 1;
+                    let pause = RESTART * node.failures.min(16);
+                    node.start_at = Some(now + pause.min(RESTART_MAX));
+                    if let Some(process) = node.process.take() {
+                        process.end(Ending::Killed);
+                    }
+                }
+            }
+            None if node.start_at.is_some_and(|at| at <= now) => self.launch(member),
+            None => {}
+        }
+    }
+
+    fn launch(&mut self, member: HostId) {
+        let args = match self.args(member) {
+            Ok(args) => args,
+            Err(error) => panic!("the command line of member {member}: {error:#}"),
+        };
+        let random = Random::seeded(self.random.number());
+        let node = &mut self.nodes[member];
+        node.starts += 1;
+        node.start_at = None;
+        node.stop = Arc::default();
+        let (stop, ended) = (node.stop.clone(), node.ended.clone());
+        let main = move |world| async move {
+            let outcome = serve(&args, world, &stop).await;
+            *ended.lock() = Some(outcome);
+        };
+        node.process = Some(Process::start(member, &node.machine, &self.fabric, self.now, random, main));
+        self.trace.note(self.now, format_args!("member {member}: starts"));
+    }
+
+    fn args(&self, member: HostId) -> anyhow::Result<BrokerArgs> {
+        let own = host_ip(member);
+        let peers: Vec<_> =
+            (0..MEMBERS).map(|peer| format!("{}={}:10912", peer + 1, host_ip(peer))).collect();
+        let mut line = vec!["raftmq".to_owned(), "broker".to_owned()];
+        for (name, value) in [
+            ("--id", (member + 1).to_string()),
+            ("--dir", DATA_DIR.to_owned()),
+            ("--listen", format!("{own}:10911")),
+            ("--raft", format!("{own}:10912")),
+            ("--admin", format!("{own}:8081")),
+            ("--namesrv-listen", format!("{own}:9876")),
+            ("--namesrv", Self::name_servers()),
+            ("--peers", peers.join(",")),
+            ("--segment-size", self.options.segment_bytes.to_string()),
+        ] {
+            line.extend([name.to_owned(), value]);
+        }
+        line.extend(self.options.flags.iter().cloned());
+        Cli::try_parse_from(line)?.into_broker().context("it is no broker's")
+    }
+
+    /// Ends everything.
+    pub fn end(mut self) -> Trace {
+        for program in &mut self.programs {
+            if let Some(process) = program.process.take() {
+                process.end(Ending::Killed);
+            }
+        }
+        for member in 0..self.nodes.len() {
+            if let Some(process) = self.nodes[member].process.take() {
+                process.end(Ending::Killed);
+            }
+        }
+        self.trace
+    }
+}
+
+/// Runs a member until it fails or is asked to stop; says which.
+async fn serve(args: &BrokerArgs, world: World, stop: &Notify) -> String {
+    let mut member = match Box::pin(Member::start(args, world)).await {
+        Ok(member) => member,
+        Err(error) => return format!("it did not start: {error:#}"),
+    };
+    let failure = tokio::select! {
+        reason = member.failed() => Some(reason),
+        () = stop.notified() => None,
+    };
+    Box::pin(member.stop(failure.is_none())).await;
+    failure.unwrap_or_else(|| "stopped as asked".to_owned())
+}
