@@ -5,13 +5,11 @@
 //! | `cli` | the command line |
 //! | `roles` | starting and stopping what a process runs |
 //! | `broker` | serving producers and consumers |
-//! | `namesrv` | telling clients where topics live |
 //! | `admin` | the HTTP API, and asking it |
 
 mod admin;
 mod broker;
 mod cli;
-mod namesrv;
 mod roles;
 
 use std::io::IsTerminal;
@@ -47,7 +45,7 @@ fn run(role: &RoleArgs) -> anyhow::Result<()> {
     match role {
         RoleArgs::Broker(args) => roles::broker(args),
         RoleArgs::Namesrv(args) => roles::namesrv(args),
-        RoleArgs::Admin(args) => admin::client::run(args),
+        RoleArgs::Admin(args) => roles::admin(args),
         RoleArgs::Bench(args) => roles::bench(args),
         RoleArgs::NullServer(args) => raftmq_bench::run_null_server(args.listen, &World::system()),
     }

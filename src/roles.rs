@@ -5,15 +5,16 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use raftmq_bench::BenchArgs;
 use raftmq_client::parse_name_servers;
+use raftmq_namesrv::{Namesrv, NamesrvConfig};
 use raftmq_raft::{Group, GroupConfig};
 use raftmq_world::World;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::admin::client::AdminArgs;
 use crate::admin::{self, Admin};
 use crate::broker::{self, Broker, BrokerConfig, Limits};
 use crate::cli::{BrokerArgs, NamesrvArgs};
-use crate::namesrv::{self, Namesrv, NamesrvConfig};
 
 /// A stop that takes longer is cut off.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -35,7 +36,7 @@ pub(crate) fn namesrv(args: &NamesrvArgs) -> anyhow::Result<()> {
     let runtime = runtime(Some(1))?;
     runtime.block_on(async {
         let mut signals = Signals::new()?;
-        let mut namesrv = namesrv::start(NamesrvConfig::new(args.listen)).await?;
+        let mut namesrv = raftmq_namesrv::start(&NamesrvConfig::new(args.listen), &World::system())?;
         let name = signals.next().await;
         tracing::info!(signal = name, "stopping");
         namesrv.shutdown().await;
@@ -49,10 +50,15 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     raftmq_bench::run(args, &World::system())
 }
 
+/// Asks a member's admin API.
+pub(crate) fn admin(args: &AdminArgs) -> anyhow::Result<()> {
+    runtime(Some(1))?.block_on(admin::client::run(args, &*World::system().network))
+}
+
 async fn run_broker(args: &BrokerArgs) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let mut running = tokio::select! {
-        started = Box::pin(Running::start(args)) => started?,
+        started = Box::pin(Running::start(args, World::system())) => started?,
         name = signals.next() => bail!("{name} while starting"),
     };
     let failure = tokio::select! {
@@ -84,11 +90,11 @@ struct Running {
 
 impl Running {
     /// Addresses first, so that a port in use is found out before the log is opened.
-    async fn start(args: &BrokerArgs) -> anyhow::Result<Self> {
+    async fn start(args: &BrokerArgs, world: World) -> anyhow::Result<Self> {
         let group_config = group_config(args)?;
         let mut broker_config = broker_config(args)?;
         let namesrv = match args.namesrv_listen {
-            Some(listen) => Some(namesrv::start(NamesrvConfig::new(listen)).await?),
+            Some(listen) => Some(raftmq_namesrv::start(&NamesrvConfig::new(listen), &world)?),
             None => None,
         };
         if let (None, Some(own)) = (&args.namesrv, &namesrv) {
@@ -97,9 +103,9 @@ impl Running {
         if broker_config.namesrv.is_empty() {
             bail!("no name server: give --namesrv, or --namesrv-listen to run one inside");
         }
-        let bound = admin::bind(args.admin).await?;
-        let group = Group::start(group_config).await?;
-        let broker = match broker::start(broker_config, group.clone()).await {
+        let bound = admin::bind(args.admin, world.clone())?;
+        let group = Group::start(group_config, world.clone()).await?;
+        let broker = match broker::start(broker_config, group.clone(), world) {
             Ok(broker) => broker,
             Err(error) => {
                 group.shutdown().await;

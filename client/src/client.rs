@@ -1,20 +1,19 @@
 //! What producers, consumers and administrative calls share: connections, routes, and trying again.
 
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use raftmq_remoting::Command;
 use raftmq_remoting::body::MessageQueue;
 use raftmq_remoting::codes::response;
+use raftmq_remoting::{CallError, Command, Connection, ConnectionPool, PeerRequest, deadline_in};
+use raftmq_world::World;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::connection::{Connection, PeerRequest};
-use crate::error::{CallError, ClientError};
+use crate::error::ClientError;
 use crate::instance::Instance;
 use crate::name_servers::{NameServers, parse_name_servers};
-use crate::pool::ConnectionPool;
 use crate::route::{REFRESH_EVERY, RouteTable, Routed};
 
 /// Tries of a request that is refused for a reason that waiting seldom removes: the Java producer's three.
@@ -47,9 +46,18 @@ pub struct ClientConfig {
     /// What tells this client from others of the same machine; Java's `instanceName`. By default every client has one
     /// of its own. Two clients with the same name look like one to brokers and must not be in one group.
     pub instance_name: Option<String>,
+    /// Clock, network, disk, randomness and threads.
+    pub world: World,
 }
 
 impl ClientConfig {
+    /// The address of this machine that a name server sees, for ids.
+    pub(crate) fn local_ip(&self) -> IpAddr {
+        let towards = self.name_servers.first();
+        let seen = towards.and_then(|server| self.world.network.local_ip(server));
+        seen.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+    }
+
     /// The defaults. `name_servers` is a list as `host:port;host:port`.
     pub fn new(name_servers: &str) -> Self {
         Self {
@@ -60,6 +68,7 @@ impl ClientConfig {
             in_flight_max: 4096,
             default_topic_queues: 4,
             instance_name: None,
+            world: World::system(),
         }
     }
 }
@@ -95,11 +104,14 @@ impl Client {
     /// background for as long as a clone of it lives.
     pub fn new(config: ClientConfig) -> Self {
         let (requests, requested) = mpsc::channel(PEER_REQUESTS_MAX);
-        let pool = ConnectionPool::new(config.connect_timeout, config.in_flight_max).with_requests(requests);
-        let pool = Arc::new(pool);
-        let name_servers = NameServers::new(config.name_servers.clone(), pool.clone(), config.try_timeout);
+        let network = config.world.network.clone();
+        let pool = ConnectionPool::new(network, config.connect_timeout, config.in_flight_max);
+        let pool = Arc::new(pool.with_requests(requests));
+        let mut addrs = config.name_servers.clone();
+        config.world.random.shuffle(&mut addrs);
+        let name_servers = NameServers::new(addrs, pool.clone(), config.try_timeout);
         let routes = RouteTable::new(name_servers, config.default_topic_queues);
-        let instance = Instance::new(config.name_servers.first(), config.instance_name.as_deref());
+        let instance = Instance::new(&config);
         let changes = routes.changes();
         let shared = Arc::new(Shared { config, pool, routes, instance: Arc::new(instance) });
         let client = Self { shared };
@@ -121,6 +133,11 @@ impl Client {
     /// The settings.
     pub fn config(&self) -> &ClientConfig {
         &self.shared.config
+    }
+
+    /// Now, in ms since 1970.
+    pub(crate) fn now_ms(&self) -> i64 {
+        self.config().world.clock.now_ms()
     }
 
     /// The routes.
@@ -328,13 +345,6 @@ impl Tries {
     }
 }
 
-/// The moment a timeout is over; in a far future where the clock cannot tell it.
-pub(crate) fn deadline_in(timeout: Duration) -> Instant {
-    const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
-    let now = Instant::now();
-    now.checked_add(timeout).unwrap_or_else(|| now + FAR)
-}
-
 async fn refresh_routes(client: WeakClient) {
     loop {
         tokio::time::sleep(REFRESH_EVERY).await;
@@ -357,15 +367,4 @@ async fn answer_peers(instance: Weak<Instance>, mut requested: mpsc::Receiver<Pe
         let Some(instance) = instance.upgrade() else { return };
         crate::peer::handle(&instance, request);
     }
-}
-
-/// The address of this machine that a name server sees, for message ids. Nothing is sent: connecting a datagram socket
-/// only chooses a route.
-pub(crate) fn local_ip(towards: Option<&String>) -> IpAddr {
-    let chosen = || {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-        socket.connect(towards?).ok()?;
-        Some(socket.local_addr().ok()?.ip())
-    };
-    chosen().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
 }

@@ -1,63 +1,7 @@
 //! What can go wrong, and whether a request may have been carried out all the same.
 
-use std::time::Duration;
-
 use raftmq_remoting::codes::response;
-use raftmq_remoting::{EncodeError, HeaderError};
-
-/// A request that got no answer.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum CallError {
-    /// There is no connection.
-    #[error("connect to {addr}: {reason}")]
-    Connect {
-        /// The peer.
-        addr: String,
-        /// What the system said.
-        reason: String,
-    },
-    /// The connection ended before the whole request had left.
-    #[error("not sent to {addr}: {reason}")]
-    NotSent {
-        /// The peer.
-        addr: String,
-        /// How the connection ended, or what was full.
-        reason: String,
-    },
-    /// The connection ended after the request had left.
-    #[error("no answer from {addr}: {reason}")]
-    Lost {
-        /// The peer.
-        addr: String,
-        /// How the connection ended.
-        reason: String,
-    },
-    /// No answer in time.
-    #[error("no answer from {addr} within {} ms", waited.as_millis())]
-    Timeout {
-        /// The peer.
-        addr: String,
-        /// How long the caller was willing to wait.
-        waited: Duration,
-        /// Whether the request was handed to the connection.
-        sent: bool,
-    },
-    /// The request does not fit into a frame.
-    #[error("request for {addr}: {source}")]
-    Encode {
-        /// The peer.
-        addr: String,
-        /// What does not fit.
-        source: EncodeError,
-    },
-}
-
-impl CallError {
-    /// Whether the peer may have carried the request out.
-    pub fn may_have_been_executed(&self) -> bool {
-        matches!(self, Self::Lost { .. } | Self::Timeout { sent: true, .. })
-    }
-}
+use raftmq_remoting::{CallError, HeaderError};
 
 /// An operation that failed.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -4,22 +4,23 @@
 //! every 30 s. With consumers in the client every broker of every known route gets them, so that whichever member leads
 //! next knows the groups; producers alone are made known to leaders.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use raftmq_remoting::body::{ConsumerData, HeartbeatData, ProducerData};
 use raftmq_remoting::codes::{request, response};
 use raftmq_remoting::header::UnregisterClientHeader;
-use raftmq_remoting::{Command, Ext, fastjson};
+use raftmq_remoting::{Command, Connection, Ext, PeerRequest, fastjson};
+use raftmq_world::World;
+use raftmq_world::hash::HashMap;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::client::{Client, local_ip, refused};
-use crate::connection::Connection;
+use crate::client::{Client, ClientConfig, refused};
 use crate::error::ClientError;
 
 /// How often a broker hears from a client of which nothing has changed, as with the Java client.
@@ -38,7 +39,7 @@ pub(crate) trait GroupMember: Send + Sync {
     /// The membership of its group or a route has changed.
     fn rebalance_now(&self);
     /// A request from a broker that names the consumer's group.
-    fn asked(self: Arc<Self>, request: crate::connection::PeerRequest);
+    fn asked(self: Arc<Self>, request: PeerRequest);
 }
 
 /// The groups of a client and what brokers were told of them.
@@ -84,11 +85,11 @@ impl Told {
 }
 
 impl Instance {
-    /// `name` is Java's instance name; without one this process and moment are taken.
-    pub(crate) fn new(name_server: Option<&String>, name: Option<&str>) -> Self {
-        let ip = local_ip(name_server);
+    /// The client id ends with the instance name, or, without one, with one that nobody else has.
+    pub(crate) fn new(config: &ClientConfig) -> Self {
+        let (ip, name) = (config.local_ip(), config.instance_name.as_deref());
         let lasting_id = format!("{ip}@{}", name.unwrap_or("DEFAULT"));
-        let name = name.map_or_else(unique_name, str::to_owned);
+        let name = name.map_or_else(|| unique_name(&config.world), str::to_owned);
         Self {
             client_id: format!("{ip}@{name}"),
             lasting_id,
@@ -180,14 +181,9 @@ impl Instance {
     }
 }
 
-/// The process and a number no other client of it has; the Java client makes its default name in the same way.
-fn unique_name() -> String {
-    static LAST: AtomicU64 = AtomicU64::new(0);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-    let next = |last: u64| Some(now.max(last.wrapping_add(1)));
-    let last = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).unwrap_or_default();
-    format!("{}#{}", std::process::id(), now.max(last.wrapping_add(1)))
+/// The process and a random number; the Java client makes its default name in the same way, with a time.
+fn unique_name(world: &World) -> String {
+    format!("{}#{}", world.process_id, world.random.number())
 }
 
 impl Client {
@@ -303,9 +299,10 @@ mod tests {
 
     #[test]
     fn every_client_has_an_id_of_its_own() {
-        let ids: BTreeSet<_> = (0..100).map(|_| Instance::new(None, None).client_id().to_owned()).collect();
+        let config = ClientConfig::new("");
+        let ids: BTreeSet<_> = (0..100).map(|_| Instance::new(&config).client_id().to_owned()).collect();
         assert_eq!(ids.len(), 100);
-        let named = Instance::new(None, Some("mine"));
+        let named = Instance::new(&ClientConfig { instance_name: Some("mine".to_owned()), ..config });
         assert_eq!(named.client_id(), "127.0.0.1@mine");
     }
 

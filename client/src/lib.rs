@@ -57,7 +57,6 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | `connection`, `pool` | TCP connections with many requests in flight, and what the peer asks |
 //! | `name_servers`, `route` | where topics live |
 //! | `client` | what the rest shares; trying again |
 //! | `instance`, `peer` | a client's id, groups and heartbeats; brokers' requests to it |
@@ -77,7 +76,6 @@ mod admin;
 mod allocate;
 mod client;
 mod compression;
-mod connection;
 mod consumer;
 mod error;
 mod hooks;
@@ -88,7 +86,6 @@ mod message;
 mod name_servers;
 mod offset_store;
 mod peer;
-mod pool;
 mod producer;
 mod pull_request;
 mod push;
@@ -103,9 +100,8 @@ pub use allocate::{
     AllocateMessageQueueStrategy, MachineRoomResolver,
 };
 pub use client::{Client, ClientConfig};
-pub use connection::Connection;
 pub use consumer::{PullConsumer, PullOptions, PullResult, PullStatus};
-pub use error::{CallError, ClientError, SendError, SendOutcome};
+pub use error::{ClientError, SendError, SendOutcome};
 pub use hooks::{
     ConsumeMessageContext, ConsumeMessageHook, ConsumeReturnType, SendMessageContext, SendMessageHook,
 };
@@ -122,10 +118,11 @@ pub use offset_store::{
     LocalFileOffsetStore, OffsetFuture, OffsetStore, ReadOffsetType, RemoteBrokerOffsetStore,
     default_offset_dir,
 };
-pub use pool::ConnectionPool;
 pub use producer::{Producer, SendResult, SendStatus};
 pub use push::{PushConsumer, PushConsumerConfig};
 pub use raftmq_remoting::body::{ConsumeFromWhere, MessageModel, MessageQueue, TopicConfig};
+pub use raftmq_remoting::{CallError, Connection, ConnectionPool};
+pub use raftmq_world::World;
 pub use route::{BrokerQueues, RouteTable, Routed, TopicRoute};
 pub use subscription::MessageSelector;
 pub use trace::AsyncTraceDispatcher;

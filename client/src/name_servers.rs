@@ -1,15 +1,13 @@
-//! Asking name servers: one of a shuffled list until it fails or dawdles.
+//! Asking name servers: one of a list until it fails or dawdles.
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use raftmq_remoting::Command;
+use raftmq_remoting::{CallError, Command, ConnectionPool};
 use tokio::task::JoinSet;
 
-use crate::error::{CallError, ClientError};
-use crate::pool::ConnectionPool;
+use crate::error::ClientError;
 
 /// How long an answer may take before the next server is asked too. Name servers answer from memory.
 const DAWDLE: Duration = Duration::from_millis(100);
@@ -25,9 +23,8 @@ pub struct NameServers {
 }
 
 impl NameServers {
-    /// `addrs` as `host:port`; `timeout` holds for each request to each server.
-    pub fn new(mut addrs: Vec<String>, pool: Arc<ConnectionPool>, timeout: Duration) -> Self {
-        shuffle(&mut addrs);
+    /// `addrs` as `host:port`, in the order in which they are asked; `timeout` holds for each request to each server.
+    pub fn new(addrs: Vec<String>, pool: Arc<ConnectionPool>, timeout: Duration) -> Self {
         Self { addrs, current: AtomicUsize::new(0), pool, timeout }
     }
 
@@ -90,12 +87,6 @@ pub fn parse_name_servers(list: &str) -> Vec<String> {
     list.split([';', ',']).map(str::trim).filter(|addr| !addr.is_empty()).map(str::to_owned).collect()
 }
 
-/// Spreads clients over the servers. The standard library's hasher seeds itself at random.
-fn shuffle(addrs: &mut [String]) {
-    let seed = RandomState::new();
-    addrs.sort_by_cached_key(|addr| seed.hash_one(addr));
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,7 +99,11 @@ mod tests {
 
     #[tokio::test]
     async fn without_servers_the_error_says_so() {
-        let pool = Arc::new(ConnectionPool::new(Duration::from_millis(100), 1));
+        let pool = Arc::new(ConnectionPool::new(
+            raftmq_world::World::system().network,
+            Duration::from_millis(100),
+            1,
+        ));
         let servers = NameServers::new(Vec::new(), pool, Duration::from_millis(100));
         let request = Command::request(105, raftmq_remoting::Ext::new());
         assert!(servers.ask(&request).await.unwrap_err().to_string().contains("no name server"));

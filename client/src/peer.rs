@@ -5,8 +5,8 @@ use std::sync::Arc;
 use raftmq_remoting::Command;
 use raftmq_remoting::codes::{request, response};
 
-use crate::connection::PeerRequest;
 use crate::instance::Instance;
+use raftmq_remoting::PeerRequest;
 
 /// Hands a request to the consumer of the group that it names.
 pub(crate) fn handle(instance: &Arc<Instance>, request: PeerRequest) {

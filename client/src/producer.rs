@@ -1,10 +1,9 @@
 //! Sending messages.
 
 use std::borrow::Cow;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use raftmq_message::batch::BatchMessage;
@@ -15,11 +14,11 @@ use raftmq_remoting::body::MessageQueue;
 use raftmq_remoting::codes::response;
 use raftmq_remoting::encode::write_send_request;
 use raftmq_remoting::header::{SendHeader, SendResponse};
-use raftmq_remoting::{Command, Serialization};
+use raftmq_remoting::{CallError, Command, Serialization};
 use tokio::time::Instant;
 
-use crate::client::{Client, LOOK_EVERY, Tries, local_ip, refused};
-use crate::error::{CallError, ClientError, SendError, SendOutcome};
+use crate::client::{Client, LOOK_EVERY, Tries, refused};
+use crate::error::{ClientError, SendError, SendOutcome};
 use crate::hooks::{Hooks, SendMessageContext, SendMessageHook};
 use crate::message::Message;
 use crate::route::{Routed, TopicRoute};
@@ -107,11 +106,11 @@ impl Producer {
     pub fn new(client: Client, group: impl Into<String>) -> Result<Self, ClientError> {
         let group = group.into();
         validate_group(&group).map_err(|error| ClientError::Invalid(error.to_string()))?;
-        let ip = local_ip(client.config().name_servers.first());
-        let salt = RandomState::new().hash_one(&group);
+        let (ip, world) = (client.config().local_ip(), &client.config().world);
+        let salt = world.random.number();
         let (try_timeout, send_timeout) = (client.config().try_timeout, client.config().request_timeout);
         // Half of the random number is enough to tell producers apart; so is half for where to start.
-        let keys = UniqueKeys::new(ip, std::process::id(), salt as u32);
+        let keys = UniqueKeys::new(ip, world.process_id, salt as u32);
         let next_queue = AtomicUsize::new((salt >> 32) as usize);
         let hooks = Hooks::default();
         client.instance().add_producer(&group);
@@ -198,7 +197,7 @@ impl Producer {
 
     /// A key that no other message or batch has.
     pub(crate) fn unique_key(&self) -> String {
-        self.keys.next(now_ms()).to_string()
+        self.keys.next(self.client.now_ms()).to_string()
     }
 
     fn parcel<'a>(&self, message: &'a Message) -> Result<Parcel<'a>, ClientError> {
@@ -268,7 +267,7 @@ impl Producer {
             messages,
             message_id: &message_id,
             queue,
-            begin_timestamp_ms: now_ms(),
+            begin_timestamp_ms: self.client.now_ms(),
         };
         self.hooks.each(|hook| hook.send_message_before(&context));
         let began = Instant::now();
@@ -400,7 +399,7 @@ impl Producer {
                 .unwrap_or(i32::MAX),
             queue_id,
             sys_flag: 0,
-            born_timestamp_ms: now_ms(),
+            born_timestamp_ms: self.client.now_ms(),
             flag: parcel.flag,
             properties: Cow::Borrowed(&parcel.properties),
             reconsume_times: parcel.reconsume_times,
@@ -479,10 +478,4 @@ fn check_body(len: usize) -> Result<(), ClientError> {
         }
         _ => Ok(()),
     }
-}
-
-/// Now, in ms since 1970.
-pub(crate) fn now_ms() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }

@@ -15,6 +15,8 @@ use crate::error::ClientError;
 use crate::hooks::guarded;
 use crate::offset_store::{OffsetStore, ReadOffsetType};
 
+/// How long before it is made a consumer begins that begins by time, unless told otherwise: Java's half an hour.
+pub(crate) const CONSUME_TIMESTAMP_BACK_MS: i64 = 30 * 60 * 1000;
 /// How often the queues are divided although nothing seems to have changed, as in the Java client.
 const REBALANCE_EVERY: Duration = Duration::from_secs(20);
 /// The first pause after a division that could not be completed; each further one is twice as long.
@@ -109,7 +111,7 @@ impl Client {
         store: &dyn OffsetStore,
         queue: &MessageQueue,
         from: ConsumeFromWhere,
-        timestamp_ms: i64,
+        timestamp_ms: Option<i64>,
     ) -> Result<i64, ClientError> {
         if let Some(offset) = store.read_offset(queue, ReadOffsetType::ReadFromStore).await? {
             return Ok(offset);
@@ -118,7 +120,10 @@ impl Client {
         match from {
             ConsumeFromWhere::FirstOffset => Ok(0),
             ConsumeFromWhere::Timestamp if is_retry => self.max_offset(queue).await,
-            ConsumeFromWhere::Timestamp => self.search_offset(queue, timestamp_ms).await,
+            ConsumeFromWhere::Timestamp => {
+                self.search_offset(queue, timestamp_ms.unwrap_or(self.now_ms() - CONSUME_TIMESTAMP_BACK_MS))
+                    .await
+            }
             // Java takes the deprecated names for this too. Nothing that waits to be retried is passed over.
             _ if is_retry => Ok(0),
             _ => self.max_offset(queue).await,

@@ -1,6 +1,6 @@
 //! Routes of topics: asked for when first needed, again every 30 s, and at once when a send has failed.
 
-use std::collections::HashMap;
+use raftmq_world::hash::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

@@ -3,6 +3,7 @@
 //! A dispatcher is a hook for producers and push consumers. Records are written in the background, many to a message, and
 //! never hold up or fail what they tell about: when more come than can be sent away, they are counted and left out.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use parking_lot::Mutex;
 use raftmq_message::id::OffsetMessageId;
 use raftmq_message::properties::names;
 use raftmq_message::topic::{TRACE_TOPIC, validate_group, validate_topic};
+use raftmq_world::Clock;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -20,7 +22,7 @@ use crate::hooks::{
     ConsumeMessageContext, ConsumeMessageHook, ConsumeReturnType, SendMessageContext, SendMessageHook,
 };
 use crate::message::{Message, MessageExt};
-use crate::producer::{Producer, SendResult, SendStatus, now_ms};
+use crate::producer::{Producer, SendResult, SendStatus};
 
 /// Records that wait for being sent; the Java client's number of contexts.
 const WAITING_MAX: usize = 2048;
@@ -67,6 +69,7 @@ enum MessageType {
 #[derive(Debug)]
 pub struct AsyncTraceDispatcher {
     topic: String,
+    clock: Arc<dyn Clock>,
     /// Nothing once it is shut down.
     records: Mutex<Option<mpsc::Sender<Record>>>,
     sender: Mutex<Option<JoinHandle<()>>>,
@@ -94,11 +97,13 @@ impl AsyncTraceDispatcher {
         validate_topic(topic).map_err(|error| ClientError::Invalid(error.to_string()))?;
         // A valid name is ASCII.
         let group = &group[..group.len().min(GROUP_BYTES_MAX)];
-        let producer = Producer::new(client, format!("_INNER_TRACE_PRODUCER-{group}-{}", now_ms()))?;
+        let clock = client.config().world.clock.clone();
+        let producer = Producer::new(client, format!("_INNER_TRACE_PRODUCER-{group}-{}", clock.now_ms()))?;
         let (records, waiting) = mpsc::channel(WAITING_MAX);
         let sender = tokio::spawn(send_records(producer, topic.to_owned(), waiting));
         Ok(Self {
             topic: topic.to_owned(),
+            clock,
             records: Mutex::new(Some(records)),
             sender: Mutex::new(Some(sender)),
             discarded: AtomicU64::new(0),
@@ -180,7 +185,7 @@ impl ConsumeMessageHook for AsyncTraceDispatcher {
     ) {
         for message in traced(context) {
             if self.traces(&message.topic) {
-                self.append(after(context, message, outcome, cost));
+                self.append(after(context, message, outcome, cost, self.clock.now_ms()));
             }
         }
     }
@@ -244,6 +249,7 @@ fn after(
     message: &MessageExt,
     outcome: ConsumeReturnType,
     cost: Duration,
+    now_ms: i64,
 ) -> Record {
     let (id, keys) = identity(message);
     // A batch has at least the message at hand.
@@ -256,7 +262,7 @@ fn after(
         &outcome.is_success().to_string(),
         keys,
         &(outcome as u8).to_string(),
-        &now_ms().to_string(),
+        &now_ms.to_string(),
         context.consumer_group,
     ]);
     Record { text, keys: joined(&id, keys) }
@@ -399,11 +405,8 @@ mod tests {
             begin_timestamp_ms: 1000,
         };
         assert_eq!(shown(&before(&context, &messages[0])), "SubBefore|1000|R|G|RID|M0|2|k1 k2#");
-        let done = after(&context, &messages[0], ConsumeReturnType::Failed, Duration::from_millis(15));
-        let (start, end) = ("SubAfter|RID|M0|7|false|k1 k2|4|", "|G#");
-        let text = shown(&done);
-        assert!(text.starts_with(start) && text.ends_with(end), "{text}");
-        assert!(text[start.len()..text.len() - end.len()].parse::<i64>().is_ok(), "{text}");
+        let done = after(&context, &messages[0], ConsumeReturnType::Failed, Duration::from_millis(15), 2000);
+        assert_eq!(shown(&done), "SubAfter|RID|M0|7|false|k1 k2|4|2000|G#");
         let without = before(&context, &messages[1]);
         let offset_id = messages[1].offset_message_id();
         assert_eq!(shown(&without), format!("SubBefore|1000|DefaultRegion|G|RID|{offset_id}|2|#"));

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use raftmq_message::builder::RecordParts;
 use raftmq_raft::{Completion, FlushMode, Group, GroupConfig, Member, MessageBatch, Position, ProposeError};
+use raftmq_world::World;
 use tokio::sync::mpsc;
 
 fn free_address() -> SocketAddr {
@@ -137,7 +138,7 @@ fn main() {
                 let runtime =
                     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
                 runtime.block_on(async move {
-                    let group = Group::start(config).await.expect("a member");
+                    let group = Group::start(config, World::system()).await.expect("a member");
                     let ready = group.watch_role();
                     tokio::time::sleep(Duration::from_secs(2)).await;
                     let leads = ready.borrow().ready;

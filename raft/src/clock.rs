@@ -1,32 +1,16 @@
-//! The wall clock, passed in so that tests and simulations can set it.
+//! How the members' clocks compare.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use raftmq_world::Clock;
 
 /// Clocks that differ by more than this are warned of: delays, offsets by time and consumers' lag go by them.
 const DIFFERENCE_MS_MAX: u64 = 1000;
 /// How often the same member's clock is warned of.
 const WARNING_INTERVAL: Duration = Duration::from_secs(600);
-
-/// Tells the time of day.
-pub trait Clock: Send + Sync + 'static {
-    /// Milliseconds since the epoch.
-    fn now_ms(&self) -> i64;
-}
-
-/// The operating system's clock.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct SystemClock;
-
-impl Clock for SystemClock {
-    fn now_ms(&self) -> i64 {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
-    }
-}
 
 /// This member's clock and, on a leader, how the others' compare with it.
 pub(crate) struct Clocks {
@@ -37,7 +21,8 @@ pub(crate) struct Clocks {
 #[derive(Clone, Copy, Default)]
 struct Compared {
     ahead_ms: i64,
-    warned: Option<Instant>,
+    /// When it was warned of, by the time that passes here.
+    warned: Option<Duration>,
 }
 
 impl Clocks {
@@ -61,10 +46,11 @@ impl Clocks {
         let mut others = self.others.lock();
         let compared = others.entry(member).or_default();
         compared.ahead_ms = ahead_ms;
-        let lately = compared.warned.is_some_and(|warned| warned.elapsed() < WARNING_INTERVAL);
+        let passed = self.own.passed();
+        let lately = compared.warned.is_some_and(|warned| passed < warned + WARNING_INTERVAL);
         let differs = ahead_ms.unsigned_abs() > DIFFERENCE_MS_MAX && !lately;
         if differs {
-            compared.warned = Some(Instant::now());
+            compared.warned = Some(passed);
             let way = if ahead_ms > 0 { "ahead of" } else { "behind" };
             let ms = ahead_ms.unsigned_abs();
             tracing::warn!(node = member, ms, "the clock of node {member} is {way} this node's by {ms} ms");
@@ -85,11 +71,16 @@ fn least_ahead(theirs_ms: i64, now_ms: i64, round_trip: Duration) -> i64 {
 mod tests {
     use super::*;
 
+    #[derive(Debug)]
     struct Stopped(i64);
 
     impl Clock for Stopped {
         fn now_ms(&self) -> i64 {
             self.0
+        }
+
+        fn passed(&self) -> Duration {
+            Duration::ZERO
         }
     }
 

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 use raftmq_store::{FlushMode, Identity, Store, StoreError, StoreOptions};
-use raftmq_world::OsDisk;
+use raftmq_world::World;
 use tempfile::TempDir;
 
-use crate::clock::SystemClock;
 use crate::log_storage::LogStorage;
 use crate::state_machine::{Shared, StateMachine};
 use crate::types::TypeConfig;
@@ -33,9 +32,10 @@ impl Builder {
         let identity =
             Identity { cluster: "c".into(), broker_name: "b".into(), node_id: 1, segment_bytes: 64 * 1024 };
         let options = StoreOptions { dir: dir.path().to_owned(), identity, flush: FlushMode::Sync };
-        let store = Store::open(options, Arc::new(OsDisk))?;
-        let log = LogStorage::open(store.clone(), 1, Arc::new(SystemClock))?;
-        let state = Shared::open(store.clone()).expect("a new state");
+        let world = World::system();
+        let store = Store::open(options, &world)?;
+        let log = LogStorage::open(store.clone(), 1, &world)?;
+        let state = Shared::open(store.clone(), &world).expect("a new state");
         Ok((Guard { store, _dir: dir }, log, StateMachine::new(Arc::new(state))))
     }
 }

@@ -9,8 +9,7 @@ use openraft::metrics::RaftDataMetrics;
 use openraft::{BasicNode, Config, Instant as _, Raft, ServerState, SnapshotPolicy};
 use parking_lot::{Mutex, RwLock};
 use raftmq_store::{FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX, Identity, Store, StoreError, StoreOptions};
-use raftmq_world::{Disk, OsDisk};
-use tokio::net::TcpListener;
+use raftmq_world::{Acceptor, Threads, WhenFull, World};
 use tokio::sync::{OnceCell, watch};
 use tokio::task::JoinHandle;
 
@@ -18,15 +17,15 @@ use crate::api::{
     FlushMode, GroupConfig, GroupStatus, Member, MemberStatus, MessageBatch, ProposeError, Role, RoleState,
     StartError, SubmitError,
 };
-use crate::clock::{Clock, Clocks, SystemClock};
+use crate::clock::Clocks;
 use crate::command::{Command, CommandOutcome, MemberAddress};
-use crate::log_storage::LogStorage;
+use crate::log_storage::{LogStorage, done};
 use crate::metadata::Metadata;
 use crate::proposer::{Proposer, WriteResponder, propose_error};
-use crate::server::Server;
+use crate::server::{CONNECTIONS_MAX, Server};
 use crate::state_machine::{Shared, StateMachine};
 use crate::transport::{Peers, Transport};
-use crate::types::{LogId, TypeConfig, entry_id};
+use crate::types::{LogId, Runtime, TypeConfig, entry_id};
 use crate::wire::Hello;
 
 type Core = Raft<TypeConfig, StateMachine>;
@@ -48,20 +47,6 @@ const DISPATCH_WAIT: Duration = Duration::from_millis(200);
 /// The largest configured timeout, in ms: a typing error should not make a group that never elects.
 const TIMEOUT_MS_MAX: u64 = 60_000;
 
-/// What a member takes from its surroundings.
-pub struct Environment {
-    /// The disk.
-    pub disk: Arc<dyn Disk>,
-    /// The wall clock.
-    pub clock: Arc<dyn Clock>,
-}
-
-impl Default for Environment {
-    fn default() -> Self {
-        Self { disk: Arc::new(OsDisk), clock: Arc::new(SystemClock) }
-    }
-}
-
 /// A running member. Clones are handles to the same.
 #[derive(Clone)]
 pub struct Group {
@@ -70,6 +55,7 @@ pub struct Group {
 
 struct Inner {
     config: GroupConfig,
+    threads: Arc<dyn Threads>,
     store: Arc<Store>,
     state: Arc<Shared>,
     raft: Core,
@@ -86,32 +72,26 @@ struct Inner {
 
 impl Group {
     /// Opens the directory, recovers, and joins the group.
-    pub async fn start(config: GroupConfig) -> Result<Self, StartError> {
-        Self::start_in(config, Environment::default()).await
-    }
-
-    /// The same with a disk and a clock of the caller's.
-    pub async fn start_in(config: GroupConfig, environment: Environment) -> Result<Self, StartError> {
+    pub async fn start(config: GroupConfig, world: World) -> Result<Self, StartError> {
         let raft_config = Arc::new(raft_config(&config)?);
         let own = config.members.iter().find(|m| m.id == config.node_id).cloned();
         let own = own
             .ok_or_else(|| StartError::Config(format!("node {} is not among the members", config.node_id)))?;
         let options =
             StoreOptions { dir: config.dir.clone(), identity: identity(&config), flush: config.flush.into() };
-        let Environment { disk, clock } = environment;
-        let store = open_store(options, disk).await?;
-        let clocks = Arc::new(Clocks::new(clock.clone()));
-        let log = LogStorage::open(store.clone(), config.node_id, clock)?;
-        let state = Arc::new(Shared::open(store.clone())?);
+        let store = open_store(options, &world).await?;
+        let clocks = Arc::new(Clocks::new(world.clock.clone()));
+        let log = LogStorage::open(store.clone(), config.node_id, &world)?;
+        let state = Arc::new(Shared::open(store.clone(), &world)?);
         dispatch_known_commits(&store)?;
 
-        let listener = TcpListener::bind(own.raft)
-            .await
-            .map_err(|source| StartError::Listen { addr: own.raft, source })?;
+        let listener =
+            world.network.listen(own.raft).map_err(|source| StartError::Listen { addr: own.raft, source })?;
         let hello = Arc::new(hello(&config));
         let peers: Peers = Peers::default();
         peers.write().insert(config.node_id, (*hello).clone());
         let transport = Transport {
+            network: world.network.clone(),
             hello: hello.clone(),
             peers: peers.clone(),
             clocks: clocks.clone(),
@@ -119,15 +99,17 @@ impl Group {
             refusals: Arc::default(),
         };
         let machine = StateMachine::new(state.clone());
-        let raft: Core = Raft::new(config.node_id, raft_config, transport, log, machine)
-            .await
-            .map_err(|e| StartError::Raft(e.to_string()))?;
+        // Election timeouts are drawn in it.
+        let core = Raft::new(config.node_id, raft_config, transport, log, machine);
+        let raft: Core =
+            Runtime::scope(world.random.number(), core).await.map_err(|e| StartError::Raft(e.to_string()))?;
         join(&raft, &config).await?;
 
         let role = RoleState { role: Role::Follower, term: 0, leader: None, ready: false };
         let inner = Arc::new(Inner {
             proposer: Arc::new(Proposer::new(config.segment_bytes)),
             config,
+            threads: world.threads,
             store,
             state,
             raft,
@@ -139,7 +121,8 @@ impl Group {
             tasks: Mutex::default(),
             closed: OnceCell::new(),
         });
-        inner.spawn_tasks(listener, hello);
+        let acceptor = Acceptor::new(listener, "a member's", CONNECTIONS_MAX, WhenFull::Refuse);
+        inner.spawn_tasks(acceptor, hello);
         Ok(Self { inner })
     }
 
@@ -238,13 +221,13 @@ impl Group {
 }
 
 impl Inner {
-    fn spawn_tasks(self: &Arc<Self>, listener: TcpListener, hello: Arc<Hello>) {
+    fn spawn_tasks(self: &Arc<Self>, acceptor: Acceptor, hello: Arc<Hello>) {
         let failed = self.stopped.clone();
         self.store.on_failure(Box::new(move |reason| note_stop(&failed, reason)));
         let mut tasks = self.tasks.lock();
         let members = self.config.members.iter().map(|m| m.id);
         let server = Server::new(hello, self.peers.clone(), members, self.raft.clone(), self.clocks.clone());
-        tasks.push(tokio::spawn(crate::server::serve(listener, server)));
+        tasks.push(tokio::spawn(crate::server::serve(acceptor, server)));
         tasks.push(tokio::spawn(self.proposer.clone().run(self.raft.clone())));
         tasks.push(tokio::spawn(self.clone().follow_role()));
         tasks.push(tokio::spawn(self.clone().record_addresses()));
@@ -326,11 +309,8 @@ impl Inner {
     async fn dispatched_all(self: &Arc<Self>) -> bool {
         let Some(committed) = self.store.committed() else { return true };
         let Ok(Some(frame)) = self.store.log().frame(committed.index) else { return false };
-        let (store, end) = (self.store.clone(), frame.header.end());
-        if store.dispatched_physical_offset() >= end {
-            return true;
-        }
-        tokio::task::spawn_blocking(move || store.wait_dispatched(end, DISPATCH_WAIT)).await.unwrap_or(false)
+        let dispatched = done(|callback| self.store.when_dispatched(frame.header.end(), callback));
+        matches!(tokio::time::timeout(DISPATCH_WAIT, dispatched).await, Ok(Ok(())))
     }
 
     fn set_role(&self, new: RoleState) {
@@ -402,16 +382,13 @@ impl Inner {
         }
         let term = self.role.borrow().term;
         self.set_role(RoleState { role: Role::Stopped, term, leader: None, ready: false });
-        let (state, store) = (self.state.clone(), self.store.clone());
-        let closed = tokio::task::spawn_blocking(move || {
-            // Close the log in any case; a state that was not checkpointed is applied again.
-            let checkpointed = state.checkpoint();
-            store.close().and(checkpointed)
-        });
-        match closed.await {
-            Ok(Ok(())) => tracing::info!("stopped"),
-            Ok(Err(e)) => tracing::error!("stopped without a clean close: {e}"),
-            Err(e) => tracing::error!("closing the store: {e}"),
+        // Close the log in any case; a state that was not checkpointed is applied again.
+        let checkpointed = self.state.checkpoint().await;
+        let store = self.store.clone();
+        match self.threads.run(move || store.close()).await.map(|closed| closed.and(checkpointed)) {
+            Some(Ok(())) => tracing::info!("stopped"),
+            Some(Err(e)) => tracing::error!("stopped without a clean close: {e}"),
+            None => tracing::error!("the store was not closed"),
         }
     }
 
@@ -581,11 +558,12 @@ fn hello(config: &GroupConfig) -> Hello {
     }
 }
 
-async fn open_store(options: StoreOptions, disk: Arc<dyn Disk>) -> Result<Arc<Store>, StartError> {
-    match tokio::task::spawn_blocking(move || Store::open(options, disk)).await {
-        Ok(opened) => Ok(opened?),
-        Err(e) => Err(StartError::Raft(format!("opening the store: {e}"))),
-    }
+async fn open_store(options: StoreOptions, world: &World) -> Result<Arc<Store>, StartError> {
+    let opened = {
+        let world = world.clone();
+        world.threads.clone().run(move || Store::open(options, &world)).await
+    };
+    Ok(opened.ok_or_else(|| StartError::Raft("the store could not be opened".into()))??)
 }
 
 /// What was known to be committed before the stop can be dispatched before a leader says so again.

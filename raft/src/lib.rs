@@ -31,12 +31,11 @@ pub use api::{
     Completion, FlushMode, GroupConfig, GroupStatus, Member, MemberStatus, MessageBatch, Position,
     ProposeError, Role, RoleState, StartError, SubmitError,
 };
-pub use clock::{Clock, SystemClock};
 pub use command::{
     COMMAND_BYTES_MAX, Command, CommandError, CommandOutcome, DelayProgress, FilterType, GroupSubscription,
     MemberAddress, OffsetCommit, PendingReset, QueueLocks, RetryPolicy, SubscriptionGroup, TimerProgress,
     ToldReset, Topic,
 };
-pub use group::{Environment, Group};
+pub use group::Group;
 pub use metadata::Metadata;
 pub use queue_locks::QueueLock;

@@ -1,6 +1,6 @@
 //! openraft's log storage, directly on the CommitLog.
 //!
-//! Appending lays a frame out in the page cache and returns; the store's flush thread reports when it is durable. The
+//! Appending lays a frame out in the page cache and returns; the store's flusher reports when it is durable. The
 //! same frame is what replication reads and what consumers are served from: there is no second copy.
 
 use std::fmt::Debug;
@@ -13,11 +13,12 @@ use futures_util::Stream;
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{LogState, OptionalSend, RaftLogReader};
 use parking_lot::Mutex;
-use raftmq_store::{EntryId, FrameKind, NewEntry, Store, StoreError};
+use raftmq_store::{Callback, EntryId, FrameKind, NewEntry, Store, StoreError};
+use raftmq_world::{Clock, Threads, World};
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
 use crate::api::ProposeError;
-use crate::clock::Clock;
 use crate::types::{
     Entry, Frame, LogId, Payload, Proposal, TypeConfig, Vote, decode_membership, encode_membership, entry_id,
     log_id,
@@ -38,6 +39,7 @@ pub(crate) struct LogStorage {
     store: Arc<Store>,
     node_id: u64,
     clock: Arc<dyn Clock>,
+    threads: Arc<dyn Threads>,
     small: Arc<Mutex<Small>>,
 }
 
@@ -63,7 +65,7 @@ struct PurgedRecord {
 
 impl LogStorage {
     /// Reads vote and purge position back.
-    pub(crate) fn open(store: Arc<Store>, node_id: u64, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+    pub(crate) fn open(store: Arc<Store>, node_id: u64, world: &World) -> Result<Self, StoreError> {
         let vote = read_record::<VoteRecord>(&store, VOTE_FILE)?.map(|v| Vote {
             leader_id: openraft::vote::RaftLeaderId::new(v.term, v.node_id),
             committed: v.committed,
@@ -76,7 +78,8 @@ impl LogStorage {
         }
         let purged = read_record::<PurgedRecord>(&store, PURGED_FILE)?
             .map(|p| log_id(EntryId { term: p.term, index: p.index }));
-        Ok(Self { store, node_id, clock, small: Arc::new(Mutex::new(Small { vote, purged })) })
+        let (clock, threads) = (world.clock.clone(), world.threads.clone());
+        Ok(Self { store, node_id, clock, threads, small: Arc::new(Mutex::new(Small { vote, purged })) })
     }
 
     fn append_entry(&self, entry: Entry) -> Result<(), StoreError> {
@@ -185,6 +188,16 @@ pub(crate) fn write_record<T: Serialize>(store: &Store, name: &str, record: &T) 
     store.write_file(name, &[&checksum[..], &content].concat())
 }
 
+/// Asks the store for something and waits to be told how it went.
+pub(crate) async fn done(ask: impl FnOnce(Callback)) -> Result<(), StoreError> {
+    let (tell, told) = oneshot::channel();
+    ask(Box::new(move |done| {
+        // Who asked may wait no longer.
+        let _ = tell.send(done);
+    }));
+    told.await.unwrap_or_else(|_| Err(StoreError::Stopped("nobody answers any more".into())))
+}
+
 /// The half-open range of indexes that `range` means.
 fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
     let start = match range.start_bound() {
@@ -219,9 +232,9 @@ impl RaftLogReader<TypeConfig> for LogStorage {
         }
         // A follower that is far behind: finding the place may walk much of a segment that is not in memory.
         let reader = self.clone();
-        match tokio::task::spawn_blocking(move || reader.read(start, end, READ_BYTES_MAX)).await {
-            Ok(read) => Ok(read?),
-            Err(e) => Err(io::Error::other(e)),
+        match self.threads.run(move || reader.read(start, end, READ_BYTES_MAX)).await {
+            Some(read) => Ok(read?),
+            None => Err(io::Error::other("entries could not be read")),
         }
     }
 
@@ -268,7 +281,7 @@ impl RaftLogStorage<TypeConfig> for LogStorage {
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         // Writes are serialized: what was appended before the vote is durable before it.
-        self.store.flush()?;
+        done(|callback| self.store.flush(callback)).await?;
         let leader_id = vote.leader_id();
         let record =
             VoteRecord { term: leader_id.term, node_id: leader_id.voted_for, committed: vote.committed };
@@ -296,12 +309,13 @@ impl RaftLogStorage<TypeConfig> for LogStorage {
         for entry in entries {
             self.append_entry(entry)?;
         }
-        self.store.when_stored(Box::new(move |result| callback.io_completed(result)));
+        self.store
+            .when_stored(Box::new(move |stored| callback.io_completed(stored.map_err(io::Error::from))));
         Ok(())
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
-        Ok(self.store.truncate_after(last.map(|id| id.index))?)
+        Ok(done(|callback| self.store.truncate_after(last.map(|id| id.index), callback)).await?)
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
@@ -315,10 +329,8 @@ impl RaftLogStorage<TypeConfig> for LogStorage {
 #[cfg(test)]
 mod tests {
     use raftmq_store::{FlushMode, Identity, StoreOptions};
-    use raftmq_world::OsDisk;
 
     use super::*;
-    use crate::clock::SystemClock;
     use crate::types::MessageProposal;
 
     #[test]
@@ -327,8 +339,9 @@ mod tests {
         let identity =
             Identity { cluster: "c".into(), broker_name: "b".into(), node_id: 1, segment_bytes: 64 * 1024 };
         let options = StoreOptions { dir: dir.path().to_owned(), identity, flush: FlushMode::Async };
-        let store = Store::open(options, Arc::new(OsDisk)).unwrap();
-        let log = LogStorage::open(store.clone(), 1, Arc::new(SystemClock)).unwrap();
+        let world = World::system();
+        let store = Store::open(options, &world).unwrap();
+        let log = LogStorage::open(store.clone(), 1, &world).unwrap();
         let large = vec![1; 64 * 1024];
         for (index, term, command, kind) in [
             (0, None, &large[..1], FrameKind::Messages),

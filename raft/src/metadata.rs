@@ -4,11 +4,12 @@
 //! It changes only by [`Metadata::apply`], in log order, so every member has the same state at the same index. Any
 //! thread may read it at any time. A command's effect depends on the command and the state alone, never on a clock.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::RwLock;
+use raftmq_world::hash::HashMap;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 

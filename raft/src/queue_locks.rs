@@ -4,9 +4,10 @@
 //! on from the latest of them, so it never runs faster than time and stands still while nobody leads: a lock lasts at
 //! least its lease, whichever members lead meanwhile and whatever their own clocks show.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use raftmq_world::hash::HashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::command::QueueLocks;
@@ -121,7 +122,7 @@ impl LockTable {
     }
 
     pub(crate) fn restore(image: LocksImage) -> Self {
-        let mut groups = HashMap::<String, GroupLocks>::new();
+        let mut groups = HashMap::<String, GroupLocks>::default();
         for (group, lock) in image.locks {
             let QueueLock { topic, queue_id, client_id, until_ms } = lock;
             groups.entry(group).or_default().insert((topic, queue_id), Lock { client_id, until_ms });

@@ -17,27 +17,25 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 use openraft::Raft;
 use parking_lot::Mutex;
+use raftmq_world::{Accepted, Acceptor, Stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::coop::{Unconstrained, unconstrained};
 
 use crate::clock::Clocks;
 use crate::state_machine::StateMachine;
-use crate::transport::{self, Peers};
+use crate::transport::{KEEP_ALIVE, Peers};
 use crate::types::TypeConfig;
 use crate::wire::{self, Hello, Kind, Message};
 
 /// Connections at once. A member opens a handful; the rest is room for reconnects.
-const CONNECTIONS_MAX: usize = 128;
+pub(crate) const CONNECTIONS_MAX: usize = 128;
 /// Connections of one member at once. Each may hold a message that has not all arrived.
 const CONNECTIONS_OF_MEMBER_MAX: usize = 16;
 /// Requests of a connection that wait for the core at once; no more is read meanwhile.
 const REQUESTS_MAX: usize = 128;
 /// Read at a time. Large: an append request of a megabyte should take few reads.
 const READ_BYTES: usize = 256 * 1024;
-/// The pause after the system refused a connection, most often for want of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A new connection says who it is within this time.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -98,35 +96,23 @@ impl Server {
 }
 
 /// Accepts members' connections until it is dropped.
-pub(crate) async fn serve(listener: TcpListener, server: Server) {
+pub(crate) async fn serve(acceptor: Acceptor, server: Server) {
     let server = Arc::new(server);
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
-        let (stream, from) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(e) => {
-                tracing::warn!("accepting a member's connection: {e}");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let Ok(slot) = slots.clone().try_acquire_owned() else {
-            tracing::warn!("a connection from {from} was refused: {CONNECTIONS_MAX} are open");
-            continue;
-        };
+        let Accepted { stream, peer, place } = acceptor.next().await;
         let server = server.clone();
         tokio::spawn(async move {
             if let Err(e) = Session::run(stream, &server).await {
-                server.report(from, &e);
+                server.report(peer, &e);
             }
-            drop(slot);
+            drop(place);
         });
     }
 }
 
 /// One connection of a member.
 struct Session {
-    stream: TcpStream,
+    stream: Stream,
     received: BytesMut,
     replies: FuturesOrdered<Polled>,
     raft: Core,
@@ -134,8 +120,8 @@ struct Session {
 }
 
 impl Session {
-    async fn run(stream: TcpStream, server: &Server) -> io::Result<()> {
-        transport::prepare(&stream)?;
+    async fn run(stream: Stream, server: &Server) -> io::Result<()> {
+        stream.keep_alive(KEEP_ALIVE)?;
         let received = BytesMut::with_capacity(wire::HELLO_BYTES_MAX);
         let mut session = Self {
             stream,

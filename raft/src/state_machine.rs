@@ -5,7 +5,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::{Stream, TryStreamExt};
 use openraft::entry::RaftPayload;
@@ -13,11 +13,12 @@ use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{OptionalSend, RaftSnapshotBuilder, Snapshot, SnapshotMeta};
 use parking_lot::Mutex;
 use raftmq_store::{EntryId, Store, StoreError};
+use raftmq_world::{Clock, Threads, World};
 use serde::{Deserialize, Serialize};
 
 use crate::api::StartError;
 use crate::command::{Command, CommandOutcome};
-use crate::log_storage::{read_record, write_record};
+use crate::log_storage::{done, read_record, write_record};
 use crate::metadata::{Metadata, MetadataImage, MetadataSnapshot};
 use crate::types::{
     CommittedLeaderId, Entry, FrameBytes, LogId, NodeId, Payload, StoredMembership, TypeConfig,
@@ -33,16 +34,19 @@ const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(10);
 /// Applies entries in log order.
 pub(crate) struct StateMachine {
     shared: Arc<Shared>,
-    checkpointed: (Option<LogId>, Instant),
+    /// The last entry in a checkpoint that was begun, and when that was.
+    checkpointed: (Option<LogId>, Duration),
 }
 
 /// What others see of the state machine.
 pub(crate) struct Shared {
     pub(crate) metadata: Arc<Metadata>,
     store: Arc<Store>,
+    clock: Arc<dyn Clock>,
+    threads: Arc<dyn Threads>,
     applied: Mutex<Applied>,
-    /// One checkpoint is written at a time.
-    writing: Mutex<()>,
+    /// One checkpoint is written at a time, and none behind the last, which this tells of.
+    writing: Arc<tokio::sync::Mutex<bool>>,
 }
 
 #[derive(Clone, Default)]
@@ -83,7 +87,7 @@ fn read_checkpoint(store: &Store) -> Result<Option<StateImage>, StoreError> {
 
 impl Shared {
     /// Reads the checkpoint back, if there is one that this log goes on from.
-    pub(crate) fn open(store: Arc<Store>) -> Result<Self, StartError> {
+    pub(crate) fn open(store: Arc<Store>, world: &World) -> Result<Self, StartError> {
         let metadata = Arc::new(Metadata::default());
         let mut applied = Applied::default();
         if let Some(image) = read_checkpoint(&store)? {
@@ -99,7 +103,14 @@ impl Shared {
             applied = image.applied()?;
             metadata.restore(image.metadata);
         }
-        Ok(Self { metadata, store, applied: Mutex::new(applied), writing: Mutex::new(()) })
+        Ok(Self {
+            metadata,
+            store,
+            clock: world.clock.clone(),
+            threads: world.threads.clone(),
+            applied: Mutex::new(applied),
+            writing: Arc::default(),
+        })
     }
 
     /// The state as of the last applied entry. Called between entries, or when no more are applied.
@@ -107,16 +118,28 @@ impl Shared {
         Moment { applied: self.applied.lock().clone(), metadata: self.metadata.snapshot() }
     }
 
-    /// Writes `image` down, the log behind it being durable first.
-    fn write(&self, image: &StateImage) -> Result<(), StoreError> {
-        let _one_at_a_time = self.writing.lock();
-        self.store.flush()?;
-        write_record(&self.store, CHECKPOINT_FILE, image)
+    /// Writes the image of `moment` down and returns it, the log behind it being durable first.
+    async fn write(&self, moment: Moment, is_last: bool) -> Result<StateImage, StoreError> {
+        let image = self.threads.run(move || moment.image()).await.unwrap_or_else(not_done)?;
+        let mut written_last = self.writing.clone().lock_owned().await;
+        if *written_last {
+            return not_done();
+        }
+        *written_last = is_last;
+        done(|callback| self.store.flush(callback)).await?;
+        let store = self.store.clone();
+        let write = move || {
+            let written = write_record(&store, CHECKPOINT_FILE, &image);
+            // The next one may begin only now, whether or not this one is still waited for.
+            drop(written_last);
+            written.map(|()| image)
+        };
+        self.threads.run(write).await.unwrap_or_else(not_done)
     }
 
-    /// Writes the state down, at a stop.
-    pub(crate) fn checkpoint(&self) -> Result<(), StoreError> {
-        self.write(&self.moment().image()?)
+    /// Writes the state down, at a stop; not again after that.
+    pub(crate) async fn checkpoint(&self) -> Result<(), StoreError> {
+        self.write(self.moment(), true).await.map(drop)
     }
 
     fn apply(&self, entry: &Entry) -> Result<CommandOutcome, io::Error> {
@@ -143,7 +166,12 @@ impl Shared {
     }
 }
 
+fn not_done<T>() -> Result<T, StoreError> {
+    Err(StoreError::Stopped("the member stops".into()))
+}
+
 /// The state as of an entry, before it is made into an image: that takes long where there are many offsets.
+#[derive(Clone)]
 struct Moment {
     applied: Applied,
     metadata: MetadataSnapshot,
@@ -184,19 +212,20 @@ type StateSnapshot = Snapshot<CommittedLeaderId, NodeId, openraft::BasicNode, St
 
 impl StateMachine {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, checkpointed: (None, Instant::now()) }
+        let now = shared.clock.passed();
+        Self { shared, checkpointed: (None, now) }
     }
 
     /// Writes the state down in the background if it is time to.
     fn checkpoint_if_due(&mut self) {
-        let last = self.shared.applied.lock().last;
-        if last == self.checkpointed.0 || self.checkpointed.1.elapsed() < CHECKPOINT_INTERVAL {
+        let (last, now) = (self.shared.applied.lock().last, self.shared.clock.passed());
+        if last == self.checkpointed.0 || now < self.checkpointed.1 + CHECKPOINT_INTERVAL {
             return;
         }
-        self.checkpointed = (last, Instant::now());
+        self.checkpointed = (last, now);
         let (shared, moment) = (self.shared.clone(), self.shared.moment());
-        tokio::task::spawn_blocking(move || {
-            if let Err(e) = moment.image().and_then(|image| shared.write(&image)) {
+        tokio::spawn(async move {
+            if let Err(e) = shared.write(moment, false).await {
                 tracing::error!("the state could not be checkpointed: {e}");
             }
         });
@@ -265,8 +294,6 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     type SnapshotData = StateImage;
 
     async fn build_snapshot(&mut self) -> Result<StateSnapshot, io::Error> {
-        let image = self.moment.image().map_err(|e| io::Error::other(e.to_string()))?;
-        self.shared.write(&image)?;
-        image.into_snapshot()
+        self.shared.write(self.moment.clone(), false).await?.into_snapshot()
     }
 }

@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,9 +17,8 @@ use openraft::raft::{
 };
 use openraft::{BasicNode, OptionalSend, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
 use parking_lot::{Mutex, RwLock};
-use socket2::{SockRef, TcpKeepalive};
+use raftmq_world::{KeepAlive, Network, Stream as WorldStream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::clock::Clocks;
@@ -48,6 +46,7 @@ pub(crate) type Peers = Arc<RwLock<BTreeMap<u64, Hello>>>;
 /// Makes connections to members.
 #[derive(Clone)]
 pub(crate) struct Transport {
+    pub(crate) network: Arc<dyn Network>,
     pub(crate) hello: Arc<Hello>,
     pub(crate) peers: Peers,
     pub(crate) clocks: Arc<Clocks>,
@@ -111,7 +110,7 @@ impl RaftNetworkFactory<TypeConfig> for Transport {
 
 /// An open connection. After an error, or when a write was cut short, it is not used again.
 struct Connection {
-    stream: TcpStream,
+    stream: WorldStream,
     received: BytesMut,
     next_id: u64,
     /// A write has begun and not ended.
@@ -121,25 +120,16 @@ struct Connection {
     hello_read: bool,
 }
 
-/// Messages go out at once, and a peer that has gone without a word is noticed within some ten seconds.
-pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let keepalive = TcpKeepalive::new()
-        .with_time(Duration::from_secs(5))
-        .with_interval(Duration::from_secs(2))
-        .with_retries(3);
-    SockRef::from(stream).set_tcp_keepalive(&keepalive)
-}
+/// A peer that has gone without a word is noticed within some ten seconds.
+pub(crate) const KEEP_ALIVE: KeepAlive =
+    KeepAlive { after: Duration::from_secs(5), interval: Duration::from_secs(2), probes: 3 };
 
 impl Connection {
     async fn open(transport: &Transport, target: NodeId, address: &str) -> io::Result<Self> {
-        let address: SocketAddr = address
-            .parse()
-            .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, format!("{address}: {e}")))?;
-        let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(address))
+        let stream = timeout(CONNECT_TIMEOUT, transport.network.connect(address))
             .await
             .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, format!("connecting to {address}")))??;
-        prepare(&stream)?;
+        stream.keep_alive(KEEP_ALIVE)?;
         let received = BytesMut::with_capacity(READ_BUFFER_BYTES);
         let mut connection = Self { stream, received, next_id: 1, writing: false, target, hello_read: false };
         let mut out = BytesMut::new();

@@ -23,6 +23,9 @@ pub(crate) type Vote = openraft::Vote<LeaderId>;
 pub(crate) type Membership = openraft::Membership<NodeId, BasicNode>;
 pub(crate) type StoredMembership = openraft::StoredMembership<CommittedLeaderId, NodeId, BasicNode>;
 
+/// tokio, with random numbers from a seed that the core's tasks inherit.
+pub(crate) type Runtime = openraft::rt::deterministic_rng::DeterministicRng<openraft::TokioRuntime>;
+
 /// What openraft is told of this group's types.
 #[derive(Debug, Clone, Copy, Default, Eq, PartialEq, Ord, PartialOrd)]
 pub(crate) struct TypeConfig;
@@ -37,7 +40,7 @@ impl openraft::RaftTypeConfig for TypeConfig {
     type Vote = Vote;
     type Payload = Payload;
     type Entry = Entry;
-    type AsyncRuntime = openraft::TokioRuntime;
+    type AsyncRuntime = Runtime;
     type Responder<T>
         = crate::proposer::WriteResponder<T>
     where

@@ -11,9 +11,10 @@ use std::time::Duration;
 use bytes::BytesMut;
 use raftmq_message::builder::RecordParts;
 use raftmq_raft::{
-    Clock, Command, Completion, DelayProgress, Environment, FlushMode, Group, GroupConfig, Member,
-    MessageBatch, Position, ProposeError, Role, StartError, SubmitError, SystemClock, Topic,
+    Command, Completion, DelayProgress, FlushMode, Group, GroupConfig, Member, MessageBatch, Position,
+    ProposeError, Role, StartError, SubmitError, Topic,
 };
+use raftmq_world::{Clock, SystemClock, World};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -44,7 +45,7 @@ fn config(id: u64, members: &[Member], dir: &Path) -> GroupConfig {
 }
 
 async fn start(id: u64, members: &[Member], dir: &Path) -> Group {
-    Group::start(config(id, members, dir)).await.unwrap()
+    Group::start(config(id, members, dir), World::system()).await.unwrap()
 }
 
 /// Every member, in the order of their ids.
@@ -288,7 +289,10 @@ async fn a_configuration_that_contradicts_the_group_is_refused() {
     let group = start(1, &members, dir.path()).await;
     leader(std::slice::from_ref(&group)).await;
     assert!(
-        matches!(Group::start(config(1, &members, dir.path())).await, Err(StartError::Store(_))),
+        matches!(
+            Group::start(config(1, &members, dir.path()), World::system()).await,
+            Err(StartError::Store(_))
+        ),
         "the directory is in use"
     );
     group.shutdown().await;
@@ -296,14 +300,14 @@ async fn a_configuration_that_contradicts_the_group_is_refused() {
 
     let mut other = config(1, &members, dir.path());
     other.segment_bytes *= 2;
-    assert!(matches!(Group::start(other).await, Err(StartError::Store(_))));
+    assert!(matches!(Group::start(other, World::system()).await, Err(StartError::Store(_))));
     let mut other = config(1, &members, dir.path());
     other.cluster = "another".into();
-    assert!(matches!(Group::start(other).await, Err(StartError::Store(_))));
+    assert!(matches!(Group::start(other, World::system()).await, Err(StartError::Store(_))));
     let more = vec![members[0].clone(), Member { id: 2, raft: free_address() }];
-    let refused = Group::start(config(1, &more, dir.path())).await;
+    let refused = Group::start(config(1, &more, dir.path()), World::system()).await;
     assert!(matches!(refused, Err(StartError::Config(_))), "other members");
-    let absent = Group::start(config(2, &members, dir.path())).await;
+    let absent = Group::start(config(2, &members, dir.path()), World::system()).await;
     assert!(matches!(absent, Err(StartError::Config(_))), "not a member");
 }
 
@@ -359,11 +363,16 @@ async fn a_leader_without_a_majority_does_not_serve_until_it_has_one() {
 }
 
 /// The time of day, so many ms ahead.
-struct Ahead(i64);
+#[derive(Debug)]
+struct Ahead(SystemClock, i64);
 
 impl Clock for Ahead {
     fn now_ms(&self) -> i64 {
-        SystemClock.now_ms() + self.0
+        self.0.now_ms() + self.1
+    }
+
+    fn passed(&self) -> Duration {
+        self.0.passed()
     }
 }
 
@@ -373,10 +382,11 @@ async fn a_leader_knows_whose_clock_differs_and_who_is_gone() {
     let members = members();
     let mut groups = Vec::new();
     for member in &members {
-        let clock = Arc::new(Ahead(if member.id == 2 { 3_600_000 } else { 0 }));
-        let environment = Environment { clock, ..Environment::default() };
+        let ahead_ms = if member.id == 2 { 3_600_000 } else { 0 };
+        let clock = Arc::new(Ahead(SystemClock::default(), ahead_ms));
+        let world = World { clock, ..World::system() };
         let config = config(member.id, &members, dir.path());
-        groups.push(Group::start_in(config, environment).await.unwrap());
+        groups.push(Group::start(config, world).await.unwrap());
     }
     let leader = leader(&groups).await;
     let own = leader.config().node_id;

@@ -1,13 +1,14 @@
 //! `raftmq admin`: asks a member's admin API. The few lines of HTTP it needs, without a library.
 
-use std::io::{Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use clap::{Args, ValueEnum};
+use raftmq_world::Network;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
 
-/// For each step: connecting, writing, and each read.
+/// For connecting, and for the answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest answer that is read. Pages are far shorter.
 const ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -68,9 +69,9 @@ fn percent_encoded(name: &str) -> String {
 }
 
 /// Asks, prints the answer, and fails unless it is a 200.
-pub(crate) fn run(args: &AdminArgs) -> anyhow::Result<()> {
-    let (status, body) =
-        ask("GET", &args.addr, &args.question.path(args.name.as_deref().unwrap_or_default()))?;
+pub(crate) async fn run(args: &AdminArgs, network: &dyn Network) -> anyhow::Result<()> {
+    let path = args.question.path(args.name.as_deref().unwrap_or_default());
+    let (status, body) = ask(network, "GET", &args.addr, &path).await?;
     if status != 200 {
         bail!("{} answered {status}: {}", args.addr, body.trim());
     }
@@ -79,17 +80,25 @@ pub(crate) fn run(args: &AdminArgs) -> anyhow::Result<()> {
 }
 
 /// Status and body of a request without a body.
-pub(super) fn ask(method: &str, addr: &str, path: &str) -> anyhow::Result<(u16, String)> {
-    let found = addr.to_socket_addrs().with_context(|| format!("{addr} is no address"))?.next();
-    let found = found.with_context(|| format!("{addr} has no address"))?;
-    let mut stream =
-        TcpStream::connect_timeout(&found, TIMEOUT).with_context(|| format!("connect to {addr}"))?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    stream.set_write_timeout(Some(TIMEOUT))?;
+pub(super) async fn ask(
+    network: &dyn Network,
+    method: &str,
+    addr: &str,
+    path: &str,
+) -> anyhow::Result<(u16, String)> {
+    let mut stream = timeout(TIMEOUT, network.connect(addr))
+        .await
+        .unwrap_or_else(|late| Err(late.into()))
+        .with_context(|| format!("connect to {addr}"))?;
     let request = format!("{method} {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).with_context(|| format!("ask {addr}"))?;
-    let mut answer = Vec::new();
-    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).with_context(|| format!("answer of {addr}"))?;
+    let exchange = async {
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::new();
+        stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
+        std::io::Result::Ok(answer)
+    };
+    let answer = timeout(TIMEOUT, exchange).await.unwrap_or_else(|late| Err(late.into()));
+    let answer = answer.with_context(|| format!("answer of {addr}"))?;
     parse(&answer).ok_or_else(|| anyhow!("{addr} does not answer as an admin API does"))
 }
 

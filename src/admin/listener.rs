@@ -4,31 +4,25 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::serve::Listener;
+use raftmq_world::{Accepted, Acceptor, Listener as WorldListener, Stream, WhenFull};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 
 /// Connections at a time; more wait in the system's queue. Each may hold a request header of some 400 KiB.
 const CONNECTIONS_MAX: usize = 64;
 /// How long a connection lives. Answers take milliseconds; who asks again and again connects again.
 const LIFETIME: Duration = Duration::from_secs(10);
-/// The pause after the system refused a connection, most often for want of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-pub(super) struct BoundedListener {
-    listener: TcpListener,
-    permits: Arc<Semaphore>,
-}
+pub(super) struct BoundedListener(Acceptor);
 
 impl BoundedListener {
-    pub(super) fn new(listener: TcpListener) -> Self {
-        Self { listener, permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }
+    pub(super) fn new(listener: WorldListener) -> Self {
+        Self(Acceptor::new(listener, "an admin", CONNECTIONS_MAX, WhenFull::Wait))
     }
 }
 
@@ -37,32 +31,21 @@ impl Listener for BoundedListener {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (BoundedStream, SocketAddr) {
-        loop {
-            // The semaphore is never closed; an error could only make the loop turn again.
-            let Ok(permit) = self.permits.clone().acquire_owned().await else { continue };
-            match self.listener.accept().await {
-                Ok((stream, peer)) => {
-                    let end = Box::pin(tokio::time::sleep(LIFETIME));
-                    return (BoundedStream { stream, end, _permit: permit }, peer);
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "accept on the admin API");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
+        let Accepted { stream, peer, place } = self.0.next().await;
+        let end = Box::pin(tokio::time::sleep(LIFETIME));
+        (BoundedStream { stream, end, _place: place }, peer)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+        self.0.listener().local_addr()
     }
 }
 
 /// A connection that fails when its time is over.
 pub(super) struct BoundedStream {
-    stream: TcpStream,
+    stream: Stream,
     end: Pin<Box<Sleep>>,
-    _permit: OwnedSemaphorePermit,
+    _place: OwnedSemaphorePermit,
 }
 
 impl BoundedStream {

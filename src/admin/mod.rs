@@ -39,9 +39,9 @@ use axum::routing::get;
 use axum::{Json, Router};
 use raftmq_message::topic::{SCHEDULE_TOPIC, TIMER_TOPIC};
 use raftmq_raft::{Group, GroupStatus};
+use raftmq_world::{Listener, Threads, World};
 use serde::Deserialize;
 use serde_json::json;
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::broker::Broker;
@@ -114,14 +114,16 @@ struct Shared {
     cluster: String,
     broker_name: String,
     source: Box<dyn Source>,
+    threads: Arc<dyn Threads>,
 }
 
 type Api = State<Arc<Shared>>;
 
 /// A bound address of the admin API, not served yet.
 pub(crate) struct Bound {
-    listener: TcpListener,
+    listener: Listener,
     addr: SocketAddr,
+    world: World,
 }
 
 /// The running admin API. Dropping it stops it.
@@ -130,11 +132,11 @@ pub(crate) struct Admin {
 }
 
 /// Takes the address, so that a port in use is found out before anything else is started.
-pub(crate) async fn bind(addr: SocketAddr) -> anyhow::Result<Bound> {
+pub(crate) fn bind(addr: SocketAddr, world: World) -> anyhow::Result<Bound> {
     let listener =
-        TcpListener::bind(addr).await.with_context(|| format!("listen on {addr} for the admin API"))?;
+        world.network.listen(addr).with_context(|| format!("listen on {addr} for the admin API"))?;
     let addr = listener.local_addr().context("the admin API's address")?;
-    Ok(Bound { listener, addr })
+    Ok(Bound { listener, addr, world })
 }
 
 impl Bound {
@@ -145,7 +147,8 @@ impl Bound {
 
     /// Serves a member's state.
     pub(crate) fn serve(self, cluster: String, broker_name: String, group: Group, broker: Broker) -> Admin {
-        self.serve_source(Shared { cluster, broker_name, source: Box::new(Member { group, broker }) })
+        let (source, threads) = (Box::new(Member { group, broker }), self.world.threads.clone());
+        self.serve_source(Shared { cluster, broker_name, source, threads })
     }
 
     fn serve_source(self, shared: Shared) -> Admin {
@@ -270,11 +273,12 @@ async fn one_group(State(shared): Api, name: Result<Path<String>, PathRejection>
     };
     // It may look at tens of thousands of queues: not on the network thread.
     let asked = name.clone();
-    let group = tokio::task::spawn_blocking(move || shared.source.group(&asked)).await;
+    let threads = shared.threads.clone();
+    let group = threads.run(move || shared.source.group(&asked)).await;
     match group {
-        Ok(Some(group)) => Json(group).into_response(),
-        Err(error) => failed(StatusCode::INTERNAL_SERVER_ERROR, "failed", error.to_string()),
-        Ok(None) => failed(StatusCode::NOT_FOUND, "not found", format!("no group {name:?}")),
+        Some(Some(group)) => Json(group).into_response(),
+        None => failed(StatusCode::INTERNAL_SERVER_ERROR, "failed", "the report failed".to_owned()),
+        Some(None) => failed(StatusCode::NOT_FOUND, "not found", format!("no group {name:?}")),
     }
 }
 

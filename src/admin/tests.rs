@@ -6,6 +6,7 @@ use raftmq_raft::{MemberStatus, OffsetCommit, Role, SubscriptionGroup, TimerProg
 use serde_json::Value;
 
 use super::*;
+use raftmq_world::World;
 
 /// A member made up by the test.
 struct Fake {
@@ -86,9 +87,14 @@ impl Running {
     async fn start() -> Self {
         let status = Arc::new(Mutex::new(status()));
         let source = Box::new(Fake { status: status.clone(), topics: 250 });
-        let bound = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let bound = bind("127.0.0.1:0".parse().unwrap(), World::system()).unwrap();
         let addr = bound.local_addr().to_string();
-        let shared = Shared { cluster: "C".into(), broker_name: "broker-a".into(), source };
+        let shared = Shared {
+            cluster: "C".into(),
+            broker_name: "broker-a".into(),
+            source,
+            threads: World::system().threads,
+        };
         Self { addr, status, _admin: bound.serve_source(shared) }
     }
 
@@ -97,9 +103,8 @@ impl Running {
     }
 
     async fn ask(&self, method: &'static str, path: &str) -> (u16, Value) {
-        let (addr, path) = (self.addr.clone(), path.to_owned());
-        let asked = tokio::task::spawn_blocking(move || client::ask(method, &addr, &path));
-        let (status, body) = asked.await.unwrap().unwrap();
+        let network = World::system().network;
+        let (status, body) = client::ask(&*network, method, &self.addr, path).await.unwrap();
         (status, serde_json::from_str(&body).unwrap_or(Value::String(body)))
     }
 }

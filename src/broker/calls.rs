@@ -1,6 +1,6 @@
 //! Requests of the broker to a client, over the client's own connection: numbered, and each waiting for its answer.
 
-use std::collections::HashMap;
+use raftmq_world::hash::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 

@@ -4,13 +4,13 @@
 //! connection takes over only while the socket takes no more. Nothing here knows what the bytes mean.
 
 use std::io::{self, ErrorKind};
-use std::net::{Shutdown, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::{Buf, BytesMut};
 use parking_lot::Mutex;
-use tokio::net::tcp::OwnedWriteHalf;
+use raftmq_world::WriteHalf;
 use tokio::sync::Notify;
 
 use super::buffers;
@@ -26,19 +26,18 @@ pub(crate) trait Sink: Send + Sync {
     fn shut(&self);
 }
 
-impl Sink for OwnedWriteHalf {
+impl Sink for WriteHalf {
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        OwnedWriteHalf::try_write(self, bytes)
+        Self::try_write(self, bytes)
     }
 
     fn shut(&self) {
-        // It fails only when the peer has ended the connection already.
-        let _ = socket2::SockRef::from(self.as_ref()).shutdown(Shutdown::Both);
+        Self::shut(self);
     }
 }
 
 /// One client connection, as the rest of the broker sees it.
-pub(crate) struct Channel<S: Sink = OwnedWriteHalf> {
+pub(crate) struct Channel<S: Sink = WriteHalf> {
     /// Tells it apart from every other connection of this process.
     pub(crate) id: u64,
     /// The client's address.
@@ -245,7 +244,7 @@ impl<S: Sink> Channel<S> {
     }
 }
 
-impl Channel<OwnedWriteHalf> {
+impl Channel<WriteHalf> {
     /// Sends what the socket did not take at once. Ends with the connection.
     pub(crate) async fn write_loop(&self) {
         while !self.is_closed() {

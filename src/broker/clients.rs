@@ -7,7 +7,8 @@
 //! It decides nothing about groups' settings and sends nothing; its methods say which groups have to be told of a
 //! change.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use raftmq_world::hash::{HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -72,9 +73,9 @@ struct Membership {
 impl<S: Sink> Default for Tables<S> {
     fn default() -> Self {
         Self {
-            producers: HashMap::new(),
-            consumers: HashMap::new(),
-            by_connection: HashMap::new(),
+            producers: HashMap::default(),
+            consumers: HashMap::default(),
+            by_connection: HashMap::default(),
             memberships: 0,
             subscription_bytes: 0,
         }
@@ -225,7 +226,7 @@ impl<S: Sink> Clients<S> {
     pub(crate) fn conflicts(&self, group: &str) -> Vec<Vec<String>> {
         let tables = self.tables.lock();
         let conflicting = tables.consumers.get(group).filter(|group| group.fingerprints.len() > 1);
-        let mut parties: HashMap<u64, Vec<String>> = HashMap::new();
+        let mut parties: HashMap<u64, Vec<String>> = HashMap::default();
         for member in conflicting.into_iter().flat_map(|group| group.members.values()) {
             if let Some(fingerprint) = member.fingerprint {
                 parties.entry(fingerprint).or_default().push(member.client.id.to_string());

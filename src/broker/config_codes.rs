@@ -19,7 +19,7 @@ use serde::Serialize;
 use super::attributes;
 use super::limits::FORWARD_TIMEOUT;
 use super::node::Node;
-use super::peer::{Peer, PeerError};
+use super::peer::{self, PeerError};
 use super::pull::existing_topic;
 use super::reply::{Handled, Refusal, Reply};
 use super::topics;
@@ -135,7 +135,7 @@ async fn forward(node: &Node, command: &Command, refusal: Refusal) -> Handled {
     let Some(leader) = leader else { return Err(refusal) };
     let mut request = Command::request(command.code, command.ext.clone()).with_body(command.body.clone());
     request.ext.set(FORWARDED, &node.config.node_id.to_string());
-    match Peer::new(leader, FORWARD_TIMEOUT).call(request).await {
+    match peer::ask(&node.peers, &leader, request, FORWARD_TIMEOUT).await {
         Ok(()) => Reply::done(),
         Err(PeerError::Refused { code, remark }) => Err(Refusal::new(code, remark)),
         Err(error) => Err(Refusal::unavailable(format!("the outcome is unknown: the leader: {error}"))),

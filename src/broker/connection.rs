@@ -7,8 +7,8 @@ use bytes::{Bytes, BytesMut};
 use raftmq_remoting::codes::request;
 use raftmq_remoting::header::SendHeader;
 use raftmq_remoting::{Command, CommandError, FrameError, frame};
+use raftmq_world::{Accepted, ReadHalf};
 use tokio::io::AsyncReadExt;
-use tokio::net::tcp::OwnedReadHalf;
 
 use super::channel::Channel;
 use super::limits::{READ_BYTES, SMALL_REST_BYTES};
@@ -32,7 +32,10 @@ enum ConnectionError {
 }
 
 /// Serves a connection until it ends.
-pub(crate) async fn serve(node: Arc<Node>, channel: Arc<Channel>, reader: OwnedReadHalf) {
+pub(crate) async fn serve(node: Arc<Node>, accepted: Accepted) {
+    let Accepted { stream, peer, place: _place } = accepted;
+    let (reader, writer) = stream.into_split();
+    let channel = node.open_channel(peer, writer);
     let writing = tokio::spawn({
         let channel = channel.clone();
         async move { channel.write_loop().await }
@@ -62,7 +65,7 @@ struct Connection {
 }
 
 impl Connection {
-    async fn read_loop(&mut self, mut reader: OwnedReadHalf) -> Result<(), ConnectionError> {
+    async fn read_loop(&mut self, mut reader: ReadHalf) -> Result<(), ConnectionError> {
         let mut input = BytesMut::new();
         loop {
             self.channel.may_read().await;

@@ -1,7 +1,8 @@
 //! One consumer group as its members' heartbeats describe it: how it consumes, what it wants of each topic, and whether its
 //! members agree about that.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use raftmq_world::hash::{HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use raftmq_remoting::body::{ConsumeFromWhere, ConsumeType, ConsumerData, MessageModel, SubscriptionData};
@@ -80,10 +81,10 @@ impl<S: Sink> Default for ConsumerGroup<S> {
             consume_from_where: ConsumeFromWhere::default(),
             consume_type: ConsumeType::default(),
             message_model: MessageModel::default(),
-            subscriptions: HashMap::new(),
+            subscriptions: HashMap::default(),
             memory_bytes: 0,
             members: BTreeMap::new(),
-            fingerprints: HashMap::new(),
+            fingerprints: HashMap::default(),
         }
     }
 }
@@ -132,7 +133,7 @@ impl<S: Sink> ConsumerGroup<S> {
 
     /// What a member's subscriptions change: newer ones are taken over, and those that are gone go.
     pub(crate) fn change(&self, subscriptions: &[SubscriptionData]) -> Change {
-        let mut newer = HashMap::new();
+        let mut newer = HashMap::default();
         for data in subscriptions {
             let known = self.subscriptions.get(&data.topic).map(|known| known.data.sub_version);
             let version = newer.get(&data.topic).map(|known: &Known| known.data.sub_version).or(known);

@@ -1,6 +1,6 @@
 //! Filters of pulls that bring their expression along, kept so that it is not read again with each of them.
 
-use std::collections::HashMap;
+use raftmq_world::hash::HashMap;
 
 use parking_lot::Mutex;
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use raftmq_raft::Topic;
 use raftmq_remoting::Command;
@@ -58,7 +57,7 @@ pub(crate) async fn all_producers(node: &Arc<Node>) -> Handled {
 }
 
 fn producer_table(node: &Node) -> Handled {
-    let boot_ms = i64::try_from(node.boot_timestamp_ms).unwrap_or(0);
+    let boot_ms = node.boot_timestamp_ms;
     let mut table = ProducerTable::default();
     for (group, client, heard_ms) in node.clients.producers() {
         table.data.entry(group).or_default().push(ProducerInfo {
@@ -256,14 +255,8 @@ fn time_span(node: &Node, group: &str, topic: &str, queue_id: u32) -> QueueTimeS
         min_time_stamp: first,
         max_time_stamp: stored_at(max.checked_sub(1)),
         consume_time_stamp: if committed > 0 { stored_at(Some(committed - 1)) } else { first },
-        delay_time: if next >= 0 { (wall_clock_ms() - next).max(0) } else { 0 },
+        delay_time: if next >= 0 { (node.wall_ms() - next).max(0) } else { 0 },
     }
-}
-
-/// In ms since the epoch, as store timestamps are.
-fn wall_clock_ms() -> i64 {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

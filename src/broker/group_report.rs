@@ -1,6 +1,6 @@
 //! A consumer group as the admin API tells of it: its members, what they want, how far they are.
 
-use std::collections::HashMap;
+use raftmq_world::hash::HashMap;
 
 use raftmq_message::topic::{dlq_topic, retry_topic};
 use raftmq_raft::{Metadata, Topic};

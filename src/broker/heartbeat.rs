@@ -11,7 +11,7 @@ use raftmq_remoting::body::{
 use raftmq_remoting::codes::response;
 use raftmq_remoting::header::{ConsumerGroupHeader, HeartbeatResponse, UnregisterClientHeader};
 use raftmq_remoting::{Command, fastjson};
-use tokio::net::tcp::OwnedWriteHalf;
+use raftmq_world::WriteHalf;
 
 use super::channel::Channel;
 use super::clients::Client;
@@ -58,7 +58,7 @@ pub(crate) fn join(
     node: &Node,
     consumer: &ConsumerData,
     without_subscriptions: bool,
-    client: &Client<OwnedWriteHalf>,
+    client: &Client<WriteHalf>,
 ) -> Result<(), Refusal> {
     let joined = node.clients.consumer(consumer, without_subscriptions, client, node.now_ms())?;
     if joined.is_to_be_told {

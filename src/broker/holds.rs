@@ -5,7 +5,8 @@
 //! due is taken out afterwards, a few at a time, in the order of the offsets that are waited for: nothing that waits for
 //! a later offset or for another queue is touched.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use raftmq_world::hash::{HashMap, HashSet};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::limits::Limits;
@@ -65,10 +66,10 @@ impl Queue {
 impl<T> Holds<T> {
     pub(crate) fn new(limits: &Limits) -> Self {
         Self {
-            entries: HashMap::new(),
-            by_topic: HashMap::new(),
+            entries: HashMap::default(),
+            by_topic: HashMap::default(),
             marked: VecDeque::new(),
-            by_connection: HashMap::new(),
+            by_connection: HashMap::default(),
             by_deadline: BTreeSet::new(),
             next_id: 0,
             max: limits.held_pulls,

@@ -8,7 +8,7 @@
 //! Who is no member of its group here is not asked, as the answer does not say by which id it would be one; nor is who
 //! lacks a subscription that another member's heartbeat has taken away, as the two would take turns at that each second.
 
-use std::collections::HashMap;
+use raftmq_world::hash::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use raftmq_remoting::body::{ConsumerData, RunningSubscriptions};
 use raftmq_remoting::codes::{request, response};
 use raftmq_remoting::header::{ConsumerClientHeader, PullHeader};
 use raftmq_remoting::{Command, fastjson};
-use tokio::net::tcp::OwnedWriteHalf;
+use raftmq_world::WriteHalf;
 
 use super::channel::Channel;
 use super::clients::Client;
@@ -125,7 +125,7 @@ pub(crate) fn wait(node: &Arc<Node>, channel: &Arc<Channel>, command: &Command) 
 }
 
 /// Asks a client, and serves what has waited for its answer, or refuses that.
-async fn inquire(node: &Arc<Node>, client: &Client<OwnedWriteHalf>, group: &str) {
+async fn inquire(node: &Arc<Node>, client: &Client<WriteHalf>, group: &str) {
     let channel = &client.channel;
     node.inquiries.asking(channel.id, group, node.now_ms());
     match ask(node, client, group).await {
@@ -145,7 +145,7 @@ async fn inquire(node: &Arc<Node>, client: &Client<OwnedWriteHalf>, group: &str)
 }
 
 /// Asks a client what it subscribes to in a group, and takes that over.
-async fn ask(node: &Node, client: &Client<OwnedWriteHalf>, group: &str) -> Result<(), String> {
+async fn ask(node: &Node, client: &Client<WriteHalf>, group: &str) -> Result<(), String> {
     let (consumer_group, client_id) = (group.to_owned(), client.id.to_string());
     let mut ext = ConsumerClientHeader { consumer_group, client_id, msg_id: None }.to_ext();
     ext.set("jstackEnable", "false");

@@ -209,8 +209,8 @@ pub(crate) const OFFSETS_COMMAND_BYTES: usize = raftmq_raft::COMMAND_BYTES_MAX /
 pub(crate) const REGISTRATION_PERIOD: Duration = Duration::from_secs(10);
 /// How long a name server has to connect and to answer.
 pub(crate) const NAME_SERVER_TIMEOUT: Duration = Duration::from_secs(1);
-/// Bytes of a name server's answer: any frame, as it holds whatever is set there for the order of topics.
-pub(crate) const NAME_SERVER_ANSWER_BYTES_MAX: usize = raftmq_remoting::frame::FRAME_LEN_MAX;
+/// Requests to one other server, a name server or the leader, that wait for answers; more wait their turn.
+pub(crate) const PEER_REQUESTS_MAX: usize = 64;
 
 /// Delayed messages that are delivered in one step, one entry of the log. Beside their bytes this bounds what a failed
 /// step has cost.

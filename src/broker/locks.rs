@@ -6,13 +6,13 @@
 //! Holders are known by client id, as connections do not outlive a failover. A process that has taken over the id of
 //! another holds what that held, and what the other gives up at its end is not given up.
 
-use std::collections::HashSet;
-use std::time::Instant;
+use raftmq_world::hash::HashSet;
 
 use parking_lot::Mutex;
 use raftmq_raft::{Command as LogCommand, CommandOutcome, Metadata, QueueLocks};
 use raftmq_remoting::body::{LockBatchRequest, LockBatchResponse, MessageQueue};
 use raftmq_remoting::{Command, fastjson};
+use tokio::time::Instant;
 
 use super::channel::Channel;
 use super::limits::{CLIENT_ID_LEN_MAX, LOCK_LEASE, LOCK_QUEUES_MAX};

@@ -7,7 +7,7 @@
 //! The store's dispatching thread only marks the queues that have grown; one task makes the answers, a few at a time, so
 //! that tens of thousands that are due at once hold up nobody else.
 
-use std::collections::HashSet;
+use raftmq_world::hash::HashSet;
 use std::sync::Arc;
 
 use parking_lot::Mutex;

@@ -2,7 +2,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | `server`, `connection` | accepting, reading, one task per connection |
+//! | `connection` | reading, one task per connection |
 //! | `channel` | the way back to a client: one bounded buffer, one system call |
 //! | `calls`, `relay` | asking a client over its own connection; what operators have asked of clients |
 //! | `inquiry`, `refusal_log` | asking a client what it subscribes to; a trace of pulls for which that is not known |
@@ -65,7 +65,6 @@ mod scan;
 mod send;
 mod send_back;
 mod send_batch;
-mod server;
 mod stats;
 mod stats_codes;
 #[cfg(test)]
@@ -79,6 +78,7 @@ use std::time::Duration;
 use anyhow::Context;
 use parking_lot::Mutex;
 use raftmq_raft::{Group, Role};
+use raftmq_world::{Acceptor, WhenFull, World};
 use tokio::task::JoinHandle;
 
 pub(crate) use delay::{DEFAULT_LEVELS, DelayLevels};
@@ -134,18 +134,22 @@ struct Tasks {
 ///
 /// # Errors
 /// The address cannot be listened on, or the node id is 0, which stands for the leader.
-pub(crate) async fn start(config: BrokerConfig, group: Group) -> anyhow::Result<Broker> {
+pub(crate) fn start(config: BrokerConfig, group: Group, world: World) -> anyhow::Result<Broker> {
     anyhow::ensure!(config.node_id > 0, "node id 0 is what clients know the leader by; members count from 1");
+    let listen = |address| world.network.listen(address);
     let listener =
-        server::listen(config.listen).with_context(|| format!("listen for clients on {}", config.listen))?;
+        listen(config.listen).with_context(|| format!("listen for clients on {}", config.listen))?;
     let address = listener.local_addr().context("the listening address")?;
-    let mut listeners = vec![listener];
+    let clients = Acceptor::new(listener, "a client's", config.limits.connections, WhenFull::Refuse);
+    let mut acceptors = Vec::new();
     if config.vip {
         let vip = vip_address(address)?;
-        listeners.push(server::listen(vip).with_context(|| format!("listen on the VIP port, {vip}"))?);
+        let listener = listen(vip).with_context(|| format!("listen on the VIP port, {vip}"))?;
+        acceptors.push(clients.also(listener));
     }
+    acceptors.push(clients);
     let name_servers = config.namesrv.len();
-    let node = Arc::new(Node::new(config, group));
+    let node = Arc::new(Node::new(config, group, world));
     node.group.store().set_arrival_listener(Box::new({
         // The store outlives the broker, and must not keep it alive.
         let node = Arc::downgrade(&node);
@@ -170,11 +174,18 @@ pub(crate) async fn start(config: BrokerConfig, group: Group) -> anyhow::Result<
     tasks.others.push(spawn(&node, |node| every(limits::EXPIRY_SCAN, move || node.expire())));
     let sample = Duration::from_secs(stats::SAMPLE_SECONDS as u64);
     tasks.others.push(spawn(&node, move |node| every(sample, move || node.stats.sample())));
-    for listener in listeners {
-        tasks.accepting.push(tokio::spawn(server::run(node.clone(), listener)));
+    for acceptor in acceptors {
+        tasks.accepting.push(tokio::spawn(accept(node.clone(), acceptor)));
     }
     tracing::info!(%address, broker = node.config.broker_name, node_id = node.config.node_id, "serving clients");
     Ok(Broker { node, address, tasks: Arc::new(Mutex::new(tasks)) })
+}
+
+/// Serves every client that connects. Runs until the task is ended.
+async fn accept(node: Arc<Node>, acceptor: Acceptor) {
+    loop {
+        tokio::spawn(connection::serve(node.clone(), acceptor.next().await));
+    }
 }
 
 /// The VIP port of a client address: clients up to 4.4 send, commit offsets and ask for them there unless told otherwise,

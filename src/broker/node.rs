@@ -1,18 +1,19 @@
 //! What all connections and tasks of a broker share, and the decision whether it serves.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use raftmq_raft::{
     Command, CommandOutcome, Group, ProposeError, Role, RoleState, SubmitError, SubscriptionGroup,
-    SystemClock,
 };
+use raftmq_remoting::ConnectionPool;
 use raftmq_store::{FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX};
-use tokio::net::tcp::OwnedWriteHalf;
+use raftmq_world::hash::HashMap;
+use raftmq_world::{World, WriteHalf};
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 
 use super::BrokerConfig;
 use super::channel::Channel;
@@ -21,7 +22,10 @@ use super::delay::Delay;
 use super::filter_cache::FilterCache;
 use super::gauge::Gauge;
 use super::inquiry::Inquiries;
-use super::limits::{CONNECTION_IDLE, REPORTS_AT_ONCE, SETTLE_MAX, STATUS_REQUESTS_MAX, SUBMIT_BYTES};
+use super::limits::{
+    CONNECTION_IDLE, NAME_SERVER_TIMEOUT, PEER_REQUESTS_MAX, REPORTS_AT_ONCE, SETTLE_MAX,
+    STATUS_REQUESTS_MAX, SUBMIT_BYTES,
+};
 use super::locks::LockClock;
 use super::long_poll::LongPoll;
 use super::notices::Notices;
@@ -48,10 +52,13 @@ const MEMORY_BYTES_ASSUMED: u64 = 4 << 30;
 
 pub(crate) struct Node {
     pub(crate) config: BrokerConfig,
+    pub(crate) world: World,
+    /// Connections to name servers and to the leader.
+    pub(crate) peers: ConnectionPool,
     pub(crate) group: Group,
     pub(crate) role: watch::Receiver<RoleState>,
     pub(crate) send: SendSettings,
-    pub(crate) clients: Clients<OwnedWriteHalf>,
+    pub(crate) clients: Clients<WriteHalf>,
     pub(crate) long_poll: LongPoll,
     pub(crate) filters: FilterCache,
     pub(crate) notices: Notices,
@@ -77,7 +84,7 @@ pub(crate) struct Node {
     /// The machine's memory.
     pub(crate) memory_bytes: u64,
     /// When the broker started, in ms since the epoch.
-    pub(crate) boot_timestamp_ms: u128,
+    pub(crate) boot_timestamp_ms: i64,
     channels: Mutex<HashMap<u64, Arc<Channel>>>,
     next_channel: AtomicU64,
     started: Instant,
@@ -85,10 +92,8 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub(crate) fn new(config: BrokerConfig, group: Group) -> Self {
+    pub(crate) fn new(config: BrokerConfig, group: Group, world: World) -> Self {
         let limits = &config.limits;
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let salt = since_epoch.subsec_nanos() ^ std::process::id().rotate_left(16);
         // What a frame of the log can hold at most.
         let entry_bytes =
             FRAME_PAYLOAD_BYTES_MAX.min(group.config().segment_bytes as usize - FRAME_HEADER_BYTES);
@@ -100,12 +105,11 @@ impl Node {
                 limits.message_bytes,
                 entry_bytes,
                 config.delay_levels.len(),
-                SystemClock,
-                salt,
+                &world,
             ),
             clients: Clients::new(limits),
             long_poll: LongPoll::new(limits),
-            delay: Delay::new(),
+            delay: Delay::new(world.clock.clone()),
             filters: FilterCache::default(),
             notices: Notices::new(limits),
             inquiries: Inquiries::default(),
@@ -121,14 +125,21 @@ impl Node {
             buffered_output: Arc::default(),
             buffered_input: Gauge::default(),
             memory_bytes: memory_bytes(),
-            boot_timestamp_ms: since_epoch.as_millis(),
+            boot_timestamp_ms: world.clock.now_ms(),
             channels: Mutex::default(),
+            peers: ConnectionPool::new(world.network.clone(), NAME_SERVER_TIMEOUT, PEER_REQUESTS_MAX),
             next_channel: AtomicU64::new(0),
             started: Instant::now(),
             stopping: AtomicBool::new(false),
             config,
             group,
+            world,
         }
+    }
+
+    /// The time of day, in ms since the epoch, as store timestamps are.
+    pub(crate) fn wall_ms(&self) -> i64 {
+        self.world.clock.now_ms()
     }
 
     /// The node's clock: ms since it started.
@@ -245,8 +256,8 @@ impl Node {
         // It is never closed.
         let _right = self.reports.acquire().await;
         let node = self.clone();
-        let made = tokio::task::spawn_blocking(move || make(&node)).await;
-        made.unwrap_or_else(|error| Err(Refusal::error(format!("the report failed: {error}"))))
+        let made = self.world.threads.run(move || make(&node)).await;
+        made.unwrap_or_else(|| Err(Refusal::error("the report failed")))
     }
 
     /// The id this member is registered as, if it is.
@@ -273,22 +284,14 @@ impl Node {
         self.stopping.load(Ordering::Relaxed)
     }
 
-    /// A channel for a new connection; `None` where there are too many.
-    pub(crate) fn open_channel(
-        &self,
-        peer: std::net::SocketAddr,
-        sink: OwnedWriteHalf,
-    ) -> Option<Arc<Channel>> {
-        let mut channels = self.channels.lock();
-        if channels.len() >= self.config.limits.connections {
-            return None;
-        }
+    /// A channel for a new connection.
+    pub(crate) fn open_channel(&self, peer: std::net::SocketAddr, sink: WriteHalf) -> Arc<Channel> {
         let id = self.next_channel.fetch_add(1, Ordering::Relaxed);
         let channel =
             Arc::new(Channel::new(id, peer, sink, &self.config.limits, self.buffered_output.clone()));
         channel.touch(self.now_ms());
-        channels.insert(id, channel.clone());
-        Some(channel)
+        self.channels.lock().insert(id, channel.clone());
+        channel
     }
 
     /// Forgets a connection and everything that hangs on it.

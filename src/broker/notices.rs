@@ -3,7 +3,7 @@
 //! The first change is told at once. Changes that follow within a moment are told together: where hundreds of clients
 //! join, each of them would otherwise be told of each other.
 
-use std::collections::HashSet;
+use raftmq_world::hash::HashSet;
 
 use parking_lot::Mutex;
 use raftmq_remoting::Command;

@@ -6,12 +6,13 @@
 //!
 //! An operator's reset is in the replicated state until consumers have taken it up. Which pull does is decided here.
 
-use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use raftmq_world::hash::HashMap;
+use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use raftmq_raft::{Command, Metadata, OffsetCommit, PendingReset, Role, RoleState, ToldReset};
 use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::Instant;
 
 use super::limits::{Limits, OFFSETS_COMMAND_BYTES, OFFSETS_GATHER};
 use super::node::Node;

@@ -1,7 +1,7 @@
 //! A trace of pulls that are refused as what they subscribe to is not known: clients say little of it, and ask again for
 //! as long as it lasts. One line a second for each group and code.
 
-use std::collections::HashMap;
+use raftmq_world::hash::HashMap;
 
 use parking_lot::Mutex;
 

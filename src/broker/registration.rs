@@ -4,7 +4,7 @@
 //! registers when it starts, when its role or a topic changes, and every few seconds.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use raftmq_raft::{Role, RoleState};
@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 use super::config_codes::all_topics;
 use super::limits::{NAME_SERVER_TIMEOUT, REGISTRATION_PERIOD};
 use super::node::Node;
-use super::peer::Peer;
+use super::peer;
 
 /// How soon a failed registration is tried again.
 const RETRY: Duration = Duration::from_millis(500);
@@ -75,12 +75,10 @@ impl Registration {
     }
 
     /// A version that is newer than every one before it: by the term where a leader changes, else by the count.
-    fn stamp(&self, term: u64, version: u64, broker_id: Option<u64>) -> DataVersion {
+    fn stamp(&self, term: u64, version: u64, broker_id: Option<u64>, now_ms: i64) -> DataVersion {
         let mut stamp = self.stamp.lock();
         if stamp.of != Some((term, version, broker_id)) {
             stamp.of = Some((term, version, broker_id));
-            let now_ms =
-                SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
             stamp.version = DataVersion {
                 counter: version as i64,
                 state_version: term as i64,
@@ -92,20 +90,20 @@ impl Registration {
 
     /// Registers at one name server, again and again. Runs until the task is ended.
     pub(crate) async fn run(&self, node: &Arc<Node>, index: usize) {
-        let mut name_server = Peer::new(node.config.namesrv[index].clone(), NAME_SERVER_TIMEOUT);
+        let name_server = &node.config.namesrv[index];
         let mut role = node.role.clone();
         let mut topics = node.group.metadata().subscribe();
         loop {
             role.mark_unchanged();
             topics.mark_unchanged();
             let version = node.group.metadata().version();
-            let pause = match self.register(node, &mut name_server).await {
+            let pause = match self.register(node, name_server).await {
                 Ok(()) => {
                     self.report(node, index, Told { version, ..Told::default() });
                     REGISTRATION_PERIOD
                 }
                 Err(reason) => {
-                    tracing::debug!(name_server = name_server.address, reason, "not registered");
+                    tracing::debug!(name_server, reason, "not registered");
                     self.report(node, index, Told { failing: true, ..Told::default() });
                     RETRY
                 }
@@ -133,13 +131,13 @@ impl Registration {
     }
 
     /// Registers once. A member that is about to lead says nothing until it serves.
-    async fn register(&self, node: &Arc<Node>, name_server: &mut Peer) -> Result<(), String> {
+    async fn register(&self, node: &Arc<Node>, name_server: &str) -> Result<(), String> {
         let (broker_id, term) = {
             let role = node.role.borrow();
             (broker_id(&role, node.config.node_id), role.term)
         };
         let Some(id) = broker_id else { return Ok(()) };
-        let stamp = self.stamp(term, node.group.metadata().version(), broker_id);
+        let stamp = self.stamp(term, node.group.metadata().version(), broker_id, node.wall_ms());
         let mut topics = all_topics(node, stamp);
         // Name servers have no use for them, and a registration has to fit a frame.
         topics.topic_config_table.values_mut().for_each(|topic| topic.attributes.clear());
@@ -158,7 +156,8 @@ impl Registration {
             enable_acting_master: None,
         };
         let register = Command::request(request::REGISTER_BROKER, header.to_ext()).with_body(body);
-        name_server.call(register).await.map_err(|error| error.to_string())
+        let registered = peer::ask(&node.peers, name_server, register, NAME_SERVER_TIMEOUT).await;
+        registered.map_err(|error| error.to_string())
     }
 }
 
@@ -174,8 +173,8 @@ pub(crate) fn broker_id(role: &RoleState, node_id: u64) -> Option<u64> {
 /// Tells every name server that this member leaves.
 pub(crate) async fn unregister(node: &Arc<Node>) {
     let Some(id) = node.broker_id() else { return };
-    let leave = |address: &String| {
-        let mut name_server = Peer::new(address.clone(), NAME_SERVER_TIMEOUT);
+    let leave = |name_server: &String| {
+        let name_server = name_server.clone();
         let header = UnregisterBrokerHeader {
             broker_name: node.config.broker_name.clone(),
             broker_addr: node.config.advertise.to_string(),
@@ -184,8 +183,9 @@ pub(crate) async fn unregister(node: &Arc<Node>) {
         };
         async move {
             let leave = Command::request(request::UNREGISTER_BROKER, header.to_ext());
-            if let Err(error) = name_server.call(leave).await {
-                tracing::debug!(name_server = name_server.address, %error, "not unregistered");
+            let left = peer::ask(&node.peers, &name_server, leave, NAME_SERVER_TIMEOUT).await;
+            if let Err(error) = left {
+                tracing::debug!(name_server, %error, "not unregistered");
             }
         }
     };
@@ -209,10 +209,10 @@ mod tests {
     #[test]
     fn a_data_version_changes_with_what_it_stands_for_only() {
         let registration = Registration::new(0);
-        let first = registration.stamp(3, 7, Some(1));
+        let first = registration.stamp(3, 7, Some(1), 1_000);
         assert_eq!((first.counter, first.state_version), (7, 3));
-        assert_eq!(registration.stamp(3, 7, Some(1)), first);
-        let as_leader = registration.stamp(4, 7, Some(0));
+        assert_eq!(registration.stamp(3, 7, Some(1), 1_000), first);
+        let as_leader = registration.stamp(4, 7, Some(0), 1_000);
         assert!(as_leader.state_version == 4 && as_leader.timestamp > first.timestamp);
         assert_eq!(registration.data_version(), as_leader);
     }

@@ -12,7 +12,7 @@ use raftmq_remoting::codes::{request, response};
 use raftmq_remoting::command::language;
 use raftmq_remoting::header::{ConsumerClientHeader, ConsumerStatusHeader};
 use raftmq_remoting::{Command, Ext, fastjson};
-use tokio::net::tcp::OwnedWriteHalf;
+use raftmq_world::WriteHalf;
 
 use super::calls::CallError;
 use super::clients::Client;
@@ -116,7 +116,7 @@ pub(crate) async fn consumer_status(node: Arc<Node>, command: Command) -> Handle
 
 /// What a member answers, if it does.
 async fn status_of(
-    client: Client<OwnedWriteHalf>,
+    client: Client<WriteHalf>,
     header: ConsumerStatusHeader,
 ) -> Option<(Arc<str>, bytes::Bytes)> {
     let request = request_to_client(request::GET_CONSUMER_STATUS_FROM_CLIENT, header.to_ext());

@@ -13,9 +13,10 @@ use raftmq_message::properties::{self, names};
 use raftmq_message::record::sys_flag;
 use raftmq_message::topic::{RETRY_PREFIX, group_of_retry_topic, is_forbidden_to_send, validate_topic};
 use raftmq_message::{BuildError, RecordParts};
-use raftmq_raft::{Clock, Metadata, Topic};
+use raftmq_raft::{Metadata, Topic};
 use raftmq_remoting::codes::response;
 use raftmq_remoting::header::SendHeader;
+use raftmq_world::{Clock, World};
 
 use super::detour::{self, Detour, Timing};
 use super::limits::BATCH_MESSAGES_MAX;
@@ -41,7 +42,7 @@ pub(crate) struct SendSettings {
     /// How many delay levels there are.
     pub(crate) delay_levels: u32,
     /// The clock that delays are counted by.
-    clock: Box<dyn Clock>,
+    clock: Arc<dyn Clock>,
     unique_keys: UniqueKeys,
     /// Counts the messages that leave the choice of their queue to the broker.
     pub(crate) next_queue: AtomicU32,
@@ -54,9 +55,9 @@ impl SendSettings {
         message_bytes: usize,
         entry_bytes: usize,
         delay_levels: u32,
-        clock: impl Clock,
-        salt: u32,
+        world: &World,
     ) -> Self {
+        let salt = world.random.number() as u32;
         Self {
             store_host,
             message_bytes,
@@ -67,8 +68,8 @@ impl SendSettings {
                 (names::CLUSTER, cluster),
             ]),
             delay_levels,
-            clock: Box::new(clock),
-            unique_keys: UniqueKeys::new(store_host.ip(), std::process::id(), salt),
+            clock: world.clock.clone(),
+            unique_keys: UniqueKeys::new(store_host.ip(), world.process_id, salt),
             next_queue: AtomicU32::new(salt),
         }
     }
@@ -435,17 +436,22 @@ mod tests {
     use raftmq_message::batch::BatchMessage;
     use raftmq_message::{RecordIter, RecordView};
     use raftmq_raft::{Command, SubscriptionGroup};
+    use std::time::Duration;
 
     use super::*;
     use crate::broker::limits::DELAY_GROWTH_MAX;
 
     const NOW_MS: i64 = 1_795_248_170_000;
 
+    #[derive(Debug)]
     struct StoppedClock;
 
     impl Clock for StoppedClock {
         fn now_ms(&self) -> i64 {
             NOW_MS
+        }
+        fn passed(&self) -> Duration {
+            Duration::ZERO
         }
     }
 
@@ -487,7 +493,8 @@ mod tests {
             }
             metadata.apply(&Command::PutGroup(SubscriptionGroup::new("G")));
             let host = "127.0.0.1:10911".parse().unwrap();
-            let settings = SendSettings::new("C1", host, 100, 1000, 18, StoppedClock, 7);
+            let world = World { clock: Arc::new(StoppedClock), ..World::system() };
+            let settings = SendSettings::new("C1", host, 100, 1000, 18, &world);
             Self {
                 settings,
                 metadata,

@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use raftmq_message::RecordParts;
 use raftmq_store::{
-    EntryId, FlushMode, FrameKind, Identity, NewEntry, Placed, Store, StoreError, StoreOptions,
+    Callback, EntryId, FlushMode, FrameKind, Identity, NewEntry, Placed, Store, StoreError, StoreOptions,
 };
-use raftmq_world::OsDisk;
+use raftmq_world::World;
 
 const QUEUES: usize = 8;
 /// Entries appended and not stored yet, at most.
@@ -53,12 +53,19 @@ fn template(messages: usize) -> BytesMut {
     records
 }
 
+/// Asks the store for something and waits to be told how it went.
+fn done(ask: impl FnOnce(Callback)) -> Result<(), StoreError> {
+    let (tell, told) = channel();
+    ask(Box::new(move |done| drop(tell.send(done))));
+    told.recv().expect("the store tells")
+}
+
 impl Bench {
     fn open(dir: &Path) -> Result<Self, StoreError> {
         let identity =
             Identity { cluster: "c".into(), broker_name: "b".into(), node_id: 1, segment_bytes: 1 << 30 };
         let options = StoreOptions { dir: dir.to_owned(), identity, flush: FlushMode::Sync };
-        Ok(Self { store: Store::open(options, Arc::new(OsDisk))?, index: 0, placed: Vec::new() })
+        Ok(Self { store: Store::open(options, &World::system())?, index: 0, placed: Vec::new() })
     }
 
     /// Appends one entry; returns how long that took.
@@ -82,7 +89,7 @@ impl Bench {
         let ns = spent.as_nanos() as f64;
         let (per_entry, per_message) = (ns / entries as f64, ns / (entries * messages) as f64);
         println!("  append alone: {per_entry:.0} ns an entry, {per_message:.0} ns a message");
-        self.store.flush()
+        done(|callback| self.store.flush(callback))
     }
 
     fn group_commit(&mut self, template: &BytesMut, messages: u64) -> Result<(), StoreError> {
@@ -158,7 +165,7 @@ impl Bench {
         let end = self.store.log().end();
         let begin = Instant::now();
         self.store.commit(end);
-        assert!(self.store.wait_dispatched(end, Duration::from_secs(100)));
+        done(|callback| self.store.when_dispatched(end, callback)).expect("dispatch works");
         let spent = begin.elapsed();
         let count = (self.index - from) * messages;
         println!(

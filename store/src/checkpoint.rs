@@ -5,22 +5,25 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
+use raftmq_world::{Disk, Next, Step, Threads};
 
 use crate::commit_log::CommitLog;
 use crate::consume_queues::ConsumeQueues;
 use crate::error::StoreError;
 use crate::flush::Flusher;
 use crate::index_files::IndexFiles;
+use crate::reput::Stop;
 use crate::timer_index::{self, TimerIndex};
-use raftmq_world::Disk;
+use crate::worker::{Handle, Report};
 
 /// The checkpoint's file in the data directory.
 const FILE: &str = "dispatched";
 
 /// Up to where the derived files were complete, and what they held then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Checkpoint {
+pub(crate) struct Checkpoint {
     /// Physical offset.
     position: u64,
     /// Units in all queues.
@@ -73,7 +76,7 @@ pub(crate) type Opened = (ConsumeQueues, IndexFiles, TimerIndex);
 
 impl Derived {
     /// What it holds, everything below `position` having been published.
-    fn as_of(&self, position: u64) -> Checkpoint {
+    pub(crate) fn as_of(&self, position: u64) -> Checkpoint {
         let units = self.queues.max_offsets().map(|(_, _, max)| max).sum();
         let (timer_slot, timers) = self.timers.held();
         Checkpoint { position, units, index_entries: self.index.entries(), timer_slot, timers }
@@ -86,57 +89,118 @@ impl Derived {
     }
 }
 
-/// Makes checkpoints, one at a time, on a thread of their own: syncing thousands of queues takes long.
+/// Takes requests for the [`CheckpointStep`].
+#[derive(Debug, Default)]
 pub(crate) struct Checkpoints {
+    state: Mutex<State>,
+    worker: Handle,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// To be made next.
+    next: Option<Checkpoint>,
+    /// One is being made, or is to be made.
+    busy: bool,
+    /// How the flush of the log went that the one being made waits for.
+    log_flushed: Option<Result<(), StoreError>>,
+    /// The step is to end.
+    stop: Option<Stop>,
+}
+
+impl Checkpoints {
+    pub(crate) fn start(&self, threads: &dyn Threads, step: CheckpointStep) -> std::io::Result<()> {
+        self.worker.start(threads, "raftmq-checkpoint", Box::new(step))
+    }
+
+    /// Whether one is being made, or is to be made.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.state.lock().busy
+    }
+
+    /// Has a checkpoint made, after the one that is being made. What is added to the derived files meanwhile is not
+    /// counted.
+    pub(crate) fn record(&self, checkpoint: Checkpoint) {
+        let mut state = self.state.lock();
+        state.next = Some(checkpoint);
+        state.busy = true;
+        drop(state);
+        self.worker.wake();
+    }
+
+    /// Ends the step, with the checkpoints that are to be made or at once, and returns when it has ended.
+    pub(crate) fn stop(&self, how: Stop) {
+        self.state.lock().stop.get_or_insert(how);
+        self.worker.wake();
+        self.worker.join();
+    }
+
+    fn log_flushed(&self, flushed: Result<(), StoreError>) {
+        self.state.lock().log_flushed = Some(flushed);
+        self.worker.wake();
+    }
+}
+
+/// Makes checkpoints, one at a time, apart from dispatch: syncing thousands of queues takes long.
+pub(crate) struct CheckpointStep {
+    checkpoints: Arc<Checkpoints>,
     derived: Derived,
     flusher: Arc<Flusher>,
     disk: Arc<dyn Disk>,
     path: PathBuf,
-    running: Option<JoinHandle<Result<(), StoreError>>>,
+    on_failure: Report,
+    /// Waits for the log to be flushed; all else is durable.
+    making: Option<Checkpoint>,
 }
 
-impl Checkpoints {
-    pub(crate) fn new(derived: Derived, flusher: Arc<Flusher>, disk: Arc<dyn Disk>, dir: &Path) -> Self {
-        Self { derived, flusher, disk, path: dir.join(FILE), running: None }
+impl CheckpointStep {
+    pub(crate) fn new(
+        checkpoints: Arc<Checkpoints>,
+        derived: Derived,
+        flusher: Arc<Flusher>,
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        on_failure: Report,
+    ) -> Self {
+        Self { checkpoints, derived, flusher, disk, path: dir.join(FILE), on_failure, making: None }
     }
 
-    /// Whether one is still being made.
-    pub(crate) fn is_busy(&self) -> bool {
-        self.running.as_ref().is_some_and(|running| !running.is_finished())
-    }
-
-    /// Begins a checkpoint at `position`. Called by the thread that dispatches, when everything below `position`, and
-    /// nothing behind it, is published: what is counted here belongs to the position, whatever is added meanwhile.
-    ///
-    /// # Errors
-    /// Those of the checkpoint before.
-    pub(crate) fn begin(&mut self, position: u64) -> Result<(), StoreError> {
-        self.wait()?;
-        let checkpoint = self.derived.as_of(position);
-        let (derived, flusher) = (self.derived.clone(), self.flusher.clone());
-        let (disk, path) = (self.disk.clone(), self.path.clone());
-        let make = move || {
-            derived.flush()?;
-            // Committed entries may be dispatched before they are durable here. A checkpoint must not be ahead of the
-            // log that a start finds.
-            flusher.flush_now()?;
-            checkpoint.write(&*disk, &path)?;
-            derived.timers.remove_before(checkpoint.timer_slot)
-        };
-        let spawned = std::thread::Builder::new().name("raftmq-checkpoint".into()).spawn(make);
-        self.running = Some(spawned.map_err(StoreError::io("start a thread for", &self.path))?);
-        Ok(())
-    }
-
-    /// Returns when the checkpoint that was begun is made.
-    pub(crate) fn wait(&mut self) -> Result<(), StoreError> {
-        match self.running.take().map(JoinHandle::join) {
-            None => Ok(()),
-            Some(Ok(made)) => made,
-            Some(Err(_)) => {
-                Err(StoreError::Stopped("the thread that makes a checkpoint panicked".to_owned()))
-            }
+    fn go_on(&mut self) -> Result<Next, StoreError> {
+        let mut state = self.checkpoints.state.lock();
+        if state.stop == Some(Stop::AtOnce) {
+            return Ok(Next::End);
         }
+        if let Some(checkpoint) = self.making {
+            let Some(flushed) = state.log_flushed.take() else { return Ok(Next::Wait) };
+            drop(state);
+            flushed?;
+            checkpoint.write(&*self.disk, &self.path)?;
+            self.derived.timers.remove_before(checkpoint.timer_slot)?;
+            self.making = None;
+            return Ok(Next::Again);
+        }
+        let Some(checkpoint) = state.next.take() else {
+            state.busy = false;
+            return Ok(if state.stop.is_some() { Next::End } else { Next::Wait });
+        };
+        drop(state);
+        self.derived.flush()?;
+        self.making = Some(checkpoint);
+        // Committed entries may be dispatched before they are durable here. A checkpoint must not be ahead of the log
+        // that a start finds.
+        let checkpoints = self.checkpoints.clone();
+        self.flusher.flush(Box::new(move |flushed| checkpoints.log_flushed(flushed)));
+        Ok(Next::Wait)
+    }
+}
+
+impl Step for CheckpointStep {
+    fn step(&mut self) -> Next {
+        self.go_on().unwrap_or_else(|e| {
+            tracing::error!("a checkpoint failed, the node stops: {e}");
+            (self.on_failure)(format!("checkpoint: {e}"));
+            Next::End
+        })
     }
 }
 
@@ -183,11 +247,12 @@ mod tests {
     use super::*;
     use crate::consume_queue::Unit;
     use crate::flush::FlushMode;
+    use crate::flush::FlushStep;
     use crate::index_file::IndexShape;
     use crate::marks::{EntryId, MarksFile};
     use crate::recovery::open_log;
     use crate::{FrameKind, NewEntry, TimerEntry};
-    use raftmq_world::OsDisk;
+    use raftmq_world::{OsDisk, SystemClock};
 
     fn open_derived(dir: &Path, limit: u64, first_slot: u64) -> Result<Opened, StoreError> {
         let disk: Arc<dyn Disk> = Arc::new(OsDisk);
@@ -223,19 +288,32 @@ mod tests {
                 NewEntry { id, kind: FrameKind::Blank, leader: 1, command: &[], pieces: &mut [], now_ms: 0 };
             log.append(entry, &mut Vec::new()).unwrap();
         }
-        let flusher = Flusher::new(log.clone(), marks_file, marks, FlushMode::Async, Box::new(|_| ()));
-        let flusher = Arc::new(flusher);
+        let flusher = Arc::new(Flusher::new(log.clone(), marks, FlushMode::Async));
+        let clock = Arc::new(SystemClock::default());
+        let mut flush = FlushStep::new(flusher.clone(), marks_file, clock, Box::new(|_| ()));
         let (derived, position) =
             recover_derived(&*disk, dir, &log, |limit, slot| open_derived(dir, limit, slot)).unwrap();
         assert_eq!(position, 0);
 
-        let mut checkpoints = Checkpoints::new(derived.clone(), flusher.clone(), disk.clone(), dir);
+        let checkpoints = Arc::new(Checkpoints::default());
+        let no_failure = Box::new(|reason| panic!("{reason}"));
+        let mut make = CheckpointStep::new(
+            checkpoints.clone(),
+            derived.clone(),
+            flusher.clone(),
+            disk.clone(),
+            dir,
+            no_failure,
+        );
         publish(&derived, 1..50);
         // What is due in the first minute, 29 messages, is not needed any more.
         derived.timers.drop_before(60_000);
-        checkpoints.begin(50).unwrap();
+        checkpoints.record(derived.as_of(50));
         publish(&derived, 50..90);
-        checkpoints.wait().unwrap();
+        assert_eq!((make.step(), make.step()), (Next::Wait, Next::Wait), "the log is not flushed");
+        assert_eq!(Checkpoint::read(&*disk, &dir.join(FILE)).unwrap(), None);
+        assert_eq!((flush.step(), flush.step()), (Next::Again, Next::Again));
+        assert_eq!((checkpoints.is_busy(), make.step(), make.step()), (true, Next::Again, Next::Wait));
         assert!(!checkpoints.is_busy());
         // The log is durable as far as the checkpoint goes, whatever the mode.
         assert_eq!(flusher.flushed(), log.end());
@@ -244,7 +322,7 @@ mod tests {
         assert_eq!(recorded, Some(expected));
         assert!(!dir.join("timer").join(format!("{:020}", 0)).exists());
 
-        drop((derived, checkpoints));
+        drop((derived, make));
         let (derived, position) =
             recover_derived(&*disk, dir, &log, |limit, slot| open_derived(dir, limit, slot)).unwrap();
         assert_eq!((position, derived.queues.max_offset("topic", 0)), (50, 49));

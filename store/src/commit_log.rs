@@ -356,7 +356,11 @@ impl CommitLog {
     /// back to life.
     ///
     /// *Invariant 3*: `committed` is the last entry known to be committed; nothing at or below it is removed.
-    pub fn truncate_after(&self, last: Option<u64>, committed: Option<EntryId>) -> Result<(), StoreError> {
+    pub(crate) fn truncate_after(
+        &self,
+        last: Option<u64>,
+        committed: Option<EntryId>,
+    ) -> Result<(), StoreError> {
         let Some(tail) = self.tail_after(last, committed)? else { return Ok(()) };
         let mut writer = self.writer.lock();
         writer.check_working()?;

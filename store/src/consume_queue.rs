@@ -1,7 +1,7 @@
 //! The ConsumeQueue: where the messages of one queue of one topic lie in the log.
 //!
 //! One unit of 20 bytes for each message, in RocketMQ's layout, at position queue offset × 20. It is derived from the
-//! log and holds committed messages only; the reput thread is its one writer, any thread reads.
+//! log and holds committed messages only; reput is its one writer, any thread reads.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -281,7 +281,7 @@ impl ConsumeQueue {
         Ok(low)
     }
 
-    /// Adds a unit, not yet seen by readers. For the reput thread only.
+    /// Adds a unit, not yet seen by readers. For reput only.
     ///
     /// # Errors
     /// [`StoreError::Divergence`] where `queue_offset` is not the next one, or the unit does not lie behind the one
@@ -313,7 +313,7 @@ impl ConsumeQueue {
         ))
     }
 
-    /// Shows readers everything appended so far, and returns the new maximum offset. Called by the reput thread at the
+    /// Shows readers everything appended so far, and returns the new maximum offset. Called by reput at the
     /// end of a batch: one write for all units of the batch.
     ///
     /// # Errors

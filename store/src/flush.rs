@@ -1,26 +1,33 @@
-//! The flush thread: makes appended entries durable, many with one sync, and tells who waits for that.
+//! Flushing: makes appended entries durable, many with one sync, and tells who waits for that.
 //!
 //! In `sync` mode an entry counts as stored when a sync that began after it was written has returned. In `async` mode
 //! it counts at once, and a sync follows within [`ASYNC_INTERVAL`]. A sync that fails is final: every wait from then
 //! on fails, because the kernel may have dropped the pages it could not write.
+//!
+//! In an open store [`FlushStep`] alone syncs and shortens the log and writes the marks. Others leave requests with the
+//! [`Flusher`] and are called back. A flush is two steps: the first takes who waits and notes the log's end, the second
+//! syncs up to there and tells them. What is appended between the two is neither counted nor told.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::Mutex;
+use raftmq_world::{Clock, Next, Step, Threads};
 
-use crate::commit_log::CommitLog;
+use crate::commit_log::{CommitLog, Tail};
 use crate::error::StoreError;
 use crate::marks::{EntryId, Marks, MarksFile};
+use crate::worker::{Handle, Report};
 
 /// How long an entry may stay in the page cache alone in `async` mode.
 pub const ASYNC_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Called once, when an append is as durable as the mode asks, or failed. Must not block.
-pub type FlushCallback = Box<dyn FnOnce(io::Result<()>) + Send>;
+/// Called once, with how what was asked for has ended. Must not block.
+pub type Callback = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+
+/// Finds how the log is to end, by what is known to be committed; nothing where it ends so already.
+pub(crate) type FindTail = Box<dyn FnOnce(Option<EntryId>) -> Result<Option<Tail>, StoreError> + Send>;
 
 /// When an entry counts as stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,26 +38,37 @@ pub enum FlushMode {
     Async,
 }
 
+/// Takes requests for the [`FlushStep`], and knows what it has reached.
 pub(crate) struct Flusher {
     log: Arc<CommitLog>,
-    marks: MarksFile,
     mode: FlushMode,
     flushed: AtomicU64,
     /// The last entry known to be committed.
     committed: Mutex<Option<EntryId>>,
     state: Mutex<State>,
-    work: Condvar,
-    idle: Condvar,
-    on_failure: Box<dyn Fn(String) + Send + Sync>,
+    worker: Handle,
 }
 
 #[derive(Default)]
 struct State {
-    waiting: Vec<FlushCallback>,
-    /// A sync runs outside the lock, or callbacks are told of one.
-    syncing: bool,
+    /// To be told after the next sync.
+    waiting: Vec<Callback>,
+    shorten: Vec<Shorten>,
+    /// The step looks at this again without being woken.
+    awake: bool,
+    /// The step is to end, with a last flush.
+    closing: bool,
+    /// How the step has ended then.
+    closed: Option<Result<(), StoreError>>,
     /// Why nothing becomes durable any more.
     stopped: Option<String>,
+}
+
+/// A request to remove the entries behind `last`.
+struct Shorten {
+    last: Option<u64>,
+    tail: FindTail,
+    callback: Callback,
 }
 
 impl State {
@@ -69,39 +87,22 @@ impl std::fmt::Debug for Flusher {
 }
 
 impl Flusher {
-    /// `found` are the marks as of the last stop. What lies above their flushed mark is synced by
-    /// [`begin`](Self::begin) before anybody counts on it.
-    pub(crate) fn new(
-        log: Arc<CommitLog>,
-        marks: MarksFile,
-        found: Marks,
-        mode: FlushMode,
-        on_failure: Box<dyn Fn(String) + Send + Sync>,
-    ) -> Self {
+    /// `found` are the marks as of the last stop. What lies above their flushed mark is synced by [`FlushStep::begin`]
+    /// before anybody counts on it.
+    pub(crate) fn new(log: Arc<CommitLog>, found: Marks, mode: FlushMode) -> Self {
         let committed = found.committed.zip(log.last()).map(|(committed, last)| committed.min(last));
         Self {
             flushed: AtomicU64::new(found.flushed.min(log.end())),
             log,
-            marks,
             mode,
             committed: Mutex::new(committed),
             state: Mutex::default(),
-            work: Condvar::new(),
-            idle: Condvar::new(),
-            on_failure,
+            worker: Handle::default(),
         }
     }
 
-    /// Makes what recovery found durable, and the fact that the log is in use: were the mark of a clean stop still
-    /// there after a crash, the torn end of the log would not be looked for.
-    pub(crate) fn begin(&self) -> Result<(), StoreError> {
-        self.flush_now()?;
-        self.marks.sync()
-    }
-
-    pub(crate) fn spawn(self: &Arc<Self>) -> io::Result<JoinHandle<()>> {
-        let flusher = self.clone();
-        std::thread::Builder::new().name("raftmq-flush".into()).spawn(move || flusher.run())
+    pub(crate) fn start(&self, threads: &dyn Threads, step: FlushStep) -> std::io::Result<()> {
+        self.worker.start(threads, "raftmq-flush", Box::new(step))
     }
 
     /// The log is durable below this physical offset.
@@ -120,153 +121,258 @@ impl Flusher {
     }
 
     /// Something was appended; `callback` is told when it is stored.
-    pub(crate) fn appended(&self, callback: FlushCallback) {
+    pub(crate) fn appended(&self, callback: Callback) {
+        match self.mode {
+            FlushMode::Sync => self.flush(callback),
+            FlushMode::Async => {
+                let stopped = self.state.lock().check();
+                callback(stopped);
+            }
+        }
+    }
+
+    /// `callback` is told when everything appended so far is durable, whatever the mode.
+    pub(crate) fn flush(&self, callback: Callback) {
+        self.ask(callback, |state, callback| state.waiting.push(callback));
+    }
+
+    /// Flushes, then removes the entries behind `last`. `tail` is asked right before that, and may still refuse.
+    pub(crate) fn shorten(&self, last: Option<u64>, tail: FindTail, callback: Callback) {
+        self.ask(callback, |state, callback| state.shorten.push(Shorten { last, tail, callback }));
+    }
+
+    fn ask(&self, callback: Callback, add: impl FnOnce(&mut State, Callback)) {
         let mut state = self.state.lock();
         if let Err(e) = state.check() {
             drop(state);
-            return callback(Err(e.into()));
+            return callback(Err(e));
         }
-        match self.mode {
-            FlushMode::Sync => {
-                state.waiting.push(callback);
-                if !state.syncing {
-                    self.work.notify_one();
-                }
-            }
-            FlushMode::Async => {
-                drop(state);
-                callback(Ok(()));
-            }
-        }
-    }
-
-    /// Makes everything appended so far durable before it returns, whatever the mode. Waiting callbacks are called.
-    pub(crate) fn flush_now(&self) -> Result<(), StoreError> {
-        self.flush(&mut self.state.lock(), false)
-    }
-
-    /// One sync for all who wait. The lock is released meanwhile, so that appends go on; there is one sync at a time.
-    fn flush(&self, state: &mut MutexGuard<'_, State>, clean: bool) -> Result<(), StoreError> {
-        while state.syncing {
-            self.idle.wait(state);
-        }
-        state.check()?;
-        let mut waiting = std::mem::take(&mut state.waiting);
-        state.syncing = true;
-        let synced = MutexGuard::unlocked(state, || self.sync(clean));
-        if let Err(e) = &synced {
-            // From here on everybody is refused, and who came during the sync is told.
-            state.stopped = Some(format!("a flush failed: {e}"));
-            waiting.append(&mut state.waiting);
-        }
-        MutexGuard::unlocked(state, || {
-            call(waiting, &synced);
-            if let Err(e) = &synced {
-                tracing::error!("flush failed, the node stops: {e}");
-                (self.on_failure)(format!("flush: {e}"));
-            }
-        });
-        state.syncing = false;
-        self.idle.notify_all();
-        if !state.waiting.is_empty() {
-            self.work.notify_one();
-        }
-        synced
-    }
-
-    /// Runs `change`, which shortens the log to `new_end`, with everything before it flushed and no sync at the same
-    /// time. The mark is lowered first: a crash in the middle must not look like corruption.
-    pub(crate) fn shorten(
-        &self,
-        new_end: u64,
-        change: impl FnOnce() -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
-        let mut state = self.state.lock();
-        self.flush(&mut state, false)?;
-        self.flushed.store(new_end.min(self.flushed()), Ordering::Release);
-        let shortened = self.write_marks(false).and_then(|()| self.marks.sync()).and_then(|()| change());
-        if let Err(e) = &shortened {
-            state.stopped = Some(format!("a truncation failed: {e}"));
-        }
-        shortened
-    }
-
-    /// Last flush, and the mark of a clean stop where `clean`. The thread ends.
-    pub(crate) fn close(&self, clean: bool) -> Result<(), StoreError> {
-        let mut state = self.state.lock();
-        let mut closed = self.flush(&mut state, clean);
-        // Who came during that sync.
-        while closed.is_ok() && !state.waiting.is_empty() {
-            closed = self.flush(&mut state, clean);
-        }
-        let closed = closed.and_then(|()| self.marks.sync());
-        state.stopped.get_or_insert_with(|| "it was closed".to_owned());
-        self.end(state);
-        closed
-    }
-
-    /// Ends the thread without another flush.
-    pub(crate) fn abandon(&self) {
-        let mut state = self.state.lock();
-        state.stopped.get_or_insert_with(|| "it was dropped".to_owned());
-        self.end(state);
-    }
-
-    fn end(&self, mut state: MutexGuard<'_, State>) {
-        let waiting = std::mem::take(&mut state.waiting);
-        let stopped = state.check();
-        self.work.notify_all();
+        add(&mut state, callback);
+        let asleep = !std::mem::replace(&mut state.awake, true);
         drop(state);
-        call(waiting, &stopped);
+        if asleep {
+            self.worker.wake();
+        }
     }
 
-    fn sync(&self, clean: bool) -> Result<(), StoreError> {
-        let end = self.log.end();
-        self.log.segments.sync(self.flushed(), end)?;
-        self.flushed.store(end, Ordering::Release);
+    /// Refuses appends, flushes a last time with the mark of a clean stop where every write went well, and ends the
+    /// step.
+    pub(crate) fn close(&self) -> Result<(), StoreError> {
+        self.state.lock().closing = true;
+        self.worker.wake();
+        self.worker.join();
+        let mut state = self.state.lock();
+        state.closed.take().unwrap_or_else(|| Err(StoreError::Stopped(state.stopped_reason())))
+    }
+
+    /// Ends the step without another flush.
+    pub(crate) fn abandon(&self) {
+        self.state.lock().stopped.get_or_insert_with(|| "it was dropped".to_owned());
+        self.worker.wake();
+        self.worker.join();
+    }
+}
+
+impl State {
+    fn stopped_reason(&self) -> String {
+        self.stopped.clone().unwrap_or_else(|| "nobody flushes".to_owned())
+    }
+}
+
+/// Does what the [`Flusher`] was asked for.
+pub(crate) struct FlushStep {
+    flusher: Arc<Flusher>,
+    marks: MarksFile,
+    clock: Arc<dyn Clock>,
+    on_failure: Report,
+    /// What the second step of a flush has to do.
+    taken: Option<Taken>,
+    /// When `async` mode last looked for something to flush.
+    looked: Duration,
+    /// At a close, whether every write had gone well.
+    clean: Option<bool>,
+}
+
+/// A flush that has begun.
+struct Taken {
+    /// The log's end when it began.
+    end: u64,
+    waiting: Vec<Callback>,
+    shorten: Vec<Shorten>,
+    clean: bool,
+}
+
+impl FlushStep {
+    pub(crate) fn new(
+        flusher: Arc<Flusher>,
+        marks: MarksFile,
+        clock: Arc<dyn Clock>,
+        on_failure: Report,
+    ) -> Self {
+        Self { flusher, marks, looked: clock.passed(), clock, on_failure, taken: None, clean: None }
+    }
+
+    /// Makes what recovery found durable, and the fact that the log is in use: were the mark of a clean stop still
+    /// there after a crash, the torn end of the log would not be looked for. Called before the start.
+    pub(crate) fn begin(&mut self) -> Result<(), StoreError> {
+        self.sync(self.flusher.log.end(), false)?;
+        self.marks.sync()
+    }
+
+    /// The first step of a flush, if there is one to do.
+    fn take(&mut self) -> Next {
+        let pause = self.pause();
+        let mut state = self.flusher.state.lock();
+        if state.stopped.is_some() || state.closing {
+            let closing = state.stopped.is_none();
+            drop(state);
+            return if closing { self.take_last() } else { self.end(Vec::new()) };
+        }
+        if state.waiting.is_empty() && state.shorten.is_empty() && pause != Next::Again {
+            state.awake = false;
+            return pause;
+        }
+        state.awake = true;
+        let (waiting, shorten) = (std::mem::take(&mut state.waiting), std::mem::take(&mut state.shorten));
+        drop(state);
+        self.taken = Some(Taken { end: self.flusher.log.end(), waiting, shorten, clean: false });
+        Next::Again
+    }
+
+    /// When to look again if nobody asks; at once where `async` mode has something to flush.
+    fn pause(&mut self) -> Next {
+        if self.flusher.mode == FlushMode::Sync {
+            return Next::Wait;
+        }
+        let now = self.clock.passed();
+        let left = (self.looked + ASYNC_INTERVAL).saturating_sub(now);
+        if !left.is_zero() {
+            return Next::WaitFor(left);
+        }
+        self.looked = now;
+        if self.flusher.log.end() > self.flusher.flushed() {
+            return Next::Again;
+        }
+        Next::WaitFor(ASYNC_INTERVAL)
+    }
+
+    /// The same at a close, until nobody waits any more.
+    fn take_last(&mut self) -> Next {
+        let first = self.clean.is_none();
+        let clean = *self.clean.get_or_insert_with(|| self.flusher.log.stop());
+        let mut state = self.flusher.state.lock();
+        let (waiting, shorten) = (std::mem::take(&mut state.waiting), std::mem::take(&mut state.shorten));
+        let done = !first && waiting.is_empty();
+        let closed = "it was closed";
+        if done {
+            state.stopped = Some(closed.to_owned());
+        }
+        drop(state);
+        refuse(callbacks(shorten), closed);
+        if done {
+            let synced = self.marks.sync();
+            self.flusher.state.lock().closed = Some(synced);
+            return Next::End;
+        }
+        self.taken = Some(Taken { end: self.flusher.log.end(), waiting, shorten: Vec::new(), clean });
+        Next::Again
+    }
+
+    /// The second step of a flush: one sync for all who waited when it began.
+    fn flush(&mut self, taken: Taken) -> Next {
+        let Taken { end, waiting, shorten, clean } = taken;
+        if self.flusher.state.lock().stopped.is_some() {
+            return self.end(waiting.into_iter().chain(callbacks(shorten)).collect());
+        }
+        if let Err(e) = self.sync(end, clean) {
+            let left = waiting.into_iter().chain(callbacks(shorten)).collect();
+            return self.fail("flush", &e, left);
+        }
+        // The newest first: who keeps a watermark then ignores the rest.
+        waiting.into_iter().rev().for_each(|callback| callback(Ok(())));
+        let mut shorten = shorten.into_iter();
+        while let Some(Shorten { last, tail, callback }) = shorten.next() {
+            let committed = self.flusher.committed();
+            let new_end = match tail(committed) {
+                Ok(Some(tail)) => tail.end,
+                other => {
+                    callback(other.map(drop));
+                    continue;
+                }
+            };
+            let shortened = self.shorten(new_end, last, committed);
+            if let Err(e) = shortened {
+                let next = self.fail("truncation", &e, callbacks(shorten).collect());
+                callback(Err(e));
+                return next;
+            }
+            callback(Ok(()));
+        }
+        Next::Again
+    }
+
+    fn sync(&mut self, end: u64, clean: bool) -> Result<(), StoreError> {
+        self.flusher.log.segments.sync(self.flusher.flushed(), end)?;
+        self.flusher.flushed.store(end, Ordering::Release);
         self.write_marks(clean)
     }
 
-    fn write_marks(&self, clean: bool) -> Result<(), StoreError> {
-        self.marks.write(Marks { flushed: self.flushed(), committed: self.committed(), clean })
+    /// Removes the entries behind `last`, after which the log ends at `new_end`; everything before it has been flushed.
+    /// The mark is lowered first: a crash in the middle must not look like corruption.
+    fn shorten(
+        &mut self,
+        new_end: u64,
+        last: Option<u64>,
+        committed: Option<EntryId>,
+    ) -> Result<(), StoreError> {
+        let flushed = new_end.min(self.flusher.flushed());
+        self.flusher.flushed.store(flushed, Ordering::Release);
+        self.write_marks(false)?;
+        self.marks.sync()?;
+        self.flusher.log.truncate_after(last, committed)
     }
 
-    fn run(&self) {
-        let mut state = self.state.lock();
-        loop {
-            if state.stopped.is_some() {
-                return;
-            }
-            if state.syncing {
-                self.idle.wait(&mut state);
-                continue;
-            }
-            match self.mode {
-                FlushMode::Sync if state.waiting.is_empty() => {
-                    self.work.wait(&mut state);
-                    continue;
-                }
-                FlushMode::Sync => {}
-                FlushMode::Async => {
-                    self.work.wait_for(&mut state, ASYNC_INTERVAL);
-                    if self.log.end() <= self.flushed() || state.stopped.is_some() {
-                        continue;
-                    }
-                }
-            }
-            if self.flush(&mut state, false).is_err() {
-                return;
-            }
+    fn write_marks(&mut self, clean: bool) -> Result<(), StoreError> {
+        let (flushed, committed) = (self.flusher.flushed(), self.flusher.committed());
+        self.marks.write(Marks { flushed, committed, clean })
+    }
+
+    /// From here on everybody is refused. Who came during the sync is told as well.
+    fn fail(&mut self, what: &str, e: &StoreError, left: Vec<Callback>) -> Next {
+        self.flusher.state.lock().stopped.get_or_insert_with(|| format!("a {what} failed: {e}"));
+        let next = self.end(left);
+        tracing::error!("{what} failed, the node stops: {e}");
+        (self.on_failure)(format!("{what}: {e}"));
+        next
+    }
+
+    /// Tells `left`, and whoever waits, that nothing becomes durable any more.
+    fn end(&mut self, mut left: Vec<Callback>) -> Next {
+        let mut state = self.flusher.state.lock();
+        left.append(&mut state.waiting);
+        left.extend(callbacks(std::mem::take(&mut state.shorten)));
+        let reason = state.stopped_reason();
+        drop(state);
+        refuse(left, &reason);
+        Next::End
+    }
+}
+
+impl Step for FlushStep {
+    fn step(&mut self) -> Next {
+        match self.taken.take() {
+            Some(taken) => self.flush(taken),
+            None => self.take(),
         }
     }
 }
 
-/// Tells everyone who waited. The newest first: who keeps a watermark then ignores the rest.
-fn call(waiting: Vec<FlushCallback>, synced: &Result<(), StoreError>) {
-    for callback in waiting.into_iter().rev() {
-        callback(match synced {
-            Ok(()) => Ok(()),
-            Err(e) => Err(io::Error::other(e.to_string())),
-        });
-    }
+fn callbacks(requests: impl IntoIterator<Item = Shorten>) -> impl Iterator<Item = Callback> {
+    requests.into_iter().map(|request| request.callback)
+}
+
+/// The newest first, as when all is well.
+fn refuse(waiting: impl IntoIterator<Item = Callback>, reason: &str) {
+    let waiting: Vec<_> = waiting.into_iter().collect();
+    waiting.into_iter().rev().for_each(|callback| callback(Err(StoreError::Stopped(reason.to_owned()))));
 }

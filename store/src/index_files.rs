@@ -1,7 +1,7 @@
 //! The IndexFiles of a broker: where the messages with a key are, newest first.
 //!
 //! Files in `index/` below the store's directory, each named by the physical offset of its first message (RocketMQ names
-//! them by the clock; the log knows nothing of a replica's clock). They are derived from the log; the reput thread is
+//! them by the clock; the log knows nothing of a replica's clock). They are derived from the log; reput is
 //! the one writer.
 
 use std::path::{Path, PathBuf};
@@ -181,7 +181,7 @@ impl IndexFiles {
         }
         let hash = index_key_hash(topic, key).unsigned_abs();
         let mut search = Search { hash, times_ms: begin_ms..=end_ms, max, found: Vec::new() };
-        // Only what is in memory is looked at with the lock held: a slot may be long, and the reput thread is waiting.
+        // Only what is in memory is looked at with the lock held: a slot may be long, and reput is waiting.
         let (begun, full) = {
             let state = self.state.lock();
             let begun = state.writable.as_ref().map(|writable| writable.begin_search(&mut search));

@@ -5,7 +5,7 @@
 //! | [`CommitLog`] | every entry of the group as a frame, in segments of fixed length; `frame.rs` has the layout |
 //! | `recovery` | opens a log that may have been left at any moment |
 //! | `scrub` | checks in the background what a start does not read again |
-//! | `flush` | the flush thread: one sync for many appends |
+//! | `flush` | one sync for many appends |
 //! | `zero_ahead` | prepares the blocks ahead of the log's end |
 //! | `checkpoint` | up to where what is derived is complete; recovers it |
 //! | `reput` | follows the committed log and fills what is derived from it |
@@ -14,7 +14,11 @@
 //! | `timer_index` | messages with a time of their own, by that time |
 //! | [`Store`] | all of it together |
 //!
-//! *Invariant*: the store knows nothing of Raft's rules, of the network, of tokio, or of a clock.
+//! Work in the background is done in steps that the world's threads call (`raftmq_world::Step`): flush, reput,
+//! checkpoints, zeros ahead, scrub. *Invariant*: no step waits for another one. What one wants of another it leaves there,
+//! and is called back or woken.
+//!
+//! *Invariant*: the store knows nothing of Raft's rules, of the network, of tokio, or of the time of day.
 
 mod checkpoint;
 mod commit_log;
@@ -37,6 +41,7 @@ mod segment;
 mod store;
 mod timer_index;
 mod walk;
+mod worker;
 mod zero_ahead;
 
 pub use commit_log::{Appended, CommitLog, FRAME_PAYLOAD_BYTES_MAX, NewEntry};
@@ -44,7 +49,7 @@ pub use consume_queue::{Boundary, ConsumeQueue, DEFAULT_UNITS_PER_FILE, UNIT_SIZ
 pub use consume_queues::{ConsumeQueues, TOPIC_BYTES_MAX, check_topic};
 pub use directory::Identity;
 pub use error::StoreError;
-pub use flush::{ASYNC_INTERVAL, FlushCallback, FlushMode};
+pub use flush::{ASYNC_INTERVAL, Callback, FlushMode};
 pub use frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader, FrameKind, decode_frame};
 pub use index_file::IndexShape;
 pub use index_files::IndexFiles;

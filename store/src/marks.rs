@@ -17,8 +17,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use crate::directory::lost;
 use crate::error::StoreError;
 use raftmq_world::{Disk, DiskFile, Space};
@@ -50,7 +48,7 @@ pub(crate) struct Marks {
 #[derive(Debug)]
 pub(crate) struct MarksFile {
     file: Arc<dyn DiskFile>,
-    sequence: Mutex<u64>,
+    sequence: u64,
 }
 
 impl MarksFile {
@@ -81,22 +79,21 @@ impl MarksFile {
             return Err(lost(path, "neither of its two slots has the right checksum"));
         }
         let (sequence, marks) = newest.unwrap_or_default();
-        Ok((Self { file, sequence: Mutex::new(sequence) }, marks))
+        Ok((Self { file, sequence }, marks))
     }
 
     /// Writes the marks; not synced.
-    pub(crate) fn write(&self, marks: Marks) -> Result<(), StoreError> {
-        let mut sequence = self.sequence.lock();
-        *sequence += 1;
+    pub(crate) fn write(&mut self, marks: Marks) -> Result<(), StoreError> {
+        self.sequence += 1;
         let mut slot = [0; CHECKED_BYTES + 4];
-        slot[0..8].copy_from_slice(&sequence.to_le_bytes());
+        slot[0..8].copy_from_slice(&self.sequence.to_le_bytes());
         slot[8..16].copy_from_slice(&marks.flushed.to_le_bytes());
         slot[16..24].copy_from_slice(&marks.committed.map_or(0, |c| c.term).to_le_bytes());
         slot[24..32].copy_from_slice(&marks.committed.map_or(0, |c| c.index + 1).to_le_bytes());
         slot[32..40].copy_from_slice(&u64::from(marks.clean).to_le_bytes());
         let checksum = crc32c::crc32c(&slot[..CHECKED_BYTES]);
         slot[CHECKED_BYTES..].copy_from_slice(&checksum.to_le_bytes());
-        let at = *sequence % 2 * SLOT_BYTES;
+        let at = self.sequence % 2 * SLOT_BYTES;
         self.file.write_at(at, &slot).map_err(StoreError::io("write", self.file.path()))
     }
 
@@ -130,7 +127,7 @@ mod tests {
     fn the_newer_intact_slot_counts() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("marks");
-        let (file, marks) = MarksFile::open(&OsDisk, &path, dir.path().join("log").as_path()).unwrap();
+        let (mut file, marks) = MarksFile::open(&OsDisk, &path, dir.path().join("log").as_path()).unwrap();
         assert_eq!(marks, Marks::default());
         let first = Marks { flushed: 100, committed: None, clean: false };
         let second = Marks { flushed: 200, committed: Some(EntryId { term: 3, index: 0 }), clean: true };

@@ -7,28 +7,32 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex, RwLock};
+use parking_lot::{Mutex, RwLock};
 use raftmq_message::hash::tags_code;
 use raftmq_message::properties;
 use raftmq_message::record::{RecordView, sys_flag};
 use raftmq_message::timer;
 use raftmq_message::topic::TIMER_TOPIC;
+use raftmq_world::{Clock, Next, Step, Threads};
 
 use crate::checkpoint::{Checkpoints, Derived};
 use crate::commit_log::CommitLog;
 use crate::consume_queue::{ConsumeQueue, Unit};
 use crate::consume_queues::ConsumeQueues;
 use crate::error::StoreError;
+use crate::flush::Callback;
 use crate::frame::FrameKind;
 use crate::timer_index::TimerEntry;
+use crate::worker::{Handle, Report};
 
 /// Log dispatched before consumers see it, in bytes: bounds the time a new message waits behind a backlog.
 const BATCH_BYTES: u64 = 1 << 20;
 /// How often the position is recorded while messages arrive. A start after a kill dispatches at most this much again.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(10);
+/// How many may wait for the same store's dispatch.
+const WAITING_MAX: usize = 64;
 
 /// What one batch of dispatched messages brought to one queue.
 #[derive(Clone, Debug)]
@@ -45,7 +49,7 @@ pub struct Arrival {
     pub store_timestamp_ms: i64,
 }
 
-/// Told of arrivals, on the reput thread, once a batch.
+/// Told of arrivals by the reput step, once a batch. Must not block.
 pub type ArrivalListener = Box<dyn Fn(&[Arrival]) + Send + Sync>;
 
 pub(crate) struct Reput {
@@ -54,21 +58,25 @@ pub(crate) struct Reput {
     /// Everything below is dispatched and readable.
     dispatched: AtomicU64,
     target: Mutex<Target>,
-    work: Condvar,
-    progress: Condvar,
     listener: RwLock<Option<ArrivalListener>>,
-    on_failure: Box<dyn Fn(String) + Send + Sync>,
+    worker: Handle,
 }
 
 #[derive(Default)]
 struct Target {
     /// Committed up to this physical offset.
     committed: u64,
+    /// Who is told when so much is dispatched, the one that has waited longest first.
+    waiting: Vec<(u64, Callback)>,
+    /// The step looks at this again without being woken.
+    awake: bool,
+    /// The step is to end.
     stop: Option<Stop>,
-    failed: bool,
+    /// Why nothing is dispatched any more.
+    ended: Option<String>,
 }
 
-/// How the thread ends.
+/// How the steps that make what is derived end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stop {
     /// With a last checkpoint.
@@ -94,27 +102,19 @@ struct TouchedQueue {
 }
 
 impl Reput {
-    pub(crate) fn new(
-        log: Arc<CommitLog>,
-        derived: Derived,
-        dispatched: u64,
-        on_failure: Box<dyn Fn(String) + Send + Sync>,
-    ) -> Self {
+    pub(crate) fn new(log: Arc<CommitLog>, derived: Derived, dispatched: u64) -> Self {
         Self {
             log,
             derived,
             dispatched: AtomicU64::new(dispatched),
             target: Mutex::new(Target { committed: dispatched, ..Target::default() }),
-            work: Condvar::new(),
-            progress: Condvar::new(),
             listener: RwLock::new(None),
-            on_failure,
+            worker: Handle::default(),
         }
     }
 
-    pub(crate) fn spawn(self: &Arc<Self>, checkpoints: Checkpoints) -> std::io::Result<JoinHandle<()>> {
-        let reput = self.clone();
-        std::thread::Builder::new().name("raftmq-reput".into()).spawn(move || reput.run(checkpoints))
+    pub(crate) fn start(&self, threads: &dyn Threads, step: ReputStep) -> std::io::Result<()> {
+        self.worker.start(threads, "raftmq-reput", Box::new(step))
     }
 
     /// How far dispatch may go.
@@ -133,67 +133,54 @@ impl Reput {
     /// The log is committed up to `physical_offset`.
     pub(crate) fn commit(&self, physical_offset: u64) {
         let mut target = self.target.lock();
-        if physical_offset > target.committed {
-            target.committed = physical_offset;
-            self.work.notify_one();
+        if physical_offset <= target.committed {
+            return;
+        }
+        target.committed = physical_offset;
+        let asleep = !std::mem::replace(&mut target.awake, true);
+        drop(target);
+        if asleep {
+            self.worker.wake();
         }
     }
 
-    /// Waits until everything below `physical_offset` is dispatched; `false` if that did not come within `timeout`.
-    pub(crate) fn wait_dispatched(&self, physical_offset: u64, timeout: Duration) -> bool {
-        let deadline = Instant::now() + timeout;
+    /// `callback` is told when everything below `physical_offset` is dispatched. Where too many wait, the one that has
+    /// waited longest is refused.
+    pub(crate) fn when_dispatched(&self, physical_offset: u64, callback: Callback) {
         let mut target = self.target.lock();
-        while self.dispatched() < physical_offset {
-            if target.failed
-                || target.stop.is_some()
-                || self.progress.wait_until(&mut target, deadline).timed_out()
-            {
-                return self.dispatched() >= physical_offset;
+        let told = match &target.ended {
+            _ if self.dispatched() >= physical_offset => Ok(()),
+            Some(reason) => Err(StoreError::Stopped(reason.clone())),
+            None => {
+                let refused = (target.waiting.len() == WAITING_MAX).then(|| target.waiting.remove(0).1);
+                target.waiting.push((physical_offset, callback));
+                drop(target);
+                if let Some(refused) = refused {
+                    refused(Err(StoreError::Illegal("too many wait for messages to be dispatched".into())));
+                }
+                return;
             }
-        }
-        true
+        };
+        drop(target);
+        callback(told);
     }
 
+    /// Ends the step, and returns when it has ended.
     pub(crate) fn stop(&self, how: Stop) {
         self.target.lock().stop.get_or_insert(how);
-        self.work.notify_all();
-        self.progress.notify_all();
+        self.worker.wake();
+        self.worker.join();
     }
 
-    fn run(&self, mut checkpoints: Checkpoints) {
-        let followed = self.follow(&mut checkpoints);
-        if let Err(e) = followed.and(checkpoints.wait()) {
-            tracing::error!("dispatch failed, the node stops: {e}");
-            self.target.lock().failed = true;
-            self.progress.notify_all();
-            (self.on_failure)(format!("dispatch: {e}"));
+    /// Nothing is dispatched any more: who waits for it is told.
+    fn end(&self, reason: String) {
+        let mut target = self.target.lock();
+        let waiting = std::mem::take(&mut target.waiting);
+        target.ended = Some(reason.clone());
+        drop(target);
+        for (_, callback) in waiting {
+            callback(Err(StoreError::Stopped(reason.clone())));
         }
-    }
-
-    fn follow(&self, checkpoints: &mut Checkpoints) -> Result<(), StoreError> {
-        let mut recorded = (self.dispatched(), Instant::now());
-        loop {
-            let committed = {
-                let mut target = self.target.lock();
-                if target.committed <= self.dispatched() && target.stop.is_none() {
-                    self.work.wait_for(&mut target, CHECKPOINT_INTERVAL);
-                }
-                match target.stop {
-                    Some(Stop::AtOnce) => return Ok(()),
-                    Some(Stop::Checkpoint) => break,
-                    None => target.committed,
-                }
-            };
-            if committed > self.dispatched() {
-                self.dispatch(committed)?;
-            }
-            let due = recorded.1.elapsed() >= CHECKPOINT_INTERVAL && !checkpoints.is_busy();
-            if due && self.dispatched() != recorded.0 {
-                checkpoints.begin(self.dispatched())?;
-                recorded = (self.dispatched(), Instant::now());
-            }
-        }
-        checkpoints.begin(self.dispatched())
     }
 
     /// Dispatches up to `committed`, or one batch of it.
@@ -264,17 +251,96 @@ impl Reput {
 
     fn publish(&self, touched: Touched, position: u64) -> Result<(), StoreError> {
         let arrivals = touched.publish()?;
-        {
-            let _target = self.target.lock();
-            self.dispatched.store(position, Ordering::Release);
-            self.progress.notify_all();
-        }
+        let mut target = self.target.lock();
+        self.dispatched.store(position, Ordering::Release);
+        let reached: Vec<_> = target.waiting.extract_if(.., |(until, _)| *until <= position).collect();
+        drop(target);
+        reached.into_iter().for_each(|(_, callback)| callback(Ok(())));
         if !arrivals.is_empty()
             && let Some(listener) = &*self.listener.read()
         {
             listener(&arrivals);
         }
         Ok(())
+    }
+}
+
+/// Dispatches a batch each time, and has checkpoints made.
+pub(crate) struct ReputStep {
+    reput: Arc<Reput>,
+    checkpoints: Arc<Checkpoints>,
+    clock: Arc<dyn Clock>,
+    /// The position that was recorded last, and when.
+    recorded: (u64, Duration),
+    on_failure: Report,
+}
+
+impl ReputStep {
+    pub(crate) fn new(
+        reput: Arc<Reput>,
+        checkpoints: Arc<Checkpoints>,
+        clock: Arc<dyn Clock>,
+        on_failure: Report,
+    ) -> Self {
+        let recorded = (reput.dispatched(), clock.passed());
+        Self { reput, checkpoints, clock, recorded, on_failure }
+    }
+
+    fn go_on(&mut self) -> Result<Next, StoreError> {
+        let mut target = self.reput.target.lock();
+        if let Some(how) = target.stop {
+            drop(target);
+            if how == Stop::Checkpoint {
+                self.record();
+            }
+            self.reput.end("it was closed".into());
+            return Ok(Next::End);
+        }
+        let committed = target.committed;
+        target.awake = committed > self.reput.dispatched();
+        if !target.awake {
+            drop(target);
+            return Ok(self.record_if_due());
+        }
+        drop(target);
+        self.reput.dispatch(committed)?;
+        self.record_if_due();
+        Ok(Next::Again)
+    }
+
+    /// Has a checkpoint made, if it is time to. Says when it will be, while nothing is committed.
+    fn record_if_due(&mut self) -> Next {
+        let (position, at) = self.recorded;
+        if self.reput.dispatched() == position {
+            return Next::Wait;
+        }
+        let left = (at + CHECKPOINT_INTERVAL).saturating_sub(self.clock.passed());
+        if !left.is_zero() {
+            return Next::WaitFor(left);
+        }
+        if self.checkpoints.is_busy() {
+            return Next::WaitFor(CHECKPOINT_INTERVAL);
+        }
+        self.record();
+        Next::Wait
+    }
+
+    /// Everything below the position, and nothing behind it, is published now: what is counted belongs to it.
+    fn record(&mut self) {
+        let position = self.reput.dispatched();
+        self.checkpoints.record(self.reput.derived.as_of(position));
+        self.recorded = (position, self.clock.passed());
+    }
+}
+
+impl Step for ReputStep {
+    fn step(&mut self) -> Next {
+        self.go_on().unwrap_or_else(|e| {
+            tracing::error!("dispatch failed, the node stops: {e}");
+            self.reput.end(format!("dispatch failed: {e}"));
+            (self.on_failure)(format!("dispatch: {e}"));
+            Next::End
+        })
     }
 }
 

@@ -5,51 +5,44 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
+
+use raftmq_world::{Next, Step};
 
 use crate::commit_log::CommitLog;
 use crate::error::StoreError;
 use crate::frame::FRAME_HEADER_BYTES;
 use crate::recovery::FrameCheck;
+use crate::worker::Report;
+
+/// How much of the log a step reads, give or take a frame.
+const STEP_BYTES: u64 = 1 << 20;
 
 /// Reads the log's old segments through.
-pub(crate) struct Scrub {
+pub(crate) struct ScrubStep {
     log: Arc<CommitLog>,
-    /// The chain value before the log's first frame.
-    seed: u32,
+    frames: FrameCheck,
     /// Frames from here on were read at the start.
     end: u64,
-    stop: AtomicBool,
-    on_failure: Box<dyn Fn(String) + Send + Sync>,
+    stop: Arc<AtomicBool>,
+    on_failure: Report,
 }
 
-impl Scrub {
+impl ScrubStep {
+    /// `seed` is the chain value before the log's first frame.
     pub(crate) fn new(
         log: Arc<CommitLog>,
         seed: u32,
         end: u64,
-        on_failure: Box<dyn Fn(String) + Send + Sync>,
+        stop: Arc<AtomicBool>,
+        on_failure: Report,
     ) -> Self {
-        Self { log, seed, end, stop: AtomicBool::new(false), on_failure }
+        Self { frames: FrameCheck::new(log.start(), seed), log, end, stop, on_failure }
     }
 
-    pub(crate) fn spawn(self: &Arc<Self>) -> std::io::Result<JoinHandle<()>> {
-        let scrub = self.clone();
-        std::thread::Builder::new().name("raftmq-scrub".into()).spawn(move || {
-            if let Err(e) = scrub.run() {
-                tracing::error!("the log is damaged, the node stops: {e}");
-                (scrub.on_failure)(e.to_string());
-            }
-        })
-    }
-
-    pub(crate) fn stop(&self) {
-        self.stop.store(true, Ordering::Relaxed);
-    }
-
-    fn run(&self) -> Result<(), StoreError> {
-        let mut frames = FrameCheck::new(self.log.start(), self.seed);
-        while frames.at < self.end && !self.stop.load(Ordering::Relaxed) {
+    fn read(&mut self) -> Result<Next, StoreError> {
+        let frames = &mut self.frames;
+        let enough = self.end.min(frames.at + STEP_BYTES);
+        while frames.at < enough {
             let segment = self.log.segments.of(frames.at)?;
             let rest = &segment.file.bytes()[(frames.at - segment.base) as usize..];
             if rest.len() < FRAME_HEADER_BYTES {
@@ -59,9 +52,22 @@ impl Scrub {
             let at = frames.at;
             if let Err(what) = frames.next(rest) {
                 // Unless a truncation has reached this far in the meantime.
-                return if at >= self.log.end() { Ok(()) } else { Err(segment.corrupt(at, what)) };
+                return if at >= self.log.end() { Ok(Next::End) } else { Err(segment.corrupt(at, what)) };
             }
         }
-        Ok(())
+        Ok(if frames.at < self.end { Next::Again } else { Next::End })
+    }
+}
+
+impl Step for ScrubStep {
+    fn step(&mut self) -> Next {
+        if self.stop.load(Ordering::Relaxed) {
+            return Next::End;
+        }
+        self.read().unwrap_or_else(|e| {
+            tracing::error!("the log is damaged, the node stops: {e}");
+            (self.on_failure)(e.to_string());
+            Next::End
+        })
     }
 }

@@ -1,32 +1,33 @@
-//! One member's store: the CommitLog with its threads, and what is derived from it.
+//! One member's store: the CommitLog, what is derived from it, and the work in the background.
 
 use std::any::Any;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use raftmq_message::record::RecordView;
 
-use crate::checkpoint::{Checkpoints, Derived, Opened, recover_derived};
-use crate::commit_log::{Appended, CommitLog, NewEntry};
+use crate::checkpoint::{CheckpointStep, Checkpoints, Derived, Opened, recover_derived};
+use crate::commit_log::{Appended, CommitLog, NewEntry, Tail};
 use crate::consume_queue::{ConsumeQueue, DEFAULT_UNITS_PER_FILE};
 use crate::consume_queues::ConsumeQueues;
 use crate::directory::{self, Identity};
 use crate::error::StoreError;
-use crate::flush::{FlushCallback, FlushMode, Flusher};
+use crate::flush::{Callback, FlushMode, FlushStep, Flusher};
 use crate::frame::FrameKind;
 use crate::index_file::IndexShape;
 use crate::index_files::IndexFiles;
 use crate::marks::{EntryId, MarksFile};
 use crate::queue_offsets::Placed;
 use crate::recovery::open_log;
-use crate::reput::{ArrivalListener, Reput, Stop};
-use crate::scrub::Scrub;
+use crate::reput::{ArrivalListener, Reput, ReputStep, Stop};
+use crate::scrub::ScrubStep;
 use crate::segment::LogSlice;
 use crate::timer_index::{TimerEntry, TimerIndex};
-use raftmq_world::Disk;
+use crate::worker::{Handle, Report};
+use crate::zero_ahead::AheadStep;
+use raftmq_world::{Disk, World};
 
 /// The smallest segment: room for a few of the smallest entries. Only tests use anything so small.
 pub const SEGMENT_BYTES_MIN: u64 = 64 * 1024;
@@ -46,29 +47,26 @@ pub struct StoreOptions {
 
 /// The files of one member. Writing is for the Raft log storage, reading for everyone.
 ///
-/// Dropped without [`Store::close`] it leaves the files as a killed process would, and stops its threads.
+/// What it does in the background are steps on the world's threads, and nothing here waits for one of them but
+/// [`Store::close`] and the drop. Dropped without a close it leaves the files as a killed process would.
 pub struct Store {
     log: Arc<CommitLog>,
     flusher: Arc<Flusher>,
     reput: Arc<Reput>,
+    checkpoints: Arc<Checkpoints>,
+    ahead: Handle,
+    scrub: Handle,
+    /// Ends these two.
+    stop: Arc<AtomicBool>,
     derived: Derived,
     dir: PathBuf,
     disk: Arc<dyn Disk>,
-    threads: Mutex<Threads>,
-    ahead: Arc<AheadThread>,
-    scrub: Arc<Scrub>,
     failure: Arc<Failure>,
     /// Of the directory. Released by [`Self::close`].
     lock: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-#[derive(Default)]
-struct Threads {
-    reput: Option<JoinHandle<()>>,
-    others: Vec<JoinHandle<()>>,
-}
-
-/// The first failure of one of the store's threads.
+/// The first failure of one of the store's steps.
 #[derive(Default)]
 struct Failure {
     state: Mutex<FailureState>,
@@ -92,7 +90,7 @@ impl Failure {
         state.reason = Some(reason);
     }
 
-    fn reporter(self: &Arc<Self>) -> Box<dyn Fn(String) + Send + Sync> {
+    fn reporter(self: &Arc<Self>) -> Report {
         let failure = self.clone();
         Box::new(move |reason| failure.report(reason))
     }
@@ -105,9 +103,10 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
-    /// Opens the directory, making it if it is new, and recovers what is in it.
-    pub fn open(options: StoreOptions, disk: Arc<dyn Disk>) -> Result<Arc<Self>, StoreError> {
+    /// Opens the directory, making it if it is new, recovers what is in it, and starts the work in the background.
+    pub fn open(options: StoreOptions, world: &World) -> Result<Arc<Self>, StoreError> {
         let StoreOptions { dir, identity, flush } = options;
+        let (disk, clock) = (world.disk.clone(), world.clock.clone());
         check_segment_bytes(identity.segment_bytes)?;
         let lock = directory::lock(&*disk, &dir)?;
         let log_dir = dir.join("commitlog");
@@ -117,44 +116,55 @@ impl Store {
         let (log, unread_below) = open_log(disk.clone(), &log_dir, identity.segment_bytes, seed, marks)?;
         let log = Arc::new(log);
         let failure = Arc::new(Failure::default());
-        let flusher = Arc::new(Flusher::new(log.clone(), marks_file, marks, flush, failure.reporter()));
-        flusher.begin()?;
+        let flusher = Arc::new(Flusher::new(log.clone(), marks, flush));
+        let mut flush = FlushStep::new(flusher.clone(), marks_file, clock.clone(), failure.reporter());
+        flush.begin()?;
 
         let (derived, dispatched) =
             recover_derived(&*disk, &dir, &log, |limit, slot| open_derived(&disk, &dir, limit, slot))?;
         seed_offsets(&log, &derived.queues, dispatched)?;
-        let checkpoints = Checkpoints::new(derived.clone(), flusher.clone(), disk.clone(), &dir);
+        let reput = Arc::new(Reput::new(log.clone(), derived.clone(), dispatched));
+        let checkpoints = Arc::new(Checkpoints::default());
+        let stop = Arc::new(AtomicBool::new(false));
+        let scrub = ScrubStep::new(log.clone(), seed, unread_below, stop.clone(), failure.reporter());
+        let make = CheckpointStep::new(
+            checkpoints.clone(),
+            derived.clone(),
+            flusher.clone(),
+            disk.clone(),
+            &dir,
+            failure.reporter(),
+        );
+        let dispatch = ReputStep::new(reput.clone(), checkpoints.clone(), clock, failure.reporter());
+        let ahead = AheadStep { log: log.clone(), stop: stop.clone() };
         let store = Self {
-            ahead: Arc::new(AheadThread {
-                log: log.clone(),
-                stop: Mutex::new(false),
-                wake: parking_lot::Condvar::new(),
-            }),
-            reput: Arc::new(Reput::new(log.clone(), derived.clone(), dispatched, failure.reporter())),
-            scrub: Arc::new(Scrub::new(log.clone(), seed, unread_below, failure.reporter())),
             log,
             flusher,
+            reput,
+            checkpoints,
+            ahead: Handle::default(),
+            scrub: Handle::default(),
+            stop,
             derived,
             dir,
             disk,
-            threads: Mutex::default(),
             failure,
             lock: Mutex::new(Some(lock)),
         };
-        store.spawn_threads(checkpoints).map_err(StoreError::io("start a thread for", &store.dir))?;
+        let threads = &*world.threads;
+        // Those first that others ask for something.
+        let started = store
+            .flusher
+            .start(threads, flush)
+            .and_then(|()| store.checkpoints.start(threads, make))
+            .and_then(|()| store.reput.start(threads, dispatch))
+            .and_then(|()| store.ahead.start(threads, "raftmq-ahead", Box::new(ahead)))
+            .and_then(|()| store.scrub.start(threads, "raftmq-scrub", Box::new(scrub)));
+        started.map_err(StoreError::io("start a thread for", &store.dir))?;
         Ok(Arc::new(store))
     }
 
-    fn spawn_threads(&self, checkpoints: Checkpoints) -> std::io::Result<()> {
-        let mut threads = self.threads.lock();
-        threads.others.push(self.flusher.spawn()?);
-        threads.others.push(self.ahead.spawn()?);
-        threads.others.push(self.scrub.spawn()?);
-        threads.reput = Some(self.reput.spawn(checkpoints)?);
-        Ok(())
-    }
-
-    /// Called once, with the reason, when one of the store's threads fails; at once if one has failed already. A
+    /// Called once, with the reason, when one of the store's steps fails; at once if one has failed already. A
     /// failed sync is also reported to whoever waits for it. Must not call back into the store.
     pub fn on_failure(&self, listener: Box<dyn Fn(String) + Send + Sync>) {
         let mut state = self.failure.state.lock();
@@ -180,28 +190,25 @@ impl Store {
     }
 
     /// Calls back when everything appended so far is as durable as the flush mode asks.
-    pub fn when_stored(&self, callback: FlushCallback) {
+    pub fn when_stored(&self, callback: Callback) {
         self.flusher.appended(callback);
     }
 
-    /// Makes everything appended so far durable before it returns.
-    pub fn flush(&self) -> Result<(), StoreError> {
-        self.flusher.flush_now()
+    /// Makes everything appended so far durable, whatever the flush mode, and calls back.
+    pub fn flush(&self, callback: Callback) {
+        self.flusher.flush(callback);
     }
 
-    /// Removes the entries behind `last`; see [`CommitLog::truncate_after`]. None of them may be committed, by what
-    /// [`set_committed`](Self::set_committed) or [`commit`](Self::commit) said.
-    pub fn truncate_after(&self, last: Option<u64>) -> Result<(), StoreError> {
-        let committed = self.flusher.committed();
-        let Some(tail) = self.log.tail_after(last, committed)? else { return Ok(()) };
-        let dispatchable = self.reput.committed();
-        if tail.end < dispatchable {
-            return Err(StoreError::Divergence(format!(
-                "asked to truncate the log at physical offset {}, and it is committed up to {dispatchable}",
-                tail.end
-            )));
+    /// Removes the entries behind `last` (all of them where it is `None`), durably, and calls back: then nothing of them
+    /// can come back to life. None of them may be committed, by what [`set_committed`](Self::set_committed) or
+    /// [`commit`](Self::commit) said. Nothing may be appended until then.
+    pub fn truncate_after(&self, last: Option<u64>, callback: Callback) {
+        let (log, reput) = (self.log.clone(), self.reput.clone());
+        let find_tail = move |committed| tail_after(&log, &reput, last, committed);
+        match find_tail(self.flusher.committed()) {
+            Ok(Some(_)) => self.flusher.shorten(last, Box::new(find_tail), callback),
+            other => callback(other.map(drop)),
         }
-        self.flusher.shorten(tail.end, || self.log.truncate_after(last, committed))
     }
 
     /// The log is committed up to `physical_offset`, a frame's end: dispatch may go up to there.
@@ -219,9 +226,10 @@ impl Store {
         self.flusher.committed()
     }
 
-    /// Waits until everything below `physical_offset` is readable in the ConsumeQueues.
-    pub fn wait_dispatched(&self, physical_offset: u64, timeout: Duration) -> bool {
-        self.reput.wait_dispatched(physical_offset, timeout)
+    /// Calls back when everything below `physical_offset` is readable in the ConsumeQueues. Few may wait for that: where
+    /// there are too many, the one that has waited longest is told that it was refused.
+    pub fn when_dispatched(&self, physical_offset: u64, callback: Callback) {
+        self.reput.when_dispatched(physical_offset, callback);
     }
 
     /// A small file in the data directory, for whoever keeps a state of their own beside the log.
@@ -279,7 +287,7 @@ impl Store {
         self.reput.dispatched()
     }
 
-    /// Called on the reput thread after a batch became readable, once a batch. Replaces an earlier listener.
+    /// Called by the reput step after a batch became readable, once a batch. Replaces an earlier listener.
     pub fn set_arrival_listener(&self, listener: ArrivalListener) {
         self.reput.set_listener(listener);
     }
@@ -324,30 +332,30 @@ impl Store {
         self.derived.timers.drop_before(due_ms);
     }
 
-    /// Stops the threads, makes everything durable and marks a clean stop. Nothing is appended any more. The directory
-    /// may be opened again afterwards. A second call does nothing.
+    /// Stops the work in the background, makes everything durable and marks a clean stop. Nothing is appended any more.
+    /// The directory may be opened again afterwards. A second call does nothing. Not for callbacks and listeners.
     pub fn close(&self) -> Result<(), StoreError> {
         let Some(_lock) = self.lock.lock().take() else { return Ok(()) };
         // The last checkpoint needs the flusher.
-        self.stop_threads_before_flusher(Stop::Checkpoint);
-        let clean = self.log.stop();
-        let closed = self.flusher.close(clean);
+        self.stop_derived(Stop::Checkpoint);
+        let closed = self.flusher.close();
+        // Where the flusher had failed before, it did not do that.
+        self.log.stop();
         self.join_others();
         closed
     }
 
-    fn stop_threads_before_flusher(&self, how: Stop) {
+    fn stop_derived(&self, how: Stop) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.ahead.wake();
+        self.scrub.wake();
         self.reput.stop(how);
-        self.scrub.stop();
-        *self.ahead.stop.lock() = true;
-        self.ahead.wake.notify_all();
-        let reput = self.threads.lock().reput.take();
-        reput.into_iter().for_each(join);
+        self.checkpoints.stop(how);
     }
 
     fn join_others(&self) {
-        let others = std::mem::take(&mut self.threads.lock().others);
-        others.into_iter().for_each(join);
+        self.ahead.join();
+        self.scrub.join();
     }
 }
 
@@ -356,18 +364,30 @@ impl Drop for Store {
         if self.lock.lock().is_none() {
             return;
         }
-        self.stop_threads_before_flusher(Stop::AtOnce);
+        self.stop_derived(Stop::AtOnce);
         self.log.stop();
         self.flusher.abandon();
         self.join_others();
     }
 }
 
-/// Waits for a thread's end, but for that of the calling one: a callback may have held the store last.
-fn join(thread: JoinHandle<()>) {
-    if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
-        tracing::error!("a thread of the store had panicked");
+/// Where the log would end without the entries behind `last`, by what is committed and by what may be dispatched; nothing
+/// where there are none.
+fn tail_after(
+    log: &CommitLog,
+    reput: &Reput,
+    last: Option<u64>,
+    committed: Option<EntryId>,
+) -> Result<Option<Tail>, StoreError> {
+    let Some(tail) = log.tail_after(last, committed)? else { return Ok(None) };
+    let dispatchable = reput.committed();
+    if tail.end < dispatchable {
+        return Err(StoreError::Divergence(format!(
+            "asked to truncate the log at physical offset {}, and it is committed up to {dispatchable}",
+            tail.end
+        )));
     }
+    Ok(Some(tail))
 }
 
 fn check_segment_bytes(segment_bytes: u64) -> Result<(), StoreError> {
@@ -403,42 +423,4 @@ fn seed_offsets(log: &CommitLog, queues: &ConsumeQueues, dispatched: u64) -> Res
         }
         Ok(())
     })
-}
-
-/// The thread that prepares blocks ahead of the log's end.
-struct AheadThread {
-    log: Arc<CommitLog>,
-    stop: Mutex<bool>,
-    wake: parking_lot::Condvar,
-}
-
-/// Pause between two chunks of a megabyte: bounds the preparation to some 100 MB/s.
-const AHEAD_PAUSE: Duration = Duration::from_millis(10);
-/// Pause when there is nothing to do. At 1 GB/s the log grows by a quarter of the prepared stretch in it.
-const AHEAD_IDLE: Duration = Duration::from_millis(15);
-
-impl AheadThread {
-    fn spawn(self: &Arc<Self>) -> std::io::Result<JoinHandle<()>> {
-        let ahead = self.clone();
-        std::thread::Builder::new().name("raftmq-ahead".into()).spawn(move || {
-            loop {
-                let pause = match ahead.log.zero_ahead.step(&ahead.log) {
-                    Ok(true) => AHEAD_PAUSE,
-                    Ok(false) => AHEAD_IDLE,
-                    Err(e) => {
-                        // The writer meets the same trouble when it gets there, and fails with it.
-                        tracing::warn!("cannot prepare the log ahead: {e}");
-                        Duration::from_secs(1)
-                    }
-                };
-                let mut stop = ahead.stop.lock();
-                if !*stop {
-                    ahead.wake.wait_for(&mut stop, pause);
-                }
-                if *stop {
-                    return;
-                }
-            }
-        })
-    }
 }

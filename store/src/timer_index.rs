@@ -2,10 +2,10 @@
 //!
 //! A slot for each minute in which messages are due: a directory `timer/<minute in 20 digits>/`, in it files of entries in
 //! the order of the log. The order within a minute is found by whoever reads it, with memory for what is asked for only.
-//! It is derived from the log; the reput thread is the one that adds. What it adds is found at once and held back until
+//! It is derived from the log; reput is the one that adds. What it adds is found at once and held back until
 //! there is enough to write, or until a checkpoint: messages of one batch may belong to thousands of minutes.
 //!
-//! Consumers of the whole member wait for the reput thread, so adding never waits for the disk and writes one slot at most:
+//! Consumers of the whole member wait for reput, so adding never waits for the disk and writes one slot at most:
 //! files and directories are made without syncing them. A checkpoint does that before it counts what is in them; what a
 //! crash leaves of the others is dropped at the next start.
 //!
@@ -249,7 +249,7 @@ impl TimerIndex {
         self.dir.join(offset_name(slot))
     }
 
-    /// Adds an entry, which is found at once. For the reput thread only.
+    /// Adds an entry, which is found at once. For reput only.
     ///
     /// # Errors
     /// [`StoreError::Divergence`] where the message does not lie behind the last one of its minute in the log; the disk

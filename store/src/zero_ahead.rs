@@ -6,9 +6,12 @@
 //! and not at all while the log grows fast: then the disk is better used for the log, and a sync serves so many
 //! messages that its own cost matters little. Such a writer goes on in blocks that are only allocated.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
+use raftmq_world::{Next, Step};
 
 use crate::commit_log::{CommitLog, FRAME_PAYLOAD_BYTES_MAX};
 use crate::error::StoreError;
@@ -30,6 +33,13 @@ const GROWTH_BYTES_MAX: u64 = CHUNK_BYTES / 3;
 /// Steps that the average goes over.
 const GROWTH_STEPS: u64 = 16;
 
+/// Pause between two chunks of a megabyte: bounds the preparation to some 100 MB/s.
+const PAUSE: Duration = Duration::from_millis(10);
+/// Pause when there is nothing to do. At 1 GB/s the log grows by a quarter of the prepared stretch in it.
+const IDLE_PAUSE: Duration = Duration::from_millis(15);
+/// Pause after a failure.
+const FAILED_PAUSE: Duration = Duration::from_secs(1);
+
 const NOTHING: u64 = u64::MAX;
 
 /// Which part ahead of the log's end is being zeroed.
@@ -37,15 +47,14 @@ const NOTHING: u64 = u64::MAX;
 pub(crate) struct ZeroAhead {
     /// Where the chunk being zeroed starts, or [`NOTHING`].
     busy_from: AtomicU64,
+    /// Held while a chunk is zeroed.
     state: Mutex<State>,
-    idle: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
     /// Zeroed up to here.
     done: u64,
-    busy: bool,
     /// The log's end at the last step.
     seen: u64,
     /// Its growth between two steps on average, times [`GROWTH_STEPS`].
@@ -64,19 +73,15 @@ impl State {
 
 impl Default for ZeroAhead {
     fn default() -> Self {
-        Self { busy_from: AtomicU64::new(NOTHING), state: Mutex::default(), idle: Condvar::new() }
+        Self { busy_from: AtomicU64::new(NOTHING), state: Mutex::default() }
     }
 }
 
 impl ZeroAhead {
     /// Returns when nothing below `end` is being zeroed. Called by the writer before it writes up to there.
     pub(crate) fn wait_clear_of(&self, end: u64) {
-        if end <= self.busy_from.load(Ordering::SeqCst) {
-            return;
-        }
-        let mut state = self.state.lock();
-        while state.busy {
-            self.idle.wait(&mut state);
+        if end > self.busy_from.load(Ordering::SeqCst) {
+            drop(self.state.lock());
         }
     }
 
@@ -90,7 +95,9 @@ impl ZeroAhead {
             }
             return Ok(false);
         }
-        let Some((from, to)) = self.choose(log) else {
+        let mut state = self.state.lock();
+        let Some((from, to)) = self.choose(&mut state, log) else {
+            drop(state);
             log.segments.ensure(log.end() + MARGIN_BYTES)?;
             return Ok(false);
         };
@@ -101,8 +108,7 @@ impl ZeroAhead {
                 .write_zeros(from - segment.base, to - from)
                 .map_err(StoreError::io("zero", segment.file.path()))
         });
-        let mut state = self.state.lock();
-        self.release(&mut state);
+        self.busy_from.store(NOTHING, Ordering::SeqCst);
         if zeroed.is_ok() {
             state.done = to;
         }
@@ -110,28 +116,20 @@ impl ZeroAhead {
     }
 
     /// Picks the next chunk and marks it busy. It lies within one segment and starts at least the margin ahead.
-    fn choose(&self, log: &CommitLog) -> Option<(u64, u64)> {
-        let mut state = self.state.lock();
+    fn choose(&self, state: &mut State, log: &CommitLog) -> Option<(u64, u64)> {
         let end = log.end();
         let from = state.done.max((end + MARGIN_BYTES).next_multiple_of(CHUNK_BYTES));
         if state.grows_fast(end) || from >= end + AHEAD_BYTES {
             return None;
         }
-        state.busy = true;
         self.busy_from.store(from, Ordering::SeqCst);
         // The log may have grown up to here in the meantime. The writer looks at `busy_from` after it has published
         // an end; this looks at the end after it has published `busy_from`: one of the two sees the other.
         if log.end() + MARGIN_BYTES > from {
-            self.release(&mut state);
+            self.busy_from.store(NOTHING, Ordering::SeqCst);
             return None;
         }
         Some((from, (from + CHUNK_BYTES).min(log.segments.end_of(from))))
-    }
-
-    fn release(&self, state: &mut State) {
-        state.busy = false;
-        self.busy_from.store(NOTHING, Ordering::SeqCst);
-        self.idle.notify_all();
     }
 
     /// Zeros the stretch right behind the log's end, before anything is appended: the margin that [`Self::step`] never
@@ -155,5 +153,28 @@ impl ZeroAhead {
         state.done = to;
         state.seen = end;
         Ok(())
+    }
+}
+
+/// Prepares chunk after chunk.
+pub(crate) struct AheadStep {
+    pub(crate) log: Arc<CommitLog>,
+    pub(crate) stop: Arc<AtomicBool>,
+}
+
+impl Step for AheadStep {
+    fn step(&mut self) -> Next {
+        if self.stop.load(Ordering::Relaxed) {
+            return Next::End;
+        }
+        match self.log.zero_ahead.step(&self.log) {
+            Ok(true) => Next::WaitFor(PAUSE),
+            Ok(false) => Next::WaitFor(IDLE_PAUSE),
+            Err(e) => {
+                // The writer meets the same trouble when it gets there, and fails with it.
+                tracing::warn!("cannot prepare the log ahead: {e}");
+                Next::WaitFor(FAILED_PAUSE)
+            }
+        }
     }
 }

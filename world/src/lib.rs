@@ -30,7 +30,7 @@ pub use acceptor::{Accepted, Acceptor, WhenFull};
 pub use clock::{Clock, SystemClock};
 pub use disk::{Disk, DiskFile, Space, data_end};
 pub use network::{KeepAlive, Listen, Listener, Network, ReadHalf, Socket, Stream, WriteHalf};
-pub use os_disk::OsDisk;
+pub use os_disk::{OsDisk, memory_file};
 pub use os_network::OsNetwork;
 pub use random::Random;
 pub use work::{Job, Next, OsThreads, Step, Threads, Worker};
@@ -48,6 +48,8 @@ pub struct World {
     pub random: Random,
     /// Threads, and a place for work that blocks.
     pub threads: Arc<dyn Threads>,
+    /// Tells this process from the others of its machine.
+    pub process_id: u32,
 }
 
 impl World {
@@ -59,6 +61,7 @@ impl World {
             network: Arc::new(OsNetwork),
             random: Random::unforeseeable(),
             threads: Arc::new(OsThreads),
+            process_id: std::process::id(),
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::fmt::Debug;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::net::{Shutdown, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -25,6 +25,9 @@ pub trait Network: Debug + Send + Sync {
 
     /// Connects to `host:port`. What is written goes out at once.
     fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Stream>>;
+
+    /// The address of this machine that `address`, as `host:port`, would see; `None` where there is no way to it.
+    fn local_ip(&self, address: &str) -> Option<IpAddr>;
 }
 
 /// One end of a stream in another network than the operating system's.

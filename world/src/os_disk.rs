@@ -10,6 +10,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use memmap2::{Mmap, MmapOptions};
 use rustix::fs::{Advice, FallocateFlags, FlockOperation, flock};
@@ -26,6 +27,16 @@ struct MappedFile {
     path: PathBuf,
     file: File,
     map: Mmap,
+}
+
+/// A file of `len` zero bytes that is on no disk: for disks that are made up. `path` is what it calls itself.
+///
+/// # Errors
+/// The system has no memory or no descriptor for it.
+pub fn memory_file(path: &Path, len: u64) -> io::Result<Arc<dyn DiskFile>> {
+    let file = File::from(rustix::fs::memfd_create(c"raftmq", rustix::fs::MemfdFlags::CLOEXEC)?);
+    file.set_len(len)?;
+    Ok(Arc::new(MappedFile::map(path, file)?))
 }
 
 impl MappedFile {
@@ -167,6 +178,15 @@ impl MappedFile {
     }
 }
 
+/// Numbers the files that take others' places.
+static REPLACED: AtomicU64 = AtomicU64::new(0);
+
+fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
 fn sync_parent(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(dir) => File::open(dir)?.sync_all(),
@@ -280,11 +300,15 @@ impl Disk for OsDisk {
         if let Some(dir) = path.parent() {
             create_dir_durably(dir)?;
         }
-        let unfinished = path.with_extension("new");
-        let mut file = File::create(&unfinished)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&unfinished, path)?;
+        // Nobody else's, should others replace the file at the same time.
+        let number = REPLACED.fetch_add(1, Ordering::Relaxed);
+        let unfinished = path.with_extension(format!("{}-{number}.new", std::process::id()));
+        let replaced = write_durably(&unfinished, content).and_then(|()| fs::rename(&unfinished, path));
+        if let Err(e) = replaced {
+            // It may not even be there.
+            let _ = fs::remove_file(&unfinished);
+            return Err(e);
+        }
         sync_parent(path)
     }
 }

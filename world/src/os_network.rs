@@ -1,7 +1,7 @@
 //! TCP.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 use futures_util::future::BoxFuture;
 use tokio::net::{TcpSocket, TcpStream};
@@ -25,5 +25,12 @@ impl Network for OsNetwork {
 
     fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Stream>> {
         Box::pin(async move { Stream::tcp(TcpStream::connect(address).await?) })
+    }
+
+    /// Nothing is sent: connecting a datagram socket only chooses a route.
+    fn local_ip(&self, address: &str) -> Option<IpAddr> {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+        socket.connect(address).ok()?;
+        Some(socket.local_addr().ok()?.ip())
     }
 }

@@ -24,6 +24,11 @@ impl Random {
         self.0.lock().u64(..)
     }
 
+    /// Changes the order.
+    pub fn shuffle<T>(&self, items: &mut [T]) {
+        self.0.lock().shuffle(items);
+    }
+
     /// A number below `end`; 0 where `end` is 0.
     pub fn below(&self, end: u64) -> u64 {
         if end == 0 { 0 } else { self.0.lock().u64(..end) }

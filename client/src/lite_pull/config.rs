@@ -11,10 +11,7 @@ use super::rebalance::MessageQueueListener;
 use crate::allocate::{AllocateMessageQueueAveragely, AllocateMessageQueueStrategy};
 use crate::error::ClientError;
 use crate::offset_store::OffsetStore;
-use crate::producer::now_ms;
 
-/// How long before its start a consumer begins that begins by time, unless told otherwise: Java's half an hour.
-const CONSUME_TIMESTAMP_BACK_MS: i64 = 30 * 60 * 1000;
 /// As Java has it.
 const AUTO_COMMIT_INTERVAL_MIN: Duration = Duration::from_secs(1);
 const MIB: usize = 1024 * 1024;
@@ -28,8 +25,9 @@ pub struct LitePullConsumerConfig {
     pub message_model: MessageModel,
     /// Where a group begins in a queue in which it has no offset yet.
     pub consume_from_where: ConsumeFromWhere,
-    /// For [`ConsumeFromWhere::Timestamp`]: store time of the first message, in ms since 1970.
-    pub consume_timestamp_ms: i64,
+    /// For [`ConsumeFromWhere::Timestamp`]: store time of the first message, in ms since 1970; by default half an hour
+    /// before the consumer is made.
+    pub consume_timestamp_ms: Option<i64>,
     /// How the queues of a topic are divided among the group.
     pub allocate_message_queue_strategy: Arc<dyn AllocateMessageQueueStrategy>,
     /// Told when a subscribed consumer gets or loses queues.
@@ -64,7 +62,7 @@ impl LitePullConsumerConfig {
             consumer_group: consumer_group.into(),
             message_model: MessageModel::Clustering,
             consume_from_where: ConsumeFromWhere::LastOffset,
-            consume_timestamp_ms: now_ms() - CONSUME_TIMESTAMP_BACK_MS,
+            consume_timestamp_ms: None,
             allocate_message_queue_strategy: Arc::new(AllocateMessageQueueAveragely),
             message_queue_listener: None,
             offset_store: None,

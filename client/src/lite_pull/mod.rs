@@ -28,13 +28,14 @@ pub use config::LitePullConsumerConfig;
 use queues::Queues;
 pub use rebalance::{MessageQueueListener, TopicMessageQueueChangeListener};
 
-use crate::client::{Client, deadline_in};
+use crate::client::Client;
 use crate::error::ClientError;
 use crate::instance::GroupMember;
 use crate::message::MessageExt;
 use crate::offset_store::{self, OffsetStore, ReadOffsetType};
-use crate::producer::now_ms;
+use crate::rebalance::CONSUME_TIMESTAMP_BACK_MS;
 use crate::subscription::MessageSelector;
+use raftmq_remoting::deadline_in;
 
 /// Consumes at the program's own pace. Java's `DefaultLitePullConsumer`.
 ///
@@ -104,8 +105,9 @@ enum Mode {
 
 impl LitePullConsumer {
     /// Joins the group. Offsets of a broadcast group are read from their file.
-    pub async fn start(client: Client, config: LitePullConsumerConfig) -> Result<Self, ClientError> {
+    pub async fn start(client: Client, mut config: LitePullConsumerConfig) -> Result<Self, ClientError> {
         config.check()?;
+        config.consume_timestamp_ms.get_or_insert(client.now_ms() - CONSUME_TIMESTAMP_BACK_MS);
         let group = config.consumer_group.clone();
         let offsets = match &config.offset_store {
             Some(store) => store.clone(),
@@ -381,7 +383,7 @@ impl LitePullConsumer {
         validate_topic(topic).map_err(|error| ClientError::Invalid(error.to_string()))?;
         let last = self.shared.subscription(topic).map_or(0, |data| data.sub_version);
         // The time, as in the Java client, but never the same twice.
-        let data = selector.subscription(topic, now_ms().max(last + 1))?;
+        let data = selector.subscription(topic, self.shared.client.now_ms().max(last + 1))?;
         if !selector.is_tag() {
             self.shared.client.check_subscription(&self.shared.config.consumer_group, &data).await?;
         }

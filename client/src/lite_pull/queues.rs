@@ -3,7 +3,8 @@
 //! It knows neither tasks nor brokers: a queue is pulled by whoever holds its present generation. What somebody with an
 //! older one brings, after a seek or a rebalance, is refused.
 
-use std::collections::{HashMap, VecDeque};
+use raftmq_world::hash::HashMap;
+use std::collections::VecDeque;
 
 use raftmq_remoting::body::MessageQueue;
 use tokio::task::AbortHandle;
@@ -97,7 +98,7 @@ pub(super) struct Queues {
 
 impl Queues {
     pub(super) fn new(limits: Limits) -> Self {
-        let (assigned, order) = (HashMap::new(), VecDeque::new());
+        let (assigned, order) = (HashMap::default(), VecDeque::new());
         Self { limits, assigned, order, cached: 0, last_generation: 0 }
     }
 

@@ -10,11 +10,11 @@ use raftmq_remoting::codes::response;
 use tokio::time::Instant;
 
 use super::{Mode, Shared, State};
-use crate::client::deadline_in;
-use crate::connection::PeerRequest;
 use crate::hooks::guarded;
 use crate::instance::GroupMember;
 use crate::rebalance::{RebalancePauses, Sharing};
+use raftmq_remoting::PeerRequest;
+use raftmq_remoting::deadline_in;
 
 /// Told when the queues of a topic change. Java's interface of the same name.
 pub trait TopicMessageQueueChangeListener: Send + Sync + 'static {

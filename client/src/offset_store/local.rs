@@ -1,21 +1,18 @@
 //! Offsets of a broadcast group in a file of this machine: `<root>/<client id>/<group>/offsets.json`, as the Java client
 //! lays it out, so that one can go on where the other stopped.
 //!
-//! The file is replaced as a whole: the new one is written and synced beside it, the old one becomes `offsets.json.bak`.
-//! At every moment one of the two is complete.
+//! Before the file is replaced, what it holds is put into `offsets.json.bak`, so that one of the two is complete whoever
+//! else writes there.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use raftmq_message::topic::validate_group;
 use raftmq_remoting::body::{MessageQueue, OffsetTable};
 use raftmq_remoting::fastjson;
-use raftmq_remoting::frame::FRAME_LEN_MAX;
+use raftmq_world::{Disk, Threads, World};
 
 use super::{OffsetFuture, OffsetStore, ReadOffsetType, Table};
 use crate::error::ClientError;
@@ -32,25 +29,36 @@ pub fn default_offset_dir() -> PathBuf {
 pub struct LocalFileOffsetStore {
     table: Table,
     file: Arc<OffsetFile>,
+    threads: Arc<dyn Threads>,
     /// Held while persisting: an older offset is never written behind a newer one.
     persisting: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl LocalFileOffsetStore {
     /// The offsets of a consumer below `root`. To find them again after a restart, the client id must be the same.
-    pub fn new(root: &Path, client_id: &str, group: &str) -> Result<Self, ClientError> {
+    pub fn new(world: &World, root: &Path, client_id: &str, group: &str) -> Result<Self, ClientError> {
         validate_group(group).map_err(|error| ClientError::Invalid(error.to_string()))?;
         if matches!(client_id, "" | "." | "..") || client_id.contains(['/', '\\', '\0']) {
             return Err(ClientError::Invalid(format!("client id {client_id:?} cannot name a directory")));
         }
         let path = root.join(client_id).join(group).join("offsets.json");
-        let file = Arc::new(OffsetFile { path, known: Mutex::default() });
-        Ok(Self { table: Table::default(), file, persisting: Arc::default() })
+        let file = Arc::new(OffsetFile { disk: world.disk.clone(), path, known: Mutex::default() });
+        let threads = world.threads.clone();
+        Ok(Self { table: Table::default(), file, threads, persisting: Arc::default() })
     }
 
     /// The file.
     pub fn path(&self) -> &Path {
         &self.file.path
+    }
+
+    /// Runs what waits for the disk where it holds up nobody else.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, ClientError> + Send + 'static,
+    ) -> Result<T, ClientError> {
+        let done = self.threads.run(work).await;
+        done.unwrap_or_else(|| Err(failed(&self.file.path, "it could not be used any more")))
     }
 }
 
@@ -58,7 +66,7 @@ impl OffsetStore for LocalFileOffsetStore {
     fn load(&self) -> OffsetFuture<'_, ()> {
         let file = self.file.clone();
         Box::pin(async move {
-            let loaded = blocking(&self.file.path, move || file.load()).await?;
+            let loaded = self.blocking(move || file.load()).await?;
             for (queue, offset) in &loaded {
                 self.table.found(queue, *offset);
             }
@@ -96,7 +104,7 @@ impl OffsetStore for LocalFileOffsetStore {
                 // It is held by who writes, as whoever has asked for it may not wait any more.
                 written.map(|()| persisting)
             };
-            let _persisting = blocking(&self.file.path, write).await?;
+            let _persisting = self.blocking(write).await?;
             for (queue, offset) in changed {
                 self.table.persisted(&queue, offset);
             }
@@ -113,17 +121,9 @@ impl OffsetStore for LocalFileOffsetStore {
     }
 }
 
-/// Runs what waits for the disk where it holds up nobody else.
-async fn blocking<T: Send + 'static>(
-    path: &Path,
-    work: impl FnOnce() -> Result<T, ClientError> + Send + 'static,
-) -> Result<T, ClientError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| Err(failed(path, error)))
-}
-
 #[derive(Debug)]
 struct OffsetFile {
+    disk: Arc<dyn Disk>,
     path: PathBuf,
     /// What the file holds: also of queues this consumer does not have at the moment. Held while writing.
     known: Mutex<BTreeMap<MessageQueue, i64>>,
@@ -132,11 +132,11 @@ struct OffsetFile {
 impl OffsetFile {
     fn load(&self) -> Result<BTreeMap<MessageQueue, i64>, ClientError> {
         let mut known = self.known.lock();
-        *known = match read(&self.path) {
+        *known = match self.read(&self.path) {
             Ok(Some(offsets)) => offsets,
             // Without a file, a crash may have come between the two renames.
-            Ok(None) => read(&self.backup())?.unwrap_or_default(),
-            Err(error) => match read(&self.backup()) {
+            Ok(None) => self.read(&self.backup())?.unwrap_or_default(),
+            Err(error) => match self.read(&self.backup()) {
                 Ok(Some(offsets)) => {
                     tracing::warn!(%error, "going on with the offsets of the backup");
                     offsets
@@ -150,66 +150,33 @@ impl OffsetFile {
 
     fn store(&self, offsets: Vec<(MessageQueue, i64)>) -> Result<(), ClientError> {
         let mut known = self.known.lock();
-        let mut next = OffsetTable { offset_table: known.clone() };
+        let before = OffsetTable { offset_table: known.clone() };
+        if !before.offset_table.is_empty() {
+            self.replace(&self.backup(), &before)?;
+        }
+        let mut next = before;
         next.offset_table.extend(offsets);
-        let json = next.to_json().map_err(|error| failed(&self.path, error))?;
-        self.replace(&json).map_err(|error| failed(&self.path, error))?;
+        self.replace(&self.path, &next)?;
         *known = next.offset_table;
         Ok(())
     }
 
-    fn replace(&self, content: &[u8]) -> io::Result<()> {
-        // The path was made by joining a directory and a name.
-        let dir = self.path.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(dir)?;
-        let new = self.unfinished();
-        let replaced = self.replace_with(&new, content);
-        if replaced.is_err() {
-            // It may be there or not.
-            drop(fs::remove_file(&new));
-        }
-        replaced?;
-        File::open(dir)?.sync_all()
-    }
-
-    fn replace_with(&self, new: &Path, content: &[u8]) -> io::Result<()> {
-        let mut file = File::create(new)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        match fs::rename(&self.path, self.backup()) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        fs::rename(new, &self.path)
-    }
-
-    /// A name that nobody else writes to, in this process or another.
-    fn unfinished(&self) -> PathBuf {
-        static LAST: AtomicU64 = AtomicU64::new(0);
-        let number = LAST.fetch_add(1, Ordering::Relaxed);
-        self.path.with_extension(format!("json.{}-{number}.tmp", std::process::id()))
+    fn replace(&self, path: &Path, content: &OffsetTable) -> Result<(), ClientError> {
+        let json = content.to_json().map_err(|error| failed(path, error))?;
+        self.disk.replace(path, &json).map_err(|error| failed(path, error))
     }
 
     fn backup(&self) -> PathBuf {
         self.path.with_extension("json.bak")
     }
-}
 
-/// The offsets in a file, or nothing if it does not exist or is empty.
-fn read(path: &Path) -> Result<Option<BTreeMap<MessageQueue, i64>>, ClientError> {
-    let mut text = Vec::new();
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(path, error)),
-    };
-    // One byte more than is accepted, so that the parser tells what is too long.
-    file.take(FRAME_LEN_MAX as u64 + 1).read_to_end(&mut text).map_err(|error| failed(path, error))?;
-    if text.is_empty() {
-        return Ok(None);
+    /// The offsets in a file, or nothing if it does not exist or is empty.
+    fn read(&self, path: &Path) -> Result<Option<BTreeMap<MessageQueue, i64>>, ClientError> {
+        let text = self.disk.read(path).map_err(|error| failed(path, error))?;
+        let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
+        let table: OffsetTable = fastjson::parse(&text).map_err(|error| failed(path, error))?;
+        Ok(Some(table.offset_table))
     }
-    let table: OffsetTable = fastjson::parse(&text).map_err(|error| failed(path, error))?;
-    Ok(Some(table.offset_table))
 }
 
 fn failed(path: &Path, reason: impl ToString) -> ClientError {
@@ -219,6 +186,7 @@ fn failed(path: &Path, reason: impl ToString) -> ClientError {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::fs;
     use std::time::Duration;
 
     use super::*;
@@ -231,7 +199,7 @@ mod tests {
     }
 
     fn store(root: &Path) -> LocalFileOffsetStore {
-        LocalFileOffsetStore::new(root, "10.0.0.1@DEFAULT", "G").unwrap()
+        LocalFileOffsetStore::new(&World::system(), root, "10.0.0.1@DEFAULT", "G").unwrap()
     }
 
     async fn loaded(root: &Path) -> Result<Vec<i64>, ClientError> {
@@ -356,10 +324,10 @@ mod tests {
     fn ids_that_would_lead_elsewhere_are_refused() {
         for id in ["", "..", "a/b"] {
             assert!(matches!(
-                LocalFileOffsetStore::new(Path::new("x"), id, "G"),
+                LocalFileOffsetStore::new(&World::system(), Path::new("x"), id, "G"),
                 Err(ClientError::Invalid(_))
             ));
         }
-        assert!(LocalFileOffsetStore::new(Path::new("x"), "id", "../G").is_err());
+        assert!(LocalFileOffsetStore::new(&World::system(), Path::new("x"), "id", "../G").is_err());
     }
 }

@@ -8,7 +8,8 @@
 mod local;
 mod remote;
 
-use std::collections::{BTreeMap, HashMap};
+use raftmq_world::hash::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -75,7 +76,7 @@ pub(crate) fn for_group(
         MessageModel::Clustering => Arc::new(RemoteBrokerOffsetStore::new(client.clone(), group)),
         MessageModel::Broadcasting => {
             let id = client.instance().lasting_id();
-            Arc::new(LocalFileOffsetStore::new(&default_offset_dir(), id, group)?)
+            Arc::new(LocalFileOffsetStore::new(&client.config().world, &default_offset_dir(), id, group)?)
         }
     })
 }

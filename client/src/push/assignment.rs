@@ -91,7 +91,10 @@ impl Inner {
             let queues = self.queues.lock();
             for queue in wanted {
                 match queues.get(&queue) {
-                    None => new.push(Arc::new(ProcessQueue::new(queue, self.store.clone()))),
+                    None => {
+                        let clock = self.client.config().world.clock.clone();
+                        new.push(Arc::new(ProcessQueue::new(queue, self.store.clone(), clock)));
+                    }
                     // Given up and not let go of yet: its task asks for another division when it is.
                     Some(present) => complete &= present.is_live(),
                 }

@@ -9,10 +9,7 @@ use raftmq_remoting::body::{ConsumeFromWhere, MessageModel};
 use crate::allocate::{AllocateMessageQueueAveragely, AllocateMessageQueueStrategy};
 use crate::error::ClientError;
 use crate::offset_store::OffsetStore;
-use crate::producer::now_ms;
 
-/// How long before its start a consumer begins that begins by time, unless told otherwise: Java's half an hour.
-const CONSUME_TIMESTAMP_BACK_MS: i64 = 30 * 60 * 1000;
 /// Most batches in listeners at a time, as Java has it for threads.
 const CONSUME_THREADS_MAX: usize = 1000;
 /// Most messages of a batch or a pull, as Java has it.
@@ -27,8 +24,9 @@ pub struct PushConsumerConfig {
     pub message_model: MessageModel,
     /// Where a group begins in a queue in which it has no offset yet.
     pub consume_from_where: ConsumeFromWhere,
-    /// For [`ConsumeFromWhere::Timestamp`]: store time of the first message, in ms since 1970.
-    pub consume_timestamp_ms: i64,
+    /// For [`ConsumeFromWhere::Timestamp`]: store time of the first message, in ms since 1970; by default half an hour
+    /// before the consumer is made.
+    pub consume_timestamp_ms: Option<i64>,
     /// How the queues of a topic are divided among the group.
     pub allocate_message_queue_strategy: Arc<dyn AllocateMessageQueueStrategy>,
     /// Where offsets are kept; by default at the brokers, or with broadcasting in a file.
@@ -78,7 +76,7 @@ impl PushConsumerConfig {
             consumer_group: consumer_group.into(),
             message_model: MessageModel::Clustering,
             consume_from_where: ConsumeFromWhere::LastOffset,
-            consume_timestamp_ms: now_ms() - CONSUME_TIMESTAMP_BACK_MS,
+            consume_timestamp_ms: None,
             allocate_message_queue_strategy: Arc::new(AllocateMessageQueueAveragely),
             offset_store: None,
             consume_thread_max: 20,

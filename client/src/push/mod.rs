@@ -35,14 +35,15 @@ use raftmq_remoting::body::{ConsumeType, ConsumerData, MessageModel, MessageQueu
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
 
 use crate::client::Client;
-use crate::connection::PeerRequest;
 use crate::error::ClientError;
 use crate::hooks::{ConsumeMessageHook, Hooks};
 use crate::instance::GroupMember;
 use crate::listener::MessageListener;
 use crate::offset_store::{self, OffsetStore};
-use crate::producer::{Producer, now_ms};
+use crate::producer::Producer;
+use crate::rebalance::CONSUME_TIMESTAMP_BACK_MS;
 use crate::subscription::MessageSelector;
+use raftmq_remoting::PeerRequest;
 
 pub use config::PushConsumerConfig;
 
@@ -139,8 +140,9 @@ impl std::fmt::Debug for Inner {
 
 impl PushConsumer {
     /// A consumer that is not started. Call it inside a tokio runtime.
-    pub fn new(client: Client, config: PushConsumerConfig) -> Result<Self, ClientError> {
+    pub fn new(client: Client, mut config: PushConsumerConfig) -> Result<Self, ClientError> {
         config.check()?;
+        config.consume_timestamp_ms.get_or_insert(client.now_ms() - CONSUME_TIMESTAMP_BACK_MS);
         let group = &config.consumer_group;
         let store = match &config.offset_store {
             Some(store) => store.clone(),
@@ -311,7 +313,7 @@ impl Inner {
     /// The version of a new subscription: the time, as in the Java client, but never the same twice.
     fn next_version(&self, topic: &str) -> i64 {
         let last = self.subscriptions.read().get(topic).map_or(0, |subscription| subscription.sub_version);
-        now_ms().max(last + 1)
+        self.client.now_ms().max(last + 1)
     }
 
     async fn subscriptions_changed(&self) {
@@ -331,7 +333,7 @@ impl Inner {
         self.store.load().await?;
         if self.is_clustering() {
             let topic = retry_topic(self.group());
-            let subscription = MessageSelector::all().subscription(&topic, now_ms())?;
+            let subscription = MessageSelector::all().subscription(&topic, self.client.now_ms())?;
             self.subscriptions.write().entry(topic).or_insert(subscription);
         }
         if self.advance(Stage::Running) != Stage::Created {
@@ -343,7 +345,7 @@ impl Inner {
             return Err(error);
         }
         tracing::info!(group = self.group(), client = self.client.client_id(), "consumer starts");
-        self.started_ms.store(now_ms(), Ordering::Relaxed);
+        self.started_ms.store(self.client.now_ms(), Ordering::Relaxed);
         // Everything that follows goes on although nobody waits for the start any more.
         let (announce, announced) = oneshot::channel();
         let consumer = self.clone();

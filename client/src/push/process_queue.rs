@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use raftmq_remoting::body::MessageQueue;
+use raftmq_world::Clock;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::message::MessageExt;
 use crate::offset_store::OffsetStore;
-use crate::producer::now_ms;
 
 /// How long a lock counts that was not renewed. Brokers hold it for 60 s.
 const LOCK_LIVES: Duration = Duration::from_secs(30);
@@ -52,6 +52,7 @@ pub(crate) struct ProcessQueue {
     pub(crate) pull_from: AtomicI64,
     /// How many batches are in the listener or on their way back to the broker.
     running: watch::Sender<usize>,
+    clock: Arc<dyn Clock>,
     pub(crate) last_pull_ms: AtomicI64,
     pub(crate) last_consume_ms: AtomicI64,
 }
@@ -76,7 +77,8 @@ pub(crate) struct Cached {
 }
 
 impl ProcessQueue {
-    pub(crate) fn new(queue: MessageQueue, store: Arc<dyn OffsetStore>) -> Self {
+    pub(crate) fn new(queue: MessageQueue, store: Arc<dyn OffsetStore>, clock: Arc<dyn Clock>) -> Self {
+        let now_ms = clock.now_ms();
         Self {
             queue,
             state: Mutex::default(),
@@ -85,15 +87,16 @@ impl ProcessQueue {
             store,
             pull_from: AtomicI64::new(0),
             running: watch::Sender::new(0),
-            last_pull_ms: AtomicI64::new(now_ms()),
-            last_consume_ms: AtomicI64::new(now_ms()),
+            clock,
+            last_pull_ms: AtomicI64::new(now_ms),
+            last_consume_ms: AtomicI64::new(now_ms),
         }
     }
 
     /// Notes what a pull has brought, which ends before `next_offset`. Where there is nothing to consume that is at once
     /// the offset to commit.
     pub(crate) fn pulled(&self, messages: &[MessageExt], next_offset: i64) {
-        self.last_pull_ms.store(now_ms(), Ordering::Relaxed);
+        self.last_pull_ms.store(self.clock.now_ms(), Ordering::Relaxed);
         let mut state = self.state.lock();
         for message in messages {
             let size = message.body.len();
@@ -107,7 +110,7 @@ impl ProcessQueue {
 
     /// Notes that messages are consumed, or need not be. Says whether that still counts.
     pub(crate) fn done(&self, offsets: impl IntoIterator<Item = i64>) -> bool {
-        self.last_consume_ms.store(now_ms(), Ordering::Relaxed);
+        self.last_consume_ms.store(self.clock.now_ms(), Ordering::Relaxed);
         let mut state = self.state.lock();
         for offset in offsets {
             if let Some(size) = state.unconsumed.remove(&offset) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use raftmq_remoting::Command;
@@ -13,17 +13,17 @@ use raftmq_remoting::body::{
 };
 use raftmq_remoting::codes::{request, response};
 use raftmq_remoting::fastjson;
+use tokio::time::Instant;
 
 use super::Inner;
 use super::process_queue::{Phase, ProcessQueue};
 use super::pull::restore_topic;
-use crate::connection::PeerRequest;
 use crate::hooks::{ConsumeMessageContext, ConsumeReturnType};
 use crate::listener::{
     ConsumeConcurrentlyContext, ConsumeConcurrentlyStatus, ConsumeOrderlyContext, ConsumeOrderlyStatus, Kind,
 };
 use crate::message::MessageExt;
-use crate::producer::now_ms;
+use raftmq_remoting::PeerRequest;
 
 /// Bytes of a MiB.
 const MIB: usize = 1024 * 1024;
@@ -106,7 +106,7 @@ impl<'a> Batch<'a> {
             messages,
             queue,
             request_id: "",
-            begin_timestamp_ms: now_ms(),
+            begin_timestamp_ms: consumer.client.now_ms(),
         };
         let request_id = (!consumer.hooks.is_empty()).then(|| consumer.producer.unique_key());
         if let Some(request_id) = &request_id {
@@ -235,7 +235,7 @@ impl Inner {
         let queues = self.queues.lock();
         let mq_table = queues.values().map(|queue| {
             let committed = offsets.get(&queue.queue).copied();
-            (queue.queue.clone(), queue_info(queue, committed.unwrap_or(0)))
+            (queue.queue.clone(), queue_info(queue, committed.unwrap_or(0), self.client.now_ms()))
         });
         ConsumerRunningInfo {
             mq_table: mq_table.collect(),
@@ -267,10 +267,10 @@ impl Inner {
     }
 }
 
-fn queue_info(queue: &ProcessQueue, commit_offset: i64) -> ProcessQueueInfo {
+fn queue_info(queue: &ProcessQueue, commit_offset: i64, now_ms: i64) -> ProcessQueueInfo {
     let cached = queue.cached();
     let count = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
-    let ago = |at: tokio::time::Instant| i64::try_from(at.elapsed().as_millis()).unwrap_or(i64::MAX);
+    let ago = |at: Instant| i64::try_from(at.elapsed().as_millis()).unwrap_or(i64::MAX);
     ProcessQueueInfo {
         commit_offset,
         cached_msg_min_offset: cached.min_offset,
@@ -278,7 +278,7 @@ fn queue_info(queue: &ProcessQueue, commit_offset: i64) -> ProcessQueueInfo {
         cached_msg_count: count(cached.count),
         cached_msg_size_in_mi_b: count(cached.bytes / MIB),
         locked: queue.is_locked(),
-        last_lock_timestamp: queue.locked_at().map_or(0, |at| now_ms() - ago(at)),
+        last_lock_timestamp: queue.locked_at().map_or(0, |at| now_ms - ago(at)),
         droped: queue.phase() == Phase::Dropped,
         last_pull_timestamp: queue.last_pull_ms.load(Ordering::Relaxed),
         last_consume_timestamp: queue.last_consume_ms.load(Ordering::Relaxed),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::fake::{FakeServer, Reply, nobody};
 use bytes::BytesMut;
 use parking_lot::Mutex;
-use raftmq_client::{CallError, Connection};
+use raftmq_client::{CallError, Connection, World};
 use raftmq_remoting::encode::encode_command;
 use raftmq_remoting::{Command, Ext};
 
@@ -18,7 +18,11 @@ fn request(code: i32) -> Command {
 }
 
 async fn connect(server: &FakeServer, in_flight_max: usize) -> Arc<Connection> {
-    Arc::new(Connection::connect(&server.addr.to_string(), LONG, in_flight_max).await.unwrap())
+    Arc::new(
+        Connection::connect(&*World::system().network, &server.addr.to_string(), LONG, in_flight_max)
+            .await
+            .unwrap(),
+    )
 }
 
 #[tokio::test]
@@ -106,6 +110,6 @@ async fn bytes_that_are_no_frame_end_the_connection_by_name() {
 #[tokio::test]
 async fn nobody_there_is_an_error_at_once() {
     let addr = nobody().await.to_string();
-    let error = Connection::connect(&addr, LONG, 1).await.unwrap_err();
+    let error = Connection::connect(&*World::system().network, &addr, LONG, 1).await.unwrap_err();
     assert!(matches!(error, CallError::Connect { .. }) && !error.may_have_been_executed(), "{error}");
 }

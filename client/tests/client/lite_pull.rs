@@ -11,6 +11,7 @@ use raftmq_remoting::codes::{request, response};
 use raftmq_client::{
     ClientError, ConsumeFromWhere, LitePullConsumer, LitePullConsumerConfig, LocalFileOffsetStore,
     MessageModel, MessageQueue, MessageQueueListener, MessageSelector, TopicMessageQueueChangeListener,
+    World,
 };
 
 /// Longer than anything takes that is waited for.
@@ -273,7 +274,7 @@ async fn a_group_without_offsets_begins_where_it_is_told_to() {
         servers.store(0, "a", 10);
         let config = LitePullConsumerConfig {
             consume_from_where,
-            consume_timestamp_ms: 6,
+            consume_timestamp_ms: Some(6),
             pull_threshold_for_queue: 1,
             ..config()
         };
@@ -331,7 +332,8 @@ async fn a_broadcast_consumer_has_all_queues_and_finds_its_offsets_again() {
     for round in 0..3 {
         servers.store(0, "a", 3);
         servers.store(1, "a", 3);
-        let offsets = LocalFileOffsetStore::new(dir.path(), "10.0.0.1@DEFAULT", "g").unwrap();
+        let offsets =
+            LocalFileOffsetStore::new(&World::system(), dir.path(), "10.0.0.1@DEFAULT", "g").unwrap();
         let config = LitePullConsumerConfig { offset_store: Some(Arc::new(offsets)), ..config.clone() };
         let consumer = servers.consumer(config).await;
         consumer.subscribe("T", MessageSelector::all()).await.unwrap();

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use raftmq_client::{
     AllocateMessageQueueStrategy, Client, ConsumeConcurrentlyStatus, ConsumeFromWhere, ConsumeMessageContext,
     ConsumeMessageHook, ConsumeOrderlyStatus, ConsumeReturnType, LocalFileOffsetStore, MessageListener,
-    MessageModel, MessageQueue, MessageSelector, PushConsumer, PushConsumerConfig,
+    MessageModel, MessageQueue, MessageSelector, PushConsumer, PushConsumerConfig, World,
 };
 use raftmq_remoting::codes::{request, response};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -691,7 +691,7 @@ async fn with_broadcasting_every_member_has_every_queue_and_keeps_its_offsets() 
     group.broker.store("T", 1, numbered("b", 2));
     group.broker.with(|state| state.others.insert("another".into()));
     let dir = tempfile::tempdir().unwrap();
-    let store = || Arc::new(LocalFileOffsetStore::new(dir.path(), "c", "g").unwrap());
+    let store = || Arc::new(LocalFileOffsetStore::new(&World::system(), dir.path(), "c", "g").unwrap());
     let config = || PushConsumerConfig {
         message_model: MessageModel::Broadcasting,
         offset_store: Some(store()),

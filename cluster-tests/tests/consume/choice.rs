@@ -87,7 +87,13 @@ fn every_member_gets_all_when_a_group_broadcasts() {
             MemberOptions { judge, ..MemberOptions::new(group.name_servers(), "Choice", "broadcast") };
         options.config.message_model = MessageModel::Broadcasting;
         let id = format!("member-{number}");
-        let store = raftmq_client::LocalFileOffsetStore::new(offsets.path(), &id, "broadcast").unwrap();
+        let store = raftmq_client::LocalFileOffsetStore::new(
+            &raftmq_client::World::system(),
+            offsets.path(),
+            &id,
+            "broadcast",
+        )
+        .unwrap();
         options.config.offset_store = Some(Arc::new(store));
         (Member::start(number, &options, &Deliveries::default()).unwrap(), kept)
     };

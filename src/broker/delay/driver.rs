@@ -11,7 +11,6 @@ use std::time::Duration;
 use raftmq_raft::{Command, Completion, MessageBatch, Position, ProposeError, Role, RoleState, SubmitError};
 use raftmq_store::StoreError;
 use tokio::sync::{Notify, oneshot, watch};
-use tokio::task::JoinError;
 
 use super::lane::{Delivery, Lane, Limit, Step, Wait};
 use super::redelivery::Redelivery;
@@ -56,19 +55,17 @@ pub(super) async fn drive<L: Lane + Send + 'static>(
     let mut limit = all;
     while leads(&mut role, term).await {
         let step = match plan(&node, lane, limit).await {
-            Ok((returned, step)) => {
+            Some((returned, step)) => {
                 lane = returned;
                 step
             }
-            Err(error) if error.is_panic() => {
-                tracing::error!(%error, "planning the delivery of delayed messages has panicked");
+            None => {
+                tracing::error!("planning the delivery of delayed messages has panicked");
                 tokio::time::sleep(RETRY).await;
                 // No step is open, so the replicated progress is the last one.
                 lane = make(&node);
                 continue;
             }
-            // The process is ending.
-            Err(_) => return,
         };
         let delivery = match step {
             Ok(Step::Deliver(delivery)) => delivery,
@@ -123,11 +120,11 @@ async fn plan<L: Lane + Send + 'static>(
     node: &Arc<Node>,
     mut lane: L,
     limit: Limit,
-) -> Result<(L, Result<Step, StoreError>), JoinError> {
-    let node = node.clone();
-    let planning = tokio::task::spawn_blocking(move || {
-        let redelivery = Redelivery { store_host: node.config.advertise };
-        let step = lane.plan(&**node.group.store(), &redelivery, node.delay.now_ms(), limit);
+) -> Option<(L, Result<Step, StoreError>)> {
+    let planner = node.clone();
+    let planning = node.world.threads.run(move || {
+        let redelivery = Redelivery { store_host: planner.config.advertise };
+        let step = lane.plan(&**planner.group.store(), &redelivery, planner.delay.now_ms(), limit);
         (lane, step)
     });
     planning.await

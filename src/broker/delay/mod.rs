@@ -26,8 +26,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use raftmq_message::topic::{SCHEDULE_TOPIC, TIMER_TOPIC};
-use raftmq_raft::{Clock, Role, SystemClock};
+use raftmq_raft::Role;
 use raftmq_store::Arrival;
+use raftmq_world::Clock;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
@@ -48,9 +49,9 @@ pub(crate) struct Delay {
 }
 
 impl Delay {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
         let levels = (0..LEVELS_MAX).map(|_| Arc::default()).collect();
-        Self { clock: Arc::new(SystemClock), levels, timers: Arc::default() }
+        Self { clock, levels, timers: Arc::default() }
     }
 
     /// The clock that store timestamps are of, in ms since the epoch.

@@ -17,7 +17,7 @@ impl Completion for Told {
 }
 
 fn now_ms() -> i64 {
-    raftmq_raft::Clock::now_ms(&raftmq_raft::SystemClock)
+    raftmq_world::World::system().clock.now_ms()
 }
 
 /// Stores a delayed message of topic D as a send does, and returns when it was stored.
@@ -45,7 +45,10 @@ async fn store(group: &Group, topic: &str, queue_id: i32, body: &str, properties
         MessageBatch { records, count: 1, command: None, term: None, completion: Box::new(Told(told)) };
     group.submit(batch).unwrap();
     let physical_offset = physical_offset.await.unwrap();
-    assert!(group.store().wait_dispatched(physical_offset + 1, PATIENCE));
+    let (tell, dispatched) = oneshot::channel();
+    let callback = Box::new(move |done| drop(tell.send(done)));
+    group.store().when_dispatched(physical_offset + 1, callback);
+    timeout(PATIENCE, dispatched).await.unwrap().unwrap().unwrap();
     RecordView::parse(&group.store().record_at(physical_offset).unwrap()).unwrap().store_timestamp_ms()
 }
 

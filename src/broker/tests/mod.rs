@@ -25,6 +25,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use super::*;
+use raftmq_world::World;
 
 mod cpp;
 mod delay;
@@ -266,12 +267,14 @@ impl Fixture {
         raft: SocketAddr,
         configure: impl FnOnce(&mut BrokerConfig),
     ) -> Self {
-        let group = Group::start(group_config(1, &[Member { id: 1, raft }], dir.path())).await.unwrap();
+        let group = Group::start(group_config(1, &[Member { id: 1, raft }], dir.path()), World::system())
+            .await
+            .unwrap();
         let (name_server, registrations) = name_server().await;
         let namesrv = vec![free_address().to_string(), name_server];
         let mut config = BrokerConfig { namesrv, ..broker_config(&group) };
         configure(&mut config);
-        let broker = super::start(config, group.clone()).await.unwrap();
+        let broker = super::start(config, group.clone(), World::system()).unwrap();
         let fixture = Self { broker, group, registrations, dir };
         fixture.until(|f| f.registered_topics().contains(&"C1_REPLY_TOPIC".to_owned())).await;
         fixture

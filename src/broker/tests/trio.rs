@@ -1,6 +1,7 @@
 //! A real group of three members in one process, with a broker each.
 
 use super::*;
+use raftmq_world::World;
 
 pub(super) struct Trio {
     pub(super) members: Vec<(Broker, Group)>,
@@ -13,8 +14,11 @@ impl Trio {
         let founders: Vec<_> = (1..=3).map(|id| Member { id, raft: free_address() }).collect();
         let mut members = Vec::new();
         for id in 1..=3 {
-            let group = Group::start(group_config(id, &founders, dir.path())).await.unwrap();
-            members.push((crate::broker::start(broker_config(&group), group.clone()).await.unwrap(), group));
+            let group = Group::start(group_config(id, &founders, dir.path()), World::system()).await.unwrap();
+            members.push((
+                crate::broker::start(broker_config(&group), group.clone(), World::system()).unwrap(),
+                group,
+            ));
         }
         Self { members, _dir: dir }
     }

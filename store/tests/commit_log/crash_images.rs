@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use raftmq_world::Disk;
 
 use crate::crash_disk::{Chance, CrashDisk, Image};
+use crate::manual;
 use crate::model::Model;
 use crate::model_based::{Member, Op, op};
 use crate::support::{append_command, frame_bytes, id, open_on, temp_dir};
@@ -66,6 +67,7 @@ fn until_crash(member: &mut Member, disk: &CrashDisk, ops: &[Op]) -> (Image, All
             // Callbacks of what is now gone have been called: a truncation flushes first.
             disk.lower_watermark(entries as u64);
         }
+        manual::turns();
         if let Some(image) = disk.take_captured() {
             let at_least = (image.watermark as usize).min(lowest);
             let logs = [member.model.clone(), before];
@@ -77,7 +79,7 @@ fn until_crash(member: &mut Member, disk: &CrashDisk, ops: &[Op]) -> (Image, All
     (image, Allowed { logs: [member.model.clone(), member.model.clone()], at_least })
 }
 
-fn run(rounds: &[(Vec<Op>, u64)], seed: u64) {
+pub(crate) fn run(rounds: &[(Vec<Op>, u64)], seed: u64) {
     let mut chance = Chance(seed);
     let mut dir = temp_dir();
     let mut disk = CrashDisk::new(dir.path());

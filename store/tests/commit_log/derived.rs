@@ -4,11 +4,15 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
+use std::time::Duration;
 
 use raftmq_message::topic::TIMER_TOPIC;
 use raftmq_store::{FrameKind, Store};
 
-use crate::support::{Message, SOON, append_pieces, content, id, open, records, temp_dir};
+use crate::support::{
+    Message, SOON, append_pieces, content, id, open, records, temp_dir, wait_dispatched,
+    wait_dispatched_within,
+};
 
 /// Appends and commits entries of four messages each, on two queues and with a time of its own.
 fn fill(store: &Store, from: u64, count: u64) {
@@ -21,7 +25,7 @@ fn fill(store: &Store, from: u64, count: u64) {
             append_pieces(store, id(1, index), FrameKind::Messages, &mut [records(&messages)]).unwrap().0.end;
     }
     store.commit(end);
-    assert!(store.wait_dispatched(end, SOON));
+    assert!(wait_dispatched(store, end));
 }
 
 fn derived(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
@@ -44,7 +48,7 @@ fn assert_complete(store: &Store, entries: u64) {
 
 fn commit_all(store: &Store) {
     store.commit(store.log().end());
-    assert!(store.wait_dispatched(store.log().end(), SOON));
+    assert!(wait_dispatched(store, store.log().end()));
 }
 
 #[test]
@@ -135,7 +139,7 @@ fn arrivals_are_told_once_a_batch_and_only_of_committed_messages() {
     let committed = append(1, 1);
     append(2, 0);
     store.commit(committed);
-    assert!(store.wait_dispatched(committed, SOON));
+    assert!(wait_dispatched(&store, committed));
     let mut batch = arrived.recv_timeout(SOON).unwrap();
     batch.sort_by_key(|a| a.queue_id);
     let seen: Vec<_> =
@@ -143,7 +147,7 @@ fn arrivals_are_told_once_a_batch_and_only_of_committed_messages() {
     assert_eq!(seen, [("topic", 0, 1, 1_000_000), ("topic", 1, 1, 1_000_001)]);
     assert!(arrived.try_recv().is_err());
     assert_eq!(store.dispatched_physical_offset(), committed);
-    assert!(!store.wait_dispatched(store.log().end(), std::time::Duration::from_millis(20)));
+    assert!(!wait_dispatched_within(Duration::from_millis(20), &store, store.log().end()));
 }
 
 /// What says that the log is committed somewhere inside an entry, or behind its end, is wrong and stops the node.

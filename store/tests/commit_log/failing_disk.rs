@@ -10,16 +10,17 @@ use raftmq_world::Disk;
 
 use crate::crash_disk::{CrashDisk, Faults};
 use crate::support::{
-    SOON, append_command, append_message, append_pieces, id, indexes, open_on, options, records, temp_dir,
+    SOON, append_command, append_message, append_pieces, flush, id, indexes, open_on, options, records,
+    temp_dir, truncate_after, wait_dispatched, world,
 };
 
 fn open_failing(dir: &Path, flush: FlushMode) -> (CrashDisk, Arc<Store>) {
     let disk = CrashDisk::new(dir);
-    let store = Store::open(StoreOptions { flush, ..options(dir) }, Arc::new(disk.clone())).unwrap();
+    let store = Store::open(StoreOptions { flush, ..options(dir) }, &world(Arc::new(disk.clone()))).unwrap();
     (disk, store)
 }
 
-fn when_stored(store: &Store) -> Receiver<io::Result<()>> {
+fn when_stored(store: &Store) -> Receiver<Result<(), StoreError>> {
     let (sender, told) = channel();
     store.when_stored(Box::new(move |stored| sender.send(stored).unwrap()));
     told
@@ -52,8 +53,8 @@ fn a_failed_sync_is_told_to_all_and_is_final() {
     disk.fail(Faults::default());
     append_message(&store, id(1, 2));
     assert!(when_stored(&store).recv_timeout(SOON).unwrap().is_err());
-    assert!(matches!(store.flush(), Err(StoreError::Stopped(_))));
-    assert!(store.truncate_after(Some(1)).is_err());
+    assert!(matches!(flush(&store), Err(StoreError::Stopped(_))));
+    assert!(truncate_after(&store, Some(1)).is_err());
     assert!(store.close().is_err());
     assert_eq!(store.flushed_physical_offset(), flushed);
     assert!(failed.try_recv().is_err(), "a failure is told once");
@@ -138,13 +139,13 @@ fn a_queue_that_cannot_be_written_stops_the_node() {
     disk.fail(Faults { create: true, ..Faults::default() });
     store.commit(end);
     assert!(failed.recv_timeout(SOON).unwrap().contains("dispatch: create"));
-    assert!(!store.wait_dispatched(end, SOON));
+    assert!(!wait_dispatched(&store, end));
     disk.fail(Faults::default());
     store.close().unwrap();
     drop(store);
     let disk: Arc<dyn Disk> = Arc::new(disk);
     let store = open_on(&disk, dir.path()).unwrap();
     store.commit(end);
-    assert!(store.wait_dispatched(end, SOON));
+    assert!(wait_dispatched(&store, end));
     assert_eq!(store.queue("topic", 0).unwrap().max_offset(), 1);
 }

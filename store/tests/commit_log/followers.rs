@@ -10,7 +10,7 @@ use raftmq_store::{
 
 use crate::support::{
     HEADER, Message, SEGMENT, append_command, append_message, append_pieces, content, frame_bytes, id,
-    log_bytes, open, records, temp_dir,
+    log_bytes, open, records, temp_dir, truncate_after, wait_dispatched,
 };
 
 /// A frame with its header changed and its checksums made right again.
@@ -135,15 +135,15 @@ fn committed_entries_are_not_truncated() {
     store.set_committed(id(1, 2));
     let before = content(dir.path());
     for last in [Some(1), Some(0), None] {
-        assert!(matches!(store.truncate_after(last), Err(StoreError::Divergence(_))), "{last:?}");
+        assert!(matches!(truncate_after(&store, last), Err(StoreError::Divergence(_))), "{last:?}");
     }
     // What may have been dispatched is committed too.
     store.commit(ends[3]);
-    assert!(matches!(store.truncate_after(Some(2)), Err(StoreError::Divergence(_))));
-    assert!(before == content(dir.path()) || store.wait_dispatched(ends[3], crate::support::SOON));
+    assert!(matches!(truncate_after(&store, Some(2)), Err(StoreError::Divergence(_))));
+    assert!(before == content(dir.path()) || wait_dispatched(&store, ends[3]));
     assert_eq!(store.log().last(), Some(id(1, 4)));
-    store.truncate_after(Some(3)).unwrap();
-    store.truncate_after(Some(9)).unwrap();
+    truncate_after(&store, Some(3)).unwrap();
+    truncate_after(&store, Some(9)).unwrap();
     assert_eq!(store.log().last(), Some(id(1, 3)));
 }
 
@@ -162,7 +162,7 @@ fn fillers_are_the_same_everywhere() {
             follower.append_frame(id(1, index), &frame).unwrap();
         }
         for store in [&leader, &follower] {
-            store.truncate_after(Some(1)).unwrap();
+            truncate_after(store, Some(1)).unwrap();
             assert_eq!(store.log().end(), SEGMENT - left);
         }
         let small = append_command(&leader, id(2, 2), b"");
@@ -205,7 +205,7 @@ fn readers_are_not_upset_by_truncations() {
                 let len = (round * 37 + index as usize * 101) % 900;
                 append_command(&store, id(1, index), &vec![round as u8; len]);
             }
-            store.truncate_after(Some(0)).unwrap();
+            truncate_after(&store, Some(0)).unwrap();
         }
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         assert!(reader.join().unwrap() > 0);

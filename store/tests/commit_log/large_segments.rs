@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use raftmq_store::{FrameKind, Identity, Store, StoreOptions, decode_frame};
 use raftmq_world::OsDisk;
 
-use crate::support::{append_pieces, frames, id, identity, options};
+use crate::support::{append_pieces, frames, id, identity, options, truncate_after, world};
 
 const SEGMENT: u64 = 80 << 20;
 
@@ -16,7 +16,7 @@ fn zeros_written_ahead_never_hit_an_entry() {
     let dir = tempfile::tempdir().unwrap();
     let open = || {
         let identity = Identity { segment_bytes: SEGMENT, ..identity() };
-        Store::open(StoreOptions { identity, ..options(dir.path()) }, Arc::new(OsDisk)).unwrap()
+        Store::open(StoreOptions { identity, ..options(dir.path()) }, &world(Arc::new(OsDisk))).unwrap()
     };
     let store = open();
     // Twice into the next segment, in steps from nearly nothing to the longest frame.
@@ -36,7 +36,7 @@ fn zeros_written_ahead_never_hit_an_entry() {
         }
     };
     check(&store, index);
-    store.truncate_after(Some(index - 5)).unwrap();
+    truncate_after(&store, Some(index - 5)).unwrap();
     check(&store, index - 4);
     store.close().unwrap();
     drop(store);

@@ -6,7 +6,7 @@ use raftmq_message::RecordIter;
 use raftmq_message::topic::TIMER_TOPIC;
 use raftmq_store::{EntryId, FrameKind, Placed, Store, TimerEntry, Unit};
 
-use crate::support::{HEADER, Message, SEGMENT, SOON, frames};
+use crate::support::{HEADER, Message, SEGMENT, frames, wait_dispatched};
 
 /// An entry that was appended.
 #[derive(Clone, Debug)]
@@ -137,7 +137,7 @@ impl Model {
     /// Compares what consumers see with the model, the committed entries being dispatched first.
     pub(crate) fn check_dispatched(&self, store: &Store) {
         store.commit(self.committed_end());
-        assert!(store.wait_dispatched(self.committed_end(), SOON));
+        assert!(wait_dispatched(store, self.committed_end()));
         let DerivedModel { queues, keys } = self.derived(self.committed);
         for ((topic, queue_id), units) in &queues {
             let queue = store.queue(topic, *queue_id as u32).unwrap();

@@ -8,8 +8,11 @@ use proptest::prelude::*;
 use raftmq_message::topic::TIMER_TOPIC;
 use raftmq_store::{FrameKind, Store, StoreError};
 
+use crate::manual;
 use crate::model::{Entry, Model};
-use crate::support::{Message, append_beside, append_pieces, id, log_bytes, open, records, temp_dir};
+use crate::support::{
+    Message, append_beside, append_pieces, id, log_bytes, open, records, temp_dir, truncate_after,
+};
 
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
@@ -135,7 +138,7 @@ impl Member {
             }
             Op::Truncate(less) => {
                 let keep = self.model.entries.len().saturating_sub(*less).max(self.model.committed);
-                self.store().truncate_after((keep as u64).checked_sub(1)).unwrap();
+                truncate_after(self.store(), (keep as u64).checked_sub(1)).unwrap();
                 self.model.entries.truncate(keep);
             }
             Op::DropTimers(before_ms) => {
@@ -144,6 +147,7 @@ impl Member {
             }
             Op::Replicate | Op::Close | Op::Kill => {}
         }
+        manual::turns();
     }
 
     pub(crate) fn restarted(&mut self, store: Arc<Store>) {
@@ -171,7 +175,7 @@ impl Member {
 fn replicate(leader: &Member, follower: &mut Member) {
     let same = |(a, b): &(&Entry, &Entry)| a.frame == b.frame;
     let common = leader.model.entries.iter().zip(&follower.model.entries).take_while(same).count();
-    follower.store().truncate_after((common as u64).checked_sub(1)).unwrap();
+    truncate_after(follower.store(), (common as u64).checked_sub(1)).unwrap();
     follower.model.entries.truncate(common);
     for entry in &leader.model.entries[common..] {
         follower.store().append_frame(entry.id, &entry.frame).unwrap();
@@ -185,7 +189,7 @@ fn reopen(member: &mut Member, dir: &Path, close: bool) {
     member.reopened(open(dir));
 }
 
-fn run(ops: &[Op]) {
+pub(crate) fn run(ops: &[Op]) {
     let (leader_dir, follower_dir) = (temp_dir(), temp_dir());
     let mut leader = Member::new(open(leader_dir.path()));
     let mut follower = Member::new(open(follower_dir.path()));

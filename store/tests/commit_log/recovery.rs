@@ -8,8 +8,9 @@ use raftmq_store::{FrameKind, Identity, Store, StoreError, StoreOptions};
 use raftmq_world::OsDisk;
 
 use crate::support::{
-    HEADER, Message, SEGMENT, SOON, append_command, append_message, append_pieces, content, damage,
-    frame_bytes, id, identity, indexes, log_bytes, open, options, records, segment_path, temp_dir, try_open,
+    HEADER, Message, SEGMENT, SOON, append_command, append_message, append_pieces, content, damage, flush,
+    frame_bytes, id, identity, indexes, log_bytes, open, options, records, segment_path, temp_dir,
+    truncate_after, try_open, wait_dispatched, world,
 };
 
 /// A log of ten entries of which the first five are flushed, its frames and where each starts.
@@ -19,7 +20,7 @@ fn ten_entries(dir: &Path) -> (Vec<Vec<u8>>, Vec<u64>) {
     for index in 0..10 {
         starts.push(append_message(&store, id(1, index)).start);
         if index == 4 {
-            store.flush().unwrap();
+            flush(&store).unwrap();
         }
     }
     (frame_bytes(&store), starts)
@@ -118,7 +119,7 @@ fn a_filler_without_an_entry_behind_it_is_dropped() {
         let dir = temp_dir();
         let store = open(dir.path());
         append_command(&store, id(1, 0), &[1; 60_000]);
-        store.flush().unwrap();
+        flush(&store).unwrap();
         append_command(&store, id(1, 1), &[2; 10_000]);
         drop(store);
         damage(dir.path(), SEGMENT, &[0; 64]);
@@ -233,7 +234,7 @@ fn a_directory_is_opened_as_what_it_was_made_or_not_at_all() {
     let with = |change: fn(&mut Identity)| {
         let mut identity = identity();
         change(&mut identity);
-        Store::open(StoreOptions { identity, ..options(dir.path()) }, Arc::new(OsDisk)).unwrap_err()
+        Store::open(StoreOptions { identity, ..options(dir.path()) }, &world(Arc::new(OsDisk))).unwrap_err()
     };
     type Change = fn(&mut Identity);
     let cases: [(&str, Change); 4] = [
@@ -252,8 +253,8 @@ fn a_directory_is_opened_as_what_it_was_made_or_not_at_all() {
     }
     for segment_bytes in [0, 4096, SEGMENT + 1, 4 << 30] {
         let identity = Identity { segment_bytes, ..identity() };
-        let error =
-            Store::open(StoreOptions { identity, ..options(dir.path()) }, Arc::new(OsDisk)).unwrap_err();
+        let error = Store::open(StoreOptions { identity, ..options(dir.path()) }, &world(Arc::new(OsDisk)))
+            .unwrap_err();
         assert!(matches!(error, StoreError::Illegal(_)), "{error}");
     }
     for (file, spoil) in
@@ -294,8 +295,8 @@ fn nothing_is_written_after_a_close() {
     let before = content(dir.path());
     let error = append_pieces(&store, id(1, 1), FrameKind::Blank, &mut []).unwrap_err();
     assert!(matches!(error, StoreError::Stopped(_)), "{error}");
-    assert!(store.truncate_after(None).is_err());
-    assert!(store.flush().is_err());
+    assert!(truncate_after(&store, None).is_err());
+    assert!(flush(&store).is_err());
     let (sender, told) = std::sync::mpsc::channel();
     store.when_stored(Box::new(move |stored| sender.send(stored.is_err()).unwrap()));
     assert!(told.recv_timeout(SOON).unwrap());
@@ -329,7 +330,7 @@ fn store_timestamps_do_not_go_back_after_a_restart() {
     append(&store, 0, 5000);
     let end = append(&store, 1, 4000);
     store.commit(end);
-    assert!(store.wait_dispatched(end, SOON));
+    assert!(wait_dispatched(&store, end));
     store.close().unwrap();
     drop(store);
     let store = open(dir.path());

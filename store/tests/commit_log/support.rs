@@ -4,21 +4,24 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use raftmq_message::RecordParts;
 use raftmq_message::topic::TIMER_TOPIC;
 use raftmq_store::{
-    Appended, EntryId, FlushMode, FrameKind, Identity, LogFrame, NewEntry, Placed, Store, StoreError,
-    StoreOptions,
+    Appended, Callback, EntryId, FlushMode, FrameKind, Identity, LogFrame, NewEntry, Placed, Store,
+    StoreError, StoreOptions,
 };
-use raftmq_world::{Disk, OsDisk};
+use raftmq_world::{Disk, OsDisk, World};
 use tempfile::TempDir;
+
+use crate::manual::{self, receive};
 
 pub(crate) const SEGMENT: u64 = 64 * 1024;
 pub(crate) const HEADER: u64 = 64;
-/// For what another thread of the store has to do.
+/// For what a step of the store has to do.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// A directory in memory where there is one: these tests are not about the speed of syncs.
@@ -34,8 +37,40 @@ pub(crate) fn options(dir: &Path) -> StoreOptions {
     StoreOptions { dir: dir.to_owned(), identity: identity(), flush: FlushMode::Sync }
 }
 
+/// Of this disk and the operating system's threads, or of the scheduler of this test.
+pub(crate) fn world(disk: Arc<dyn Disk>) -> World {
+    match manual::here() {
+        Some(manual) => manual.world(disk),
+        None => World { disk, ..World::system() },
+    }
+}
+
+/// Asks the store for something and waits to be told how it went.
+pub(crate) fn ask_within(patience: Duration, ask: impl FnOnce(Callback)) -> Option<Result<(), StoreError>> {
+    let (tell, told) = channel();
+    ask(Box::new(move |done| drop(tell.send(done))));
+    receive(&told, patience)
+}
+
+pub(crate) fn flush(store: &Store) -> Result<(), StoreError> {
+    ask_within(SOON, |callback| store.flush(callback)).unwrap()
+}
+
+pub(crate) fn truncate_after(store: &Store, last: Option<u64>) -> Result<(), StoreError> {
+    ask_within(SOON, |callback| store.truncate_after(last, callback)).unwrap()
+}
+
+pub(crate) fn wait_dispatched(store: &Store, physical_offset: u64) -> bool {
+    wait_dispatched_within(SOON, store, physical_offset)
+}
+
+pub(crate) fn wait_dispatched_within(patience: Duration, store: &Store, physical_offset: u64) -> bool {
+    let told = ask_within(patience, |callback| store.when_dispatched(physical_offset, callback));
+    told.is_some_and(|dispatched| dispatched.is_ok())
+}
+
 pub(crate) fn try_open(dir: &Path) -> Result<Arc<Store>, StoreError> {
-    Store::open(options(dir), Arc::new(OsDisk))
+    Store::open(options(dir), &world(Arc::new(OsDisk)))
 }
 
 pub(crate) fn open(dir: &Path) -> Arc<Store> {
@@ -43,7 +78,7 @@ pub(crate) fn open(dir: &Path) -> Arc<Store> {
 }
 
 pub(crate) fn open_on(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Arc<Store>, StoreError> {
-    Store::open(options(dir), disk.clone())
+    Store::open(options(dir), &world(disk.clone()))
 }
 
 pub(crate) fn id(term: u64, index: u64) -> EntryId {

@@ -34,7 +34,7 @@ impl OffsetStore for Noted {
 
 fn process_queue() -> (Arc<Noted>, ProcessQueue) {
     let noted = Arc::new(Noted::default());
-    (noted.clone(), ProcessQueue::new(MessageQueue::default(), noted))
+    (noted.clone(), ProcessQueue::new(MessageQueue::default(), noted, raftmq_world::World::system().clock))
 }
 
 fn messages(offsets: impl IntoIterator<Item = i64>) -> Vec<MessageExt> {

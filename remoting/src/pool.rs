@@ -1,14 +1,14 @@
 //! Connections by address: one each, made when first needed and again after it ended.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use raftmq_world::Network;
+use raftmq_world::hash::HashMap;
 use tokio::sync::mpsc::Sender;
 
-use crate::connection::{Connection, PeerRequest};
-use crate::error::CallError;
+use crate::connection::{CallError, Connection, PeerRequest};
 
 /// Addresses beyond this make the pool forget those without a connection. Routes hold far fewer.
 const ADDRESSES_MAX: usize = 1024;
@@ -16,6 +16,7 @@ const ADDRESSES_MAX: usize = 1024;
 /// One connection for each address.
 #[derive(Debug)]
 pub struct ConnectionPool {
+    network: Arc<dyn Network>,
     slots: Mutex<HashMap<String, Slot>>,
     connect_timeout: Duration,
     in_flight_max: usize,
@@ -28,12 +29,12 @@ type Slot = Arc<tokio::sync::Mutex<Option<Arc<Connection>>>>;
 
 impl ConnectionPool {
     /// An empty pool. `in_flight_max` holds for each connection.
-    pub fn new(connect_timeout: Duration, in_flight_max: usize) -> Self {
-        Self { slots: Mutex::default(), connect_timeout, in_flight_max, requests: None }
+    pub fn new(network: Arc<dyn Network>, connect_timeout: Duration, in_flight_max: usize) -> Self {
+        Self { network, slots: Mutex::default(), connect_timeout, in_flight_max, requests: None }
     }
 
     /// Sets where connections put what their peers ask.
-    pub(crate) fn with_requests(self, requests: Sender<PeerRequest>) -> Self {
+    pub fn with_requests(self, requests: Sender<PeerRequest>) -> Self {
         Self { requests: Some(requests), ..self }
     }
 
@@ -46,7 +47,8 @@ impl ConnectionPool {
         }
         *slot = None;
         let requests = self.requests.clone();
-        let made = Connection::connect_with(addr, self.connect_timeout, self.in_flight_max, requests).await?;
+        let (network, timeout) = (&*self.network, self.connect_timeout);
+        let made = Connection::connect_with(network, addr, timeout, self.in_flight_max, requests).await?;
         Ok(slot.insert(Arc::new(made)).clone())
     }
 

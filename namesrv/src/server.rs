@@ -2,22 +2,22 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use raftmq_remoting::Command;
 use raftmq_remoting::encode::encode_command;
 use raftmq_remoting::frame;
+use raftmq_world::{Accepted, Acceptor, Stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::handler::Names;
 
 /// Connections at a time; each idle one costs some 10 KiB.
-const CONNECTIONS_MAX: usize = 4096;
+pub(super) const CONNECTIONS_MAX: usize = 4096;
 /// A frame, as for every peer. A registration of 32,768 topics takes some 6 MiB.
 const FRAME_BYTES_MAX: usize = frame::FRAME_LEN_MAX;
 /// A frame up to this length is read without asking whether there is memory for it.
@@ -32,8 +32,6 @@ const IDLE: Duration = Duration::from_secs(120);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often silent brokers are looked for.
 const EXPIRY_SCAN: Duration = Duration::from_secs(1);
-/// The pause after the system refused a connection, most often for want of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 struct Server {
     names: Names,
@@ -43,7 +41,7 @@ struct Server {
 }
 
 /// Serves until the task is aborted; that closes every connection.
-pub(super) async fn run(listener: TcpListener, names: Names) {
+pub(super) async fn run(acceptor: Acceptor, names: Names) {
     let server = Arc::new(Server {
         names,
         started: Instant::now(),
@@ -54,21 +52,15 @@ pub(super) async fn run(listener: TcpListener, names: Names) {
     let mut scan = tokio::time::interval(EXPIRY_SCAN);
     loop {
         tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) if connections.len() < CONNECTIONS_MAX => {
-                    let server = server.clone();
-                    connections.spawn(async move {
-                        if let Err(error) = server.serve(stream).await {
-                            tracing::debug!(%peer, error, "connection closed");
-                        }
-                    });
-                }
-                Ok((_, peer)) => tracing::warn!(%peer, "refused: {CONNECTIONS_MAX} connections are the limit"),
-                Err(error) => {
-                    tracing::warn!(%error, "accept");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            },
+            Accepted { stream, peer, place } = acceptor.next() => {
+                let server = server.clone();
+                connections.spawn(async move {
+                    if let Err(error) = server.serve(stream).await {
+                        tracing::debug!(%peer, error, "connection closed");
+                    }
+                    drop(place);
+                });
+            }
             Some(_) = connections.join_next() => {}
             _ = scan.tick() => server.names.expire(server.now_ms()),
         }
@@ -92,10 +84,9 @@ impl Server {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    async fn serve(&self, mut stream: TcpStream) -> Result<(), String> {
+    async fn serve(&self, mut stream: Stream) -> Result<(), String> {
         let connection = self.next_connection.fetch_add(1, Ordering::Relaxed);
         let _registered = Registered { server: self, connection };
-        stream.set_nodelay(true).map_err(|error| error.to_string())?;
         let mut input = BytesMut::new();
         let mut output = BytesMut::new();
         let mut memory = None;
@@ -158,7 +149,7 @@ impl Server {
     }
 }
 
-async fn write(stream: &mut TcpStream, output: &mut BytesMut) -> Result<(), String> {
+async fn write(stream: &mut Stream, output: &mut BytesMut) -> Result<(), String> {
     if output.is_empty() {
         return Ok(());
     }

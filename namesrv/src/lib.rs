@@ -19,7 +19,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::net::TcpListener;
+use raftmq_world::{Acceptor, WhenFull, World};
 use tokio::task::JoinHandle;
 
 use handler::Names;
@@ -30,24 +30,24 @@ const LIMITS: TableLimits = TableLimits { groups: 1024, members: 64, topics: 32_
 
 /// What a name server needs to know to start.
 #[derive(Clone, Debug)]
-pub(crate) struct NamesrvConfig {
+pub struct NamesrvConfig {
     /// Where to listen.
-    pub(crate) listen: SocketAddr,
+    pub listen: SocketAddr,
     /// How long a broker may be silent. RocketMQ's limit is 120 s for brokers that register every 30 s; these do
     /// every 10 s.
-    pub(crate) broker_timeout: Duration,
+    pub broker_timeout: Duration,
 }
 
 impl NamesrvConfig {
     /// The defaults.
-    pub(crate) fn new(listen: SocketAddr) -> Self {
+    pub fn new(listen: SocketAddr) -> Self {
         Self { listen, broker_timeout: Duration::from_secs(30) }
     }
 }
 
 /// A running name server. Dropping it stops it.
 #[derive(Debug)]
-pub(crate) struct Namesrv {
+pub struct Namesrv {
     addr: SocketAddr,
     task: JoinHandle<()>,
 }
@@ -56,27 +56,29 @@ pub(crate) struct Namesrv {
 ///
 /// # Errors
 /// The address cannot be listened on.
-pub(crate) async fn start(config: NamesrvConfig) -> anyhow::Result<Namesrv> {
-    let listener = TcpListener::bind(config.listen)
-        .await
+pub fn start(config: &NamesrvConfig, world: &World) -> anyhow::Result<Namesrv> {
+    let listener = world
+        .network
+        .listen(config.listen)
         .with_context(|| format!("listen on {} as a name server", config.listen))?;
     let addr = listener.local_addr().context("the name server's address")?;
+    let acceptor = Acceptor::new(listener, "a name server's", server::CONNECTIONS_MAX, WhenFull::Refuse);
     let timeout_ms = u64::try_from(config.broker_timeout.as_millis()).unwrap_or(u64::MAX);
     let settings = format!("brokerTimeoutMillis={timeout_ms}\nlistenPort={}\n", addr.port());
     let names = Names::new(Table::new(LIMITS), timeout_ms, settings);
-    let task = tokio::spawn(server::run(listener, names));
+    let task = tokio::spawn(server::run(acceptor, names));
     tracing::info!(%addr, "name server");
     Ok(Namesrv { addr, task })
 }
 
 impl Namesrv {
     /// Where it listens.
-    pub(crate) fn local_addr(&self) -> SocketAddr {
+    pub fn local_addr(&self) -> SocketAddr {
         self.addr
     }
 
     /// Closes every connection and stops listening.
-    pub(crate) async fn shutdown(&mut self) {
+    pub async fn shutdown(&mut self) {
         self.task.abort();
         // Aborted, as asked for.
         let _ = (&mut self.task).await;
@@ -92,23 +94,24 @@ impl Drop for Namesrv {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use raftmq_client::Connection;
     use raftmq_remoting::body::{RegisterBrokerBody, TopicConfig};
     use raftmq_remoting::codes::{request, response};
     use raftmq_remoting::header::{RegisterBrokerHeader, RouteHeader};
-    use raftmq_remoting::{Command, fastjson};
+    use raftmq_remoting::{Command, Connection, fastjson};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     const TIMEOUT: Duration = Duration::from_secs(5);
 
     async fn namesrv() -> (Namesrv, Connection) {
-        let namesrv = start(NamesrvConfig::new("127.0.0.1:0".parse().unwrap())).await.unwrap();
+        let namesrv = start(&NamesrvConfig::new("127.0.0.1:0".parse().unwrap()), &World::system()).unwrap();
         let connection = connect(&namesrv).await;
         (namesrv, connection)
     }
 
     async fn connect(namesrv: &Namesrv) -> Connection {
-        Connection::connect(&namesrv.local_addr().to_string(), TIMEOUT, 8).await.unwrap()
+        Connection::connect(&*World::system().network, &namesrv.local_addr().to_string(), TIMEOUT, 8)
+            .await
+            .unwrap()
     }
 
     fn registration(topics: usize) -> Command {
@@ -183,7 +186,7 @@ mod tests {
     #[tokio::test]
     async fn an_address_in_use_is_an_error_that_names_it() {
         let (namesrv, _connection) = namesrv().await;
-        let error = start(NamesrvConfig::new(namesrv.local_addr())).await.unwrap_err();
+        let error = start(&NamesrvConfig::new(namesrv.local_addr()), &World::system()).unwrap_err();
         assert!(error.to_string().contains(&namesrv.local_addr().to_string()));
     }
 }

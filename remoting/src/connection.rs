@@ -1,28 +1,25 @@
-//! One TCP connection: requests of many callers pipelined, answers matched by opaque.
+//! One connection to a server: requests of many callers pipelined, answers matched by opaque.
 //!
 //! One task owns the socket and both directions of it. Callers append encoded frames to a shared buffer, which goes out
 //! in one write however many they are. What the peer asks of its own accord goes into a channel, if there is one; those who
 //! read there may answer. When the connection ends every caller is told so, and whether its request had
 //! left completely: an incomplete frame is never carried out.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use parking_lot::Mutex;
-use raftmq_remoting::encode::encode_command;
-use raftmq_remoting::frame::{self, FRAME_LEN_MAX};
-use raftmq_remoting::{Command, EncodeError};
+use raftmq_world::hash::HashMap;
+use raftmq_world::{Network, ReadHalf, Stream, WriteHalf};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::sync::mpsc::Sender;
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use crate::client::deadline_in;
-use crate::error::CallError;
+use crate::command::Command;
+use crate::encode::{EncodeError, encode_command};
+use crate::frame::{self, FRAME_LEN_MAX};
 
 /// Encoded requests that wait for the socket, in bytes. Two of the largest frames fit.
 const UNWRITTEN_BYTES_MAX: usize = 2 * FRAME_LEN_MAX;
@@ -35,6 +32,67 @@ const TIMEOUTS_MAX: u32 = 3;
 /// See [`TIMEOUTS_MAX`].
 const SILENCE: Duration = Duration::from_secs(5);
 
+/// A request that got no answer.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CallError {
+    /// There is no connection.
+    #[error("connect to {addr}: {reason}")]
+    Connect {
+        /// The peer.
+        addr: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// The connection ended before the whole request had left.
+    #[error("not sent to {addr}: {reason}")]
+    NotSent {
+        /// The peer.
+        addr: String,
+        /// How the connection ended, or what was full.
+        reason: String,
+    },
+    /// The connection ended after the request had left.
+    #[error("no answer from {addr}: {reason}")]
+    Lost {
+        /// The peer.
+        addr: String,
+        /// How the connection ended.
+        reason: String,
+    },
+    /// No answer in time.
+    #[error("no answer from {addr} within {} ms", waited.as_millis())]
+    Timeout {
+        /// The peer.
+        addr: String,
+        /// How long the caller was willing to wait.
+        waited: Duration,
+        /// Whether the request was handed to the connection.
+        sent: bool,
+    },
+    /// The request does not fit into a frame.
+    #[error("request for {addr}: {source}")]
+    Encode {
+        /// The peer.
+        addr: String,
+        /// What does not fit.
+        source: EncodeError,
+    },
+}
+
+impl CallError {
+    /// Whether the peer may have carried the request out.
+    pub fn may_have_been_executed(&self) -> bool {
+        matches!(self, Self::Lost { .. } | Self::Timeout { sent: true, .. })
+    }
+}
+
+/// The moment a timeout is over; in a far future where the clock cannot tell it.
+pub fn deadline_in(timeout: Duration) -> Instant {
+    const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+    let now = Instant::now();
+    now.checked_add(timeout).unwrap_or_else(|| now + FAR)
+}
+
 /// A connection to a broker or a name server. Dropping it closes it.
 #[derive(Debug)]
 pub struct Connection {
@@ -43,19 +101,20 @@ pub struct Connection {
 
 /// A request that came from the other end.
 #[derive(Debug)]
-pub(crate) struct PeerRequest {
-    pub(crate) command: Command,
+pub struct PeerRequest {
+    /// What it asks.
+    pub command: Command,
     shared: Arc<Shared>,
 }
 
 impl PeerRequest {
     /// Who asks.
-    pub(crate) fn addr(&self) -> &str {
+    pub fn addr(&self) -> &str {
         &self.shared.addr
     }
 
     /// Answers, where the peer wants an answer and is still there.
-    pub(crate) fn reply(&self, mut answer: Command) {
+    pub fn reply(&self, mut answer: Command) {
         if self.command.is_oneway() {
             return;
         }
@@ -106,23 +165,28 @@ struct Waiter {
 
 impl Connection {
     /// Connects. At most `in_flight_max` requests wait for answers at a time; more callers queue up.
-    pub async fn connect(addr: &str, timeout: Duration, in_flight_max: usize) -> Result<Self, CallError> {
-        Self::connect_with(addr, timeout, in_flight_max, None).await
+    pub async fn connect(
+        network: &dyn Network,
+        addr: &str,
+        timeout: Duration,
+        in_flight_max: usize,
+    ) -> Result<Self, CallError> {
+        Self::connect_with(network, addr, timeout, in_flight_max, None).await
     }
 
     /// As [`Connection::connect`], with a place for what the peer asks.
-    pub(crate) async fn connect_with(
+    pub async fn connect_with(
+        network: &dyn Network,
         addr: &str,
         timeout: Duration,
         in_flight_max: usize,
         requests: Option<Sender<PeerRequest>>,
     ) -> Result<Self, CallError> {
         let failed = |reason: String| CallError::Connect { addr: addr.to_owned(), reason };
-        let connecting = tokio::time::timeout(timeout, TcpStream::connect(addr)).await;
+        let connecting = tokio::time::timeout(timeout, network.connect(addr)).await;
         let stream = connecting
             .map_err(|_| failed(format!("no connection within {} ms", timeout.as_millis())))?
             .map_err(|error| failed(error.to_string()))?;
-        stream.set_nodelay(true).map_err(|error| failed(error.to_string()))?;
         let shared = Arc::new(Shared {
             addr: addr.to_owned(),
             requests,
@@ -130,7 +194,7 @@ impl Connection {
                 unwritten: BytesMut::new(),
                 queued_bytes: 0,
                 written_bytes: 0,
-                waiters: HashMap::new(),
+                waiters: HashMap::default(),
                 next_opaque: 1,
                 ended: None,
                 timeouts_in_a_row: 0,
@@ -155,6 +219,11 @@ impl Connection {
         self.shared.state.lock().ended.is_some()
     }
 
+    /// Ends the connection.
+    pub fn close(&self) {
+        self.shared.end("closed");
+    }
+
     /// Sends a request and waits for its answer, whatever its code.
     pub async fn call(&self, mut request: Command, timeout: Duration) -> Result<Command, CallError> {
         self.exchange(timeout, |opaque, out| {
@@ -175,7 +244,7 @@ impl Connection {
     }
 
     /// As [`Connection::call`], with the frame written by `encode` under the opaque it is given.
-    pub(crate) async fn exchange(
+    pub async fn exchange(
         &self,
         timeout: Duration,
         encode: impl FnOnce(i32, &mut BytesMut) -> Result<(), EncodeError>,
@@ -199,7 +268,8 @@ impl Connection {
         }
     }
 
-    pub(crate) async fn send_oneway(
+    /// As [`Connection::call_oneway`], with the frame written by `encode`.
+    pub async fn send_oneway(
         &self,
         timeout: Duration,
         encode: impl FnOnce(i32, &mut BytesMut) -> Result<(), EncodeError>,
@@ -360,8 +430,8 @@ impl Drop for Forget<'_> {
     }
 }
 
-async fn own_socket(shared: Arc<Shared>, mut stream: TcpStream) {
-    let (reader, writer) = stream.split();
+async fn own_socket(shared: Arc<Shared>, stream: Stream) {
+    let (reader, writer) = stream.into_split();
     let reason = tokio::select! {
         reason = read_all(&shared, reader) => reason,
         reason = write_all(&shared, writer) => reason,
@@ -370,7 +440,7 @@ async fn own_socket(shared: Arc<Shared>, mut stream: TcpStream) {
     shared.end(&reason);
 }
 
-async fn read_all(shared: &Arc<Shared>, mut reader: ReadHalf<'_>) -> String {
+async fn read_all(shared: &Arc<Shared>, mut reader: ReadHalf) -> String {
     let mut input = BytesMut::new();
     loop {
         // A frame's length was checked when it was first seen, so this is bounded.
@@ -393,7 +463,7 @@ async fn read_all(shared: &Arc<Shared>, mut reader: ReadHalf<'_>) -> String {
     }
 }
 
-async fn write_all(shared: &Shared, mut writer: WriteHalf<'_>) -> String {
+async fn write_all(shared: &Shared, mut writer: WriteHalf) -> String {
     let mut output = BytesMut::new();
     loop {
         shared.work.notified().await;
