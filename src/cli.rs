@@ -13,9 +13,19 @@ use crate::broker::{DEFAULT_LEVELS, DelayLevels};
 /// A message broker for Apache RocketMQ clients whose commit log is a Raft log
 #[derive(Parser, Debug)]
 #[command(name = "raftmq", version, propagate_version = true)]
-pub(crate) struct Cli {
+pub struct Cli {
     #[command(subcommand)]
     pub(crate) role: RoleArgs,
+}
+
+impl Cli {
+    /// The settings of a broker, where it is to be one.
+    pub fn into_broker(self) -> Option<BrokerArgs> {
+        match self.role {
+            RoleArgs::Broker(args) => Some(*args),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Subcommand, Debug)]
@@ -33,8 +43,9 @@ pub(crate) enum RoleArgs {
     NullServer(NullServerArgs),
 }
 
+/// Settings of a member of a broker group.
 #[derive(clap::Args, Clone, Debug)]
-pub(crate) struct BrokerArgs {
+pub struct BrokerArgs {
     /// This member's number in its group, from 1
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) id: u64,

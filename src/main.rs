@@ -1,29 +1,15 @@
-//! RaftMQ: a broker for Apache RocketMQ clients whose commit log is a Raft log. One binary, its roles as subcommands.
-//!
-//! | module | what it is |
-//! |---|---|
-//! | `cli` | the command line |
-//! | `roles` | starting and stopping what a process runs |
-//! | `broker` | serving producers and consumers |
-//! | `admin` | the HTTP API, and asking it |
-
-mod admin;
-mod broker;
-mod cli;
-mod roles;
+//! The binary: reads the command line, logs to standard error, and runs what it is told to.
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use raftmq_world::World;
+use raftmq::{Cli, run};
 use tracing_subscriber::EnvFilter;
 
-use cli::{Cli, RoleArgs};
-
 fn main() -> ExitCode {
-    match log_to_stderr().and_then(|()| run(&Cli::parse().role)) {
+    match log_to_stderr().and_then(|()| run(&Cli::parse())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("raftmq: {}", chain(&error));
@@ -39,16 +25,6 @@ fn chain(error: &anyhow::Error) -> String {
         cause if told.ends_with(&cause) => told,
         cause => format!("{told}: {cause}"),
     })
-}
-
-fn run(role: &RoleArgs) -> anyhow::Result<()> {
-    match role {
-        RoleArgs::Broker(args) => roles::broker(args),
-        RoleArgs::Namesrv(args) => roles::namesrv(args),
-        RoleArgs::Admin(args) => roles::admin(args),
-        RoleArgs::Bench(args) => roles::bench(args),
-        RoleArgs::NullServer(args) => raftmq_bench::run_null_server(args.listen, &World::system()),
-    }
 }
 
 /// What is logged is set by RAFTMQ_LOG, such as `debug` or `info,raftmq_raft=debug`.

@@ -14,15 +14,29 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::admin::client::AdminArgs;
 use crate::admin::{self, Admin};
 use crate::broker::{self, Broker, BrokerConfig, Limits};
-use crate::cli::{BrokerArgs, NamesrvArgs};
+use crate::cli::{BrokerArgs, Cli, NamesrvArgs, RoleArgs};
 
 /// A stop that takes longer is cut off.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// For blocking work that is still running when the process ends.
 const RUNTIME_STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Runs the role that the command line names, until it is done or a signal ends it.
+///
+/// # Errors
+/// Whatever keeps it from starting, or ended it.
+pub fn run(cli: &Cli) -> anyhow::Result<()> {
+    match &cli.role {
+        RoleArgs::Broker(args) => broker(args),
+        RoleArgs::Namesrv(args) => namesrv(args),
+        RoleArgs::Admin(args) => admin(args),
+        RoleArgs::Bench(args) => bench(args),
+        RoleArgs::NullServer(args) => raftmq_bench::run_null_server(args.listen, &World::system()),
+    }
+}
+
 /// Runs a member of a group until a signal or a failure ends it.
-pub(crate) fn broker(args: &BrokerArgs) -> anyhow::Result<()> {
+fn broker(args: &BrokerArgs) -> anyhow::Result<()> {
     raise_file_limit();
     let runtime = runtime(args.threads)?;
     let ended = runtime.block_on(Box::pin(run_broker(args)));
@@ -31,7 +45,7 @@ pub(crate) fn broker(args: &BrokerArgs) -> anyhow::Result<()> {
 }
 
 /// Runs a name server until a signal ends it.
-pub(crate) fn namesrv(args: &NamesrvArgs) -> anyhow::Result<()> {
+fn namesrv(args: &NamesrvArgs) -> anyhow::Result<()> {
     raise_file_limit();
     let runtime = runtime(Some(1))?;
     runtime.block_on(async {
@@ -44,25 +58,25 @@ pub(crate) fn namesrv(args: &NamesrvArgs) -> anyhow::Result<()> {
     })
 }
 
-/// Loads a broker and prints what was measured.
-pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
-    raise_file_limit();
-    raftmq_bench::run(args, &World::system())
+/// Asks a member's admin API.
+fn admin(args: &AdminArgs) -> anyhow::Result<()> {
+    runtime(Some(1))?.block_on(admin::client::run(args, &*World::system().network))
 }
 
-/// Asks a member's admin API.
-pub(crate) fn admin(args: &AdminArgs) -> anyhow::Result<()> {
-    runtime(Some(1))?.block_on(admin::client::run(args, &*World::system().network))
+/// Loads a broker and prints what was measured.
+fn bench(args: &BenchArgs) -> anyhow::Result<()> {
+    raise_file_limit();
+    raftmq_bench::run(args, &World::system())
 }
 
 async fn run_broker(args: &BrokerArgs) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let mut running = tokio::select! {
-        started = Box::pin(Running::start(args, World::system())) => started?,
+        started = Box::pin(Member::start(args, World::system())) => started?,
         name = signals.next() => bail!("{name} while starting"),
     };
     let failure = tokio::select! {
-        reason = running.group.stopped() => Some(reason),
+        reason = running.failed() => Some(reason),
         name = signals.next() => {
             tracing::info!(signal = name, "stopping");
             None
@@ -80,17 +94,20 @@ async fn run_broker(args: &BrokerArgs) -> anyhow::Result<()> {
     }
 }
 
-/// All that runs in a broker's process.
-struct Running {
+/// All that runs in a broker's process: a member of its group, the broker, the admin API, a name server if asked for.
+pub struct Member {
     namesrv: Option<Namesrv>,
     group: Group,
     broker: Broker,
     admin: Option<Admin>,
 }
 
-impl Running {
-    /// Addresses first, so that a port in use is found out before the log is opened.
-    async fn start(args: &BrokerArgs, world: World) -> anyhow::Result<Self> {
+impl Member {
+    /// Starts all of it. Addresses first, so that a port in use is found out before the log is opened.
+    ///
+    /// # Errors
+    /// The configuration contradicts itself, an address is taken, or the log cannot be opened.
+    pub async fn start(args: &BrokerArgs, world: World) -> anyhow::Result<Self> {
         let group_config = group_config(args)?;
         let mut broker_config = broker_config(args)?;
         let namesrv = match args.namesrv_listen {
@@ -125,9 +142,14 @@ impl Running {
         Ok(Self { namesrv, group, broker, admin: Some(admin) })
     }
 
+    /// Resolves when the member has failed, with the reason.
+    pub async fn failed(&self) -> String {
+        self.group.stopped().await
+    }
+
     /// Hands leadership over where that is possible, with what clients have committed, then stops from the outside in; the name server last, so that
     /// clients can ask it where to go.
-    async fn stop(&mut self, in_order: bool) {
+    pub async fn stop(&mut self, in_order: bool) {
         if in_order {
             self.broker.flush_offsets().await;
             self.group.transfer_leadership().await;
@@ -231,7 +253,6 @@ impl Signals {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::{Cli, RoleArgs};
     use clap::Parser;
 
     fn args(line: &str) -> BrokerArgs {

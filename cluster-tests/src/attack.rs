@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 pub use consumers::{consumers, greedy_pulls, hostile_filters, pull_fields};
 
-use crate::rng::Rng;
+use raftmq_checks::rng::Rng;
 
 /// How long a connection is listened to after bad input.
 const LISTEN: Duration = Duration::from_millis(5);

@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, ensure};
 
-use crate::checker::{
-    Consumption, Crash, Lateness, TakenOver, Verdict, check_consumption, check_crashes, missing,
-};
-use crate::deliveries::Deliveries;
-use crate::history::History;
 use crate::members::{Member, MemberOptions};
 use crate::readback::{Delayed, read_arrivals};
 use crate::workload::{Workload, WorkloadOptions, prepare};
+use raftmq_checks::checker::{
+    Consumption, Crash, Lateness, TakenOver, Verdict, check_consumption, check_crashes, missing,
+};
+use raftmq_checks::deliveries::Deliveries;
+use raftmq_checks::history::History;
 
 /// Longest time for consumers to share the queues, and to catch up at the end.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(300);

@@ -13,8 +13,8 @@ use raftmq_client::{
 use raftmq_message::topic::RETRY_PREFIX;
 use tokio::runtime::Runtime;
 
-use crate::body::Stamp;
-use crate::deliveries::{Deliveries, Delivery, InListener};
+use raftmq_checks::body::Stamp;
+use raftmq_checks::deliveries::{Deliveries, Delivery, InListener};
 
 /// Says whether a message counts as consumed.
 pub type Judge = Arc<dyn Fn(&MessageExt) -> bool + Send + Sync>;

@@ -3,15 +3,14 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use raftmq_client::{Client, ClientConfig, MessageExt, MessageQueue, PullConsumer, PullOptions};
+use raftmq_client::{Client, ClientConfig, MessageExt, MessageQueue, PullConsumer, PullOptions, World};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::checker::{Arrivals, Checker, Found, Lateness, Verdict};
 use crate::harness::BROKER_NAME;
-use crate::history::History;
-use crate::pulse::now_us;
 use crate::workload::{WorkloadOptions, runtime};
+use raftmq_checks::checker::{Arrivals, Checker, Found, Lateness, Verdict};
+use raftmq_checks::history::History;
 
 /// Messages asked for at a time.
 const PULL_MESSAGES: u32 = 1024;
@@ -108,7 +107,7 @@ fn read_topic(options: &WorkloadOptions, mut visit: impl FnMut(Part) -> Result<(
 
 fn arrive(arrivals: &mut Arrivals<'_>, part: Part) -> Result<()> {
     let Part::Messages { queue, messages } = part else { return Ok(()) };
-    let now_ms = now_us() / 1000;
+    let now_ms = World::system().clock.now_ms().unsigned_abs();
     for message in &messages {
         let stored_ms = u64::try_from(message.store_timestamp_ms).context("a store timestamp")?;
         let queue_offset = u64::try_from(message.queue_offset).context("a queue offset")?;

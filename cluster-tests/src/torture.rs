@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::harness::{Group, GroupStatus, NODE_IDS};
-use crate::rng::Rng;
 use crate::workload::Workload;
+use raftmq_checks::rng::Rng;
 
 /// Longest time until the group must be whole again.
 const RECOVERY_TIMEOUT: Duration = Duration::from_secs(120);

@@ -125,12 +125,12 @@ impl Shared {
         if *written_last {
             return not_done();
         }
-        *written_last = is_last;
         done(|callback| self.store.flush(callback)).await?;
         let store = self.store.clone();
         let write = move || {
             let written = write_record(&store, CHECKPOINT_FILE, &image);
             // The next one may begin only now, whether or not this one is still waited for.
+            *written_last = is_last;
             drop(written_last);
             written.map(|()| image)
         };

@@ -1,8 +1,8 @@
 //! The IndexFiles of a broker: where the messages with a key are, newest first.
 //!
 //! Files in `index/` below the store's directory, each named by the physical offset of its first message (RocketMQ names
-//! them by the clock; the log knows nothing of a replica's clock). They are derived from the log; reput is
-//! the one writer.
+//! them by the clock; the log knows nothing of a replica's clock). They are derived from the log; reput is the one
+//! writer.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -107,8 +107,7 @@ impl IndexFiles {
         self.disk.open(&path).map_err(StoreError::io("open", &path))
     }
 
-    /// Adds a key of the message at `physical_offset`, stored at `store_time_ms`. Queries find it at once. For the reput
-    /// thread only.
+    /// Adds a key of the message at `physical_offset`, stored at `store_time_ms`. Queries find it at once. For reput only.
     ///
     /// # Errors
     /// [`StoreError::Divergence`] where the message lies before the last one added; [`StoreError::TooLarge`] where the

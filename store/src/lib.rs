@@ -12,11 +12,12 @@
 //! | [`ConsumeQueue`] | a queue of a topic: where its messages are in the log |
 //! | [`IndexFiles`] | messages by key and time |
 //! | `timer_index` | messages with a time of their own, by that time |
+//! | `worker` | the handle of a step |
 //! | [`Store`] | all of it together |
 //!
 //! Work in the background is done in steps that the world's threads call (`raftmq_world::Step`): flush, reput,
-//! checkpoints, zeros ahead, scrub. *Invariant*: no step waits for another one. What one wants of another it leaves there,
-//! and is called back or woken.
+//! checkpoints, zeros ahead, scrub. *Invariant*: nobody waits for a step to do something, but for its end, at a close.
+//! What one wants of another it leaves there, and is called back or woken.
 //!
 //! *Invariant*: the store knows nothing of Raft's rules, of the network, of tokio, or of the time of day.
 

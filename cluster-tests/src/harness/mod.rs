@@ -27,7 +27,7 @@ use lifeline::Lifeline;
 /// The ids of the members.
 pub const NODE_IDS: [u64; 3] = [1, 2, 3];
 /// The broker name all members share.
-pub const BROKER_NAME: &str = "broker-a";
+pub use raftmq_checks::lane::BROKER_NAME;
 
 /// How often a condition is looked at while waiting for it.
 const POLL: Duration = Duration::from_millis(50);

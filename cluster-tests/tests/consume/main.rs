@@ -27,14 +27,14 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use raftmq_checks::checker::{Consumption, check_consumption, missing};
+use raftmq_checks::deliveries::Deliveries;
+use raftmq_checks::history::History;
 use raftmq_client::{
     Client, ClientConfig, Message, MessageExt, MessageQueue, Producer, PullConsumer, PullOptions,
 };
 use raftmq_cluster_tests::attack;
-use raftmq_cluster_tests::checker::{Consumption, check_consumption, missing};
-use raftmq_cluster_tests::deliveries::Deliveries;
 use raftmq_cluster_tests::harness::{BROKER_NAME, Group, GroupOptions, PortKind};
-use raftmq_cluster_tests::history::History;
 use raftmq_cluster_tests::members::{Member, MemberOptions};
 use raftmq_cluster_tests::workload::{self, Workload, WorkloadOptions};
 use raftmq_remoting::Command;

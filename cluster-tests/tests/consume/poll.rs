@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use raftmq_checks::body::Stamp;
 use raftmq_client::{ConsumeFromWhere, LitePullConsumer, LitePullConsumerConfig, MessageSelector};
-use raftmq_cluster_tests::body::Stamp;
 use tokio::task::JoinHandle;
 
 use super::*;

@@ -83,11 +83,11 @@ fn what_is_returned_comes_again_although_the_leader_dies() {
     kill_leader(&mut group, &workload);
     let history = end(workload);
 
-    let acknowledged = |stamp: &raftmq_cluster_tests::body::Stamp| {
+    let acknowledged = |stamp: &raftmq_checks::body::Stamp| {
         let sent = &history.lanes[stamp.lane as usize].messages[stamp.sequence as usize];
         sent.ack.is_some()
     };
-    let missing = |deliveries: &[raftmq_cluster_tests::deliveries::Delivery]| {
+    let missing = |deliveries: &[raftmq_checks::deliveries::Delivery]| {
         let consumed =
             deliveries.iter().filter(|delivery| delivery.consumed).filter_map(|delivery| delivery.stamp);
         let consumed = count(consumed.filter(acknowledged).map(|stamp| (stamp.lane, stamp.sequence)));

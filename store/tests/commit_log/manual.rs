@@ -78,18 +78,17 @@ pub(crate) fn receive<T>(told: &Receiver<T>, patience: Duration) -> Option<T> {
     panic!("nobody comes to an end: {manual:?}");
 }
 
-/// Some turns of the scheduler, if there is one, now and then with time that passes: as many as its seed says.
+/// Some turns of the scheduler, if there is one, as many as its seed says. Now and then time passes, or a step is called
+/// that was not woken.
 pub(crate) fn turns() {
     let Some(manual) = here() else { return };
-    let (turns, passes) = {
-        let chance = &mut manual.0.lock().chance;
-        (chance.below(8), chance.below(8) == 0)
-    };
-    if passes {
-        manual.pass(Duration::from_secs(3));
-    }
-    for _ in 0..turns {
-        manual.turn();
+    let below = |limit| manual.0.lock().chance.below(limit);
+    for _ in 0..below(8) {
+        match below(20) {
+            0 => manual.pass(Duration::from_secs(2)),
+            1 => drop(manual.turn_of_any(|entry, _| entry.step.is_some())),
+            _ => drop(manual.turn()),
+        }
     }
 }
 
@@ -117,7 +116,7 @@ impl Manual {
     /// Whether the step of this name is to be called now.
     pub(crate) fn is_ready(&self, name: &str) -> bool {
         let state = self.0.lock();
-        state.ready().iter().any(|at| state.entries[*at].name == name)
+        state.entries.iter().any(|entry| entry.name == name && entry.is_ready(state.now))
     }
 
     pub(crate) fn is_running(&self, name: &str) -> bool {
@@ -126,14 +125,18 @@ impl Manual {
 
     /// Calls one of those that are ready; `false` where none is.
     pub(crate) fn turn(&self) -> bool {
+        self.turn_of_any(Entry::is_ready)
+    }
+
+    fn turn_of_any(&self, may: impl Fn(&Entry, Duration) -> bool) -> bool {
         let mut state = self.0.lock();
-        let ready = state.ready();
-        if ready.is_empty() {
+        let those = state.those(may);
+        if those.is_empty() {
             return false;
         }
-        let chosen = state.chance.below(ready.len());
+        let chosen = state.chance.below(those.len());
         drop(state);
-        self.call(ready[chosen]);
+        self.call(those[chosen]);
         true
     }
 
@@ -189,11 +192,15 @@ impl Manual {
     }
 }
 
+impl Entry {
+    fn is_ready(&self, now: Duration) -> bool {
+        self.step.is_some() && (self.woken || self.due.is_some_and(|due| due <= now))
+    }
+}
+
 impl State {
-    fn ready(&self) -> Vec<usize> {
-        let is_ready = |entry: &Entry| entry.woken || entry.due.is_some_and(|due| due <= self.now);
-        let entries = self.entries.iter().enumerate();
-        entries.filter(|(_, entry)| entry.step.is_some() && is_ready(entry)).map(|(at, _)| at).collect()
+    fn those(&self, may: impl Fn(&Entry, Duration) -> bool) -> Vec<usize> {
+        (0..self.entries.len()).filter(|at| may(&self.entries[*at], self.now)).collect()
     }
 }
 
@@ -236,7 +243,7 @@ impl Worker for ManualWorker {
             // The one that is joined gets more turns than the others, so that some of these are overtaken.
             let preferred = {
                 let mut state = self.manual.0.lock();
-                state.ready().contains(&self.at) && state.chance.below(2) == 0
+                state.entries[self.at].is_ready(state.now) && state.chance.below(2) == 0
             };
             if preferred {
                 self.manual.call(self.at);

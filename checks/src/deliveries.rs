@@ -1,7 +1,9 @@
 //! What the listeners of consumers were given, in the order in which they began with it.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use raftmq_world::{Clock, SystemClock};
 
 use crate::body::Stamp;
 
@@ -36,22 +38,28 @@ pub struct Deliveries {
 
 #[derive(Debug)]
 struct Shared {
-    origin: Instant,
+    clock: Arc<dyn Clock>,
+    origin: Duration,
     entries: Mutex<Vec<Delivery>>,
     changed: Condvar,
 }
 
 impl Default for Deliveries {
     fn default() -> Self {
-        let (entries, changed) = (Mutex::default(), Condvar::new());
-        Self { shared: Arc::new(Shared { origin: Instant::now(), entries, changed }) }
+        Self::new(Arc::new(SystemClock::default()))
     }
 }
 
 impl Deliveries {
+    /// An empty log that begins now.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        let (origin, entries, changed) = (clock.passed(), Mutex::default(), Condvar::new());
+        Self { shared: Arc::new(Shared { clock, origin, entries, changed }) }
+    }
+
     /// µs since the log began.
     pub fn now_us(&self) -> u64 {
-        self.shared.origin.elapsed().as_micros() as u64
+        self.shared.clock.passed().saturating_sub(self.shared.origin).as_micros() as u64
     }
 
     fn entries(&self) -> MutexGuard<'_, Vec<Delivery>> {

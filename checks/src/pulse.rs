@@ -1,33 +1,37 @@
 //! How long the group went without acknowledging anything.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
+
+use raftmq_world::Clock;
 
 /// Counts acknowledgements and remembers the longest time between two of them. Shared by all lanes.
 #[derive(Debug)]
 pub struct Pulse {
-    origin: Instant,
+    clock: Arc<dyn Clock>,
+    origin: Duration,
     began_us: u64,
     beats: AtomicU64,
     last_us: AtomicU64,
     longest_us: AtomicU64,
 }
 
-impl Default for Pulse {
-    fn default() -> Self {
+impl Pulse {
+    /// Of a run that begins now.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
         // The wall clock first, so that what is reckoned from it is not later than it was.
-        let began_us = now_us();
+        let began_us = clock.now_ms().unsigned_abs() * 1000;
         Self {
-            origin: Instant::now(),
+            origin: clock.passed(),
+            clock,
             began_us,
             beats: AtomicU64::new(0),
             last_us: AtomicU64::new(0),
             longest_us: AtomicU64::new(0),
         }
     }
-}
 
-impl Pulse {
     /// When the run began, in µs since the epoch.
     pub fn began_us(&self) -> u64 {
         self.began_us
@@ -35,7 +39,7 @@ impl Pulse {
 
     /// µs since the run began.
     pub fn now_us(&self) -> u64 {
-        self.origin.elapsed().as_micros() as u64
+        self.clock.passed().saturating_sub(self.origin).as_micros() as u64
     }
 
     /// An acknowledgement has come. Gives the time, in µs since the run began.
@@ -64,18 +68,13 @@ impl Pulse {
     }
 }
 
-/// The wall clock, in µs since the epoch.
-pub fn now_us() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_longest_gap_is_kept_until_it_is_asked_to_start_over() {
-        let pulse = Pulse::default();
+        let pulse = Pulse::new(Arc::new(raftmq_world::SystemClock::default()));
         let pause = Duration::from_millis(20);
         pulse.beat();
         std::thread::sleep(pause);

@@ -1,4 +1,4 @@
-//! One lane: one message after the other to one queue, each tried until it is stored or given up.
+//! A lane: one message after the other to one queue, each tried until it is stored or given up.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -13,20 +13,67 @@ use raftmq_remoting::codes::{request, response};
 use raftmq_remoting::header::{SendHeader, SendResponse};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::WorkloadOptions;
 use crate::body::Stamp;
-use crate::harness::BROKER_NAME;
 use crate::history::{Ack, Lane, Sent};
 use crate::pulse::Pulse;
 
+/// The group that clients see.
+pub const BROKER_NAME: &str = "broker-a";
 /// The first pause between tries; each further one is twice as long.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 /// The longest pause between tries.
 const PAUSE_MAX: Duration = Duration::from_millis(50);
 
+/// What is sent, and how.
+#[derive(Debug, Clone)]
+pub struct WorkloadOptions {
+    /// As clients take them.
+    pub name_servers: String,
+    /// Made if it is not there.
+    pub topic: String,
+    /// Its queues. Lanes take them in turn.
+    pub queues: u32,
+    /// TCP connections to the leader.
+    pub connections: u32,
+    /// Messages in flight on each connection.
+    pub lanes: u32,
+    /// Length of every body, at least [`crate::body::STAMP_BYTES`].
+    pub body_bytes: usize,
+    /// Properties of every message, as brokers store them.
+    pub properties: String,
+    /// A number that tells this run's messages from all others.
+    pub run: u64,
+    /// For one try.
+    pub try_timeout: Duration,
+    /// Until a message is given up.
+    pub message_timeout: Duration,
+    /// Between a message and the next of the same lane.
+    pub pause: Duration,
+}
+
+impl WorkloadOptions {
+    /// Eight connections with four lanes each.
+    pub fn new(name_servers: String, run: u64) -> Self {
+        Self {
+            name_servers,
+            topic: "ClusterTest".to_owned(),
+            queues: 8,
+            connections: 8,
+            lanes: 4,
+            body_bytes: 128,
+            properties: String::new(),
+            run,
+            // Under the time an election takes, so that little of a failover is spent waiting for a leader that hangs.
+            try_timeout: Duration::from_millis(300),
+            message_timeout: Duration::from_secs(60),
+            pause: Duration::ZERO,
+        }
+    }
+}
+
 /// What runs a lane.
 #[derive(Debug)]
-pub(super) struct LaneTask {
+pub struct LaneTask {
     number: u32,
     queue: u32,
     client: Client,
@@ -49,7 +96,8 @@ enum Try {
 }
 
 impl LaneTask {
-    pub(super) fn new(
+    /// A lane of this number, over a client that it may share.
+    pub fn new(
         number: u32,
         client: Client,
         options: &WorkloadOptions,
@@ -60,7 +108,8 @@ impl LaneTask {
         Self { number, queue, client, options: options.clone(), pulse, stop, routed: None }
     }
 
-    pub(super) async fn run(mut self) -> Lane {
+    /// Sends until it is told to stop; its last message is finished.
+    pub async fn run(mut self) -> Lane {
         let mut messages = Vec::new();
         while !self.stop.load(Ordering::Acquire) {
             messages.push(self.deliver(messages.len() as u64).await);

@@ -1,11 +1,9 @@
 //! Producers that send until they are told to stop.
 //!
-//! Each connection is a client of its own with many lanes; see [`crate::history`] for what a lane is. A failed try
+//! Each connection is a client of its own with many lanes; see [`raftmq_checks::history`] for what a lane is. A failed try
 //! refreshes the route at once and is repeated, with the same body, until it is acknowledged or the message is given up.
 //! Each single try is made and judged here rather than by the client's producer, as the checker must know of each
 //! whether it may have stored the message.
-
-mod lane;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,59 +14,14 @@ use raftmq_client::{Client, ClientConfig, TopicConfig};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
-use crate::history::{History, Lane};
-use crate::pulse::Pulse;
-use lane::LaneTask;
+use raftmq_checks::history::{History, Lane};
+use raftmq_checks::lane::LaneTask;
+pub use raftmq_checks::lane::WorkloadOptions;
+use raftmq_checks::pulse::Pulse;
+use raftmq_client::World;
 
 /// Longest time for the topic to be made.
 const TOPIC_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// What is sent, and how.
-#[derive(Debug, Clone)]
-pub struct WorkloadOptions {
-    /// As clients take them.
-    pub name_servers: String,
-    /// Made if it is not there.
-    pub topic: String,
-    /// Its queues. Lanes take them in turn.
-    pub queues: u32,
-    /// TCP connections to the leader.
-    pub connections: u32,
-    /// Messages in flight on each connection.
-    pub lanes: u32,
-    /// Length of every body, at least [`crate::body::STAMP_BYTES`].
-    pub body_bytes: usize,
-    /// Properties of every message, as brokers store them.
-    pub properties: String,
-    /// A number that tells this run's messages from all others.
-    pub run: u64,
-    /// For one try.
-    pub try_timeout: Duration,
-    /// Until a message is given up.
-    pub message_timeout: Duration,
-    /// Between a message and the next of the same lane.
-    pub pause: Duration,
-}
-
-impl WorkloadOptions {
-    /// Eight connections with four lanes each.
-    pub fn new(name_servers: String, run: u64) -> Self {
-        Self {
-            name_servers,
-            topic: "ClusterTest".to_owned(),
-            queues: 8,
-            connections: 8,
-            lanes: 4,
-            body_bytes: 128,
-            properties: String::new(),
-            run,
-            // Under the time an election takes, so that little of a failover is spent waiting for a leader that hangs.
-            try_timeout: Duration::from_millis(300),
-            message_timeout: Duration::from_secs(60),
-            pause: Duration::ZERO,
-        }
-    }
-}
 
 /// Producers at work.
 #[derive(Debug)]
@@ -84,7 +37,7 @@ impl Workload {
     /// Makes the topic and starts to send.
     pub fn start(options: WorkloadOptions) -> Result<Self> {
         let runtime = runtime()?;
-        let pulse = Arc::new(Pulse::default());
+        let pulse = Arc::new(Pulse::new(World::system().clock));
         let stop = Arc::new(AtomicBool::new(false));
         let lanes = {
             let _inside = runtime.enter();

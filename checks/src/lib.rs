@@ -1,0 +1,20 @@
+//! What was promised against what is there: for real clusters and for simulated ones.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`lane`] | a producer with one message in flight, each try of which is judged |
+//! | [`history`] | what lanes were answered, and [`body`]: what the messages hold |
+//! | [`deliveries`] | what consumers were given, and when |
+//! | [`checker`] | the history against what was read back: pure functions |
+//! | [`pulse`] | how long nothing was acknowledged |
+//! | [`rng`] | numbers from a seed |
+//!
+//! The checkers know nothing of how the messages were sent, nor of what was done to the cluster meanwhile.
+
+pub mod body;
+pub mod checker;
+pub mod deliveries;
+pub mod history;
+pub mod lane;
+pub mod pulse;
+pub mod rng;

@@ -1,0 +1,16 @@
+//! RaftMQ: a broker for Apache RocketMQ clients whose commit log is a Raft log. One binary, its roles as subcommands.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `cli` | the command line |
+//! | `roles` | starting and stopping what a process runs |
+//! | `broker` | serving producers and consumers |
+//! | `admin` | the HTTP API, and asking it |
+
+mod admin;
+mod broker;
+mod cli;
+mod roles;
+
+pub use cli::{BrokerArgs, Cli};
+pub use roles::{Member, run};
