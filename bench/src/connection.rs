@@ -6,12 +6,13 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use raftmq_world::{Network, Stream};
+use raftmq_world::Stream;
 
 use super::STALLED;
 use super::frames::{OPAQUE_END, OPAQUE_MIN, Template, remark, timestamp_digits};
 use super::tally::Tally;
-use super::wire::{Wire, connect};
+use super::target::Target;
+use super::wire::Wire;
 
 /// Responses have some 300 bytes: room for several hundred of them in a read.
 const READ_BUFFER_BYTES: usize = 256 * 1024;
@@ -73,19 +74,14 @@ impl<'a> Loop<'a> {
 
     /// Connects and runs until the window ends, the budget is spent, or the connection breaks; in the latter case what
     /// was in flight counts as errors, and a connection that does not come about as one.
-    pub(super) async fn run(
-        &mut self,
-        network: &dyn Network,
-        addr: &str,
-        tally: &mut Tally,
-    ) -> Result<(), String> {
-        let mut stream = connect(network, addr).await.inspect_err(|_| tally.errors += 1)?;
+    pub(super) async fn run(&mut self, target: &Target, tally: &mut Tally) -> Result<(), String> {
+        let mut stream = target.connect().await.inspect_err(|_| tally.errors += 1)?;
         self.start();
         let outcome = self.exchange(&mut stream, tally).await;
         if outcome.is_err() {
             tally.errors += (self.slots.len() - self.idle) as u64;
         }
-        outcome.map_err(|e| format!("{addr}: {e}"))
+        outcome.map_err(|e| format!("{}: {e}", target.addr))
     }
 
     fn start(&mut self) {

@@ -7,14 +7,14 @@ use anyhow::{anyhow, bail};
 use clap::Args;
 use futures_util::future::{join, join_all};
 use raftmq_remoting::codes::response;
-use raftmq_world::{Network, Stream};
+use raftmq_world::{Stream, World};
 use serde::Serialize;
 
 use super::frames::{OPAQUE_MIN, field, remark};
 use super::pulls::{PullShape, PullTemplate, count_records};
 use super::tally::{Latencies, Tally, write_errors};
 use super::target::{Held, Target, TargetArgs};
-use super::wire::{Wire, connect};
+use super::wire::Wire;
 use super::{CONNECTIONS_MAX, GROUP, STALLED, current_thread, seconds, send, thread_cpu_ns};
 
 /// Room for an answer of 32 small messages; longer ones make it grow.
@@ -136,8 +136,8 @@ impl Display for DrainReport {
 }
 
 /// Fills the topic if asked to, and reads it.
-pub(super) fn measure(args: &DrainArgs, network: &dyn Network) -> anyhow::Result<DrainReport> {
-    let (target, held) = current_thread()?.block_on(prepare(args, network))?;
+pub(super) fn measure(args: &DrainArgs, world: &World) -> anyhow::Result<DrainReport> {
+    let (target, held) = current_thread()?.block_on(prepare(args, world))?;
     let start = Instant::now();
     let from = start + Duration::from_secs_f64(args.warmup);
     let window = Window { from, until: args.seconds.map(|seconds| from + Duration::from_secs_f64(seconds)) };
@@ -145,7 +145,7 @@ pub(super) fn measure(args: &DrainArgs, network: &dyn Network) -> anyhow::Result
     std::thread::scope(|scope| {
         let (target, held) = (&target, &held[..]);
         let threads: Vec<_> = (0..args.threads)
-            .map(|thread| scope.spawn(move || drain_share(args, thread, network, target, held, window)))
+            .map(|thread| scope.spawn(move || drain_share(args, thread, target, held, window)))
             .collect();
         for thread in threads {
             total.merge(thread.join().map_err(|_| anyhow!("a generator thread panicked"))??);
@@ -156,8 +156,8 @@ pub(super) fn measure(args: &DrainArgs, network: &dyn Network) -> anyhow::Result
 }
 
 /// The queues and what they hold, after filling them.
-async fn prepare(args: &DrainArgs, network: &dyn Network) -> anyhow::Result<(Target, Vec<Held>)> {
-    let target = Target::find(&args.target).await?;
+async fn prepare(args: &DrainArgs, world: &World) -> anyhow::Result<(Target, Vec<Held>)> {
+    let target = Target::find(&args.target, world).await?;
     if args.connections > target.queues {
         bail!("{} connections for {} queues: one of each is the most", args.connections, target.queues);
     }
@@ -166,7 +166,7 @@ async fn prepare(args: &DrainArgs, network: &dyn Network) -> anyhow::Result<(Tar
         // A topic that does not exist yet has no offsets to ask for.
         let mut there = target.held().await.map_or(0, |held| count(&held));
         while there < wanted {
-            send::fill(network, &target, wanted - there, args.body_size).await?;
+            send::fill(&target, wanted - there, args.body_size).await?;
             there = count(&target.held().await?);
         }
     }
@@ -181,7 +181,6 @@ async fn prepare(args: &DrainArgs, network: &dyn Network) -> anyhow::Result<(Tar
 fn drain_share(
     args: &DrainArgs,
     thread: u32,
-    network: &dyn Network,
     target: &Target,
     held: &[Held],
     window: Window,
@@ -192,7 +191,7 @@ fn drain_share(
             let queues = held.iter().filter(|queue| queue.queue_id % args.connections == connection);
             let readers = queues.map(|queue| Reader::new(target, *queue, args.batch));
             let mut drain = Connection::new(readers.collect::<Result<_, _>>()?, window);
-            let stream = connect(network, &target.addr).await?;
+            let stream = target.connect().await?;
             drain.run(stream).await.map_err(|error| format!("{}: {error}", target.addr))?;
             Ok::<_, String>(drain.drained)
         });
@@ -316,7 +315,6 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use raftmq_world::OsNetwork;
 
     use super::super::null_server::tests::with_server;
     use super::*;
@@ -335,14 +333,15 @@ mod tests {
     fn everything_is_read_once_or_again_until_the_time_is_over() {
         with_server(|addr| {
             let line = format!("--addr {addr} --connections 3 --queues 5 --batch 30 --threads 2");
-            let report = measure(&args(&line), &OsNetwork).unwrap();
+            let report = measure(&args(&line), &World::system()).unwrap();
             // A queue's last pull brings 10.
             assert_eq!((report.messages, report.pulls, report.errors), (5 * 100_000, 5 * 3334, 0));
             assert!(report.latencies.p50_us > 0.0 && report.messages_per_s > 0.0);
-            let report = measure(&args(&format!("{line} --seconds 0.5 --warmup 0.1")), &OsNetwork).unwrap();
+            let report =
+                measure(&args(&format!("{line} --seconds 0.5 --warmup 0.1")), &World::system()).unwrap();
             assert!(report.messages > 0 && report.errors == 0, "{report:?}");
             let impossible = args(&format!("--addr {addr} --connections 3 --queues 2"));
-            let error = measure(&impossible, &OsNetwork).unwrap_err();
+            let error = measure(&impossible, &World::system()).unwrap_err();
             assert_eq!(error.to_string(), "3 connections for 2 queues: one of each is the most");
         });
     }

@@ -16,7 +16,7 @@ use raftmq_remoting::body::{ConsumerData, HeartbeatData, SubscriptionData};
 use raftmq_remoting::codes::{request, response};
 use raftmq_remoting::encode::encode_command;
 use raftmq_remoting::{Command, Ext};
-use raftmq_world::{Network, Stream};
+use raftmq_world::{Stream, World};
 use serde::Serialize;
 use tokio::time::MissedTickBehavior;
 
@@ -25,7 +25,7 @@ use super::frames::{OPAQUE_MIN, Template, field, remark};
 use super::pulls::{PullShape, PullTemplate};
 use super::tally::{Latencies, Tally, write_errors};
 use super::target::{Held, Target, TargetArgs};
-use super::wire::{Wire, connect};
+use super::wire::Wire;
 use super::{CONNECTIONS_MAX, GROUP, current_thread, seconds, send, thread_cpu_ns};
 
 /// How long the broker may hold a pull, as the official clients ask.
@@ -168,19 +168,19 @@ impl Memory {
 }
 
 /// Holds pulls and sends to them.
-pub(super) fn measure(args: &FanoutArgs, network: &dyn Network) -> anyhow::Result<FanoutReport> {
+pub(super) fn measure(args: &FanoutArgs, world: &World) -> anyhow::Result<FanoutReport> {
     ensure!(args.holds >= args.connections, "{} pulls for {} connections", args.holds, args.connections);
     current_thread()?.block_on(async {
-        let target = Target::find(&args.target).await?;
+        let target = Target::find(&args.target, world).await?;
         // The first ones make the topic.
-        send::fill(network, &target, u64::from(target.queues), args.body_size).await?;
+        send::fill(&target, u64::from(target.queues), args.body_size).await?;
         let held = target.held().await?;
         let before = args.pid.map(Memory::of).transpose()?;
-        let mut consumers = connect_all(args, network, &target, &held).await?;
+        let mut consumers = connect_all(args, &target, &held).await?;
         let counts = Counts::new(args.holds);
         let consume = join_all(consumers.iter_mut().map(|consumer| consumer.run(&counts)));
         tokio::select! {
-            report = load(args, network, &target, &counts, before) => report,
+            report = load(args, &target, &counts, before) => report,
             _ = consume => bail!("all connections broke: {}", counts.tally.borrow().first_error().unwrap_or_default()),
         }
     })
@@ -189,7 +189,6 @@ pub(super) fn measure(args: &FanoutArgs, network: &dyn Network) -> anyhow::Resul
 /// Waits until the pulls are held, then sends.
 async fn load(
     args: &FanoutArgs,
-    network: &dyn Network,
     target: &Target,
     counts: &Counts,
     before: Option<Memory>,
@@ -198,8 +197,7 @@ async fn load(
     let held = args.pid.map(Memory::of).transpose()?;
     let waiting = counts.held();
     let templates = send::templates(target, args.body_size)?;
-    let mut producer =
-        Producer::new(&templates, network, &target.addr).await.map_err(|error| anyhow!(error))?;
+    let mut producer = Producer::new(&templates, target).await.map_err(|error| anyhow!(error))?;
     let rate = f64::from(args.rate);
     let mut send = async |seconds| {
         let sent = producer.run(rate, Duration::from_secs_f64(seconds), counts).await;
@@ -316,18 +314,13 @@ impl Counts {
 }
 
 /// Makes the connections, a few at a time, and writes each one's heartbeat and pulls.
-async fn connect_all(
-    args: &FanoutArgs,
-    network: &dyn Network,
-    target: &Target,
-    held: &[Held],
-) -> anyhow::Result<Vec<Consumer>> {
+async fn connect_all(args: &FanoutArgs, target: &Target, held: &[Held]) -> anyhow::Result<Vec<Consumer>> {
     let connecting = (0..args.connections).map(|index| async move {
         let numbers = (index..args.holds).step_by(args.connections as usize);
         let pulls =
             numbers.map(|number| Pull::new(args, target, held, number)).collect::<Result<Vec<_>, _>>()?;
         let heartbeat = heartbeat(index, target, &pulls)?;
-        let stream = connect(network, &target.addr).await?;
+        let stream = target.connect().await?;
         let mut consumer = Consumer { stream, wire: Wire::new(READ_BUFFER_BYTES), pulls, heartbeat };
         consumer.begin();
         Ok::<_, String>(consumer)
@@ -468,9 +461,9 @@ struct Producer<'a> {
 }
 
 impl<'a> Producer<'a> {
-    async fn new(templates: &'a [Template], network: &dyn Network, addr: &str) -> Result<Self, String> {
+    async fn new(templates: &'a [Template], target: &Target) -> Result<Self, String> {
         Ok(Self {
-            stream: connect(network, addr).await?,
+            stream: target.connect().await?,
             wire: Wire::new(READ_BUFFER_BYTES),
             templates,
             sent: 0,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow};
 use clap::Args;
 use raftmq_remoting::codes::response;
-use raftmq_world::{Network, Stream};
+use raftmq_world::{Stream, World};
 use serde::Serialize;
 
 use super::connection::timestamp_now;
@@ -14,7 +14,7 @@ use super::frames::{OPAQUE_MIN, Response, Template, remark};
 use super::pulls::{PullShape, PullTemplate, count_records};
 use super::tally::{Latencies, Tally};
 use super::target::{Target, TargetArgs};
-use super::wire::{Wire, connect};
+use super::wire::Wire;
 use super::{GROUP, STALLED, current_thread, send};
 
 /// How long the broker may hold a pull; pulls are answered long before.
@@ -68,15 +68,14 @@ impl Display for LatencyReport {
 }
 
 /// Sends to held pulls, one at a time.
-pub(super) fn measure(args: &LatencyArgs, network: &dyn Network) -> anyhow::Result<LatencyReport> {
+pub(super) fn measure(args: &LatencyArgs, world: &World) -> anyhow::Result<LatencyReport> {
     current_thread()?.block_on(async {
-        let target = Target::find(&args.target).await?;
+        let target = Target::find(&args.target, world).await?;
         // The first one makes the topic.
-        send::fill(network, &target, u64::from(target.queues), args.body_size).await?;
+        send::fill(&target, u64::from(target.queues), args.body_size).await?;
         let held = target.held().await?;
         let queue = held.into_iter().find(|held| held.queue_id == QUEUE).context("the topic has no queue")?;
-        let pair = Pair::new(args, network, &target, queue.max).await;
-        let mut pair = pair.map_err(|error| anyhow!(error))?;
+        let mut pair = Pair::new(args, &target, queue.max).await.map_err(|error| anyhow!(error))?;
         for round in 0..args.warmup.saturating_add(args.repeats) {
             if round == args.warmup {
                 (pair.delivered, pair.acknowledged) = (Tally::new(), Tally::new());
@@ -114,12 +113,7 @@ struct Peer {
 }
 
 impl Pair {
-    async fn new(
-        args: &LatencyArgs,
-        network: &dyn Network,
-        target: &Target,
-        offset: u64,
-    ) -> Result<Self, String> {
+    async fn new(args: &LatencyArgs, target: &Target, offset: u64) -> Result<Self, String> {
         let mut templates = send::templates(target, args.body_size).map_err(|error| format!("{error:#}"))?;
         let shape = PullShape {
             group: GROUP,
@@ -129,8 +123,8 @@ impl Pair {
             hold_ms: HOLD.as_millis() as u64,
         };
         Ok(Self {
-            producer: Peer::connect(network, &target.addr).await?,
-            consumer: Peer::connect(network, &target.addr).await?,
+            producer: Peer::connect(target).await?,
+            consumer: Peer::connect(target).await?,
             send: templates.swap_remove(QUEUE as usize),
             pull: PullTemplate::new(&shape)?,
             offset,
@@ -196,8 +190,8 @@ fn found(answer: &Response<'_>, offset: u64) -> Result<u64, String> {
 }
 
 impl Peer {
-    async fn connect(network: &dyn Network, addr: &str) -> Result<Self, String> {
-        Ok(Self { stream: connect(network, addr).await?, wire: Wire::new(READ_BUFFER_BYTES) })
+    async fn connect(target: &Target) -> Result<Self, String> {
+        Ok(Self { stream: target.connect().await?, wire: Wire::new(READ_BUFFER_BYTES) })
     }
 
     /// Writes what is to be written and waits for an answer; what was read from it, and when it had come.

@@ -69,12 +69,11 @@ enum Mode {
 
 /// Runs the load and prints the report. The process must be allowed as many open files as there are connections.
 pub fn run(args: &BenchArgs, world: &World) -> anyhow::Result<()> {
-    let network = &*world.network;
     match &args.mode {
-        None => send::run(&args.send, network),
-        Some(Mode::Drain(args)) => print(&drain::measure(args, network)?, args.json),
-        Some(Mode::Latency(args)) => print(&latency::measure(args, network)?, args.json),
-        Some(Mode::Fanout(args)) => print(&fanout::measure(args, network)?, args.json),
+        None => send::run(&args.send, world),
+        Some(Mode::Drain(args)) => print(&drain::measure(args, world)?, args.json),
+        Some(Mode::Latency(args)) => print(&latency::measure(args, world)?, args.json),
+        Some(Mode::Fanout(args)) => print(&fanout::measure(args, world)?, args.json),
     }
 }
 

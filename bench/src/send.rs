@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use raftmq_message::topic::validate_group;
-use raftmq_world::Network;
+use raftmq_world::World;
 
 use super::connection::{Loop, Window};
 use super::frames::{RequestShape, Template};
@@ -52,8 +52,8 @@ pub(super) struct SendArgs {
 }
 
 /// Runs the load and prints the report.
-pub(super) fn run(args: &SendArgs, network: &dyn Network) -> anyhow::Result<()> {
-    let report = measure(args, network)?;
+pub(super) fn run(args: &SendArgs, world: &World) -> anyhow::Result<()> {
+    let report = measure(args, world)?;
     print(&report, args.json)?;
     if report.acked == 0 {
         bail!("nothing was acknowledged{}", report.first_error.map_or(String::new(), |e| format!(": {e}")));
@@ -61,9 +61,9 @@ pub(super) fn run(args: &SendArgs, network: &dyn Network) -> anyhow::Result<()> 
     Ok(())
 }
 
-fn measure(args: &SendArgs, network: &dyn Network) -> anyhow::Result<SendReport> {
+fn measure(args: &SendArgs, world: &World) -> anyhow::Result<SendReport> {
     validate_group(GROUP)?;
-    let target = current_thread()?.block_on(Target::find(&args.target))?;
+    let target = current_thread()?.block_on(Target::find(&args.target, world))?;
     let templates = templates(&target, args.body_size)?;
     let epoch = Instant::now();
     let measure_from = epoch + Duration::from_secs_f64(args.warmup);
@@ -71,7 +71,7 @@ fn measure(args: &SendArgs, network: &dyn Network) -> anyhow::Result<SendReport>
     let mut total = Tally::new();
     std::thread::scope(|scope| {
         let (templates, target) = (&templates[..], &target);
-        let generate = |thread| move || generate(args, thread, templates, network, target, window);
+        let generate = |thread| move || generate(args, thread, templates, target, window);
         let threads: Vec<_> = (0..args.threads).map(|thread| scope.spawn(generate(thread))).collect();
         for thread in threads {
             total.merge(thread.join().map_err(|_| anyhow!("a generator thread panicked"))??);
@@ -82,12 +82,7 @@ fn measure(args: &SendArgs, network: &dyn Network) -> anyhow::Result<SendReport>
 }
 
 /// Sends `messages` messages to the queues in turn. What is refused, or lost with a connection, is not sent again.
-pub(super) async fn fill(
-    network: &dyn Network,
-    target: &Target,
-    messages: u64,
-    body_size: usize,
-) -> anyhow::Result<()> {
+pub(super) async fn fill(target: &Target, messages: u64, body_size: usize) -> anyhow::Result<()> {
     let templates = templates(target, body_size)?;
     let now = Instant::now();
     let window = Window { epoch: now, measure_from: now, until: now + FILL_PATIENCE };
@@ -97,7 +92,7 @@ pub(super) async fn fill(
         let mut state = Loop::new(&templates, in_flight, index, window, &budget);
         async move {
             let mut tally = Tally::new();
-            let outcome = state.run(network, &target.addr, &mut tally).await;
+            let outcome = state.run(target, &mut tally).await;
             outcome.map(|()| tally)
         }
     });
@@ -148,7 +143,6 @@ fn generate(
     args: &SendArgs,
     thread: u32,
     templates: &[Template],
-    network: &dyn Network,
     target: &Target,
     window: Window,
 ) -> anyhow::Result<Tally> {
@@ -162,7 +156,7 @@ fn generate(
         };
         let loops = mine.map(|index| {
             let state = Loop::new(templates, args.in_flight, index, window, &unlimited);
-            keep_running(state, network, target, window)
+            keep_running(state, target, window)
         });
         let (before, tallies) = futures_util::future::join(cpu, futures_util::future::join_all(loops)).await;
         let mut total = Tally::new();
@@ -173,10 +167,10 @@ fn generate(
 }
 
 /// One connection, made anew whenever it breaks, until the window ends.
-async fn keep_running(mut state: Loop<'_>, network: &dyn Network, target: &Target, window: Window) -> Tally {
+async fn keep_running(mut state: Loop<'_>, target: &Target, window: Window) -> Tally {
     let mut tally = Tally::new();
     while Instant::now() < window.until {
-        let attempt = state.run(network, &target.addr, &mut tally);
+        let attempt = state.run(target, &mut tally);
         // Ends when the time is over, even if the server says nothing any more.
         match tokio::time::timeout_at(window.until.into(), attempt).await {
             Ok(Err(error)) => tally.broken(&error),
@@ -192,7 +186,6 @@ mod tests {
     use super::super::null_server::tests::with_server;
     use super::*;
     use clap::Parser;
-    use raftmq_world::OsNetwork;
 
     #[derive(Parser)]
     struct Line {
@@ -209,7 +202,7 @@ mod tests {
         let report = with_server(|addr| {
             let line =
                 format!("--addr {addr} --connections 3 --in-flight 7 --queues 2 --seconds 0.3 --warmup 0.1");
-            measure(&args(&format!("{line} --threads 2")), &OsNetwork).unwrap()
+            measure(&args(&format!("{line} --threads 2")), &World::system()).unwrap()
         });
         assert!(report.acked > 100, "{report}");
         assert_eq!((report.errors, report.first_error.as_deref()), (0, None));
@@ -224,7 +217,8 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         drop(listener);
-        let report = measure(&args(&format!("--addr {addr} --seconds 0.2 --warmup 0")), &OsNetwork).unwrap();
+        let report =
+            measure(&args(&format!("--addr {addr} --seconds 0.2 --warmup 0")), &World::system()).unwrap();
         assert_eq!(report.acked, 0);
         assert!(report.first_error.unwrap().contains("connect to"));
     }
@@ -234,6 +228,6 @@ mod tests {
         for line in ["--connections 0", "--in-flight 0", "--seconds -1", "--warmup nan", "--queues 0"] {
             assert!(Line::try_parse_from(std::iter::once("bench").chain(line.split(' '))).is_err(), "{line}");
         }
-        assert!(measure(&args("--topic a\"b --addr 127.0.0.1:1"), &OsNetwork).is_err());
+        assert!(measure(&args("--topic a\"b --addr 127.0.0.1:1"), &World::system()).is_err());
     }
 }

@@ -1,14 +1,16 @@
 //! Where the server is, and what its queues hold.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use raftmq_client::{Client, ClientConfig, Connection, Routed, World};
+use raftmq_client::{Client, ClientConfig, Connection, Routed};
 use raftmq_message::topic::validate_topic;
 use raftmq_remoting::Command;
 use raftmq_remoting::codes::{request, response};
 use raftmq_remoting::header::{OffsetResponse, QueueHeader};
+use raftmq_world::{Network, Stream, World};
 
 /// For connecting, and for each question.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -33,6 +35,7 @@ pub(super) struct TargetArgs {
 /// Where to send and pull.
 #[derive(Debug)]
 pub(super) struct Target {
+    network: Arc<dyn Network>,
     pub(super) addr: String,
     pub(super) topic: String,
     pub(super) queues: u32,
@@ -48,27 +51,33 @@ pub(super) struct Held {
 }
 
 impl Target {
-    pub(super) async fn find(args: &TargetArgs) -> anyhow::Result<Self> {
+    pub(super) async fn find(args: &TargetArgs, world: &World) -> anyhow::Result<Self> {
         /// What clients ask a new topic to have.
         const DEFAULT_QUEUES: u32 = 4;
         let topic = args.topic.clone();
         validate_topic(&topic)?;
+        let network = world.network.clone();
         if let Some(addr) = &args.addr {
-            return Ok(Self { addr: addr.clone(), topic, queues: args.queues.unwrap_or(DEFAULT_QUEUES) });
+            let queues = args.queues.unwrap_or(DEFAULT_QUEUES);
+            return Ok(Self { network, addr: addr.clone(), topic, queues });
         }
-        let client = Client::new(ClientConfig::new(&args.namesrv));
+        let client = Client::new(ClientConfig { world: world.clone(), ..ClientConfig::new(&args.namesrv) });
         let routed: Routed = client.routes().get_for_sending(&topic).await?;
         let (broker, _) =
             routed.route.nth_writable(0).context("the topic's route has no leader to send to")?;
         let queues = routed.route.writable().filter(|(name, _)| *name == broker).count();
         let addr = routed.route.leader(broker).context("the topic's route has no leader")?.to_owned();
         // A route has at most 2^16 queues for each broker name.
-        Ok(Self { addr, topic, queues: args.queues.unwrap_or(queues as u32) })
+        Ok(Self { network, addr, topic, queues: args.queues.unwrap_or(queues as u32) })
+    }
+
+    pub(super) async fn connect(&self) -> Result<Stream, String> {
+        self.network.connect(&self.addr).await.map_err(|e| format!("connect to {}: {e}", self.addr))
     }
 
     /// What each queue holds now.
     pub(super) async fn held(&self) -> anyhow::Result<Vec<Held>> {
-        let connection = Connection::connect(&*World::system().network, &self.addr, PATIENCE, 1).await?;
+        let connection = Connection::connect(&*self.network, &self.addr, PATIENCE, 1).await?;
         let mut held = Vec::new();
         for queue_id in 0..self.queues {
             let min = self.offset(&connection, request::GET_MIN_OFFSET, queue_id).await?;

@@ -5,7 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use raftmq_world::{Network, Stream};
+use raftmq_world::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::frames::{Response, Scanner};
@@ -29,11 +29,6 @@ pub(super) struct Input {
     bytes: Vec<u8>,
     filled: usize,
     taken: usize,
-}
-
-/// Connects to `host:port`.
-pub(super) async fn connect(network: &dyn Network, addr: &str) -> Result<Stream, String> {
-    network.connect(addr).await.map_err(|e| format!("connect to {addr}: {e}"))
 }
 
 impl Wire {
