@@ -101,7 +101,7 @@ struct File {
 #[derive(Clone, Debug, Default)]
 struct Sectors {
     durable: BTreeMap<u64, Box<Sector>>,
-    written: BTreeMap<u64, Vec<Box<Sector>>>,
+    written: BTreeMap<u64, Vec<Sector>>,
     /// Directories that are to be synced before a crash cannot lose it any more.
     unsynced: BTreeSet<PathBuf>,
     /// Whether a crash may make it empty.
@@ -196,7 +196,7 @@ impl Machine {
                 if !chance() {
                     continue;
                 }
-                let mut bytes = *versions[self.random.below(versions.len() as u64) as usize].clone();
+                let mut bytes = versions[self.random.below(versions.len() as u64) as usize];
                 if self.random.below(8) == 0 {
                     // Torn: its rest is as it was.
                     let keep = self.random.below(SECTOR as u64) as usize;
@@ -327,7 +327,7 @@ impl File {
         for number in first..=last {
             let at = number as usize * SECTOR;
             let end = (at + SECTOR).min(live.len());
-            let mut sector = Box::new([0; SECTOR]);
+            let mut sector = [0; SECTOR];
             sector[..end - at].copy_from_slice(&live[at..end]);
             let versions = sectors.written.entry(number).or_default();
             if versions.len() == VERSIONS_MAX {
@@ -342,7 +342,7 @@ impl File {
         let written = std::mem::take(&mut sectors.written);
         for (number, mut versions) in written {
             if let Some(last) = versions.pop() {
-                sectors.durable.insert(number, last);
+                sectors.durable.insert(number, Box::new(last));
             }
         }
         sectors.may_be_empty = false;

@@ -164,8 +164,7 @@ mod tests {
         }
         client.end(Ending::Killed);
         server.end(Ending::PowerLost);
-        let seen = log.lock().clone();
-        seen
+        log.lock().clone()
     }
 
     #[test]

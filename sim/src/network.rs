@@ -653,12 +653,14 @@ impl HostSocket {
 
 impl Socket for HostSocket {
     fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let read = self.with(self.read, |direction| match direction.readable() {
+        self.with(self.read, |direction| match direction.readable() {
             Some(Ok(())) => {
                 let len = buf.remaining().min(direction.arrived.len());
-                for byte in direction.arrived.drain(..len) {
-                    buf.put_slice(&[byte]);
-                }
+                let (first, second) = direction.arrived.as_slices();
+                let from_first = len.min(first.len());
+                buf.put_slice(&first[..from_first]);
+                buf.put_slice(&second[..len - from_first]);
+                direction.arrived.drain(..len);
                 if let Some(writer) = direction.writer.take() {
                     writer.wake();
                 }
@@ -669,8 +671,7 @@ impl Socket for HostSocket {
                 direction.reader = Some(cx.waker().clone());
                 Poll::Pending
             }
-        });
-        read
+        })
     }
 
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -31,11 +31,19 @@ enum ConnectionError {
     Input { bytes: usize, limit: usize },
 }
 
-/// Serves a connection until it ends.
-pub(crate) async fn serve(node: Arc<Node>, accepted: Accepted) {
-    let Accepted { stream, peer, place: _place } = accepted;
+/// Has a connection served until it ends. It is known at once, so that of two the one that was accepted later is the newer.
+pub(crate) fn begin(node: &Arc<Node>, accepted: Accepted) {
+    let Accepted { stream, peer, place } = accepted;
     let (reader, writer) = stream.into_split();
     let channel = node.open_channel(peer, writer);
+    let node = node.clone();
+    tokio::spawn(async move {
+        serve(node, channel, reader).await;
+        drop(place);
+    });
+}
+
+async fn serve(node: Arc<Node>, channel: Arc<Channel>, reader: ReadHalf) {
     let writing = tokio::spawn({
         let channel = channel.clone();
         async move { channel.write_loop().await }

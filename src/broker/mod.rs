@@ -184,7 +184,7 @@ pub(crate) fn start(config: BrokerConfig, group: Group, world: World) -> anyhow:
 /// Serves every client that connects. Runs until the task is ended.
 async fn accept(node: Arc<Node>, acceptor: Acceptor) {
     loop {
-        tokio::spawn(connection::serve(node.clone(), acceptor.next().await));
+        connection::begin(&node, acceptor.next().await);
     }
 }
 
