@@ -131,7 +131,7 @@ impl LaneTask {
         loop {
             match self.attempt(&body).await {
                 Try::Acknowledged { queue_offset, physical_offset } => {
-                    let at_us = self.pulse.beat();
+                    let at_us = self.pulse.acknowledged(self.queue, queue_offset);
                     sent.ack = Some(Ack { queue_offset, physical_offset, at_us });
                     return sent;
                 }

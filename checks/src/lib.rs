@@ -5,7 +5,9 @@
 //! | [`lane`] | a producer with one message in flight, each try of which is judged |
 //! | [`history`] | what lanes were answered, and [`body`]: what the messages hold |
 //! | [`deliveries`] | what consumers were given, and when |
+//! | [`listener`] | a listener that notes them |
 //! | [`checker`] | the history against what was read back: pure functions |
+//! | [`readback`] | reading every queue back |
 //! | [`pulse`] | how long nothing was acknowledged |
 //! | [`rng`] | numbers from a seed |
 //!
@@ -16,5 +18,7 @@ pub mod checker;
 pub mod deliveries;
 pub mod history;
 pub mod lane;
+pub mod listener;
 pub mod pulse;
+pub mod readback;
 pub mod rng;

@@ -1,9 +1,11 @@
 //! How long the group went without acknowledging anything.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use raftmq_world::Clock;
 
 /// Counts acknowledgements and remembers the longest time between two of them. Shared by all lanes.
@@ -15,6 +17,8 @@ pub struct Pulse {
     beats: AtomicU64,
     last_us: AtomicU64,
     longest_us: AtomicU64,
+    /// By queue, the offset behind the last one that was acknowledged.
+    ends: Mutex<BTreeMap<u32, u64>>,
 }
 
 impl Pulse {
@@ -29,7 +33,13 @@ impl Pulse {
             beats: AtomicU64::new(0),
             last_us: AtomicU64::new(0),
             longest_us: AtomicU64::new(0),
+            ends: Mutex::default(),
         }
+    }
+
+    /// Where a queue must end at least: behind everything of it that was acknowledged before.
+    pub fn end_of(&self, queue: u32) -> u64 {
+        self.ends.lock().get(&queue).copied().unwrap_or(0)
     }
 
     /// When the run began, in µs since the epoch.
@@ -42,8 +52,16 @@ impl Pulse {
         self.clock.passed().saturating_sub(self.origin).as_micros() as u64
     }
 
-    /// An acknowledgement has come. Gives the time, in µs since the run began.
-    pub fn beat(&self) -> u64 {
+    /// A message was acknowledged at an offset of a queue. Gives the time, in µs since the run began.
+    pub fn acknowledged(&self, queue: u32, queue_offset: u64) -> u64 {
+        let mut ends = self.ends.lock();
+        let end = ends.entry(queue).or_default();
+        *end = (*end).max(queue_offset + 1);
+        drop(ends);
+        self.beat()
+    }
+
+    fn beat(&self) -> u64 {
         let now = self.now_us();
         let last = self.last_us.fetch_max(now, Ordering::AcqRel);
         self.longest_us.fetch_max(now.saturating_sub(last), Ordering::AcqRel);

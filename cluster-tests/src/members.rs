@@ -7,17 +7,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use raftmq_client::{
-    Client, ClientConfig, ConsumeConcurrentlyStatus, ConsumeFromWhere, ConsumeOrderlyStatus, MessageExt,
-    MessageListener, MessageQueue, MessageSelector, PushConsumer, PushConsumerConfig,
+    Client, ClientConfig, ConsumeFromWhere, MessageQueue, MessageSelector, PushConsumer, PushConsumerConfig,
 };
-use raftmq_message::topic::RETRY_PREFIX;
 use tokio::runtime::Runtime;
 
-use raftmq_checks::body::Stamp;
-use raftmq_checks::deliveries::{Deliveries, Delivery, InListener};
-
-/// Says whether a message counts as consumed.
-pub type Judge = Arc<dyn Fn(&MessageExt) -> bool + Send + Sync>;
+use raftmq_checks::deliveries::Deliveries;
+pub use raftmq_checks::listener::Judge;
+use raftmq_checks::listener::listener;
 
 /// What the members of a group have in common.
 #[derive(Clone)]
@@ -87,7 +83,13 @@ impl Member {
             let client = Client::new(ClientConfig::new(&options.name_servers));
             let consumer = PushConsumer::new(client, options.config.clone())?;
             consumer.subscribe(&options.topic, options.selector.clone()).await?;
-            consumer.register_message_listener(listener(number, options, log))?;
+            consumer.register_message_listener(listener(
+                number,
+                options.in_order,
+                options.work,
+                options.judge.clone(),
+                log,
+            ))?;
             consumer.start().await.context("start a consumer")?;
             anyhow::Ok(consumer)
         })?;
@@ -108,61 +110,4 @@ impl Member {
     pub fn crash(self) {
         self.runtime.shutdown_background();
     }
-}
-
-fn listener(number: u32, options: &MemberOptions, log: &Deliveries) -> MessageListener {
-    let (work, judge, log) = (options.work, options.judge.clone(), log.clone());
-    let consume = move |messages: Arc<[MessageExt]>, queue: MessageQueue| {
-        let begun: Vec<_> = messages.iter().map(|message| begin(number, message, &queue, &log)).collect();
-        let judge = judge.clone();
-        async move {
-            if !work.is_zero() {
-                tokio::time::sleep(work).await;
-            }
-            let consumed = messages.iter().all(|message| judge(message));
-            if consumed {
-                begun.into_iter().for_each(InListener::consumed);
-            }
-            consumed
-        }
-    };
-    if options.in_order {
-        return MessageListener::orderly_fn(
-            move |messages, context: raftmq_client::ConsumeOrderlyContext| {
-                let consumed = consume(messages, context.message_queue().clone());
-                async move {
-                    if consumed.await {
-                        ConsumeOrderlyStatus::Success
-                    } else {
-                        ConsumeOrderlyStatus::SuspendCurrentQueueAMoment
-                    }
-                }
-            },
-        );
-    }
-    MessageListener::concurrently_fn(move |messages, context: raftmq_client::ConsumeConcurrentlyContext| {
-        let consumed = consume(messages, context.message_queue().clone());
-        async move {
-            if consumed.await {
-                ConsumeConcurrentlyStatus::ConsumeSuccess
-            } else {
-                ConsumeConcurrentlyStatus::ReconsumeLater
-            }
-        }
-    })
-}
-
-fn begin(member: u32, message: &MessageExt, queue: &MessageQueue, log: &Deliveries) -> InListener {
-    let stamp = Stamp::read(&message.body).filter(|stamp| stamp.body(message.body.len()) == message.body);
-    log.begin(Delivery {
-        member,
-        queue: message.queue_id.unsigned_abs(),
-        queue_offset: message.queue_offset.unsigned_abs(),
-        stamp,
-        reconsume_times: message.reconsume_times,
-        is_retry: queue.topic.starts_with(RETRY_PREFIX),
-        began_us: 0,
-        ended_us: 0,
-        consumed: false,
-    })
 }
