@@ -188,7 +188,8 @@ final class RetryCases {
         String group = f.group();
         SendResult sent = f.send(message(topic, "Tag", "k"), 0);
         DefaultMQPullConsumer puller = f.pull(group);
-        PullResult result = puller.pull(f.queue(topic, 0), "*", 0, 32);
+        // A message is acknowledged a moment before consumers see it.
+        PullResult result = puller.pullBlockIfNotFound(f.queue(topic, 0), "*", 0, 32);
         puller.sendMessageBack(result.getMsgFoundList().get(0), 1, f.suite().brokerName());
         String retryTopic = MixAll.getRetryTopic(group);
         Fixture.await(SOON_MS, "a route of " + retryTopic, () -> f.routeKnown(retryTopic));
