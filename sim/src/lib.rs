@@ -9,6 +9,8 @@
 //! | `host` | a process: a runtime whose clock the simulation moves |
 //! | `entropy` | the operating system's random numbers, from a seed |
 //! | `cluster` | members with their supervisors, and programs that use them |
+//! | `nemesis` | faults |
+//! | `scenario` | a run: programs, faults, and whether every promise was kept |
 //!
 //! The same seed gives the same history.
 
@@ -16,12 +18,16 @@ mod cluster;
 mod disk;
 pub mod entropy;
 mod host;
+mod nemesis;
 mod network;
+mod scenario;
 mod threads;
 mod time;
 
 pub use cluster::{Cluster, ClusterOptions, DATA_DIR, MEMBERS, Trace};
 pub use disk::{DiskCopy, DiskFaults, Ending, HostDisk, Machine, Pace};
 pub use host::Process;
+pub use nemesis::{Kind, Nemesis};
 pub use network::{Fabric, HostId, HostNetwork, NetworkCounts, Way, host_ip};
+pub use scenario::{Report, ScenarioOptions, run};
 pub use time::{EPOCH_MS, HostClock, MachineClock};

@@ -3,8 +3,11 @@
 use std::process::Command;
 
 fn history(seed: u64) -> Vec<u8> {
-    let run = Command::new(env!("CARGO_BIN_EXE_raftmq-sim")).arg(seed.to_string()).output().expect("it runs");
-    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let run = Command::new(env!("CARGO_BIN_EXE_raftmq-sim"))
+        .args(["--trace", "--seconds", "3", "--seed"])
+        .arg(seed.to_string())
+        .output()
+        .expect("it runs");
     run.stdout
 }
 

@@ -1,0 +1,274 @@
+//! Faults, drawn from a seed: what is done to the members while programs use them, and its end.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use raftmq_world::Random;
+
+use crate::cluster::{Cluster, MEMBERS};
+use crate::disk::{DiskCopy, DiskFaults, Ending, Pace};
+use crate::network::{HostId, Way};
+
+/// A kind of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A member's process is killed.
+    Kill,
+    /// A member's machine loses its power.
+    PowerLoss,
+    /// All machines do, at once.
+    PowerLossOfAll,
+    /// A member is asked to stop.
+    Stop,
+    /// A member does nothing for a while.
+    Hang,
+    /// Two members do not hear each other.
+    Cut,
+    /// One member does not hear another, which hears it.
+    CutOneWay,
+    /// A member hears nobody, and nobody hears it.
+    Isolation,
+    /// What two members say to each other takes long.
+    Delay,
+    /// Connections between two hosts are reset.
+    Reset,
+    /// A disk is slow.
+    SlowDisk,
+    /// Every disk is slow.
+    SlowDisks,
+    /// A sync fails.
+    FailedSync,
+    /// A disk is full for a while.
+    FullDisk,
+    /// The time of day jumps.
+    ClockJump,
+    /// A clock goes too fast or too slowly.
+    ClockDrift,
+    /// A bit of what was durable flips while a machine is down.
+    FlippedBit,
+    /// A machine comes back with an empty disk.
+    EmptiedDisk,
+    /// A machine comes back with what was on its disk a while ago.
+    OldDisk,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 19] = [
+        Self::Kill,
+        Self::PowerLoss,
+        Self::PowerLossOfAll,
+        Self::Stop,
+        Self::Hang,
+        Self::Cut,
+        Self::CutOneWay,
+        Self::Isolation,
+        Self::Delay,
+        Self::Reset,
+        Self::SlowDisk,
+        Self::SlowDisks,
+        Self::FailedSync,
+        Self::FullDisk,
+        Self::ClockJump,
+        Self::ClockDrift,
+        Self::FlippedBit,
+        Self::EmptiedDisk,
+        Self::OldDisk,
+    ];
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// What ends a fault.
+enum End {
+    Disk(HostId),
+    Disks,
+    Clock(HostId),
+    Ways(Vec<(HostId, HostId)>),
+    /// A member that is down comes back.
+    Start(HostId),
+}
+
+/// Does faults and ends them.
+pub struct Nemesis {
+    random: Random,
+    kinds: Vec<Kind>,
+    /// Ends of faults, by when.
+    ends: Vec<(Duration, End)>,
+    copies: BTreeMap<HostId, DiskCopy>,
+    /// How often each was done.
+    pub done: BTreeMap<Kind, u64>,
+}
+
+impl Nemesis {
+    /// One that draws from these kinds.
+    pub fn new(seed: u64, kinds: &[Kind]) -> Self {
+        let random = Random::seeded(seed ^ 0x6e65_6d65_7369_7321);
+        Self {
+            random,
+            kinds: kinds.to_vec(),
+            ends: Vec::new(),
+            copies: BTreeMap::new(),
+            done: BTreeMap::new(),
+        }
+    }
+
+    /// A time between two bounds, in ms.
+    fn between(&self, least_ms: u64, most_ms: u64) -> Duration {
+        Duration::from_millis(least_ms + self.random.below(most_ms - least_ms + 1))
+    }
+
+    fn member(&self) -> HostId {
+        self.random.below(MEMBERS as u64) as HostId
+    }
+
+    fn other(&self, member: HostId) -> HostId {
+        (member + 1 + self.random.below(MEMBERS as u64 - 1) as HostId) % MEMBERS
+    }
+
+    /// Does faults for so long.
+    pub fn rage(&mut self, cluster: &mut Cluster, time: Duration) {
+        let end = cluster.now() + time;
+        let mut next = cluster.now() + self.between(100, 1500);
+        while cluster.now() < end {
+            cluster.run_for(Duration::from_millis(10));
+            self.end_due(cluster, cluster.now());
+            if cluster.now() >= next && !self.kinds.is_empty() {
+                let kind = self.kinds[self.random.below(self.kinds.len() as u64) as usize];
+                self.act(cluster, kind);
+                next = cluster.now() + self.between(100, 2500);
+            }
+        }
+    }
+
+    /// Ends every fault, and has everything started.
+    pub fn rest(&mut self, cluster: &mut Cluster) {
+        self.end_due(cluster, Duration::MAX);
+        for member in 0..MEMBERS {
+            cluster.machine(member).set_pace(Pace::default());
+            cluster.machine(member).set_faults(DiskFaults::default());
+            cluster.machine(member).clock.mend(cluster.now());
+            cluster.start(member);
+            for other in 0..MEMBERS {
+                cluster.fabric.set_way(member, other, Way::default());
+            }
+        }
+        cluster.trace.note(cluster.now(), "all faults have ended");
+    }
+
+    fn end_due(&mut self, cluster: &mut Cluster, now: Duration) {
+        let (due, later) = std::mem::take(&mut self.ends).into_iter().partition(|(at, _)| *at <= now);
+        self.ends = later;
+        for (_, end) in due {
+            match end {
+                End::Disk(member) => {
+                    cluster.machine(member).set_pace(Pace::default());
+                    cluster.machine(member).set_faults(DiskFaults::default());
+                }
+                End::Disks => {
+                    (0..MEMBERS).for_each(|member| cluster.machine(member).set_pace(Pace::default()));
+                }
+                End::Clock(member) => cluster.machine(member).clock.mend(cluster.now()),
+                End::Ways(ways) => {
+                    ways.into_iter().for_each(|(from, to)| cluster.fabric.set_way(from, to, Way::default()));
+                }
+                End::Start(member) => cluster.start(member),
+            }
+        }
+    }
+
+    fn until(&mut self, at: Duration, end: End) {
+        self.ends.push((at, end));
+    }
+
+    fn cut(&mut self, cluster: &Cluster, ways: Vec<(HostId, HostId)>, way: Way, end: Duration) {
+        ways.iter().for_each(|(from, to)| cluster.fabric.set_way(*from, *to, way));
+        self.until(end, End::Ways(ways));
+    }
+
+    fn act(&mut self, cluster: &mut Cluster, kind: Kind) {
+        let (now, member) = (cluster.now(), self.member());
+        let other = self.other(member);
+        let soon = now + self.between(100, 4000);
+        let cut = Way { cut: true, ..Way::default() };
+        cluster.trace.note(now, format_args!("{kind}: {member} {other}, until {:.3}", soon.as_secs_f64()));
+        *self.done.entry(kind).or_default() += 1;
+        match kind {
+            Kind::Kill => cluster.kill(member, Ending::Killed, true),
+            Kind::PowerLoss => cluster.kill(member, Ending::PowerLost, true),
+            Kind::PowerLossOfAll => (0..MEMBERS).for_each(|m| cluster.kill(m, Ending::PowerLost, true)),
+            Kind::Stop => cluster.stop(member),
+            Kind::Hang => cluster.hang(member, self.between(50, 3000)),
+            Kind::Cut => self.cut(cluster, vec![(member, other), (other, member)], cut, soon),
+            Kind::CutOneWay => self.cut(cluster, vec![(member, other)], cut, soon),
+            Kind::Isolation => {
+                let others = (0..MEMBERS).filter(|other| *other != member);
+                let ways = others.flat_map(|other| [(member, other), (other, member)]).collect();
+                self.cut(cluster, ways, cut, soon);
+            }
+            Kind::Delay => {
+                let delay_max = self.between(20, 300);
+                let way = Way { delay_min: delay_max / 10, delay_max, cut: false };
+                self.cut(cluster, vec![(member, other), (other, member)], way, soon);
+            }
+            Kind::Reset => cluster.fabric.reset(member, other),
+            Kind::SlowDisk => {
+                cluster.machine(member).set_pace(self.slow());
+                self.until(soon, End::Disk(member));
+            }
+            Kind::SlowDisks => {
+                let slow = self.slow();
+                (0..MEMBERS).for_each(|member| cluster.machine(member).set_pace(slow));
+                self.until(soon, End::Disks);
+            }
+            Kind::FailedSync => {
+                cluster.machine(member).set_faults(DiskFaults { sync: true, full: false });
+                self.until(soon, End::Disk(member));
+            }
+            Kind::FullDisk => {
+                cluster.machine(member).set_faults(DiskFaults { full: true, sync: false });
+                self.until(soon, End::Disk(member));
+            }
+            Kind::ClockJump => {
+                let ms = self.random.below(20_000) as i64 - 10_000;
+                cluster.machine(member).clock.jump(ms);
+                self.until(soon, End::Clock(member));
+            }
+            Kind::ClockDrift => {
+                let ppm = self.random.below(200_000) as i64 - 100_000;
+                cluster.machine(member).clock.drift(now, ppm);
+                self.until(soon, End::Clock(member));
+            }
+            Kind::FlippedBit => {
+                cluster.kill(member, Ending::PowerLost, false);
+                if let Some((path, at)) = cluster.machine(member).flip_bit() {
+                    cluster.trace.note(now, format_args!("flipped a bit of {} at {at}", path.display()));
+                }
+                self.until(soon, End::Start(member));
+            }
+            Kind::EmptiedDisk => {
+                cluster.kill(member, Ending::PowerLost, false);
+                cluster.machine(member).restore(&DiskCopy::default());
+                self.until(soon, End::Start(member));
+            }
+            Kind::OldDisk => {
+                cluster.kill(member, Ending::PowerLost, false);
+                let present = cluster.machine(member).copy();
+                if let Some(old) = self.copies.insert(member, present) {
+                    cluster.machine(member).restore(&old);
+                }
+                self.until(soon, End::Start(member));
+            }
+        }
+    }
+
+    fn slow(&self) -> Pace {
+        let sync_max = self.between(20, 400);
+        Pace { sync_min: sync_max / 2, sync_max }
+    }
+}
