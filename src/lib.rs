@@ -13,4 +13,5 @@ mod cli;
 mod roles;
 
 pub use cli::{BrokerArgs, Cli};
+pub use raftmq_raft::{Role, RoleState};
 pub use roles::{Member, run};

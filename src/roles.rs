@@ -6,10 +6,11 @@ use anyhow::{Context, anyhow, bail};
 use raftmq_bench::BenchArgs;
 use raftmq_client::parse_name_servers;
 use raftmq_namesrv::{Namesrv, NamesrvConfig};
-use raftmq_raft::{Group, GroupConfig};
+use raftmq_raft::{Group, GroupConfig, RoleState};
 use raftmq_world::World;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 
 use crate::admin::client::AdminArgs;
 use crate::admin::{self, Admin};
@@ -140,6 +141,11 @@ impl Member {
             "started"
         );
         Ok(Self { namesrv, group, broker, admin: Some(admin) })
+    }
+
+    /// This member's role in its group, as it changes.
+    pub fn watch_role(&self) -> watch::Receiver<RoleState> {
+        self.group.watch_role()
     }
 
     /// Resolves when the member has failed, with the reason.

@@ -1,5 +1,6 @@
 //! A cluster: three members with name servers in them, and programs that use it, each on a machine of its own.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use parking_lot::Mutex;
-use raftmq::{BrokerArgs, Cli, Member};
+use raftmq::{BrokerArgs, Cli, Member, Role, RoleState};
 use raftmq_world::{Random, World};
 use tokio::sync::Notify;
 
@@ -71,6 +72,8 @@ struct Node {
     /// It does nothing until then.
     hangs_until: Option<Duration>,
     starts: u64,
+    /// It is to stay down once it has ended.
+    stays_down: bool,
 }
 
 /// A program that uses the cluster.
@@ -90,6 +93,8 @@ pub struct Cluster {
     programs: Vec<Program>,
     /// What happened.
     pub trace: Trace,
+    /// Terms in which somebody led.
+    terms: Arc<Mutex<BTreeSet<u64>>>,
 }
 
 impl Cluster {
@@ -107,6 +112,7 @@ impl Cluster {
             failures: 0,
             hangs_until: None,
             starts: 0,
+            stays_down: false,
         };
         let nodes = (0..MEMBERS).map(node).collect();
         Self {
@@ -117,6 +123,7 @@ impl Cluster {
             nodes,
             programs: Vec::new(),
             trace: Trace::default(),
+            terms: Arc::default(),
         }
     }
 
@@ -138,6 +145,11 @@ impl Cluster {
     /// How often members were started.
     pub fn starts(&self) -> u64 {
         self.nodes.iter().map(|node| node.starts).sum()
+    }
+
+    /// In how many terms somebody led.
+    pub fn elections(&self) -> u64 {
+        self.terms.lock().len() as u64
     }
 
     /// The name servers, as clients take them.
@@ -177,13 +189,15 @@ impl Cluster {
     /// Has a member that was held down started.
     pub fn start(&mut self, member: HostId) {
         let node = &mut self.nodes[member];
+        node.stays_down = false;
         if node.process.is_none() {
             node.start_at = Some(self.now);
         }
     }
 
-    /// Asks a member to stop in order; its supervisor starts it again.
-    pub fn stop(&mut self, member: HostId) {
+    /// Asks a member to stop in order; its supervisor starts it again, unless it is to stay down.
+    pub fn stop(&mut self, member: HostId, restart: bool) {
+        self.nodes[member].stays_down = !restart;
         self.trace.note(self.now, format_args!("member {member}: asked to stop"));
         self.nodes[member].stop.notify_one();
     }
@@ -246,7 +260,7 @@ impl Cluster {
                     self.trace.note(now, format_args!("member {member}: ended: {reason}"));
                     node.failures += 1;
                     let pause = RESTART * node.failures.min(16);
-                    node.start_at = Some(now + pause.min(RESTART_MAX));
+                    node.start_at = (!node.stays_down).then(|| now + pause.min(RESTART_MAX));
                     if let Some(process) = node.process.take() {
                         process.end(Ending::Killed);
                     }
@@ -268,8 +282,14 @@ impl Cluster {
         node.start_at = None;
         node.stop = Arc::default();
         let (stop, ended) = (node.stop.clone(), node.ended.clone());
-        let main = move |world| async move {
-            let outcome = serve(&args, world, &stop).await;
+        let (terms, trace, began) = (self.terms.clone(), self.trace.clone(), self.now);
+        let main = move |world: World| async move {
+            let led = move |passed, term| {
+                let now = began + passed;
+                terms.lock().insert(term);
+                trace.note(now, format_args!("member {member}: leads in term {term}"));
+            };
+            let outcome = serve(&args, world, &stop, led).await;
             *ended.lock() = Some(outcome);
         };
         node.process = Some(Process::start(member, &node.machine, &self.fabric, self.now, random, main));
@@ -314,12 +334,30 @@ impl Cluster {
     }
 }
 
-/// Runs a member until it fails or is asked to stop; says which.
-async fn serve(args: &BrokerArgs, world: World, stop: &Notify) -> String {
+/// Runs a member until it fails or is asked to stop; says which. `led` is told when it begins to lead.
+async fn serve(
+    args: &BrokerArgs,
+    world: World,
+    stop: &Notify,
+    led: impl Fn(Duration, u64) + Send + 'static,
+) -> String {
+    let clock = world.clock.clone();
     let mut member = match Box::pin(Member::start(args, world)).await {
         Ok(member) => member,
         Err(error) => return format!("it did not start: {error:#}"),
     };
+    let mut role = member.watch_role();
+    tokio::spawn(async move {
+        loop {
+            let RoleState { role: now, term, .. } = *role.borrow_and_update();
+            if now == Role::Leader {
+                led(clock.passed(), term);
+            }
+            if role.changed().await.is_err() {
+                return;
+            }
+        }
+    });
     let failure = tokio::select! {
         reason = member.failed() => Some(reason),
         () = stop.notified() => None,

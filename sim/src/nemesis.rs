@@ -5,13 +5,14 @@ use std::fmt;
 use std::time::Duration;
 
 use raftmq_world::Random;
+use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Cluster, MEMBERS};
 use crate::disk::{DiskCopy, DiskFaults, Ending, Pace};
 use crate::network::{HostId, Way};
 
 /// A kind of fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Kind {
     /// A member's process is killed.
     Kill,
@@ -101,19 +102,27 @@ pub struct Nemesis {
     /// Ends of faults, by when.
     ends: Vec<(Duration, End)>,
     copies: BTreeMap<HostId, DiskCopy>,
+    /// Numbers of faults that are left out.
+    skip: Vec<u64>,
+    drawn: u64,
+    /// The one member whose disk may lose what was durable: with two there is no majority that has it.
+    unlucky: HostId,
     /// How often each was done.
     pub done: BTreeMap<Kind, u64>,
 }
 
 impl Nemesis {
-    /// One that draws from these kinds.
-    pub fn new(seed: u64, kinds: &[Kind]) -> Self {
+    /// One that draws from these kinds, and leaves out the faults of these numbers, which count from 1.
+    pub fn new(seed: u64, kinds: &[Kind], skip: &[u64]) -> Self {
         let random = Random::seeded(seed ^ 0x6e65_6d65_7369_7321);
         Self {
+            unlucky: random.below(MEMBERS as u64) as HostId,
             random,
             kinds: kinds.to_vec(),
             ends: Vec::new(),
             copies: BTreeMap::new(),
+            skip: skip.to_vec(),
+            drawn: 0,
             done: BTreeMap::new(),
         }
     }
@@ -129,6 +138,11 @@ impl Nemesis {
 
     fn other(&self, member: HostId) -> HostId {
         (member + 1 + self.random.below(MEMBERS as u64 - 1) as HostId) % MEMBERS
+    }
+
+    /// How many faults were drawn, those left out included.
+    pub fn drawn(&self) -> u64 {
+        self.drawn
     }
 
     /// Does faults for so long.
@@ -192,17 +206,26 @@ impl Nemesis {
     }
 
     fn act(&mut self, cluster: &mut Cluster, kind: Kind) {
-        let (now, member) = (cluster.now(), self.member());
+        let (now, mut member) = (cluster.now(), self.member());
+        if matches!(kind, Kind::FlippedBit | Kind::EmptiedDisk | Kind::OldDisk) {
+            member = self.unlucky;
+        }
         let other = self.other(member);
         let soon = now + self.between(100, 4000);
         let cut = Way { cut: true, ..Way::default() };
-        cluster.trace.note(now, format_args!("{kind}: {member} {other}, until {:.3}", soon.as_secs_f64()));
+        self.drawn += 1;
+        let number = self.drawn;
+        if self.skip.contains(&number) {
+            return;
+        }
+        let until = soon.as_secs_f64();
+        cluster.trace.note(now, format_args!("fault {number}: {kind}: {member} {other}, until {until:.3}"));
         *self.done.entry(kind).or_default() += 1;
         match kind {
             Kind::Kill => cluster.kill(member, Ending::Killed, true),
             Kind::PowerLoss => cluster.kill(member, Ending::PowerLost, true),
             Kind::PowerLossOfAll => (0..MEMBERS).for_each(|m| cluster.kill(m, Ending::PowerLost, true)),
-            Kind::Stop => cluster.stop(member),
+            Kind::Stop => cluster.stop(member, true),
             Kind::Hang => cluster.hang(member, self.between(50, 3000)),
             Kind::Cut => self.cut(cluster, vec![(member, other), (other, member)], cut, soon),
             Kind::CutOneWay => self.cut(cluster, vec![(member, other)], cut, soon),

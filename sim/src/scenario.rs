@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -15,14 +16,15 @@ use raftmq_checks::listener::listener;
 use raftmq_checks::pulse::Pulse;
 use raftmq_checks::readback::{feed, read_topic};
 use raftmq_client::{
-    Client, ClientConfig, ConsumeFromWhere, MessageQueue, MessageSelector, PushConsumer, PushConsumerConfig,
-    TopicConfig, World,
+    Client, ClientConfig, ConsumeFromWhere, Message, MessageQueue, MessageSelector, Producer, PushConsumer,
+    PushConsumerConfig, TopicConfig, World,
 };
 use raftmq_world::Random;
+use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
 use crate::cluster::{Cluster, ClusterOptions, DATA_DIR, MEMBERS};
-use crate::disk::DiskCopy;
+use crate::disk::{DiskCopy, Ending, Pace};
 use crate::nemesis::{Kind, Nemesis};
 
 /// Queues of the topic.
@@ -45,16 +47,18 @@ pub struct ScenarioOptions {
     pub kinds: Vec<Kind>,
     /// For how long.
     pub faults: Duration,
+    /// Numbers of faults that are left out.
+    pub skip: Vec<u64>,
 }
 
 impl Default for ScenarioOptions {
     fn default() -> Self {
-        Self { kinds: Kind::ALL.to_vec(), faults: Duration::from_secs(20) }
+        Self { kinds: Kind::ALL.to_vec(), faults: Duration::from_secs(20), skip: Vec::new() }
     }
 }
 
 /// What a run has shown.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Report {
     /// The seed.
     pub seed: u64,
@@ -62,14 +66,18 @@ pub struct Report {
     pub simulated: Duration,
     /// Messages acknowledged, deliveries, answers of readers.
     pub operations: u64,
+    /// Faults that were drawn, those left out included.
+    pub drawn: u64,
     /// Faults by kind.
     pub faults: BTreeMap<Kind, u64>,
     /// Starts of members.
     pub starts: u64,
-    /// Highest term at the end.
-    pub terms: u64,
+    /// Terms in which somebody led.
+    pub elections: u64,
     /// Bytes of the members' logs that were compared.
     pub compared: u64,
+    /// A checksum of all disks at the end.
+    pub disks: u32,
     /// What was broken.
     pub breaches: Vec<String>,
     /// What happened, in order.
@@ -78,12 +86,14 @@ pub struct Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, simulated, operations, starts, compared, breaches, .. } = self;
+        let Self { seed, simulated, operations, starts, elections, compared, breaches, .. } = self;
         let faults: u64 = self.faults.values().sum();
         write!(
             f,
-            "seed {seed}: {:.1} s, {operations} operations, {faults} faults, {starts} starts, {compared} bytes compared",
-            simulated.as_secs_f64()
+            "seed {seed}: {:.1} s, {operations} operations, {faults} faults, {elections} elections, {starts} starts, \
+             {compared} bytes compared, disks {:08x}",
+            simulated.as_secs_f64(),
+            self.disks
         )?;
         breaches.iter().try_for_each(|breach| write!(f, "\n  {breach}"))
     }
@@ -187,7 +197,7 @@ pub fn run(seed: u64, options: &ScenarioOptions) -> Report {
     let random = Random::seeded(seed ^ 0x7363_656e_6172_696f);
     let segment_bytes = 64 * 1024 << random.below(5);
     let mut cluster = Cluster::new(seed, ClusterOptions { segment_bytes, ..ClusterOptions::default() });
-    let mut nemesis = Nemesis::new(seed, &options.kinds);
+    let mut nemesis = Nemesis::new(seed, &options.kinds, &options.skip);
     let shared = Shared {
         stop: Arc::default(),
         ready: Arc::default(),
@@ -259,17 +269,28 @@ pub fn run(seed: u64, options: &ScenarioOptions) -> Report {
         let verdict = check_consumption(&history, &deliveries, rules);
         breaches.extend(verdict.told.iter().map(|breach| format!("group {group}: {breach}")));
     }
+    if options.kinds.contains(&Kind::SlowDisks) {
+        check_slow_disks(&mut cluster, &mut breaches);
+    }
     let compared = check_logs(&mut cluster, &mut breaches);
+    check_states(&mut cluster, &mut breaches);
     breaches.append(&mut shared.breaches.lock());
-    let (simulated, starts) = (cluster.now(), cluster.starts());
+    let (simulated, starts, elections) = (cluster.now(), cluster.starts(), cluster.elections());
+    let disks = (0..MEMBERS).fold(0, |sum, member| {
+        cluster.machine(member).copy().files().fold(sum, |sum, (path, content)| {
+            crc32c::crc32c_append(crc32c::crc32c_append(sum, path.as_os_str().as_encoded_bytes()), content)
+        })
+    });
     Report {
         seed,
         simulated,
         operations,
+        drawn: nemesis.drawn(),
         faults: nemesis.done,
         starts,
-        terms: 0,
+        elections,
         compared,
+        disks,
         breaches,
         trace: cluster.end().lines(),
     }
@@ -292,6 +313,75 @@ fn check_queues(cluster: &mut Cluster, history: &History, breaches: &mut Vec<Str
         Some(Err(error)) => breaches.push(format!("the queues could not be read: {error}")),
         None => breaches.push("the queues could not be read within a minute".to_owned()),
     }
+}
+
+/// With every disk slow, but not so slow that an operator would throw it away, the group elects and stores.
+fn check_slow_disks(cluster: &mut Cluster, breaches: &mut Vec<String>) {
+    const SYNC: Duration = Duration::from_millis(80);
+    const SERVES_MAX: Duration = Duration::from_secs(20);
+    for member in 0..MEMBERS {
+        cluster.machine(member).set_pace(Pace { sync_min: SYNC, sync_max: SYNC });
+    }
+    // Whoever leads: nobody may afterwards.
+    (0..MEMBERS).for_each(|member| cluster.kill(member, Ending::Killed, true));
+    let stored = Arc::new(AtomicBool::new(false));
+    cluster.run({
+        let stored = stored.clone();
+        move |world| async move {
+            let client = Client::new(ClientConfig { try_timeout: Duration::from_secs(3), ..config(world) });
+            let producer = Producer::new(client, "slow").expect("a good name");
+            while producer.send(&Message::new("Plain", "slow")).await.is_err() {}
+            stored.store(true, Ordering::Relaxed);
+        }
+    });
+    if !cluster.run_until(SERVES_MAX, |_| stored.load(Ordering::Relaxed)) {
+        breaches.push(format!("with syncs of {SYNC:?} nothing was stored within {SERVES_MAX:?}"));
+    }
+    (0..MEMBERS).for_each(|member| cluster.machine(member).set_pace(Pace::default()));
+}
+
+/// After a stop in order the members' states are the same where they are as of the same entry.
+fn check_states(cluster: &mut Cluster, breaches: &mut Vec<String>) {
+    const STOP_MAX: Duration = Duration::from_secs(15);
+    (0..MEMBERS).for_each(|member| cluster.stop(member, false));
+    if !cluster.run_until(STOP_MAX, |cluster| (0..MEMBERS).all(|member| !cluster.is_up(member))) {
+        breaches.push(format!("members did not stop within {STOP_MAX:?}"));
+        return;
+    }
+    let path = format!("{DATA_DIR}/metadata");
+    let states: Vec<_> = (0..MEMBERS)
+        .filter_map(|member| {
+            let copy = cluster.machine(member).copy();
+            let found = copy.files().find(|(file, _)| *file == Path::new(&path));
+            found.map(|(_, content)| (member, content.to_vec()))
+        })
+        .collect();
+    for pair in states.windows(2) {
+        let [(one, state), (other, other_state)] = pair else { continue };
+        if state != other_state && applied(state).is_some() && applied(state) == applied(other_state) {
+            breaches
+                .push(format!("the states of members {one} and {other} differ as of {:?}", applied(state)));
+        }
+    }
+}
+
+/// As of which entry (term, index) a state was written: behind a checksum, the version and a mark.
+fn applied(state: &[u8]) -> Option<(u64, u64)> {
+    let mut rest = state.get(6..)?;
+    let mut number = || {
+        let (first, after) = rest.split_first()?;
+        let (len, short) = match first {
+            251 => (2, None),
+            252 => (4, None),
+            253 => (8, None),
+            short => (0, Some(u64::from(*short))),
+        };
+        let bytes = after.get(..len)?;
+        rest = &after[len..];
+        let long = bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte));
+        Some(short.unwrap_or(long))
+    };
+    Some((number()?, number()?))
 }
 
 /// The log of a member, its segments one behind the other, without the zeros at its end.

@@ -4,7 +4,7 @@ use std::process::Command;
 
 fn history(seed: u64) -> Vec<u8> {
     let run = Command::new(env!("CARGO_BIN_EXE_raftmq-sim"))
-        .args(["--trace", "--seconds", "3", "--seed"])
+        .args(["one", "--trace", "--seconds", "3", "--seed"])
         .arg(seed.to_string())
         .output()
         .expect("it runs");
