@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use raftmq_client::{Client, ClientConfig, MessageExt, MessageQueue, PullConsumer, PullOptions};
+use raftmq_world::Clock;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::checker::{Checker, Found};
+use crate::checker::{Arrivals, Checker, Found};
 use crate::lane::BROKER_NAME;
 
 /// Messages asked for at a time.
@@ -75,6 +76,19 @@ pub fn feed(checker: &mut Checker<'_>, part: Part) -> Result<()> {
             }
         }
         Part::End { queue, max_offset } => checker.end_of_queue(queue, max_offset),
+    }
+    Ok(())
+}
+
+/// Shows a part of a topic that delayed messages come to.
+pub fn arrive(arrivals: &mut Arrivals<'_>, part: Part, clock: &dyn Clock) -> Result<()> {
+    let Part::Messages { queue, messages } = part else { return Ok(()) };
+    let now_ms = clock.now_ms().unsigned_abs();
+    for message in &messages {
+        let stored_ms = u64::try_from(message.store_timestamp_ms).context("a store timestamp")?;
+        let queue_offset = u64::try_from(message.queue_offset).context("a queue offset")?;
+        // A broker may be wrong about when it stored the message, but not so that it is there earlier.
+        arrivals.message(queue, queue_offset, &message.body, stored_ms.min(now_ms));
     }
     Ok(())
 }

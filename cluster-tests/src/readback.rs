@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use raftmq_checks::checker::{Arrivals, Checker, Lateness, Verdict};
 use raftmq_checks::history::History;
-use raftmq_checks::readback::{Part, feed};
+use raftmq_checks::readback::{Part, arrive, feed};
 use raftmq_client::{ClientConfig, World};
 
 use crate::workload::{WorkloadOptions, runtime};
@@ -55,7 +55,7 @@ impl Delayed {
     /// What has come so far.
     fn read(&self) -> Result<Arrivals<'_>> {
         let mut arrivals = Arrivals::new(&self.history, self.delay);
-        read_topic(&self.options, |part| arrive(&mut arrivals, part))?;
+        read_topic(&self.options, |part| arrive(&mut arrivals, part, &*World::system().clock))?;
         Ok(arrivals)
     }
 }
@@ -66,16 +66,4 @@ fn read_topic(options: &WorkloadOptions, visit: impl FnMut(Part) -> Result<()>) 
         let config = ClientConfig::new(&options.name_servers);
         raftmq_checks::readback::read_topic(config, &options.topic, options.queues, visit).await
     })
-}
-
-fn arrive(arrivals: &mut Arrivals<'_>, part: Part) -> Result<()> {
-    let Part::Messages { queue, messages } = part else { return Ok(()) };
-    let now_ms = World::system().clock.now_ms().unsigned_abs();
-    for message in &messages {
-        let stored_ms = u64::try_from(message.store_timestamp_ms).context("a store timestamp")?;
-        let queue_offset = u64::try_from(message.queue_offset).context("a queue offset")?;
-        // A broker may be wrong about when it stored the message, but not so that it is there earlier.
-        arrivals.message(queue, queue_offset, &message.body, stored_ms.min(now_ms));
-    }
-    Ok(())
 }

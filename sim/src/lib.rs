@@ -29,5 +29,5 @@ pub use disk::{DiskCopy, DiskFaults, Ending, HostDisk, Machine, Pace};
 pub use host::Process;
 pub use nemesis::{Kind, Nemesis};
 pub use network::{Fabric, HostId, HostNetwork, NetworkCounts, Way, host_ip};
-pub use scenario::{Report, ScenarioOptions, run};
+pub use scenario::{Promise, Report, ScenarioOptions, run};
 pub use time::{EPOCH_MS, HostClock, MachineClock};

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
-use raftmq_sim::{Kind, Report, ScenarioOptions, entropy, run};
+use raftmq_sim::{Kind, Promise, Report, ScenarioOptions, entropy, run};
 
 /// Runs whole clusters in simulated time, with faults, and looks whether every promise was kept
 #[derive(Parser, Debug)]
@@ -36,6 +36,9 @@ struct FaultArgs {
     /// All but these
     #[arg(long, value_delimiter = ',', value_parser = kind)]
     without: Vec<Kind>,
+    /// Leave these promises alone
+    #[arg(long, value_delimiter = ',', value_parser = promise)]
+    leave: Vec<Promise>,
 }
 
 #[derive(Args, Debug)]
@@ -79,6 +82,11 @@ fn kind(text: &str) -> Result<Kind, String> {
     found.ok_or_else(|| format!("no such kind of fault; there are {:?}", Kind::ALL))
 }
 
+fn promise(text: &str) -> Result<Promise, String> {
+    let found = Promise::ALL.into_iter().find(|promise| format!("{promise:?}").eq_ignore_ascii_case(text));
+    found.ok_or_else(|| format!("no such promise; there are {:?}", Promise::ALL))
+}
+
 impl FaultArgs {
     fn kinds(&self) -> Vec<Kind> {
         let mut kinds = if self.kinds.is_empty() { Kind::ALL.to_vec() } else { self.kinds.clone() };
@@ -89,7 +97,14 @@ impl FaultArgs {
     /// The arguments that mean the same.
     fn to_args(&self) -> Vec<String> {
         let kinds: Vec<_> = self.kinds().iter().map(|kind| kind.to_string().to_lowercase()).collect();
-        vec!["--seconds".to_owned(), self.seconds.to_string(), "--kinds".to_owned(), kinds.join(",")]
+        let mut args =
+            vec!["--seconds".to_owned(), self.seconds.to_string(), "--kinds".to_owned(), kinds.join(",")];
+        if !self.leave.is_empty() {
+            let left: Vec<_> =
+                self.leave.iter().map(|promise| format!("{promise:?}").to_lowercase()).collect();
+            args.extend(["--leave".to_owned(), left.join(",")]);
+        }
+        args
     }
 }
 
@@ -122,6 +137,7 @@ fn one(args: &OneArgs) -> anyhow::Result<bool> {
         kinds: args.faults.kinds(),
         faults: Duration::from_secs(args.faults.seconds),
         skip: args.skip.clone(),
+        leave: args.faults.leave.clone(),
     };
     let mut report = run(args.seed, &options);
     if args.trace {

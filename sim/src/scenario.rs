@@ -8,16 +8,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use raftmq_checks::checker::{Checker, Consumption, check_consumption, missing};
+use raftmq_checks::checker::{Arrivals, Checker, Consumption, Violation, check_consumption, missing};
 use raftmq_checks::deliveries::Deliveries;
 use raftmq_checks::history::{History, Lane};
 use raftmq_checks::lane::{BROKER_NAME, LaneTask, WorkloadOptions};
 use raftmq_checks::listener::listener;
 use raftmq_checks::pulse::Pulse;
-use raftmq_checks::readback::{feed, read_topic};
+use raftmq_checks::readback::{arrive, feed, read_topic};
 use raftmq_client::{
-    Client, ClientConfig, ConsumeFromWhere, Message, MessageQueue, MessageSelector, Producer, PushConsumer,
-    PushConsumerConfig, TopicConfig, World,
+    Client, ClientConfig, ConsumeFromWhere, Message, MessageQueue, MessageSelector, Producer, PullConsumer,
+    PushConsumer, PushConsumerConfig, TopicConfig, World,
 };
 use raftmq_world::Random;
 use serde::{Deserialize, Serialize};
@@ -33,6 +33,15 @@ const QUEUES: u32 = 3;
 const LANES: u32 = 6;
 /// Until the topic must be there.
 const BEGIN_MAX: Duration = Duration::from_secs(20);
+/// Producers of each kind of delayed messages.
+const DELAYED_LANES: u32 = 2;
+/// How long they are delayed.
+const DELAY: Duration = Duration::from_secs(1);
+/// Delayed messages: their topic, and the property that asks for the delay: by level, and by time.
+const LATER: [(&str, &str); 2] =
+    [("ByLevel", "DELAY\u{1}1\u{2}"), ("ByTime", "TIMER_DELAY_MS\u{1}1000\u{2}")];
+/// Until what was delayed must have come.
+const ARRIVAL_MAX: Duration = Duration::from_secs(30);
 /// After the faults, until everything must be served again.
 const RECOVERY_MAX: Duration = Duration::from_secs(30);
 /// And until everything must be consumed: queue locks are held for 60 s.
@@ -49,11 +58,32 @@ pub struct ScenarioOptions {
     pub faults: Duration,
     /// Numbers of faults that are left out.
     pub skip: Vec<u64>,
+    /// Promises that are not looked at.
+    pub leave: Vec<Promise>,
+}
+
+/// A promise that can be left alone, as long as it is known not to be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Promise {
+    /// A leader's answers are never behind what was acknowledged before the question.
+    FreshReads,
+    /// A group whose disks are all slow elects and stores.
+    SlowDisks,
+}
+
+impl Promise {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::FreshReads, Self::SlowDisks];
 }
 
 impl Default for ScenarioOptions {
     fn default() -> Self {
-        Self { kinds: Kind::ALL.to_vec(), faults: Duration::from_secs(20), skip: Vec::new() }
+        Self {
+            kinds: Kind::ALL.to_vec(),
+            faults: Duration::from_secs(20),
+            skip: Vec::new(),
+            leave: Vec::new(),
+        }
     }
 }
 
@@ -104,11 +134,17 @@ impl fmt::Display for Report {
 struct Shared {
     stop: Arc<AtomicBool>,
     ready: Arc<AtomicBool>,
-    lanes: Arc<Mutex<Vec<(u32, Lane)>>>,
+    plain: Lanes,
+    later: [Lanes; LATER.len()],
     pulse: Arc<Mutex<Option<Arc<Pulse>>>>,
     reads: Arc<AtomicU64>,
     breaches: Arc<Mutex<Vec<String>>>,
+    /// Breaches that have to do with committed offsets.
+    offsets: Arc<Mutex<Vec<String>>>,
 }
+
+/// What lanes have sent, by their numbers, once they have ended.
+type Lanes = Arc<Mutex<Vec<(u32, Lane)>>>;
 
 impl Shared {
     fn pulse(&self) -> Option<Arc<Pulse>> {
@@ -131,27 +167,49 @@ fn workload(seed: u64) -> WorkloadOptions {
 
 /// Producers, each with one message on its way.
 async fn produce(world: World, options: WorkloadOptions, shared: Shared) {
-    let pulse = Arc::new(Pulse::new(world.clock.clone()));
+    let clock = world.clock.clone();
+    let pulse = Arc::new(Pulse::new(clock.clone()));
     let client = Client::new(ClientConfig { try_timeout: options.try_timeout, ..config(world) });
     let queues = QUEUES as i32;
-    let topic = TopicConfig {
-        topic_name: options.topic.clone(),
-        read_queue_nums: queues,
-        write_queue_nums: queues,
-        ..TopicConfig::default()
-    };
-    while client.create_topic(&topic).await.is_err() || client.routes().get(&options.topic).await.is_err() {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+    for topic in [options.topic.as_str(), LATER[0].0, LATER[1].0] {
+        let config = TopicConfig {
+            topic_name: topic.to_owned(),
+            read_queue_nums: queues,
+            write_queue_nums: queues,
+            ..TopicConfig::default()
+        };
+        while client.create_topic(&config).await.is_err() || client.routes().get(topic).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
     *shared.pulse.lock() = Some(pulse.clone());
     shared.ready.store(true, Ordering::Relaxed);
     let mut tasks = JoinSet::new();
-    for number in 0..LANES {
-        let lane = LaneTask::new(number, client.clone(), &options, pulse.clone(), shared.stop.clone());
-        tasks.spawn(async move { (number, lane.run().await) });
+    let mut start = |options: &WorkloadOptions, lanes: u32, ended: &Lanes, pulse: &Arc<Pulse>| {
+        for number in 0..lanes {
+            let lane = LaneTask::new(number, client.clone(), options, pulse.clone(), shared.stop.clone());
+            let ended = ended.clone();
+            tasks.spawn(async move {
+                let lane = lane.run().await;
+                ended.lock().push((number, lane));
+            });
+        }
+    };
+    start(&options, LANES, &shared.plain, &pulse);
+    // Their offsets say nothing about the plain topic.
+    let other_pulse = Arc::new(Pulse::new(clock));
+    for ((topic, properties), ended) in LATER.iter().zip(&shared.later) {
+        let (topic, properties) = ((*topic).to_owned(), (*properties).to_owned());
+        let pause = Duration::from_millis(150);
+        start(
+            &WorkloadOptions { topic, properties, pause, ..options.clone() },
+            DELAYED_LANES,
+            ended,
+            &other_pulse,
+        );
     }
-    while let Some(lane) = tasks.join_next().await {
-        shared.lanes.lock().push(lane.expect("a lane does not panic"));
+    while let Some(ended) = tasks.join_next().await {
+        ended.expect("a lane does not panic");
     }
 }
 
@@ -192,6 +250,30 @@ async fn read(world: World, random: Random, shared: Shared) {
     }
 }
 
+/// Commits offsets, and asks for them: what was committed never goes back.
+async fn commit(world: World, random: Random, shared: Shared) {
+    let client = Client::new(config(world));
+    let consumer = PullConsumer::new(client, "committer").expect("a good name");
+    let queue = MessageQueue { topic: "Plain".to_owned(), broker_name: BROKER_NAME.to_owned(), queue_id: 0 };
+    // Certainly committed, and perhaps.
+    let (mut certain, mut tried) = (0, 0);
+    while !shared.stop.load(Ordering::Relaxed) {
+        tokio::time::sleep(Duration::from_millis(20 + random.below(60))).await;
+        tried += 1;
+        if consumer.update_offset(&queue, tried).await.is_ok() {
+            certain = tried;
+        }
+        let Ok(found) = consumer.query_offset(&queue).await else { continue };
+        shared.reads.fetch_add(2, Ordering::Relaxed);
+        let found = found.unwrap_or(0);
+        if !(certain..=tried).contains(&found) {
+            shared.offsets.lock().push(format!(
+                "offset back: {certain} was committed, {tried} perhaps, and {found} is what is there"
+            ));
+        }
+    }
+}
+
 /// Runs a seed.
 pub fn run(seed: u64, options: &ScenarioOptions) -> Report {
     let random = Random::seeded(seed ^ 0x7363_656e_6172_696f);
@@ -201,10 +283,12 @@ pub fn run(seed: u64, options: &ScenarioOptions) -> Report {
     let shared = Shared {
         stop: Arc::default(),
         ready: Arc::default(),
-        lanes: Arc::default(),
+        plain: Arc::default(),
+        later: Default::default(),
         pulse: Arc::default(),
         reads: Arc::default(),
         breaches: Arc::default(),
+        offsets: Arc::default(),
     };
     let producing = {
         let (shared, load) = (shared.clone(), workload(seed));
@@ -231,6 +315,10 @@ pub fn run(seed: u64, options: &ScenarioOptions) -> Report {
         let random = random.clone();
         cluster.run(move |world| read(world, random, shared));
     }
+    {
+        let (shared, random) = (shared.clone(), random.clone());
+        cluster.run(move |world| commit(world, random, shared));
+    }
     nemesis.rage(&mut cluster, options.faults);
     nemesis.rest(&mut cluster);
 
@@ -244,17 +332,27 @@ pub fn run(seed: u64, options: &ScenarioOptions) -> Report {
     if !cluster.run_until(Duration::from_secs(90), |cluster| cluster.is_done(producing)) {
         breaches.push("producers did not end".to_owned());
     }
-    let mut lanes = shared.lanes.lock().clone();
-    lanes.sort_by_key(|(number, _)| *number);
-    let history = History {
-        run: seed,
-        began_us: shared.pulse().map_or(0, |pulse| pulse.began_us()),
-        body_bytes: workload(seed).body_bytes,
-        lanes: lanes.into_iter().map(|(_, lane)| lane).collect(),
+    let history = |lanes: &Lanes| {
+        let mut lanes = lanes.lock().clone();
+        lanes.sort_by_key(|(number, _)| *number);
+        History {
+            run: seed,
+            began_us: shared.pulse().map_or(0, |pulse| pulse.began_us()),
+            body_bytes: workload(seed).body_bytes,
+            lanes: lanes.into_iter().map(|(_, lane)| lane).collect(),
+        }
     };
+    let later: Vec<History> = shared.later.iter().map(history).collect();
+    let history = history(&shared.plain);
     check_queues(&mut cluster, &history, &mut breaches);
 
     let mut operations = history.acknowledged() + shared.reads.load(Ordering::Relaxed);
+    let clocks = [Kind::ClockJump, Kind::ClockDrift];
+    let clocks_were_right = !clocks.iter().any(|kind| nemesis.done.contains_key(kind));
+    for ((topic, _), history) in LATER.iter().zip(&later) {
+        operations += 2 * history.acknowledged();
+        check_arrivals(&mut cluster, topic, history, clocks_were_right, &mut breaches);
+    }
     let faults: u64 = nemesis.done.values().sum();
     for (group, in_order, log) in &groups {
         let deliveries = || log.lock().as_ref().map(Deliveries::all).unwrap_or_default();
@@ -269,12 +367,15 @@ pub fn run(seed: u64, options: &ScenarioOptions) -> Report {
         let verdict = check_consumption(&history, &deliveries, rules);
         breaches.extend(verdict.told.iter().map(|breach| format!("group {group}: {breach}")));
     }
-    if options.kinds.contains(&Kind::SlowDisks) {
+    if !options.leave.contains(&Promise::SlowDisks) {
         check_slow_disks(&mut cluster, &mut breaches);
     }
     let compared = check_logs(&mut cluster, &mut breaches);
     check_states(&mut cluster, &mut breaches);
-    breaches.append(&mut shared.breaches.lock());
+    if !options.leave.contains(&Promise::FreshReads) {
+        breaches.append(&mut shared.breaches.lock());
+    }
+    breaches.append(&mut shared.offsets.lock());
     let (simulated, starts, elections) = (cluster.now(), cluster.starts(), cluster.elections());
     let disks = (0..MEMBERS).fold(0, |sum, member| {
         cluster.machine(member).copy().files().fold(sum, |sum, (path, content)| {
@@ -312,6 +413,45 @@ fn check_queues(cluster: &mut Cluster, history: &History, breaches: &mut Vec<Str
         Some(Ok(verdict)) => breaches.extend(verdict.told.iter().map(ToString::to_string)),
         Some(Err(error)) => breaches.push(format!("the queues could not be read: {error}")),
         None => breaches.push("the queues could not be read within a minute".to_owned()),
+    }
+}
+
+/// What was delayed comes once, and not early where the clocks were right.
+fn check_arrivals(
+    cluster: &mut Cluster,
+    topic: &str,
+    history: &History,
+    clocks_were_right: bool,
+    breaches: &mut Vec<String>,
+) {
+    let outcome = Arc::new(Mutex::new(None));
+    let reading = cluster.run({
+        let (outcome, history, topic) = (outcome.clone(), history.clone(), topic.to_owned());
+        move |world| async move {
+            let (clock, began) = (world.clock.clone(), world.clock.passed());
+            loop {
+                let mut arrivals = Arrivals::new(&history, DELAY);
+                let show = |part| arrive(&mut arrivals, part, &*clock);
+                let read = read_topic(config(world.clone()), &topic, QUEUES, show).await;
+                if read.is_ok() && arrivals.missing() > 0 && clock.passed() < began + ARRIVAL_MAX {
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                    continue;
+                }
+                let verdict = read.map(|()| arrivals.finish()).map_err(|error| format!("{error:#}"));
+                *outcome.lock() = Some(verdict);
+                return;
+            }
+        }
+    });
+    cluster.run_until(Duration::from_secs(60), |cluster| cluster.is_done(reading));
+    match outcome.lock().take() {
+        Some(Ok(verdict)) => {
+            let counts =
+                |breach: &&Violation| clocks_were_right || !matches!(breach, Violation::Early { .. });
+            breaches.extend(verdict.told.iter().filter(counts).map(|breach| format!("{topic}: {breach}")));
+        }
+        Some(Err(error)) => breaches.push(format!("{topic} could not be read: {error}")),
+        None => breaches.push(format!("{topic} could not be read within a minute")),
     }
 }
 
