@@ -14,7 +14,7 @@ use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{LogState, OptionalSend, RaftLogReader};
 use parking_lot::Mutex;
 use raftmq_store::{Callback, EntryId, FrameKind, NewEntry, Store, StoreError};
-use raftmq_world::{Clock, Threads, World};
+use raftmq_world::{Clock, Mutation, Threads, World};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
@@ -66,7 +66,8 @@ struct PurgedRecord {
 impl LogStorage {
     /// Reads vote and purge position back.
     pub(crate) fn open(store: Arc<Store>, node_id: u64, world: &World) -> Result<Self, StoreError> {
-        let vote = read_record::<VoteRecord>(&store, VOTE_FILE)?.map(|v| Vote {
+        let recorded = read_record::<VoteRecord>(&store, VOTE_FILE)?;
+        let vote = recorded.map(|v| Vote {
             leader_id: openraft::vote::RaftLeaderId::new(v.term, v.node_id),
             committed: v.committed,
         });
@@ -79,6 +80,7 @@ impl LogStorage {
         let purged = read_record::<PurgedRecord>(&store, PURGED_FILE)?
             .map(|p| log_id(EntryId { term: p.term, index: p.index }));
         let (clock, threads) = (world.clock.clone(), world.threads.clone());
+        let vote = vote.filter(|_| !Mutation::ForgetVote.is_on());
         Ok(Self { store, node_id, clock, threads, small: Arc::new(Mutex::new(Small { vote, purged })) })
     }
 

@@ -13,7 +13,7 @@ use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{OptionalSend, RaftSnapshotBuilder, Snapshot, SnapshotMeta};
 use parking_lot::Mutex;
 use raftmq_store::{EntryId, Store, StoreError};
-use raftmq_world::{Clock, Threads, World};
+use raftmq_world::{Clock, Mutation, Threads, World};
 use serde::{Deserialize, Serialize};
 
 use crate::api::StartError;
@@ -45,6 +45,8 @@ pub(crate) struct Shared {
     clock: Arc<dyn Clock>,
     threads: Arc<dyn Threads>,
     applied: Mutex<Applied>,
+    /// The last command, where [`Mutation::ApplyTwice`] is on.
+    before: Mutex<Option<Command>>,
     /// One checkpoint is written at a time, and none behind the last, which this tells of.
     writing: Arc<tokio::sync::Mutex<bool>>,
 }
@@ -109,6 +111,7 @@ impl Shared {
             clock: world.clock.clone(),
             threads: world.threads.clone(),
             applied: Mutex::new(applied),
+            before: Mutex::default(),
             writing: Arc::default(),
         })
     }
@@ -148,7 +151,13 @@ impl Shared {
                 Some(command) => {
                     let command = Command::decode(command)
                         .map_err(|e| io::Error::other(format!("command in entry {}: {e}", entry.log_id)))?;
-                    self.metadata.apply(&command)
+                    let outcome = self.metadata.apply(&command);
+                    if Mutation::ApplyTwice.is_on()
+                        && let Some(before) = self.before.lock().replace(command)
+                    {
+                        self.metadata.apply(&before);
+                    }
+                    outcome
                 }
                 None => CommandOutcome::Done,
             },

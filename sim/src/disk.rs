@@ -223,7 +223,13 @@ impl Machine {
         let path = full.get(self.random.below(full.len() as u64) as usize)?.clone();
         let content = copy.0.get_mut(&path)?;
         let end = content.iter().rposition(|b| *b != 0)? as u64 + 1;
-        let at = self.random.below(end);
+        // Half of them near the end, where what was written last is.
+        let tail = end.min(4096);
+        let at = if self.random.below(2) == 0 {
+            end - 1 - self.random.below(tail)
+        } else {
+            self.random.below(end)
+        };
         content[at as usize] ^= 1 << self.random.below(8);
         self.state.lock().files = restored(&copy);
         Some((path, at))

@@ -23,6 +23,9 @@ enum What {
     One(OneArgs),
     /// Run many seeds, several at a time; those that fail are shrunk to fewer faults
     Many(ManyArgs),
+    /// Prove that the checkers bite: run seeds with each deliberate fault in the code until one is noticed
+    #[cfg(feature = "mutations")]
+    Mutations(MutationArgs),
 }
 
 #[derive(Args, Clone, Debug)]
@@ -77,6 +80,36 @@ struct ManyArgs {
     faults: FaultArgs,
 }
 
+#[cfg(feature = "mutations")]
+#[derive(Args, Debug)]
+struct MutationArgs {
+    /// Most seeds for each
+    #[arg(long, default_value_t = 200)]
+    count: u64,
+    #[command(flatten)]
+    faults: FaultArgs,
+}
+
+/// Runs seeds with each mutation until it is noticed. Says whether all were.
+#[cfg(feature = "mutations")]
+fn mutations(args: &MutationArgs) -> anyhow::Result<bool> {
+    let mut all = true;
+    for mutation in raftmq_world::Mutation::ALL {
+        let caught: Option<Report> = (1..=args.count).find_map(|seed| {
+            let report = child_with(seed, &args.faults, &[], Some(&format!("{mutation:?}")));
+            report.ok().filter(|report| !report.breaches.is_empty())
+        });
+        all &= caught.is_some();
+        match caught {
+            Some(report) => {
+                println!("{mutation:?}: noticed with seed {}: {}", report.seed, report.breaches[0])
+            }
+            None => println!("{mutation:?}: NOT noticed within {} seeds", args.count),
+        }
+    }
+    Ok(all)
+}
+
 fn kind(text: &str) -> Result<Kind, String> {
     let found = Kind::ALL.into_iter().find(|kind| kind.to_string().eq_ignore_ascii_case(text));
     found.ok_or_else(|| format!("no such kind of fault; there are {:?}", Kind::ALL))
@@ -112,6 +145,8 @@ fn main() -> ExitCode {
     let done = match Cli::parse().what {
         What::One(args) => one(&args),
         What::Many(args) => many(&args),
+        #[cfg(feature = "mutations")]
+        What::Mutations(args) => mutations(&args),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -133,6 +168,13 @@ fn one(args: &OneArgs) -> anyhow::Result<bool> {
         .with_ansi(false)
         .with_writer(std::io::stderr)
         .init();
+    // A panic ends the process in production: whichever task it was in, it counts.
+    static PANICS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    std::panic::set_hook(Box::new(|panic| {
+        if let Ok(mut panics) = PANICS.lock() {
+            panics.push(format!("panicked: {panic}").replace('\n', " "));
+        }
+    }));
     let options = ScenarioOptions {
         kinds: args.faults.kinds(),
         faults: Duration::from_secs(args.faults.seconds),
@@ -140,6 +182,9 @@ fn one(args: &OneArgs) -> anyhow::Result<bool> {
         leave: args.faults.leave.clone(),
     };
     let mut report = run(args.seed, &options);
+    if let Ok(mut panics) = PANICS.lock() {
+        report.breaches.append(&mut panics);
+    }
     if args.trace {
         println!("{}", report.trace.join("\n"));
     }
@@ -154,8 +199,13 @@ fn one(args: &OneArgs) -> anyhow::Result<bool> {
 
 /// Runs a seed in a process of its own.
 fn child(seed: u64, faults: &FaultArgs, skip: &[u64]) -> anyhow::Result<Report> {
+    child_with(seed, faults, skip, None)
+}
+
+fn child_with(seed: u64, faults: &FaultArgs, skip: &[u64], mutation: Option<&str>) -> anyhow::Result<Report> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["one", "--json", "--seed"]).arg(seed.to_string()).args(faults.to_args());
+    command.env("RAFTMQ_MUTATION", mutation.unwrap_or_default());
     if !skip.is_empty() {
         command.arg("--skip").arg(list(skip));
     }

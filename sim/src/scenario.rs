@@ -370,6 +370,11 @@ pub fn run(seed: u64, options: &ScenarioOptions) -> Report {
     if !options.leave.contains(&Promise::SlowDisks) {
         check_slow_disks(&mut cluster, &mut breaches);
     }
+    let damages = [Kind::FlippedBit, Kind::EmptiedDisk, Kind::OldDisk];
+    let disks_were_whole = !damages.iter().any(|kind| nemesis.done.contains_key(kind));
+    if disks_were_whole && !cluster.run_until(EQUAL_MAX, |cluster| (0..MEMBERS).all(|m| cluster.is_up(m))) {
+        breaches.push("a member does not come back, with nothing wrong with its disk".to_owned());
+    }
     let compared = check_logs(&mut cluster, &mut breaches);
     check_states(&mut cluster, &mut breaches);
     if !options.leave.contains(&Promise::FreshReads) {
@@ -536,27 +541,30 @@ fn log_of(copy: &DiskCopy) -> Vec<u8> {
     log
 }
 
-/// The members' logs are the same to the byte.
+/// The logs of the members that run are the same to the byte. One that found its own log damaged does not run.
 fn check_logs(cluster: &mut Cluster, breaches: &mut Vec<String>) -> u64 {
-    let logs = |cluster: &Cluster| -> Vec<Vec<u8>> {
-        (0..MEMBERS).map(|member| log_of(&cluster.machine(member).copy())).collect()
+    let logs = |cluster: &Cluster| -> Vec<(usize, Vec<u8>)> {
+        let up = (0..MEMBERS).filter(|member| cluster.is_up(*member));
+        up.map(|member| (member, log_of(&cluster.machine(member).copy()))).collect()
     };
+    let are_equal = |found: &[(usize, Vec<u8>)]| found.windows(2).all(|pair| pair[0].1 == pair[1].1);
     let end = cluster.now() + EQUAL_MAX;
     let mut found = logs(cluster);
-    while found.iter().any(|log| *log != found[0]) && cluster.now() < end {
+    while !are_equal(&found) && cluster.now() < end {
         cluster.run_for(Duration::from_millis(500));
         found = logs(cluster);
     }
-    for member in 1..MEMBERS {
-        let differs = found[0].iter().zip(&found[member]).position(|(one, other)| one != other);
-        let lens = (found[0].len(), found[member].len());
+    for pair in found.windows(2) {
+        let [(one, log), (other, other_log)] = pair else { continue };
+        let differs = log.iter().zip(other_log).position(|(byte, other)| byte != other);
+        let (len, other_len) = (log.len(), other_log.len());
         match differs {
-            Some(at) => breaches.push(format!("the logs of members 0 and {member} differ at {at}")),
-            None if lens.0 != lens.1 => {
-                breaches.push(format!("the logs of members 0 and {member} end at {} and {}", lens.0, lens.1));
+            Some(at) => breaches.push(format!("the logs of members {one} and {other} differ at {at}")),
+            None if len != other_len => {
+                breaches.push(format!("the logs of members {one} and {other} end at {len} and {other_len}"));
             }
             None => {}
         }
     }
-    found.iter().map(|log| log.len() as u64).sum()
+    found.iter().map(|(_, log)| log.len() as u64).sum()
 }

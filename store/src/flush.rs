@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use raftmq_world::{Clock, Next, Step, Threads};
+use raftmq_world::{Clock, Mutation, Next, Step, Threads};
 
 use crate::commit_log::{CommitLog, Tail};
 use crate::error::StoreError;
@@ -123,8 +123,8 @@ impl Flusher {
     /// Something was appended; `callback` is told when it is stored.
     pub(crate) fn appended(&self, callback: Callback) {
         match self.mode {
-            FlushMode::Sync => self.flush(callback),
-            FlushMode::Async => {
+            FlushMode::Sync if !Mutation::AckBeforeSync.is_on() => self.flush(callback),
+            FlushMode::Sync | FlushMode::Async => {
                 let stopped = self.state.lock().check();
                 callback(stopped);
             }
@@ -328,7 +328,9 @@ impl FlushStep {
         let flushed = new_end.min(self.flusher.flushed());
         self.flusher.flushed.store(flushed, Ordering::Release);
         self.write_marks(false)?;
-        self.marks.sync()?;
+        if !Mutation::SkipTruncationSync.is_on() {
+            self.marks.sync()?;
+        }
         self.flusher.log.truncate_after(last, committed)
     }
 

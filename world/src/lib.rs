@@ -7,6 +7,7 @@
 //! | `network`, `os_network` | streams and listeners; TCP |
 //! | `acceptor` | accepting connections within a bound |
 //! | `random` | numbers that nobody can foresee, or that a seed decides |
+//! | `mutation` | deliberate faults, for the simulator |
 //! | `hash` | maps whose order a seed can decide |
 //! | `work` | threads that do work in steps, and work that may block |
 //!
@@ -18,6 +19,7 @@ mod acceptor;
 mod clock;
 mod disk;
 pub mod hash;
+mod mutation;
 mod network;
 mod os_disk;
 mod os_network;
@@ -29,6 +31,7 @@ use std::sync::Arc;
 pub use acceptor::{Accepted, Acceptor, WhenFull};
 pub use clock::{Clock, SystemClock};
 pub use disk::{Disk, DiskFile, Space, data_end};
+pub use mutation::Mutation;
 pub use network::{KeepAlive, Listen, Listener, Network, ReadHalf, Socket, Stream, WriteHalf};
 pub use os_disk::{OsDisk, memory_file};
 pub use os_network::OsNetwork;

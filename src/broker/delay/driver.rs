@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use raftmq_raft::{Command, Completion, MessageBatch, Position, ProposeError, Role, RoleState, SubmitError};
 use raftmq_store::StoreError;
+use raftmq_world::Mutation;
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::lane::{Delivery, Lane, Limit, Step, Wait};
@@ -143,10 +144,11 @@ async fn sleep(node: &Node, wait: Wait, wake: &Notify, role: &mut watch::Receive
 
 async fn submit(node: &Node, term: u64, delivery: Delivery) -> Outcome {
     let Delivery { records, count, progress, .. } = delivery;
-    let command = Command::DelayProgress(progress);
+    let command =
+        Some(Command::DelayProgress(progress)).filter(|_| !Mutation::DeliverWithoutProgress.is_on());
     let (told, outcome_told) = oneshot::channel();
     let completion = Box::new(Told(told));
-    let batch = MessageBatch { records, count, command: Some(command), term: Some(term), completion };
+    let batch = MessageBatch { records, count, command, term: Some(term), completion };
     match node.group.submit(batch) {
         Ok(()) => outcome_told.await.unwrap_or(Outcome::Unknown),
         Err(SubmitError::Busy { .. } | SubmitError::NotLeader { .. }) => Outcome::NotTaken,

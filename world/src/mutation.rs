@@ -1,0 +1,50 @@
+//! Deliberate faults in the code, to prove that the simulator's checkers notice such a thing.
+//!
+//! They exist only where the feature `mutations` is on, which no build but the simulator's own ever has.
+
+/// Deliberate faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutation {
+    /// An append counts as stored before it is synced.
+    AckBeforeSync,
+    /// A member forgets at a restart whom it has voted for.
+    ForgetVote,
+    /// What a truncation removes is not made durable.
+    SkipTruncationSync,
+    /// A command is applied again after the next one.
+    ApplyTwice,
+    /// A leader serves without having heard of a majority.
+    ServeWithoutLease,
+    /// A member founds a group of its own.
+    TwoFounders,
+    /// A delayed message is delivered, and its progress is not noted with it.
+    DeliverWithoutProgress,
+}
+
+impl Mutation {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::AckBeforeSync,
+        Self::ForgetVote,
+        Self::SkipTruncationSync,
+        Self::ApplyTwice,
+        Self::ServeWithoutLease,
+        Self::TwoFounders,
+        Self::DeliverWithoutProgress,
+    ];
+
+    /// Whether this one is on: the variable `RAFTMQ_MUTATION` names it.
+    #[cfg(feature = "mutations")]
+    pub fn is_on(self) -> bool {
+        static NAMED: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+        let named = NAMED.get_or_init(|| std::env::var("RAFTMQ_MUTATION").unwrap_or_default());
+        named.eq_ignore_ascii_case(&format!("{self:?}"))
+    }
+
+    /// Never.
+    #[cfg(not(feature = "mutations"))]
+    #[inline(always)]
+    pub const fn is_on(self) -> bool {
+        false
+    }
+}
