@@ -197,7 +197,11 @@ impl Cluster {
 
     /// Asks a member to stop in order; its supervisor starts it again, unless it is to stay down.
     pub fn stop(&mut self, member: HostId, restart: bool) {
-        self.nodes[member].stays_down = !restart;
+        let node = &mut self.nodes[member];
+        node.stays_down = !restart;
+        if !restart && node.process.is_none() {
+            node.start_at = None;
+        }
         self.trace.note(self.now, format_args!("member {member}: asked to stop"));
         self.nodes[member].stop.notify_one();
     }

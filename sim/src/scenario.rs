@@ -146,6 +146,9 @@ struct Shared {
 /// What lanes have sent, by their numbers, once they have ended.
 type Lanes = Arc<Mutex<Vec<(u32, Lane)>>>;
 
+/// What a group was given, once its first member has begun.
+type DeliveryLog = Arc<Mutex<Option<Deliveries>>>;
+
 impl Shared {
     fn pulse(&self) -> Option<Arc<Pulse>> {
         self.pulse.lock().clone()
@@ -277,7 +280,7 @@ async fn commit(world: World, random: Random, shared: Shared) {
 /// Runs a seed.
 pub fn run(seed: u64, options: &ScenarioOptions) -> Report {
     let random = Random::seeded(seed ^ 0x7363_656e_6172_696f);
-    let segment_bytes = 64 * 1024 << random.below(5);
+    let segment_bytes = (64 * 1024) << random.below(5);
     let mut cluster = Cluster::new(seed, ClusterOptions { segment_bytes, ..ClusterOptions::default() });
     let mut nemesis = Nemesis::new(seed, &options.kinds, &options.skip);
     let shared = Shared {
@@ -298,7 +301,7 @@ pub fn run(seed: u64, options: &ScenarioOptions) -> Report {
     if !cluster.run_until(BEGIN_MAX, |_| shared.ready.load(Ordering::Relaxed)) {
         breaches.push(format!("no topic could be made within {BEGIN_MAX:?}"));
     }
-    let groups: Vec<(&str, bool, Arc<Mutex<Option<Deliveries>>>)> =
+    let groups: Vec<(&str, bool, DeliveryLog)> =
         vec![("shared", false, Arc::default()), ("ordered", true, Arc::default())];
     for (group, in_order, log) in &groups {
         for number in 0..2 {
