@@ -1,5 +1,6 @@
 //! Three members in one process: elect, append, fail over, restart.
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests reach for the system")]
 // Clippy lets tests unwrap, but not the functions they share.
 #![allow(clippy::unwrap_used)]
 

@@ -1,5 +1,7 @@
 //! Runs seeds, and says what happened.
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "says how long it really took")]
+
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 

@@ -185,7 +185,7 @@ async fn read(world: World, random: Random, shared: Shared) {
 /// Runs a seed.
 pub fn run(seed: u64, options: &ScenarioOptions) -> Report {
     let random = Random::seeded(seed ^ 0x7363_656e_6172_696f);
-    let segment_bytes = 64 * 1024 << random.below(5);
+    let segment_bytes = (64 * 1024) << random.below(5);
     let mut cluster = Cluster::new(seed, ClusterOptions { segment_bytes, ..ClusterOptions::default() });
     let mut nemesis = Nemesis::new(seed, &options.kinds);
     let shared = Shared {
@@ -204,8 +204,9 @@ pub fn run(seed: u64, options: &ScenarioOptions) -> Report {
     if !cluster.run_until(BEGIN_MAX, |_| shared.ready.load(Ordering::Relaxed)) {
         breaches.push(format!("no topic could be made within {BEGIN_MAX:?}"));
     }
-    let groups: Vec<(&str, bool, Arc<Mutex<Option<Deliveries>>>)> =
-        vec![("shared", false, Arc::default()), ("ordered", true, Arc::default())];
+    type Log = Arc<Mutex<Option<Deliveries>>>;
+    let groups: [(&str, bool, Log); 2] =
+        [("shared", false, Arc::default()), ("ordered", true, Arc::default())];
     for (group, in_order, log) in &groups {
         for number in 0..2 {
             let (log, group, in_order) = (log.clone(), (*group).to_owned(), *in_order);

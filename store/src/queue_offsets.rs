@@ -3,10 +3,9 @@
 //! The leader gives positions by it, a follower checks by it; both advance it in log order, and a truncation takes
 //! it back. What is refused leaves it as it was.
 
-use std::collections::HashMap;
-
 use bytes::BytesMut;
 use raftmq_message::record::{RecordView, patch_positions};
+use raftmq_world::hash::HashMap;
 
 use crate::consume_queues::check_topic;
 use crate::error::StoreError;

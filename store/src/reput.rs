@@ -3,8 +3,8 @@
 //! *Invariant 4*: they hold committed messages only, and are derived: whatever is missing is made again from the log.
 //! How far they are durable is recorded from time to time, see `checkpoint.rs`.
 
+use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -15,6 +15,7 @@ use raftmq_message::properties;
 use raftmq_message::record::{RecordView, sys_flag};
 use raftmq_message::timer;
 use raftmq_message::topic::TIMER_TOPIC;
+use raftmq_world::hash::HashMap;
 use raftmq_world::{Clock, Next, Step, Threads};
 
 use crate::checkpoint::{Checkpoints, Derived};
