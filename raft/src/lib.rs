@@ -11,11 +11,6 @@
 //!
 //! *Invariant*: nothing outside this crate names an openraft type.
 
-#![cfg_attr(
-    test,
-    allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests reach for the system")
-)]
-
 mod api;
 mod clock;
 mod command;

@@ -14,11 +14,6 @@
 //!
 //! There is no policy here: what a request means is the broker's business.
 
-#![cfg_attr(
-    test,
-    allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests reach for the system")
-)]
-
 pub mod body;
 pub mod codes;
 pub mod command;
