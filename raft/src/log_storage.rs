@@ -292,7 +292,7 @@ impl RaftLogStorage<TypeConfig> for LogStorage {
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
         if let Some(committed) = committed {
-            self.store.set_committed(entry_id(&committed));
+            self.store.set_committed(entry_id(&committed))?;
         }
         Ok(())
     }
