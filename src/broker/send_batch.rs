@@ -146,8 +146,12 @@ impl OpenSends {
         self.channel.end(self.replies.len(), self.bytes);
     }
 
+    /// *Invariant 5*: nobody is told of success without the place that it means.
     fn stored(&self, positions: &[Position]) {
-        debug_assert_eq!(positions.len(), self.count as usize, "one position for each message");
+        if positions.len() != self.count as usize {
+            tracing::error!(positions = positions.len(), count = self.count, "an outcome without its places");
+            return self.refuse(&self.node.propose_refusal(&ProposeError::Unknown));
+        }
         self.node.stats.put(u64::from(self.count), self.bytes as u64);
         self.channel.put(|out| {
             let (mut at, mut key_start) = (0, 0);
