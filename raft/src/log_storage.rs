@@ -309,6 +309,7 @@ impl RaftLogStorage<TypeConfig> for LogStorage {
         for entry in entries {
             self.append_entry(entry)?;
         }
+        // Invariant 5: this member counts for the entries once this says that they are stored.
         self.store
             .when_stored(Box::new(move |stored| callback.io_completed(stored.map_err(io::Error::from))));
         Ok(())

@@ -12,8 +12,9 @@
 //! | `work` | threads that do work in steps, and work that may block |
 //!
 //! A [`World`] is made once, at the top, and handed down. [`World::system`] is the operating system's; the simulator has
-//! one of its own for each node. *Invariant*: nothing outside this crate reaches for any of it by another way, which `clippy.toml` sees to. What waits
-//! without blocking (sleeps, timeouts) goes by the runtime's clock, which belongs to the world as well.
+//! one of its own for each node. *Invariant*: nothing outside this crate reaches for any of it by another way; lints see to
+//! that (`clippy.toml`). What waits without blocking (sleeps, timeouts) goes by the runtime's clock, which belongs to the
+//! world as well.
 
 mod acceptor;
 mod clock;
