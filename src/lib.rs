@@ -7,6 +7,11 @@
 //! | `broker` | serving producers and consumers |
 //! | `admin` | the HTTP API, and asking it |
 
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests reach for the system")
+)]
+
 mod admin;
 mod broker;
 mod cli;

@@ -217,6 +217,7 @@ fn advertised(args: &BrokerArgs) -> anyhow::Result<std::net::SocketAddr> {
 
 /// On one or two cores a single thread serves the network best: nothing is handed from thread to thread.
 fn runtime(threads: Option<u16>) -> anyhow::Result<Runtime> {
+    #[expect(clippy::disallowed_methods, reason = "decides about the runtime, which the world comes after")]
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = threads.map_or(if cores <= 2 { 1 } else { cores }, usize::from);
     let mut builder = if threads == 1 { Builder::new_current_thread() } else { Builder::new_multi_thread() };

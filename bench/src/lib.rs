@@ -18,6 +18,12 @@
 //! Connections come from the world that is passed in. Times do not: what is measured is real time, so the system's clocks
 //! (`Instant`, `SystemTime`) are read directly.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "measures in real time, over sockets of its own"
+)]
+
 mod connection;
 mod drain;
 mod fanout;

@@ -1,5 +1,11 @@
 //! What the listeners of consumers were given, in the order in which they began with it.
 
+#![expect(clippy::disallowed_types, reason = "who works in real time waits for what listeners are given")]
+
+#[expect(
+    clippy::disallowed_types,
+    reason = "tests on real time wait for what their listeners are given"
+)]
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 

@@ -13,6 +13,11 @@
 //!
 //! The checkers know nothing of how the messages were sent, nor of what was done to the cluster meanwhile.
 
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests reach for the system")
+)]
+
 pub mod body;
 pub mod checker;
 pub mod deliveries;

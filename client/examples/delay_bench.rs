@@ -6,6 +6,7 @@
 //! * `level`: sent so many a second with delay level 1.
 //! * `pending`: sent as fast as it goes, due within hours; nothing is consumed.
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "measures in real time")]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::sync::Arc;

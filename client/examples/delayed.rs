@@ -2,6 +2,8 @@
 //!
 //! `cargo run -p raftmq-client --example delayed -- [NAME SERVERS] [TOPIC]`
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "shows the time of day")]
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use raftmq_client::{

@@ -72,6 +72,11 @@
 //! | `message`, `compression` | messages to be sent and received |
 //! | `error` | what can go wrong, and whether it may have happened all the same |
 
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests reach for the system")
+)]
+
 mod admin;
 mod allocate;
 mod client;

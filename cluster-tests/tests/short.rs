@@ -3,6 +3,11 @@
 //! No test says how fast anything must be: timeouts are there so that what hangs is noticed. The long runs and the
 //! measured ones are the `torture` program's.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "works on real processes in real time"
+)]
 // Clippy lets tests unwrap, but not the functions they share.
 #![allow(clippy::unwrap_used)]
 

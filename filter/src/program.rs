@@ -3,7 +3,7 @@
 //! Jumps lead forward only, so each operation runs at most once.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use super::value::Value;
 use super::{MatchError, NODES_MAX, PROPERTIES_MAX, SqlErrorKind};
@@ -118,7 +118,7 @@ impl Op {
 #[derive(Debug, Default)]
 pub(crate) struct Builder<'a> {
     ops: Vec<Op>,
-    properties: HashMap<&'a str, usize>,
+    properties: BTreeMap<&'a str, usize>,
     names: Vec<Box<str>>,
     height: usize,
     height_max: usize,

@@ -1,6 +1,8 @@
 //! Measures replication alone: three members, each on a thread of its own, and a closed loop of messages submitted to
 //! the leader. `cargo run --release -p raftmq-raft --example pipeline -- MESSAGES_IN_FLIGHT BATCH BODY_BYTES SECONDS`
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "measures in real time")]
+
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;

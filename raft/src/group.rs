@@ -83,7 +83,7 @@ impl Group {
         let clocks = Arc::new(Clocks::new(world.clock.clone()));
         let log = LogStorage::open(store.clone(), config.node_id, &world)?;
         let state = Arc::new(Shared::open(store.clone(), &world)?);
-        dispatch_known_commits(&store)?;
+        dispatch_applied(&store, state.last_applied())?;
 
         let listener =
             world.network.listen(own.raft).map_err(|source| StartError::Listen { addr: own.raft, source })?;
@@ -106,8 +106,11 @@ impl Group {
         join(&raft, &config).await?;
 
         let role = RoleState { role: Role::Follower, term: 0, leader: None, ready: false };
+        let stopped = watch::Sender::new(None);
+        let failed = stopped.clone();
+        let on_failure = Box::new(move |reason| note_stop(&failed, reason));
         let inner = Arc::new(Inner {
-            proposer: Arc::new(Proposer::new(config.segment_bytes)),
+            proposer: Arc::new(Proposer::new(config.segment_bytes, on_failure)),
             config,
             threads: world.threads,
             store,
@@ -117,7 +120,7 @@ impl Group {
             clocks,
             role: watch::Sender::new(role),
             near: RwLock::default(),
-            stopped: watch::Sender::new(None),
+            stopped,
             tasks: Mutex::default(),
             closed: OnceCell::new(),
         });
@@ -237,6 +240,10 @@ impl Inner {
     }
 
     async fn propose(&self, command: Command) -> Result<CommandOutcome, ProposeError> {
+        // Invariant 7.
+        if matches!(command, Command::DelayProgress(_)) {
+            return Err(ProposeError::Refused("a step of delayed delivery without its messages".into()));
+        }
         let bytes = command.encode().map_err(|e| ProposeError::Refused(e.to_string()))?;
         let room = self.config.segment_bytes - FRAME_HEADER_BYTES as u64;
         if bytes.len() as u64 > room {
@@ -568,10 +575,11 @@ async fn open_store(options: StoreOptions, world: &World) -> Result<Arc<Store>, 
     Ok(opened.ok_or_else(|| StartError::Raft("the store could not be opened".into()))??)
 }
 
-/// What was known to be committed before the stop can be dispatched before a leader says so again.
-fn dispatch_known_commits(store: &Store) -> Result<(), StoreError> {
-    if let Some(committed) = store.committed()
-        && let Some(frame) = store.log().frame(committed.index)?
+/// What was applied before the stop can be dispatched before a leader says so again. What else is known to be committed
+/// follows as it is applied: whatever contradicts the state is not shown.
+fn dispatch_applied(store: &Store, applied: Option<u64>) -> Result<(), StoreError> {
+    if let Some(applied) = applied
+        && let Some(frame) = store.log().frame(applied)?
     {
         store.commit(frame.header.end());
     }

@@ -20,8 +20,8 @@ use tokio::sync::oneshot;
 
 use crate::api::ProposeError;
 use crate::types::{
-    Entry, Frame, LogId, Payload, Proposal, TypeConfig, Vote, decode_membership, encode_membership, entry_id,
-    log_id,
+    Appended, Entry, Frame, LogId, Payload, Proposal, TypeConfig, Vote, decode_membership, encode_membership,
+    entry_id, log_id,
 };
 
 /// Replication reads at most this many bytes at once, and at least one entry. Together with the window of requests on
@@ -118,7 +118,7 @@ impl LogStorage {
         let Some(places) = places else { return self.store.append(entry, &mut Vec::new()).map(drop) };
         let mut placed = Vec::new();
         let told = match only_in {
-            // Whoever led in that term does not any more.
+            // Invariant 7: whoever led in that term does not any more.
             Some(_) => Err(ProposeError::NotLeader { leader: None }),
             None => match self.store.append(entry, &mut placed) {
                 Ok(_) => Ok(placed),
@@ -129,7 +129,7 @@ impl LogStorage {
             },
         };
         let refused = told.is_err();
-        *places.0.lock() = told;
+        *places.0.lock() = Some(Appended { id, placed: told });
         if !refused {
             return Ok(());
         }
@@ -294,7 +294,7 @@ impl RaftLogStorage<TypeConfig> for LogStorage {
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
         if let Some(committed) = committed {
-            self.store.set_committed(entry_id(&committed));
+            self.store.set_committed(entry_id(&committed))?;
         }
         Ok(())
     }
@@ -311,6 +311,7 @@ impl RaftLogStorage<TypeConfig> for LogStorage {
         for entry in entries {
             self.append_entry(entry)?;
         }
+        // Invariant 5: this member counts for the entries once this says that they are stored.
         self.store
             .when_stored(Box::new(move |stored| callback.io_completed(stored.map_err(io::Error::from))));
         Ok(())
@@ -363,7 +364,9 @@ mod tests {
             log.append_entry(Entry { log_id: log_id(id), payload }).unwrap();
             assert_eq!(store.log().frame(index).unwrap().unwrap().header.kind, kind);
             // One for another term says nothing about what it holds.
-            match &*places.0.lock() {
+            let appended = places.0.lock().take().unwrap();
+            assert_eq!(appended.id, id);
+            match appended.placed {
                 Ok(_) => assert_eq!(kind, FrameKind::Messages),
                 Err(ProposeError::NotLeader { .. }) => assert_eq!(index, 1),
                 Err(ProposeError::Refused(why)) => assert_eq!(index, 3, "{why}"),

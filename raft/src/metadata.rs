@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::RwLock;
+use raftmq_store::StoreError;
 use raftmq_world::hash::HashMap;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -231,17 +232,20 @@ impl Metadata {
     }
 
     /// Carries out a committed command.
-    pub fn apply(&self, command: &Command) -> CommandOutcome {
+    ///
+    /// # Errors
+    /// [`StoreError::Divergence`]: it contradicts the state, which is as before.
+    pub fn apply(&self, command: &Command) -> Result<CommandOutcome, StoreError> {
         match command {
             Command::PutTopic(topic) => {
                 self.topics.write().insert(topic.name.clone(), Arc::new(topic.clone()));
                 self.changed();
             }
             Command::AddTopic { topic, max } => {
-                return self.add(&self.topics, &topic.name, *max, || topic.clone());
+                return Ok(self.add(&self.topics, &topic.name, *max, || topic.clone()));
             }
             Command::AddGroup { group, max } => {
-                return self.add(&self.groups, &group.name, *max, || group.clone());
+                return Ok(self.add(&self.groups, &group.name, *max, || group.clone()));
             }
             Command::DeleteTopic { name } => {
                 self.topics.write().remove(name);
@@ -264,16 +268,16 @@ impl Metadata {
             Command::CommitOffsets(commits) => self.commit_offsets(commits),
             Command::ResetOffsets(resets) => self.reset_offsets(resets),
             Command::ClearResets(resets) => self.clear_resets(resets),
-            Command::DelayProgress(progress) => self.delay_progress(progress),
+            Command::DelayProgress(progress) => self.delay_progress(progress)?,
             Command::PutMember(member) => {
                 self.members.write().insert(member.id, member.clone());
                 self.changed();
             }
             Command::LockQueues(request) => {
-                return CommandOutcome::Locked(self.locks.write().apply(request));
+                return Ok(CommandOutcome::Locked(self.locks.write().apply(request)));
             }
         }
-        CommandOutcome::Done
+        Ok(CommandOutcome::Done)
     }
 
     fn add<T>(
@@ -351,19 +355,36 @@ impl Metadata {
         self.reset_count.store(count(&resets.pending), Ordering::Release);
     }
 
-    /// One leader at a time delivers, and each of its steps starts where the last one ended. A step that does not has
-    /// lost or repeated messages; it must not move the progress on top of that.
-    fn delay_progress(&self, progress: &DelayProgress) {
+    /// *Invariant 7*: one leader at a time delivers, and each of its steps starts where the last one ended. A step that
+    /// does not, or that leads back, has lost or repeated messages: this member must neither count nor show it. That holds at
+    /// a restart too: the state is as of one entry, and each entry behind that is applied once.
+    fn delay_progress(&self, progress: &DelayProgress) -> Result<(), StoreError> {
         let mut delay = self.delay.write();
-        let is_next = match *progress {
+        let continues = match *progress {
             DelayProgress::Level { level, from, to } => {
-                advance(delay.levels.entry(level).or_default(), from, to)
+                let continues = delay.levels.get(&level).copied().unwrap_or(0) == from && from <= to;
+                if continues {
+                    delay.levels.insert(level, to);
+                }
+                continues
             }
-            DelayProgress::Timer { from, to } => advance(&mut delay.timer, from, to),
+            DelayProgress::Timer { from, to } => {
+                let rises =
+                    from.scanned <= to.scanned && (from.due_ms, from.offset) <= (to.due_ms, to.offset);
+                let continues = delay.timer == from && rises;
+                if continues {
+                    delay.timer = to;
+                }
+                continues
+            }
         };
-        if !is_next {
-            tracing::error!(?progress, state = ?*delay, "a step of delayed delivery that does not go on from the last");
+        if continues {
+            return Ok(());
         }
+        Err(StoreError::Divergence(format!(
+            "a step of delayed delivery, {progress:?}, does not continue {:?}",
+            *delay
+        )))
     }
 
     /// The state as of now. Quick: what takes long is left to [`MetadataSnapshot::image`].
@@ -380,7 +401,10 @@ impl Metadata {
         }
     }
 
-    pub(crate) fn restore(&self, image: MetadataImage) {
+    /// # Errors
+    /// [`StoreError::Divergence`]: no state has such an image.
+    pub(crate) fn restore(&self, image: MetadataImage) -> Result<(), StoreError> {
+        let locks = LockTable::restore(image.locks)?;
         *self.topics.write() = image.topics.into_iter().map(|t| (t.name.clone(), Arc::new(t))).collect();
         *self.groups.write() = image.groups.into_iter().map(|g| (g.name.clone(), Arc::new(g))).collect();
         self.change_resets(|resets| *resets = Resets { count: image.reset_count, ..Resets::default() });
@@ -389,19 +413,11 @@ impl Metadata {
         self.note_resets(image.resets.iter().map(|(commit, number)| (commit, *number)));
         *self.delay.write() = image.delay;
         *self.members.write() = image.members.into_iter().map(|m| (m.id, m)).collect();
-        *self.locks.write() = LockTable::restore(image.locks);
+        *self.locks.write() = locks;
         self.version.store(image.version, Ordering::Release);
         self.version_changed.send_replace(image.version);
+        Ok(())
     }
-}
-
-/// Sets what is at `from` to `to`; returns whether it was there.
-fn advance<T: PartialEq>(now: &mut T, from: T, to: T) -> bool {
-    let is_next = *now == from;
-    if is_next {
-        *now = to;
-    }
-    is_next
 }
 
 /// The queues of a commit's group and topic, made if they are missing; allocates names only then.
@@ -494,22 +510,22 @@ mod tests {
     fn what_is_added_replaces_nothing_and_stays_within_the_limit() {
         let metadata = Metadata::default();
         let add = |name, queues| Command::AddTopic { topic: Topic::new(name, queues, 6), max: 2 };
-        assert_eq!(metadata.apply(&add("a", 1)), CommandOutcome::Done);
-        assert_eq!(metadata.apply(&add("b", 2)), CommandOutcome::Done);
-        assert_eq!(metadata.apply(&add("c", 3)), CommandOutcome::Full);
-        assert_eq!(metadata.apply(&add("a", 9)), CommandOutcome::Done);
+        assert_eq!(metadata.apply(&add("a", 1)).unwrap(), CommandOutcome::Done);
+        assert_eq!(metadata.apply(&add("b", 2)).unwrap(), CommandOutcome::Done);
+        assert_eq!(metadata.apply(&add("c", 3)).unwrap(), CommandOutcome::Full);
+        assert_eq!(metadata.apply(&add("a", 9)).unwrap(), CommandOutcome::Done);
         assert_eq!(metadata.topic("a").unwrap().read_queues, 1);
         assert_eq!((metadata.topics().len(), metadata.version()), (2, 2));
         let group = |max| Command::AddGroup { group: SubscriptionGroup::new("g"), max };
-        assert_eq!(metadata.apply(&group(0)), CommandOutcome::Full);
-        assert_eq!(metadata.apply(&group(1)), CommandOutcome::Done);
+        assert_eq!(metadata.apply(&group(0)).unwrap(), CommandOutcome::Full);
+        assert_eq!(metadata.apply(&group(1)).unwrap(), CommandOutcome::Done);
         assert!(metadata.group("g").is_some());
     }
 
     #[test]
     fn a_reset_holds_commits_off_until_it_is_told() {
         let metadata = Metadata::default();
-        metadata.apply(&Command::PutTopic(Topic::new("t", 4, 6)));
+        metadata.apply(&Command::PutTopic(Topic::new("t", 4, 6))).unwrap();
         let at = |offset| vec![OffsetCommit { group: "g".into(), topic: "t".into(), queue_id: 1, offset }];
         let state = |metadata: &Metadata| {
             (metadata.offset("g", "t", 1), metadata.pending_reset("g", "t", 1).map(|reset| reset.offset))
@@ -522,24 +538,24 @@ mod tests {
                 number,
             }])
         };
-        metadata.apply(&Command::CommitOffsets(at(50)));
+        metadata.apply(&Command::CommitOffsets(at(50))).unwrap();
         assert_eq!(state(&metadata), (Some(50), None));
-        metadata.apply(&Command::ResetOffsets(at(10)));
-        metadata.apply(&Command::CommitOffsets(at(60)));
+        metadata.apply(&Command::ResetOffsets(at(10))).unwrap();
+        metadata.apply(&Command::CommitOffsets(at(60))).unwrap();
         assert_eq!(state(&metadata), (Some(10), Some(10)));
-        metadata.apply(&Command::ResetOffsets(at(10)));
-        metadata.apply(&told(1));
+        metadata.apply(&Command::ResetOffsets(at(10))).unwrap();
+        metadata.apply(&told(1)).unwrap();
         assert_eq!(state(&metadata), (Some(10), Some(10)), "told of the first only, if to the same offset");
-        metadata.apply(&told(2));
-        metadata.apply(&Command::CommitOffsets(at(21)));
+        metadata.apply(&told(2)).unwrap();
+        metadata.apply(&Command::CommitOffsets(at(21))).unwrap();
         assert_eq!(state(&metadata), (Some(21), None));
-        metadata.apply(&Command::ResetOffsets(at(5)));
-        metadata.apply(&Command::DeleteTopic { name: "t".into() });
+        metadata.apply(&Command::ResetOffsets(at(5))).unwrap();
+        metadata.apply(&Command::DeleteTopic { name: "t".into() }).unwrap();
         assert_eq!(state(&metadata), (None, None));
         let restored = Metadata::default();
-        restored.restore(metadata.snapshot().image());
-        restored.apply(&Command::PutTopic(Topic::new("t", 4, 6)));
-        restored.apply(&Command::ResetOffsets(at(5)));
+        restored.restore(metadata.snapshot().image()).unwrap();
+        restored.apply(&Command::PutTopic(Topic::new("t", 4, 6))).unwrap();
+        restored.apply(&Command::ResetOffsets(at(5))).unwrap();
         let next = restored.pending_reset("g", "t", 1);
         assert_eq!(next, Some(PendingReset { offset: 5, number: 4 }), "numbers are never used again");
     }
@@ -548,56 +564,87 @@ mod tests {
     fn delayed_delivery_goes_on_from_where_it_was_and_from_nowhere_else() {
         let metadata = Metadata::default();
         let level = |from, to| Command::DelayProgress(DelayProgress::Level { level: 3, from, to });
-        metadata.apply(&level(0, 5));
-        metadata.apply(&level(0, 9));
+        let at = |scanned, due_ms, offset| TimerProgress { scanned, due_ms, offset };
+        let timer = |from, to| Command::DelayProgress(DelayProgress::Timer { from, to });
+        let (start, next) = (TimerProgress::default(), at(5, 70, 3));
+        let diverges = |metadata: &Metadata, step: &Command| {
+            let image = metadata.snapshot().image();
+            assert!(matches!(metadata.apply(step), Err(StoreError::Divergence(_))), "{step:?}");
+            assert_eq!(metadata.snapshot().image(), image);
+        };
+        diverges(&metadata, &level(1, 5));
+        metadata.apply(&level(0, 5)).unwrap();
+        for step in [level(0, 9), level(0, 5), level(6, 9), level(5, 4)] {
+            diverges(&metadata, &step);
+        }
+        metadata.apply(&timer(start, next)).unwrap();
+        for step in [
+            timer(start, at(9, 90, 0)),
+            timer(start, next),
+            timer(next, at(4, 90, 0)),
+            timer(next, at(9, 69, 9)),
+            timer(next, at(9, 70, 2)),
+        ] {
+            diverges(&metadata, &step);
+        }
         assert_eq!((metadata.delay_level(3), metadata.delay_level(2)), (5, 0));
-        metadata.apply(&level(5, 9));
-        assert_eq!(metadata.delay_level(3), 9);
+
+        // At a restart the steps behind a checkpoint are applied again, and those before it are not.
+        let restored = Metadata::default();
+        restored.restore(metadata.snapshot().image()).unwrap();
+        for state in [&metadata, &restored] {
+            state.apply(&level(5, 9)).unwrap();
+            state.apply(&timer(next, at(9, 70, 3))).unwrap();
+        }
+        assert_eq!(restored.snapshot().image(), metadata.snapshot().image());
+        for step in [level(5, 9), timer(next, at(9, 70, 3))] {
+            diverges(&restored, &step);
+        }
     }
 
     #[test]
     fn an_image_restores_everything() {
         let metadata = Metadata::default();
-        metadata.apply(&Command::PutTopic(Topic::new("t", 4, 6)));
-        metadata.apply(&Command::PutGroup(SubscriptionGroup::new("g")));
+        metadata.apply(&Command::PutTopic(Topic::new("t", 4, 6))).unwrap();
+        metadata.apply(&Command::PutGroup(SubscriptionGroup::new("g"))).unwrap();
         let commit = OffsetCommit { group: "g".into(), topic: "t".into(), queue_id: 1, offset: 9 };
-        metadata.apply(&Command::CommitOffsets(vec![commit.clone()]));
-        metadata.apply(&lock("a", 0, 60));
-        metadata.apply(&Command::ResetOffsets(vec![OffsetCommit {
-            queue_id: 2,
-            offset: 3,
-            ..commit.clone()
-        }]));
-        metadata.apply(&Command::DelayProgress(DelayProgress::Level { level: 4, from: 0, to: 7 }));
+        metadata.apply(&Command::CommitOffsets(vec![commit.clone()])).unwrap();
+        metadata.apply(&lock("a", 0, 60)).unwrap();
+        metadata
+            .apply(&Command::ResetOffsets(vec![OffsetCommit { queue_id: 2, offset: 3, ..commit.clone() }]))
+            .unwrap();
+        metadata.apply(&Command::DelayProgress(DelayProgress::Level { level: 4, from: 0, to: 7 })).unwrap();
         let timer = TimerProgress { scanned: 5, due_ms: 6, offset: 7 };
-        metadata.apply(&Command::DelayProgress(DelayProgress::Timer {
-            from: TimerProgress::default(),
-            to: timer,
-        }));
+        metadata
+            .apply(&Command::DelayProgress(DelayProgress::Timer {
+                from: TimerProgress::default(),
+                to: timer,
+            }))
+            .unwrap();
         let restored = Metadata::default();
-        restored.restore(metadata.snapshot().image());
+        restored.restore(metadata.snapshot().image()).unwrap();
         assert_eq!(restored.snapshot().image(), metadata.snapshot().image());
         assert_eq!(restored.offset("g", "t", 1), Some(9));
         assert_eq!(restored.offset("g", "t", 2), Some(3));
         assert_eq!(restored.pending_reset("g", "t", 2), Some(PendingReset { offset: 3, number: 1 }));
         assert_eq!((restored.delay_level(4), restored.timer_progress()), (7, timer));
-        assert_eq!(restored.apply(&lock("b", 1, 60)), CommandOutcome::Locked(vec![]));
-        metadata.apply(&Command::DeleteTopic { name: "t".into() });
+        assert_eq!(restored.apply(&lock("b", 1, 60)).unwrap(), CommandOutcome::Locked(vec![]));
+        metadata.apply(&Command::DeleteTopic { name: "t".into() }).unwrap();
         assert_eq!(metadata.offset("g", "t", 1), None);
     }
 
     #[test]
     fn a_snapshot_is_of_its_moment() {
         let metadata = Metadata::default();
-        metadata.apply(&Command::PutTopic(Topic::new("t", 4, 6)));
+        metadata.apply(&Command::PutTopic(Topic::new("t", 4, 6))).unwrap();
         let at = |offset| vec![OffsetCommit { group: "g".into(), topic: "t".into(), queue_id: 1, offset }];
-        metadata.apply(&Command::CommitOffsets(at(1)));
-        metadata.apply(&Command::ResetOffsets(at(2)));
-        metadata.apply(&lock("a", 0, 60));
+        metadata.apply(&Command::CommitOffsets(at(1))).unwrap();
+        metadata.apply(&Command::ResetOffsets(at(2))).unwrap();
+        metadata.apply(&lock("a", 0, 60)).unwrap();
         let (snapshot, image) = (metadata.snapshot(), metadata.snapshot().image());
-        metadata.apply(&Command::ResetOffsets(at(3)));
-        metadata.apply(&lock("a", 1, 0));
-        metadata.apply(&Command::DeleteTopic { name: "t".into() });
+        metadata.apply(&Command::ResetOffsets(at(3))).unwrap();
+        metadata.apply(&lock("a", 1, 0)).unwrap();
+        metadata.apply(&Command::DeleteTopic { name: "t".into() }).unwrap();
         assert_eq!(snapshot.image(), image);
         assert_eq!((image.offsets, image.resets), (at(2), vec![(at(2).remove(0), 1)]));
         assert_eq!(metadata.offset_count(), 0);

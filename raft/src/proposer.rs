@@ -12,12 +12,13 @@ use openraft::Raft;
 use openraft::errors::ClientWriteError;
 use openraft::raft::ClientWriteResult;
 use parking_lot::Mutex;
-use raftmq_store::Placed;
+use raftmq_store::{EntryId, Placed};
 use tokio::sync::Notify;
 
 use crate::api::{Completion, MessageBatch, Position, ProposeError, SubmitError};
+use crate::command::Command;
 use crate::state_machine::StateMachine;
-use crate::types::{MessageProposal, Places, Proposal, TypeConfig};
+use crate::types::{Appended, LogId, MessageProposal, Places, Proposal, TypeConfig, entry_id};
 
 /// Entries of messages on their way at once. One would leave the disks idle while a batch travels; many would make
 /// batches small. With 1,024 messages in flight, eight gave a fifth more throughput than four.
@@ -34,7 +35,12 @@ pub(crate) struct Proposer {
     wake: Notify,
     /// How far batches are joined, in bytes of records.
     entry_bytes: usize,
+    /// Told why the member has to stop.
+    on_failure: OnFailure,
 }
+
+/// Told why the member has to stop.
+pub(crate) type OnFailure = Box<dyn Fn(String) + Send + Sync>;
 
 #[derive(Default)]
 struct State {
@@ -57,6 +63,10 @@ struct Waiting {
 impl Waiting {
     fn new(batch: MessageBatch) -> Result<Self, SubmitError> {
         let MessageBatch { records, count, command, term, completion } = batch;
+        // Invariant 7.
+        if term.is_none() && matches!(command, Some(Command::DelayProgress(_))) {
+            return Err(SubmitError::Illegal("a step of delayed delivery without the term it is for".into()));
+        }
         let command = command.map(|command| command.encode()).transpose();
         let command = command.map_err(|e| SubmitError::Illegal(e.to_string()))?.unwrap_or_default();
         Ok(Self { records, count: count as usize, command, term, completion })
@@ -69,9 +79,10 @@ impl Waiting {
 
 impl Proposer {
     /// Segments of `segment_bytes` hold a few entries each, however small they are.
-    pub(crate) fn new(segment_bytes: u64) -> Self {
+    pub(crate) fn new(segment_bytes: u64, on_failure: OnFailure) -> Self {
         let quarter = usize::try_from(segment_bytes / 4).unwrap_or(ENTRY_BYTES_MAX);
-        Self { state: Mutex::default(), wake: Notify::new(), entry_bytes: ENTRY_BYTES_MAX.min(quarter) }
+        let entry_bytes = ENTRY_BYTES_MAX.min(quarter);
+        Self { state: Mutex::default(), wake: Notify::new(), entry_bytes, on_failure }
     }
 
     /// Takes a batch, or says why not; then its completion is not called.
@@ -198,21 +209,28 @@ pub(crate) struct MessagesWaiting {
 }
 
 impl MessagesWaiting {
-    fn committed(mut self) {
-        let placed = std::mem::replace(&mut *self.places.0.lock(), Ok(Vec::new()));
-        let positions: Vec<Position> = match placed {
-            Ok(placed) => placed.iter().map(position).collect(),
-            Err(error) => return self.failed(&error),
+    /// *Invariant 5*: an acknowledgement says where this very entry's messages stand. Where that is not known, it is not
+    /// known what is stored for whom, and the member stops.
+    fn committed(mut self, id: EntryId) {
+        let appended = self.places.0.lock().take();
+        let announced: usize = self.completions.iter().map(|(count, _)| count).sum();
+        let positions: Vec<Position> = match appended {
+            Some(Appended { id: own, placed: Ok(placed) }) if own == id && placed.len() == announced => {
+                placed.iter().map(position).collect()
+            }
+            Some(Appended { id: own, placed: Err(error) }) if own == id => return self.failed(&error),
+            other => {
+                let reason = format!("entry {id:?} of {announced} messages was committed as {}", said(other));
+                tracing::error!("an outcome without its places, the node stops: {reason}");
+                (self.proposer.on_failure)(reason);
+                return self.failed(&ProposeError::Unknown);
+            }
         };
         self.answered = true;
         self.proposer.done(self.bytes);
         let mut rest = &positions[..];
         for (count, completion) in std::mem::take(&mut self.completions) {
-            let Some((own, others)) = rest.split_at_checked(count) else {
-                // Fewer records than announced: the submitter counted wrongly, and what is stored is not known to it.
-                completion.complete(Err(&ProposeError::Unknown));
-                continue;
-            };
+            let (own, others) = rest.split_at(count);
             rest = others;
             completion.complete(Ok(own));
         }
@@ -235,6 +253,14 @@ impl Drop for MessagesWaiting {
     }
 }
 
+fn said(appended: Option<Appended>) -> String {
+    match appended {
+        Some(Appended { id, placed: Ok(placed) }) => format!("{id:?} with {} places", placed.len()),
+        Some(Appended { id, placed: Err(error) }) => format!("{id:?}, which {error}"),
+        None => "one that was never appended here".to_owned(),
+    }
+}
+
 fn position(placed: &Placed) -> Position {
     Position { queue_offset: placed.queue_offset, physical_offset: placed.physical_offset }
 }
@@ -242,7 +268,7 @@ fn position(placed: &Placed) -> Position {
 /// What openraft tells of a write. Messages are answered when their entry is committed, everything else when it is
 /// applied.
 pub(crate) struct WriteResponder<T> {
-    on_commit: Option<Box<dyn FnOnce() + Send>>,
+    on_commit: Option<Box<dyn FnOnce(EntryId) + Send>>,
     on_complete: Box<dyn FnOnce(T) + Send>,
 }
 
@@ -263,17 +289,17 @@ impl WriteResponder<ClientWriteResult<TypeConfig>> {
     fn messages(waiting: MessagesWaiting, at_commit: bool) -> Self {
         let waiting = Arc::new(Mutex::new(Some(waiting)));
         let for_commit = waiting.clone();
-        let on_commit = at_commit.then(|| -> Box<dyn FnOnce() + Send> {
-            Box::new(move || {
+        let on_commit = at_commit.then(|| -> Box<dyn FnOnce(EntryId) + Send> {
+            Box::new(move |id| {
                 if let Some(waiting) = for_commit.lock().take() {
-                    waiting.committed();
+                    waiting.committed(id);
                 }
             })
         });
         let on_complete = Box::new(move |result: ClientWriteResult<TypeConfig>| {
             let Some(mut waiting) = waiting.lock().take() else { return };
             match result {
-                Ok(_) => waiting.committed(),
+                Ok(written) => waiting.committed(entry_id(&written.log_id)),
                 Err(e) => waiting.failed(&propose_error(&e)),
             }
         });
@@ -282,9 +308,9 @@ impl WriteResponder<ClientWriteResult<TypeConfig>> {
 }
 
 impl<T: Send + 'static> openraft::raft::responder::Responder<TypeConfig, T> for WriteResponder<T> {
-    fn on_commit(&mut self, _log_id: crate::types::LogId) {
+    fn on_commit(&mut self, log_id: LogId) {
         if let Some(on_commit) = self.on_commit.take() {
-            on_commit();
+            on_commit(entry_id(&log_id));
         }
     }
 
@@ -298,5 +324,86 @@ pub(crate) fn propose_error(error: &ClientWriteError<TypeConfig>) -> ProposeErro
         ClientWriteError::ForwardToLeader(forward) => ProposeError::NotLeader { leader: forward.leader_id },
         ClientWriteError::LogEntryDiscarded(_) => ProposeError::Unknown,
         other => ProposeError::Refused(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::raft::responder::Responder;
+
+    use super::*;
+    use crate::command::DelayProgress;
+    use crate::types::log_id;
+
+    type Told = Arc<Mutex<Vec<Result<Vec<Position>, ProposeError>>>>;
+
+    struct Tell(Told);
+
+    impl Completion for Tell {
+        fn complete(self: Box<Self>, outcome: Result<&[Position], &ProposeError>) {
+            self.0.lock().push(outcome.map(<[Position]>::to_vec).map_err(Clone::clone));
+        }
+    }
+
+    fn batch(told: &Told, count: u32) -> MessageBatch {
+        let completion = Box::new(Tell(told.clone()));
+        MessageBatch { records: BytesMut::from(&[1][..]), count, command: None, term: None, completion }
+    }
+
+    const ID: EntryId = EntryId { term: 2, index: 9 };
+
+    /// What batches of one and two messages are told when their entry is committed and the log says this of it, and
+    /// whether the member stops.
+    fn outcome(appended: Option<Appended>) -> (Vec<Result<Vec<Position>, ProposeError>>, bool) {
+        let (told, failed) = (Told::default(), Arc::new(Mutex::new(false)));
+        let stops = failed.clone();
+        let proposer = Arc::new(Proposer::new(1 << 30, Box::new(move |_| *stops.lock() = true)));
+        proposer.submit(batch(&told, 1)).unwrap();
+        proposer.submit(batch(&told, 2)).unwrap();
+        let (proposal, mut responder) = proposer.proposal(proposer.take());
+        let Proposal::Messages(messages) = proposal else { panic!("{proposal}") };
+        *messages.places.0.lock() = appended;
+        responder.on_commit(log_id(ID));
+        let state = proposer.state.lock();
+        assert_eq!((state.bytes, state.proposals), (0, 0));
+        drop(state);
+        (std::mem::take(&mut *told.lock()), *failed.lock())
+    }
+
+    #[test]
+    fn an_outcome_without_its_places_is_unknown_and_stops_the_member() {
+        let placed =
+            |count| (0..count).map(|n| Placed { queue_offset: n, physical_offset: 100 + n }).collect();
+        let appended = |id, placed| Some(Appended { id, placed });
+        let (told, stops) = outcome(appended(ID, Ok(placed(3))));
+        let lens: Vec<_> = told.iter().map(|told| told.as_ref().unwrap().len()).collect();
+        assert_eq!((lens, stops), (vec![1, 2], false));
+        assert_eq!(told[1].as_ref().unwrap()[0], Position { queue_offset: 1, physical_offset: 101 });
+        let refused = ProposeError::Refused("as it is".into());
+        let expected = vec![Err(refused.clone()), Err(refused.clone())];
+        assert_eq!(outcome(appended(ID, Err(refused.clone()))), (expected, false));
+        let other = EntryId { term: 1, ..ID };
+        for appended in [
+            None,
+            appended(ID, Ok(placed(2))),
+            appended(ID, Ok(placed(4))),
+            appended(other, Ok(placed(3))),
+            appended(other, Err(refused)),
+        ] {
+            let unknown = vec![Err(ProposeError::Unknown), Err(ProposeError::Unknown)];
+            assert_eq!(outcome(appended), (unknown, true));
+        }
+    }
+
+    #[test]
+    fn a_step_of_delayed_delivery_is_for_a_term() {
+        let proposer = Proposer::new(1 << 30, Box::new(|_| ()));
+        let step = |term| MessageBatch {
+            command: Some(Command::DelayProgress(DelayProgress::Level { level: 1, from: 0, to: 1 })),
+            term,
+            ..batch(&Told::default(), 1)
+        };
+        assert!(matches!(proposer.submit(step(None)), Err(SubmitError::Illegal(_))));
+        assert_eq!(proposer.submit(step(Some(1))), Ok(()));
     }
 }

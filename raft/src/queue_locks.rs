@@ -1,12 +1,13 @@
 //! Queue locks: who alone may consume a queue for a consumer group, and until when.
 //!
-//! They go by a clock of the group's own. Each request carries what the leader's clock showed, and a new leader's goes
-//! on from the latest of them, so it never runs faster than time and stands still while nobody leads: a lock lasts at
-//! least its lease, whichever members lead meanwhile and whatever their own clocks show.
+//! *Invariant 9*: a lock lasts at least its lease. They go by a clock of the group's own. Each request carries what the leader's clock showed, and a new leader's goes
+//! on from the latest of them, so it never runs faster than time and stands still while nobody leads, whichever members
+//! lead meanwhile and whatever their own clocks show.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use raftmq_store::StoreError;
 use raftmq_world::hash::HashMap;
 use serde::{Deserialize, Serialize};
 
@@ -72,7 +73,7 @@ impl LockTable {
         self.groups.get(group).is_some_and(|held| held.values().any(|lock| lock.until_ms > now_ms))
     }
 
-    /// Grants each queue that is free, expired or already the client's; with a lease of 0 releases the client's own.
+    /// *Invariant 9*: grants each queue that is free, expired or already the client's; with a lease of 0 releases the client's own.
     /// Returns what it granted.
     pub(crate) fn apply(&mut self, request: &QueueLocks) -> Vec<(String, u32)> {
         let now_ms = self.advance(request.now_ms);
@@ -121,14 +122,20 @@ impl LockTable {
         LocksImage { clock_ms: self.clock_ms, locks }
     }
 
-    pub(crate) fn restore(image: LocksImage) -> Self {
+    /// *Invariant 9*, read back: no queue has two owners.
+    pub(crate) fn restore(image: LocksImage) -> Result<Self, StoreError> {
         let mut groups = HashMap::<String, GroupLocks>::default();
         for (group, lock) in image.locks {
             let QueueLock { topic, queue_id, client_id, until_ms } = lock;
-            groups.entry(group).or_default().insert((topic, queue_id), Lock { client_id, until_ms });
+            let held = groups.entry(group).or_default();
+            if let Some(other) = held.insert((topic, queue_id), Lock { client_id, until_ms }) {
+                return Err(StoreError::Divergence(format!(
+                    "a queue that is locked twice, once by {other:?}"
+                )));
+            }
         }
         let groups = groups.into_iter().map(|(group, held)| (group, Arc::new(held))).collect();
-        Self { clock_ms: image.clock_ms, groups }
+        Ok(Self { clock_ms: image.clock_ms, groups })
     }
 }
 
@@ -193,6 +200,17 @@ mod tests {
         table.apply(&request("last", "a", SWEEP_MS, 60));
         assert_eq!((table.len(), table.groups.len()), (1, 1));
         let image = table.image();
-        assert_eq!(LockTable::restore(image.clone()).image(), image);
+        assert_eq!(LockTable::restore(image.clone()).unwrap().image(), image);
+    }
+
+    #[test]
+    fn an_image_with_two_owners_of_a_queue_is_refused() {
+        let mut table = LockTable::default();
+        table.apply(&request("g", "a", 0, 60));
+        let mut image = table.image();
+        let (group, mut lock) = image.locks[0].clone();
+        lock.client_id = "b".into();
+        image.locks.push((group, lock));
+        assert!(matches!(LockTable::restore(image), Err(StoreError::Divergence(_))));
     }
 }

@@ -12,7 +12,7 @@ use openraft::entry::RaftPayload;
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{OptionalSend, RaftSnapshotBuilder, Snapshot, SnapshotMeta};
 use parking_lot::Mutex;
-use raftmq_store::{EntryId, Store, StoreError};
+use raftmq_store::{EntryId, FrameKind, Store, StoreError};
 use raftmq_world::{Clock, Mutation, Threads, World};
 use serde::{Deserialize, Serialize};
 
@@ -103,7 +103,7 @@ impl Shared {
                 .into());
             }
             applied = image.applied()?;
-            metadata.restore(image.metadata);
+            metadata.restore(image.metadata)?;
         }
         Ok(Self {
             metadata,
@@ -114,6 +114,11 @@ impl Shared {
             before: Mutex::default(),
             writing: Arc::default(),
         })
+    }
+
+    /// Index of the last applied entry.
+    pub(crate) fn last_applied(&self) -> Option<u64> {
+        self.applied.lock().last.map(|id| id.index)
     }
 
     /// The state as of the last applied entry. Called between entries, or when no more are applied.
@@ -145,17 +150,29 @@ impl Shared {
         self.write(self.moment(), true).await.map(drop)
     }
 
+    /// Each entry is applied once, in order: what invariants 7 to 9 say of commands rests on that.
+    fn check_next(&self, entry: &Entry) -> Result<(), StoreError> {
+        let last = self.applied.lock().last.map(|last| entry_id(&last));
+        let next = entry_id(&entry.log_id);
+        if last.is_none_or(|last| last.index < next.index && last.term <= next.term) {
+            return Ok(());
+        }
+        Err(StoreError::Divergence(format!("entry {next:?} is to be applied behind {last:?}")))
+    }
+
     fn apply(&self, entry: &Entry) -> Result<CommandOutcome, io::Error> {
+        self.check_next(entry)?;
         let outcome = match &entry.payload {
             Payload::Frame(frame) => match frame.command() {
                 Some(command) => {
                     let command = Command::decode(command)
                         .map_err(|e| io::Error::other(format!("command in entry {}: {e}", entry.log_id)))?;
-                    let outcome = self.metadata.apply(&command);
+                    check_command(&command, frame.kind)?;
+                    let outcome = self.metadata.apply(&command)?;
                     if Mutation::ApplyTwice.is_on()
                         && let Some(before) = self.before.lock().replace(command)
                     {
-                        self.metadata.apply(&before);
+                        self.metadata.apply(&before)?;
                     }
                     outcome
                 }
@@ -173,6 +190,16 @@ impl Shared {
         applied.last = Some(entry.log_id);
         Ok(outcome)
     }
+}
+
+/// *Invariant 7*, read back: a step of delayed delivery is one entry with its messages.
+fn check_command(command: &Command, kind: FrameKind) -> Result<(), StoreError> {
+    if kind != FrameKind::Messages && matches!(command, Command::DelayProgress(_)) {
+        return Err(StoreError::Divergence(format!(
+            "a step of delayed delivery without messages: {command:?}"
+        )));
+    }
+    Ok(())
 }
 
 fn not_done<T>() -> Result<T, StoreError> {
@@ -280,7 +307,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     ) -> Result<(), io::Error> {
         let applied = Applied { last: meta.last_log_id, membership: meta.last_membership.clone() };
         write_record(&self.shared.store, CHECKPOINT_FILE, &image)?;
-        self.shared.metadata.restore(image.metadata);
+        self.shared.metadata.restore(image.metadata)?;
         *self.shared.applied.lock() = applied;
         Ok(())
     }
@@ -304,5 +331,76 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
 
     async fn build_snapshot(&mut self) -> Result<StateSnapshot, io::Error> {
         self.shared.write(self.moment.clone(), false).await?.into_snapshot()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use raftmq_store::{FlushMode, Identity, NewEntry, StoreOptions};
+
+    use super::*;
+    use crate::command::DelayProgress;
+
+    fn open(dir: &std::path::Path) -> (Arc<Store>, Shared) {
+        let identity =
+            Identity { cluster: "c".into(), broker_name: "b".into(), node_id: 1, segment_bytes: 64 * 1024 };
+        let options = StoreOptions { dir: dir.to_owned(), identity, flush: FlushMode::Async };
+        let world = World::system();
+        let store = Store::open(options, &world).unwrap();
+        (store.clone(), Shared::open(store, &world).unwrap())
+    }
+
+    /// Appends an entry with a step of delayed delivery, among messages or alone.
+    fn append(store: &Store, index: u64, from: u64, to: u64, kind: FrameKind) {
+        let step = Command::DelayProgress(DelayProgress::Level { level: 1, from, to }).encode().unwrap();
+        let (alone, with_messages) = match kind {
+            FrameKind::Messages => (&[][..], &step[..]),
+            _ => (&step[..], &[][..]),
+        };
+        let (id, pieces) = (EntryId { term: 1, index }, &mut [alone.into()]);
+        let entry = NewEntry { id, kind, leader: 1, command: with_messages, pieces, now_ms: 0 };
+        store.append(entry, &mut Vec::new()).unwrap();
+    }
+
+    fn apply(store: &Store, shared: &Shared, index: u64) -> Result<CommandOutcome, String> {
+        let frame = store.log().frame(index).unwrap().unwrap();
+        shared.apply(&Entry::from(frame)).map_err(|e| e.to_string())
+    }
+
+    #[tokio::test]
+    async fn a_step_that_does_not_continue_the_state_stops_the_member_and_entries_are_applied_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, shared) = open(dir.path());
+        append(&store, 0, 0, 5, FrameKind::Messages);
+        append(&store, 1, 5, 7, FrameKind::Messages);
+        append(&store, 2, 6, 9, FrameKind::Messages);
+        let diverges = |outcome: Result<CommandOutcome, String>| {
+            assert!(outcome.as_ref().is_err_and(|e| e.starts_with("divergence")), "{outcome:?}");
+        };
+        apply(&store, &shared, 0).unwrap();
+        diverges(apply(&store, &shared, 0));
+        diverges(apply(&store, &shared, 2));
+        shared.checkpoint().await.unwrap();
+        drop(shared);
+        store.close().unwrap();
+        drop(store);
+
+        // The step behind the checkpoint is applied again, the one before it is not.
+        let (store, shared) = open(dir.path());
+        assert_eq!((shared.last_applied(), shared.metadata.delay_level(1)), (Some(0), 5));
+        apply(&store, &shared, 1).unwrap();
+        diverges(apply(&store, &shared, 2));
+        assert_eq!((shared.last_applied(), shared.metadata.delay_level(1)), (Some(1), 7));
+        store.close().unwrap();
+    }
+
+    #[test]
+    fn a_step_without_messages_stops_the_member() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, shared) = open(dir.path());
+        append(&store, 0, 0, 5, FrameKind::Command);
+        assert!(apply(&store, &shared, 0).is_err_and(|e| e.starts_with("divergence")));
+        assert_eq!((shared.last_applied(), shared.metadata.delay_level(1)), (None, 0));
+        store.close().unwrap();
     }
 }

@@ -79,15 +79,15 @@ pub(crate) struct MessageProposal {
     pub(crate) places: Arc<Places>,
 }
 
-/// The places of a proposal's messages, or why the log did not take them: written once by the leader's append, read
-/// when the entry is committed.
-#[derive(Debug)]
-pub(crate) struct Places(pub(crate) Mutex<Result<Vec<Placed>, ProposeError>>);
+/// What became of a proposal's messages: written once by the leader's append, read when the entry is committed.
+#[derive(Debug, Default)]
+pub(crate) struct Places(pub(crate) Mutex<Option<Appended>>);
 
-impl Default for Places {
-    fn default() -> Self {
-        Self(Mutex::new(Ok(Vec::new())))
-    }
+/// The entry that a proposal became, and the places of its messages, or why the log did not take them.
+#[derive(Debug)]
+pub(crate) struct Appended {
+    pub(crate) id: EntryId,
+    pub(crate) placed: Result<Vec<Placed>, ProposeError>,
 }
 
 impl fmt::Display for Proposal {

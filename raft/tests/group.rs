@@ -1,5 +1,6 @@
 //! Three members in one process: elect, append, fail over, restart.
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests reach for the system")]
 // Clippy lets tests unwrap, but not the functions they share.
 #![allow(clippy::unwrap_used)]
 
@@ -276,6 +277,9 @@ async fn messages_and_the_command_with_them_are_one_entry() {
     let (mut refused, outcome) = batch(raftmq_store::QUEUE_ID_MAX as i32 + 1, &bodies("a", 1));
     refused.command =
         Some(Command::DelayProgress(DelayProgress::Level { level: 1, from: next, to: next + 1 }));
+    let progress = refused.command.clone().unwrap();
+    assert!(matches!(leader.propose(progress).await, Err(ProposeError::Refused(_))), "messages go with it");
+    refused.term = Some(leader.watch_role().borrow().term);
     leader.submit(refused).unwrap();
     assert!(matches!(timeout(PATIENCE, outcome).await.unwrap().unwrap(), Err(ProposeError::Refused(_))));
     assert_eq!(leader.metadata().delay_level(1), next);

@@ -2,6 +2,8 @@
 //! for its answer, in both serializations. Run with `--release`. Of many rounds the quickest counts, as whatever else the
 //! machine does can only make one slower.
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "measures in real time")]
+
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 

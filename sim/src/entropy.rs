@@ -4,6 +4,8 @@
 //! make every run another one. A program that links this module gets its `getrandom`, which the C library would have
 //! answered otherwise, from here.
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "stands in for the operating system")]
+
 use std::fs::File;
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

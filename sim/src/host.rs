@@ -13,6 +13,9 @@ use crate::network::{Fabric, HostId};
 use crate::threads::HostThreads;
 use crate::time::HostClock;
 
+/// Every machine's memory.
+const MEMORY_BYTES: u64 = 4 << 30;
+
 /// A running process.
 pub struct Process {
     host: HostId,
@@ -47,6 +50,7 @@ impl Process {
             random,
             threads: Arc::new(HostThreads::new(machine.clone())),
             process_id: host as u32 + 1,
+            memory_bytes: MEMORY_BYTES,
         };
         let main = {
             let _inside = runtime.enter();

@@ -1,5 +1,7 @@
 //! Runs seeds, each in a process of its own, and says what happened.
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "says how long it really took")]
+
 use std::collections::BTreeMap;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Mutex;

@@ -1,4 +1,4 @@
-//! Queue locks of consumers that consume in order. They go through the log, so that no failover gives a queue two owners.
+//! Queue locks of consumers that consume in order (*invariant 9*). They go through the log, so that no failover gives a queue two owners.
 //!
 //! A lock is only ever given up by its holder or by time: not when its holder leaves the group or is lost, as it may
 //! still be at work on what it has. Clients count on a lock for half its lease after each renewal.
@@ -173,7 +173,7 @@ mod tests {
             now_ms: 5_000_000,
             lease_ms: 60_000,
         };
-        metadata.apply(&LogCommand::LockQueues(locks));
+        metadata.apply(&LogCommand::LockQueues(locks)).unwrap();
         assert!(clock.now_ms(1, &metadata) < 60_000, "within a term it only follows time");
         let later = clock.now_ms(2, &metadata);
         assert!((5_000_000..5_060_000).contains(&later), "{later}");

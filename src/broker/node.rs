@@ -47,8 +47,6 @@ pub(crate) enum Reader {
 
 /// How long a proposal may take before its outcome is called unknown: no longer than clients wait for an answer.
 const PROPOSE_TIMEOUT: Duration = Duration::from_secs(3);
-/// Memory to assume where the system does not tell.
-const MEMORY_BYTES_ASSUMED: u64 = 4 << 30;
 
 pub(crate) struct Node {
     pub(crate) config: BrokerConfig,
@@ -81,8 +79,6 @@ pub(crate) struct Node {
     pub(crate) buffered_output: Arc<Gauge>,
     /// Bytes of incomplete frames, over all connections.
     pub(crate) buffered_input: Gauge,
-    /// The machine's memory.
-    pub(crate) memory_bytes: u64,
     /// When the broker started, in ms since the epoch.
     pub(crate) boot_timestamp_ms: i64,
     channels: Mutex<HashMap<u64, Arc<Channel>>>,
@@ -124,7 +120,6 @@ impl Node {
             bytes_in_flight: Gauge::default(),
             buffered_output: Arc::default(),
             buffered_input: Gauge::default(),
-            memory_bytes: memory_bytes(),
             boot_timestamp_ms: world.clock.now_ms(),
             channels: Mutex::default(),
             peers: ConnectionPool::new(world.network.clone(), NAME_SERVER_TIMEOUT, PEER_REQUESTS_MAX),
@@ -330,12 +325,4 @@ impl Node {
             producer_groups,
         }
     }
-}
-
-/// The machine's memory, as Linux tells it.
-fn memory_bytes() -> u64 {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    let kib = total.and_then(|total| total.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
-    kib.map_or(MEMORY_BYTES_ASSUMED, |kib| kib * 1024)
 }

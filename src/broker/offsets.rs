@@ -1,6 +1,6 @@
 //! Consumer offsets: commits gather here and go through the log in batches; reads see what is gathered first.
 //!
-//! Two promises. What a client was told is committed is in the log. And a newer offset is never followed into the log
+//! *Invariant 8*, two promises. What a client was told is committed is in the log. And a newer offset is never followed into the log
 //! by an older one: rounds of proposals do not overlap, and what gathered in one term is forgotten in the next, when
 //! another member may have committed more.
 //!
@@ -86,6 +86,8 @@ pub(crate) enum Noted {
 
 /// What the next round of proposals carries.
 struct Round {
+    /// The term in which all of this gathered.
+    term: u64,
     waiting: Vec<oneshot::Sender<Result<(), Refusal>>>,
     clears: Vec<Vec<ToldReset>>,
     commits: Vec<Vec<OffsetCommit>>,
@@ -259,7 +261,7 @@ impl PendingOffsets {
         });
         let clears = in_pieces(clears, |told| told.group.len() + told.topic.len());
         let commits = batches(table.commits());
-        Round { waiting: std::mem::take(&mut table.waiting), clears, commits }
+        Round { term: table.term, waiting: std::mem::take(&mut table.waiting), clears, commits }
     }
 
     /// Forgets offsets that are applied, unless they have changed since.
@@ -299,8 +301,8 @@ impl PendingOffsets {
     /// dropped.
     pub(crate) async fn flush(&self, node: &Node) {
         let _one_at_a_time = self.round.lock().await;
-        let Round { waiting, clears, commits } = self.round(node.group.metadata());
-        let outcome = self.propose(node, clears, commits).await;
+        let Round { term, waiting, clears, commits } = self.round(node.group.metadata());
+        let outcome = self.propose(node, term, clears, commits).await;
         if let Err(refusal) = &outcome {
             tracing::debug!(remark = %refusal.remark, "consumer offsets not committed yet");
         }
@@ -313,17 +315,18 @@ impl PendingOffsets {
     async fn propose(
         &self,
         node: &Node,
+        term: u64,
         clears: Vec<Vec<ToldReset>>,
         commits: Vec<Vec<OffsetCommit>>,
     ) -> Result<(), Refusal> {
         // What is committed for a queue counts from when its reset is cleared.
         for batch in clears {
-            self.check_leading(node)?;
+            self.check_leading(node, term)?;
             node.propose(Command::ClearResets(batch)).await?;
         }
         let mut outcome = Ok(());
         for batch in commits {
-            self.check_leading(node)?;
+            self.check_leading(node, term)?;
             let command = Command::CommitOffsets(batch.clone());
             if let Err(error) = command.encode() {
                 tracing::warn!(%error, offsets = batch.len(), "dropping consumer offsets");
@@ -332,6 +335,7 @@ impl PendingOffsets {
                 continue;
             }
             match node.propose(command).await {
+                // What is answered after this is in the log.
                 Ok(_) => self.committed(&batch),
                 Err(refusal) => outcome = Err(refusal),
             }
@@ -340,12 +344,22 @@ impl PendingOffsets {
     }
 
     /// A leader that the others do not answer for a moment keeps what is pending; who leads no more does not.
-    fn check_leading(&self, node: &Node) -> Result<(), Refusal> {
+    fn check_leading(&self, node: &Node, term: u64) -> Result<(), Refusal> {
         node.leading().inspect_err(|_| {
             if node.role.borrow().role != Role::Leader {
                 self.clear();
             }
-        })
+        })?;
+        self.check_term(term)
+    }
+
+    /// *Invariant 8*: in another term somebody else may have committed newer ones since this gathered.
+    fn check_term(&self, term: u64) -> Result<(), Refusal> {
+        let now = self.role.borrow().term;
+        if now == term {
+            return Ok(());
+        }
+        Err(Refusal::unavailable(format!("consumer offsets of term {term} are not for term {now}")))
     }
 }
 
@@ -479,11 +493,11 @@ mod tests {
     #[test]
     fn a_read_sees_what_is_pending_first() {
         let (offsets, metadata) = (pending(10), Metadata::default());
-        metadata.apply(&Command::PutTopic(Topic::new("t", 1, 6)));
+        metadata.apply(&Command::PutTopic(Topic::new("t", 1, 6))).unwrap();
         offsets.commit(&metadata, "g", "t", 0, 5).unwrap();
         assert_eq!(offsets.get(&metadata, "g", "t", 0), Some(5));
         let batch = commits(&offsets).remove(0);
-        metadata.apply(&Command::CommitOffsets(batch.clone()));
+        metadata.apply(&Command::CommitOffsets(batch.clone())).unwrap();
         offsets.commit(&metadata, "g", "t", 0, 7).unwrap();
         offsets.committed(&batch);
         assert_eq!(
@@ -492,7 +506,7 @@ mod tests {
             "a later commit outlives an earlier proposal"
         );
         let batch = commits(&offsets).remove(0);
-        metadata.apply(&Command::CommitOffsets(batch.clone()));
+        metadata.apply(&Command::CommitOffsets(batch.clone())).unwrap();
         offsets.committed(&batch);
         assert!(commits(&offsets).is_empty() && offsets.table.lock().offsets.is_empty());
         assert_eq!(offsets.get(&metadata, "g", "t", 0), Some(7));
@@ -521,7 +535,11 @@ mod tests {
         let metadata = Metadata::default();
         offsets.commit(&metadata, "g", "t", 0, 5).unwrap();
         let mut outcome = offsets.when_committed().unwrap();
+        let round = offsets.round(&metadata);
+        offsets.check_term(round.term).unwrap();
         role.send_replace(leader(3));
+        assert!(offsets.check_term(round.term).is_err(), "nor is a round that has begun gone on with");
+        drop(round);
         assert_eq!(offsets.get(&metadata, "g", "t", 0), None);
         assert!(commits(&offsets).is_empty());
         assert_eq!(outcome.try_recv(), Err(oneshot::error::TryRecvError::Closed), "the outcome is unknown");
@@ -530,32 +548,32 @@ mod tests {
     #[test]
     fn a_reset_is_told_once_to_each_connection_and_over_when_taken_up() {
         let (offsets, metadata) = (pending(10), Metadata::default());
-        metadata.apply(&Command::PutTopic(Topic::new("t", 1, 6)));
+        metadata.apply(&Command::PutTopic(Topic::new("t", 1, 6))).unwrap();
         let reset = |offset| vec![OffsetCommit { group: "g".into(), topic: "t".into(), queue_id: 0, offset }];
         let pull = |connection, offset| offsets.take_reset(&metadata, connection, ("g", "t", 0), offset);
         let commit = |offset| offsets.commit(&metadata, "g", "t", 0, offset).unwrap();
         assert_eq!(pull(1, 9), None);
         commit(50);
-        metadata.apply(&Command::ResetOffsets(reset(10)));
+        metadata.apply(&Command::ResetOffsets(reset(10))).unwrap();
         assert_eq!(offsets.get(&metadata, "g", "t", 0), Some(10), "not what was pending before");
         offsets.discard(&reset(10));
         assert!(commits(&offsets).is_empty());
         assert_eq!((pull(1, 50), commit(51)), (Some(10), Noted::Ignored));
         assert_eq!(pull(2, 50), Some(10), "another connection has not been told");
-        metadata.apply(&Command::ResetOffsets(reset(10)));
+        metadata.apply(&Command::ResetOffsets(reset(10))).unwrap();
         assert_eq!(pull(2, 50), Some(10), "nor anyone of a second reset, if to the same offset");
         assert_eq!(pull(2, 51), None, "who was told may pull from anywhere");
         assert_eq!((pull(1, 50), commit(52)), (None, Noted::Pending), "it is over for everyone");
         let round = offsets.round(&metadata);
         assert_eq!((round.clears.concat().len(), round.commits.concat()[0].offset), (1, 52));
-        metadata.apply(&Command::ClearResets(round.clears.concat()));
+        metadata.apply(&Command::ClearResets(round.clears.concat())).unwrap();
         assert!(offsets.round(&metadata).clears.is_empty());
-        metadata.apply(&Command::ResetOffsets(reset(30)));
+        metadata.apply(&Command::ResetOffsets(reset(30))).unwrap();
         assert_eq!(pull(3, 30), None, "who pulls from there need not be told");
         let clears = offsets.round(&metadata).clears.concat();
         assert_eq!(clears.iter().map(|told| told.number).collect::<Vec<_>>(), [3]);
-        metadata.apply(&Command::ResetOffsets(reset(30)));
-        metadata.apply(&Command::ClearResets(clears));
+        metadata.apply(&Command::ResetOffsets(reset(30))).unwrap();
+        metadata.apply(&Command::ClearResets(clears)).unwrap();
         assert_eq!(pull(3, 31), Some(30), "a reset in between is not cleared with the one before");
     }
 
@@ -563,9 +581,9 @@ mod tests {
     fn new_offsets_end_where_there_are_too_many_and_known_ones_go_on() {
         let offsets = with(&Limits { committed_offsets: 3, ..Limits::default() });
         let metadata = Metadata::default();
-        metadata.apply(&Command::PutTopic(Topic::new("t", 8, 6)));
+        metadata.apply(&Command::PutTopic(Topic::new("t", 8, 6))).unwrap();
         let commit = |queue_id| OffsetCommit { group: "g".into(), topic: "t".into(), queue_id, offset: 1 };
-        metadata.apply(&Command::CommitOffsets(vec![commit(0)]));
+        metadata.apply(&Command::CommitOffsets(vec![commit(0)])).unwrap();
         for queue in 1..3 {
             offsets.commit(&metadata, "g", "t", queue, 5).unwrap();
         }

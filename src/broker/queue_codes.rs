@@ -39,7 +39,7 @@ pub(crate) async fn query_consumer_offset(node: &Node, command: &Command) -> Han
         // A queue whose only messages were acknowledged just now is not empty.
         node.settle().await;
         node.leading()?;
-        first = first_offset(young_queue(node, topic, header.queue_id), node.memory_bytes);
+        first = first_offset(young_queue(node, topic, header.queue_id), node.world.memory_bytes);
     }
     first.map_or_else(
         || {

@@ -489,9 +489,9 @@ mod tests {
         fn new() -> Self {
             let metadata = Metadata::default();
             for name in ["T", "%RETRY%G", "%RETRY%gone", "SELF_TEST_TOPIC"] {
-                metadata.apply(&Command::PutTopic(Topic::new(name, 2, 6)));
+                metadata.apply(&Command::PutTopic(Topic::new(name, 2, 6))).unwrap();
             }
-            metadata.apply(&Command::PutGroup(SubscriptionGroup::new("G")));
+            metadata.apply(&Command::PutGroup(SubscriptionGroup::new("G"))).unwrap();
             let host = "127.0.0.1:10911".parse().unwrap();
             let world = World { clock: Arc::new(StoppedClock), ..World::system() };
             let settings = SendSettings::new("C1", host, 100, 1000, 18, &world);
@@ -622,9 +622,9 @@ mod tests {
         let mut f = Fixture::new();
         let header = SendHeader { queue_id: 3, ..header("T") };
         assert_eq!(f.code(&header, b"x"), response::INVALID_PARAMETER);
-        f.metadata.apply(&Command::PutTopic(Topic::new("T", 4, 6)));
+        f.metadata.apply(&Command::PutTopic(Topic::new("T", 4, 6))).unwrap();
         assert!(f.send(&header, b"x").is_ok());
-        f.metadata.apply(&Command::DeleteTopic { name: "T".into() });
+        f.metadata.apply(&Command::DeleteTopic { name: "T".into() }).unwrap();
         assert_eq!(f.send(&header, b"x"), Err(SendProblem::Missing(Missing::Named)));
     }
 
@@ -710,7 +710,7 @@ mod tests {
         for header in [tried(17, None), tried(3, Some(2)), tried(0, Some(-1))] {
             assert_eq!(f.send(&header, b"x"), missing);
         }
-        f.metadata.apply(&Command::PutTopic(Topic::new("%DLQ%G", 1, 6)));
+        f.metadata.apply(&Command::PutTopic(Topic::new("%DLQ%G", 1, 6))).unwrap();
         f.send(&tried(17, None), b"x").unwrap();
         let record = f.last();
         assert_eq!((record.topic(), record.queue_id(), record.reconsume_times()), ("%DLQ%G", 0, 17));

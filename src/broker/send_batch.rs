@@ -146,8 +146,12 @@ impl OpenSends {
         self.channel.end(self.replies.len(), self.bytes);
     }
 
+    /// *Invariant 5*: nobody is told of success without the place that it means.
     fn stored(&self, positions: &[Position]) {
-        debug_assert_eq!(positions.len(), self.count as usize, "one position for each message");
+        if positions.len() != self.count as usize {
+            tracing::error!(positions = positions.len(), count = self.count, "an outcome without its places");
+            return self.refuse(&self.node.propose_refusal(&ProposeError::Unknown));
+        }
         self.node.stats.put(u64::from(self.count), self.bytes as u64);
         self.channel.put(|out| {
             let (mut at, mut key_start) = (0, 0);
@@ -215,5 +219,49 @@ impl OpenSends {
             }
         });
         self.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use raftmq_remoting::frame::{self, FRAME_LEN_MAX};
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+    use crate::broker::tests::Fixture;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn nobody_is_told_of_success_without_a_place() {
+        let f = Fixture::start().await;
+        let node = f.broker.node.clone();
+        let listener = node.world.network.listen(([127, 0, 0, 1], 0).into()).unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let mut client = node.world.network.connect(&address).await.unwrap();
+        let (stream, peer) = listener.accept().await.unwrap();
+        let channel = node.open_channel(peer, stream.into_split().1);
+        let reply = OpenReply {
+            opaque: 5,
+            serialization: Serialization::Json,
+            oneway: false,
+            code_only: false,
+            queue_id: 0,
+            records: 2,
+            key_end: 0,
+        };
+        let (node, keys) = (node.clone(), String::new());
+        let open = OpenSends { node, channel, replies: vec![reply], keys, count: 2, bytes: 0 };
+        open.begin();
+        open.stored(&[Position { queue_offset: 0, physical_offset: 0 }]);
+        let mut input = BytesMut::new();
+        let answer = loop {
+            if let Some(frame) = frame::decode(&mut input, FRAME_LEN_MAX).unwrap() {
+                break Command::decode(frame).unwrap();
+            }
+            assert!(client.read_buf(&mut input).await.unwrap() > 0);
+        };
+        let unknown = Refusal::from(&ProposeError::Unknown).code;
+        assert_eq!((answer.opaque, answer.code), (5, unknown));
+        assert_ne!(unknown, response::SUCCESS);
+        f.stop().await;
     }
 }

@@ -149,10 +149,7 @@ fn earliest_store_time(node: &Node) -> i64 {
 /// The part of the log's disk that is in use, from 0 to 1, of what is not reserved for the system; -1 where it is not
 /// known.
 fn disk_ratio(node: &Node) -> f64 {
-    let Ok(space) = rustix::fs::statvfs(&node.group.config().dir) else { return -1.0 };
-    let used = space.f_blocks.saturating_sub(space.f_bfree);
-    let all = used.saturating_add(space.f_bavail);
-    if all == 0 { -1.0 } else { used as f64 / all as f64 }
+    node.world.disk.used(&node.group.config().dir).unwrap_or(-1.0)
 }
 
 /// The time since the start as RocketMQ prints it.

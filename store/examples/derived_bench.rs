@@ -1,6 +1,8 @@
 //! Measures what the derived structures cost for each message: `cargo run --release -p raftmq-store --example
 //! derived_bench [directory]`. Writes some 100 MB there, or into a temporary directory, and removes it again.
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "measures in real time")]
+
 use std::sync::Arc;
 use std::time::Instant;
 

@@ -4,6 +4,8 @@
 //! For entries of 1, 64 and 1000 messages of 128 bytes: the leader's append alone, appends with group commit, and
 //! dispatch into ConsumeQueues and index.
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "measures in real time")]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -204,8 +204,8 @@ impl Step for CheckpointStep {
     }
 }
 
-/// Brings the derived files back to a position in the log from which dispatch goes on, and returns it. Whatever does
-/// not fit together is deleted, and the position is the log's start. `open` opens them as of a position, without what the
+/// Brings the derived files back to a position in the log from which dispatch goes on, and returns it. *Invariant 4*, read
+/// back: whatever does not fit together is deleted, and the position is the log's start. `open` opens them as of a position, without what the
 /// timer index has before a slot.
 pub(crate) fn recover_derived(
     disk: &dyn Disk,

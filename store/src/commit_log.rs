@@ -180,7 +180,8 @@ impl CommitLog {
     ///
     /// # Errors
     /// [`StoreError::Illegal`], [`StoreError::TooLarge`] and [`StoreError::Divergence`] refuse the entry, and nothing
-    /// has changed. Where the disk refused to write, nothing can be appended any more.
+    /// has changed. Where the disk refused to write, or the entry would have been laid out wrongly, nothing can be
+    /// appended any more.
     pub fn append(&self, entry: NewEntry<'_>, placed: &mut Vec<Placed>) -> Result<Appended, StoreError> {
         let NewEntry { id, kind, leader, command, pieces, now_ms } = entry;
         if kind == FrameKind::Filler {
@@ -229,7 +230,7 @@ impl CommitLog {
         written
     }
 
-    /// The follower's append: the same bytes at the same place, or an error that stops the node.
+    /// The follower's append: the same bytes at the same place, or an error that stops the node (*invariants 1 and 2*).
     ///
     /// `frame` is what the leader's log holds for the entry `id`.
     ///
@@ -300,6 +301,11 @@ impl CommitLog {
         checksum: u32,
         frame: &[IoSlice<'_>],
     ) -> Result<Appended, StoreError> {
+        let len = frame.iter().map(|piece| piece.len()).sum();
+        if let Err(e) = check_layout(&writer.tail, room, header, len, self.segment_bytes()) {
+            writer.stopped = Some(e.to_string());
+            return Err(e);
+        }
         let before =
             room.filler.iter().try_for_each(|(at, bytes)| self.write_at(*at, &[IoSlice::new(bytes)]));
         if let Err(e) = before.and_then(|()| self.write_at(room.start, frame)) {
@@ -430,6 +436,30 @@ impl Writer {
     }
 }
 
+/// *Invariant 1*, once more before anything is written: `len` bytes, what the header says, go to where it says, at once
+/// behind what is there and within one segment.
+fn check_layout(
+    tail: &Tail,
+    room: &Room,
+    header: &FrameHeader,
+    len: usize,
+    segment_bytes: u64,
+) -> Result<(), StoreError> {
+    let filled = match &room.filler {
+        Some((at, _)) => *at == tail.end && room.start.is_multiple_of(segment_bytes),
+        None => room.start - tail.end.min(room.start) < FRAME_HEADER_BYTES as u64,
+    };
+    let within = (header.end() - 1) / segment_bytes == room.start / segment_bytes;
+    let as_said = (header.physical_offset, header.chain, header.frame_len()) == (room.start, room.chain, len);
+    if room.start >= tail.end && filled && within && as_said {
+        return Ok(());
+    }
+    Err(StoreError::Divergence(format!(
+        "{len} bytes at physical offset {} behind checksum {:08x}, where the log ends at {}, are no place for {header:?}",
+        room.start, room.chain, tail.end
+    )))
+}
+
 /// A frame that another member sent as the entry `id`: header, checksum, payload.
 fn decode_received(id: EntryId, frame: &[u8]) -> Result<(FrameHeader, u32, &[u8]), StoreError> {
     let EntryId { term, index } = id;
@@ -463,5 +493,43 @@ fn filler(tail: &Tail, left: u64) -> FrameHeader {
         leader: 0,
         chain: tail.chain,
         payload_checksum: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_goes_nowhere_but_behind_the_last_one() {
+        const SEGMENT: u64 = 4096;
+        let tail = Tail { last: None, chain: 7, end: 1000 };
+        let header = |physical_offset, payload_len| FrameHeader {
+            kind: FrameKind::Blank,
+            payload_len,
+            physical_offset,
+            chain: 7,
+            ..filler(&tail, FRAME_HEADER_BYTES as u64)
+        };
+        let room = |start, filler: Option<u64>| Room {
+            filler: filler.map(|at| (at, [0; FRAME_HEADER_BYTES])),
+            start,
+            chain: 7,
+        };
+        let check = |room, header: FrameHeader, len| check_layout(&tail, &room, &header, len, SEGMENT);
+        assert!(check(room(1000, None), header(1000, 36), 100).is_ok());
+        assert!(check(room(4096, Some(1000)), header(4096, 36), 100).is_ok());
+        for (room, header, len) in [
+            (room(1000, None), header(1000, 36), 99),
+            (room(1000, None), header(1001, 36), 100),
+            (room(999, None), header(999, 36), 100),
+            (room(1064, None), header(1064, 36), 100),
+            (room(1000, None), header(1000, 3040), 3104),
+            (room(4096, Some(1001)), header(4096, 36), 100),
+            (room(2000, Some(1000)), header(2000, 36), 100),
+            (room(1000, None), FrameHeader { chain: 8, ..header(1000, 36) }, 100),
+        ] {
+            assert!(matches!(check(room, header, len), Err(StoreError::Divergence(_))), "{header:?}");
+        }
     }
 }

@@ -281,7 +281,7 @@ impl ConsumeQueue {
         Ok(low)
     }
 
-    /// Adds a unit, not yet seen by readers. For reput only.
+    /// Adds a unit, not yet seen by readers. For reput only. *Invariant 4*: it continues what is there.
     ///
     /// # Errors
     /// [`StoreError::Divergence`] where `queue_offset` is not the next one, or the unit does not lie behind the one

@@ -1,6 +1,6 @@
 //! The table of all ConsumeQueues of a broker: `consumequeue/<topic>/<queue id>/` below the store's directory.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,6 +9,7 @@ use parking_lot::RwLock;
 use crate::consume_queue::ConsumeQueue;
 use crate::error::StoreError;
 use raftmq_world::Disk;
+use raftmq_world::hash::HashMap;
 
 /// The directory below that of the store.
 const DIRECTORY: &str = "consumequeue";
@@ -51,7 +52,7 @@ impl ConsumeQueues {
     /// As [`ConsumeQueue::open`]; [`StoreError::Corrupt`] for anything that is not a queue of a topic.
     pub fn open(disk: Arc<dyn Disk>, store_dir: &Path, units_per_file: u64) -> Result<Self, StoreError> {
         let queues = Self { disk, dir: store_dir.join(DIRECTORY), units_per_file, table: RwLock::default() };
-        let mut table = Table::new();
+        let mut table = Table::default();
         for topic_dir in queues.list(&queues.dir)? {
             let topic = name_of(&topic_dir);
             check_topic(topic).map_err(|e| foreign(&topic_dir, &e.to_string()))?;

@@ -114,10 +114,19 @@ impl Flusher {
         *self.committed.lock()
     }
 
-    /// Notes what is committed; written with the next marks.
-    pub(crate) fn set_committed(&self, committed: Option<EntryId>) {
+    /// Notes what is committed; written with the next marks. *Invariant 3*: it is in one log with what was committed
+    /// before, in which terms do not fall.
+    pub(crate) fn set_committed(&self, committed: EntryId) -> Result<(), StoreError> {
         let mut known = self.committed.lock();
-        *known = committed.max(*known);
+        let before = known.get_or_insert(committed);
+        let (index, term) = (committed.index.cmp(&before.index), committed.term.cmp(&before.term));
+        if index != term && term != std::cmp::Ordering::Equal {
+            return Err(StoreError::Divergence(format!(
+                "entry {committed:?} is said to be committed, and {before:?} was"
+            )));
+        }
+        *before = committed.max(*before);
+        Ok(())
     }
 
     /// Something was appended; `callback` is told when it is stored.
@@ -311,14 +320,22 @@ impl FlushStep {
         Next::Again
     }
 
+    /// *Invariant 5*: who waits is told once this has returned, so an entry counts only when it is durable.
     fn sync(&mut self, end: u64, clean: bool) -> Result<(), StoreError> {
+        let flushed = self.flusher.flushed();
+        // Invariant 3: the mark is lowered before the log is shortened.
+        if end < flushed {
+            return Err(StoreError::Divergence(format!(
+                "the log ends at physical offset {end}, and was flushed up to {flushed}"
+            )));
+        }
         self.flusher.log.segments.sync(self.flusher.flushed(), end)?;
         self.flusher.flushed.store(end, Ordering::Release);
         self.write_marks(clean)
     }
 
     /// Removes the entries behind `last`, after which the log ends at `new_end`; everything before it has been flushed.
-    /// The mark is lowered first: a crash in the middle must not look like corruption.
+    /// *Invariant 3*: the mark is lowered first, as a crash in the middle must not look like corruption.
     fn shorten(
         &mut self,
         new_end: u64,
@@ -377,4 +394,42 @@ fn callbacks(requests: impl IntoIterator<Item = Shorten>) -> impl Iterator<Item 
 fn refuse(waiting: impl IntoIterator<Item = Callback>, reason: &str) {
     let waiting: Vec<_> = waiting.into_iter().collect();
     waiting.into_iter().rev().for_each(|callback| callback(Err(StoreError::Stopped(reason.to_owned()))));
+}
+
+#[cfg(test)]
+mod tests {
+    use raftmq_world::{OsDisk, SystemClock};
+
+    use super::*;
+    use crate::recovery::open_log;
+    use crate::{FrameKind, NewEntry};
+
+    #[test]
+    fn what_contradicts_what_was_flushed_or_committed_is_a_divergence() {
+        let dir = tempfile::tempdir().unwrap();
+        let log_dir = dir.path().join("commitlog");
+        let (marks, found) = MarksFile::open(&OsDisk, &dir.path().join("marks"), &log_dir).unwrap();
+        let log = Arc::new(open_log(Arc::new(OsDisk), &log_dir, 64 * 1024, 7, found).unwrap().0);
+        let id = EntryId { term: 1, index: 0 };
+        let entry =
+            NewEntry { id, kind: FrameKind::Blank, leader: 1, command: &[], pieces: &mut [], now_ms: 0 };
+        log.append(entry, &mut Vec::new()).unwrap();
+        let flusher = Arc::new(Flusher::new(log.clone(), found, FlushMode::Sync));
+        let clock = Arc::new(SystemClock::default());
+        let mut step = FlushStep::new(flusher.clone(), marks, clock, Box::new(|_| ()));
+        step.sync(log.end(), false).unwrap();
+        assert!(matches!(step.sync(log.end() - 1, false), Err(StoreError::Divergence(_))));
+        assert_eq!(flusher.flushed(), log.end());
+
+        let set = |term, index| flusher.set_committed(EntryId { term, index });
+        set(2, 5).unwrap();
+        for (term, index) in [(3, 5), (1, 5), (3, 4), (1, 6)] {
+            assert!(matches!(set(term, index), Err(StoreError::Divergence(_))), "{term} {index}");
+        }
+        assert_eq!(flusher.committed(), Some(EntryId { term: 2, index: 5 }));
+        for (term, index) in [(1, 4), (2, 4), (2, 5), (2, 6), (3, 7)] {
+            set(term, index).unwrap();
+        }
+        assert_eq!(flusher.committed(), Some(EntryId { term: 3, index: 7 }));
+    }
 }

@@ -21,6 +21,11 @@
 //!
 //! *Invariant*: the store knows nothing of Raft's rules, of the network, of tokio, or of the time of day.
 
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests reach for the system")
+)]
+
 mod checkpoint;
 mod commit_log;
 mod consume_queue;

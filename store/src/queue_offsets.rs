@@ -3,10 +3,9 @@
 //! The leader gives positions by it, a follower checks by it; both advance it in log order, and a truncation takes
 //! it back. What is refused leaves it as it was.
 
-use std::collections::HashMap;
-
 use bytes::BytesMut;
 use raftmq_message::record::{RecordView, patch_positions};
+use raftmq_world::hash::HashMap;
 
 use crate::consume_queues::check_topic;
 use crate::error::StoreError;
@@ -22,9 +21,11 @@ pub(crate) struct QueueOffsets {
     by_name: HashMap<Box<str>, usize>,
     /// The topic looked up last: in a batch it mostly is the next one too.
     recent: usize,
-    /// The newest store timestamp seen, in ms since the epoch. Later messages get no earlier one, whatever the new
-    /// leader's clock says, so that a queue can be searched by time.
+    /// The newest store timestamp seen, in ms since the epoch. *Invariant 6*: later messages get no earlier one, whatever
+    /// the new leader's clock says, so that a queue can be searched by time.
     newest_ms: i64,
+    /// That of the last message in the log, or less where it is not known: the next one's is not below it.
+    last_ms: i64,
 }
 
 #[derive(Debug)]
@@ -80,12 +81,22 @@ impl QueueOffsets {
         Ok(())
     }
 
+    /// The newest store timestamp seen.
+    pub(crate) fn newest_ms(&self) -> i64 {
+        self.newest_ms
+    }
+
+    /// All that is in the log has been seen.
+    pub(crate) fn end_recovery(&mut self) {
+        self.last_ms = self.newest_ms;
+    }
+
     /// A message was stored at that time.
     pub(crate) fn saw_timestamp(&mut self, store_timestamp_ms: i64) {
         self.newest_ms = self.newest_ms.max(store_timestamp_ms);
     }
 
-    /// The leader's side of invariant 2, "positions are given once": writes queue offset, physical offset and store
+    /// *Invariant 2*, the leader's side: positions are given once. Writes queue offset, physical offset and store
     /// timestamp into each record of `pieces`, which will stand at `physical_offset` in the log back to back.
     ///
     /// On an error counters and `placed` are as before; some records may have been written into.
@@ -96,7 +107,7 @@ impl QueueOffsets {
         store_timestamp_ms: i64,
         placed: &mut Vec<Placed>,
     ) -> Result<(), StoreError> {
-        let before = placed.len();
+        let (before, last_ms) = (placed.len(), self.last_ms);
         let store_timestamp_ms = self.newest_ms.max(store_timestamp_ms);
         let mut start = physical_offset;
         for n in 0..pieces.len() {
@@ -106,11 +117,12 @@ impl QueueOffsets {
                     self.take_back(done)?;
                 }
                 self.take_back(&pieces[n][..at])?;
+                self.last_ms = last_ms;
                 return Err(e);
             }
             start += pieces[n].len() as u64;
         }
-        self.newest_ms = store_timestamp_ms;
+        (self.newest_ms, self.last_ms) = (store_timestamp_ms, store_timestamp_ms);
         Ok(())
     }
 
@@ -138,16 +150,16 @@ impl QueueOffsets {
         Ok(())
     }
 
-    /// The follower's side of invariant 2: every record's positions continue what this log holds. Returns how many
-    /// records there are. On an error the counters are as before.
+    /// *Invariants 2 and 6*, the follower's side: every record's positions and its store timestamp continue what this log
+    /// holds. Returns how many records there are. On an error the counters are as before.
     pub(crate) fn check(&mut self, records: &[u8], physical_offset: u64) -> Result<u32, StoreError> {
-        let mut at = 0;
-        let mut count = 0;
+        let (mut at, mut count, last_ms) = (0, 0, self.last_ms);
         while at < records.len() {
             match self.check_one(&records[at..], physical_offset + at as u64) {
                 Ok(size) => at += size,
                 Err(e) => {
                     self.take_back(&records[..at])?;
+                    self.last_ms = last_ms;
                     return Err(e);
                 }
             }
@@ -164,6 +176,12 @@ impl QueueOffsets {
                 record.physical_offset()
             )));
         }
+        let (stored_ms, last_ms) = (record.store_timestamp_ms(), self.last_ms);
+        if stored_ms < last_ms {
+            return Err(StoreError::Divergence(format!(
+                "the record at physical offset {physical_offset} has store timestamp {stored_ms}, behind one of {last_ms}"
+            )));
+        }
         let next = self.counter(record.topic(), record.queue_id())?;
         if record.queue_offset() as u64 != *next {
             return Err(StoreError::Divergence(format!(
@@ -174,12 +192,14 @@ impl QueueOffsets {
             )));
         }
         *next += 1;
-        self.saw_timestamp(record.store_timestamp_ms());
+        self.last_ms = stored_ms;
+        self.saw_timestamp(stored_ms);
         Ok(record.total_size())
     }
 
     /// Takes the counters back to before `records` were appended.
     pub(crate) fn take_back(&mut self, records: &[u8]) -> Result<(), StoreError> {
+        self.last_ms = 0;
         let mut at = 0;
         while at < records.len() {
             let record = RecordView::parse(&records[at..]).map_err(|e| bad_record(at as u64, &e))?;
@@ -193,4 +213,56 @@ impl QueueOffsets {
 
 fn bad_record(physical_offset: u64, error: &dyn std::fmt::Display) -> StoreError {
     StoreError::Illegal(format!("message record at physical offset {physical_offset}: {error}"))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use raftmq_message::RecordParts;
+
+    use super::*;
+
+    /// A record of topic t, queue 0, without positions.
+    pub(crate) fn record() -> Vec<u8> {
+        let host = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+        let parts = RecordParts {
+            topic: "t",
+            queue_id: 0,
+            flag: 0,
+            sys_flag: 0,
+            born_timestamp_ms: 0,
+            born_host: host,
+            store_host: host,
+            reconsume_times: 0,
+            prepared_transaction_offset: 0,
+            body: b"body",
+            properties: &[],
+        };
+        let mut bytes = Vec::new();
+        parts.encode_into(&mut bytes).unwrap();
+        bytes
+    }
+
+    fn placed(offsets: &mut QueueOffsets, at: u64, now_ms: i64) -> BytesMut {
+        let mut pieces = [BytesMut::from(&record()[..])];
+        offsets.place(&mut pieces, at, now_ms, &mut Vec::new()).unwrap();
+        let [piece] = pieces;
+        piece
+    }
+
+    #[test]
+    fn a_follower_refuses_a_store_timestamp_that_falls() {
+        let (mut leader, mut follower) = (QueueOffsets::default(), QueueOffsets::default());
+        let first = placed(&mut leader, 0, 100);
+        let end = first.len() as u64;
+        let mut second = placed(&mut leader, end, 50);
+        follower.check(&first, 0).unwrap();
+        patch_positions(&mut second, 1, end, 99).unwrap();
+        assert!(matches!(follower.check(&second, end), Err(StoreError::Divergence(_))));
+        assert!(matches!(follower.check(&second, end), Err(StoreError::Divergence(_))));
+        // What another leader had stamped later is taken back before.
+        follower.take_back(&first).unwrap();
+        patch_positions(&mut second, 0, end, 99).unwrap();
+        follower.check(&second, end).unwrap();
+        assert!(follower.newest_ms() == 100 && leader.newest_ms() == 100);
+    }
 }

@@ -1,8 +1,9 @@
 //! Opens a CommitLog that may have been left at any moment.
 //!
 //! Frames are checked from the segment before the one that holds the flushed mark on. A broken frame below that mark
-//! is corruption and stops the node; nothing has been changed then. A broken frame above it is the torn end of writes
-//! that were never acknowledged: it is erased, with everything behind it. A filler with no entry behind it goes too, as
+//! is corruption and stops the node; nothing has been changed then. So is one that is whole and continues the log, but
+//! holds what no append writes. Any other broken frame above the mark is the torn end of writes that were never
+//! acknowledged: it is erased, with everything behind it. A filler with no entry behind it goes too, as
 //! the next entry may fit before it.
 
 use std::path::Path;
@@ -38,7 +39,23 @@ pub(crate) fn open_log(
     Ok((log, first_read))
 }
 
-/// Checks that frames continue each other.
+/// What is wrong with a frame.
+pub(crate) enum Broken {
+    /// It may be the torn end of a write.
+    Torn(String),
+    /// It was written as it stands and does not continue the log. No crash leaves that.
+    Wrong(String),
+}
+
+impl Broken {
+    pub(crate) fn what(self) -> String {
+        match self {
+            Self::Torn(what) | Self::Wrong(what) => what,
+        }
+    }
+}
+
+/// Checks that frames continue each other: *invariants 1, 2 and 6*, read back.
 pub(crate) struct FrameCheck {
     /// Where the next frame must stand.
     pub(crate) at: u64,
@@ -46,37 +63,44 @@ pub(crate) struct FrameCheck {
     chain: u32,
     /// The last entry.
     last: Option<EntryId>,
-    /// The largest store timestamp of a message, in ms.
+    /// The store timestamp of the last message, in ms.
     newest_ms: i64,
+    /// Bytes of the filler before, if there was one.
+    filled: usize,
 }
 
 impl FrameCheck {
     pub(crate) fn new(at: u64, chain: u32) -> Self {
-        Self { at, chain, last: None, newest_ms: 0 }
+        Self { at, chain, last: None, newest_ms: 0, filled: 0 }
     }
 
-    /// Checks the frame that `rest`, the rest of a segment, starts with, and goes on behind it. What is wrong with it
-    /// is said in words.
-    pub(crate) fn next(&mut self, rest: &[u8]) -> Result<(FrameHeader, u32), String> {
-        let (header, checksum, payload) = decode_frame(rest).map_err(|e| e.to_string())?;
+    /// Checks the frame that `rest`, the rest of a segment, starts with, and goes on behind it.
+    pub(crate) fn next(&mut self, rest: &[u8]) -> Result<(FrameHeader, u32), Broken> {
+        let (header, checksum, payload) = decode_frame(rest).map_err(|e| Broken::Torn(e.to_string()))?;
         if header.physical_offset != self.at {
-            return Err(format!("a frame that says it stands at physical offset {}", header.physical_offset));
+            let at = header.physical_offset;
+            return Err(Broken::Torn(format!("a frame that says it stands at physical offset {at}")));
         }
         if header.chain != self.chain {
             let (found, expected) = (header.chain, self.chain);
-            return Err(format!(
+            return Err(Broken::Torn(format!(
                 "a frame behind checksum {found:08x}; the frame before it has {expected:08x}"
-            ));
+            )));
         }
+        let len = header.frame_len();
         if header.kind != FrameKind::Filler {
-            self.entry(&header, payload)?;
+            self.entry(&header, payload).map_err(Broken::Wrong)?;
+            if len <= self.filled {
+                let filled = self.filled;
+                return Err(Broken::Wrong(format!("a frame of {len} bytes behind a filler of {filled}")));
+            }
             self.last = Some(EntryId { term: header.term, index: header.index });
-        } else if header.frame_len() != rest.len() {
-            return Err(format!(
-                "a filler of {} bytes with {} left in the segment",
-                header.frame_len(),
-                rest.len()
-            ));
+            self.filled = 0;
+        } else if len != rest.len() {
+            let left = rest.len();
+            return Err(Broken::Wrong(format!("a filler of {len} bytes with {left} left in the segment")));
+        } else {
+            self.filled = len;
         }
         self.chain = checksum;
         self.at = header.end();
@@ -90,8 +114,21 @@ impl FrameCheck {
         }
         let mut records = 0;
         if header.kind == FrameKind::Messages {
+            let mut at = header.physical_offset + header.records_at() as u64;
             for record in raftmq_message::RecordIter::new(&payload[header.command_len as usize..]) {
-                self.newest_ms = self.newest_ms.max(record.map_err(|e| e.to_string())?.store_timestamp_ms());
+                let record = record.map_err(|e| e.to_string())?;
+                let (says, stored_ms) = (record.physical_offset() as u64, record.store_timestamp_ms());
+                if says != at {
+                    return Err(format!("a record at physical offset {at} that says it stands at {says}"));
+                }
+                if stored_ms < self.newest_ms {
+                    let newest_ms = self.newest_ms;
+                    return Err(format!(
+                        "a record at physical offset {at} with store timestamp {stored_ms}, behind {newest_ms}"
+                    ));
+                }
+                self.newest_ms = stored_ms;
+                at += record.total_size() as u64;
                 records += 1;
             }
         }
@@ -155,11 +192,11 @@ impl<'a> Scan<'a> {
                 }
                 Ok(true)
             }
-            Err(what) if at < self.marks.flushed => Err(segment.corrupt(at, what)),
-            Err(what) => {
+            Err(Broken::Torn(what)) if at >= self.marks.flushed => {
                 self.torn = Some(what);
                 Ok(false)
             }
+            Err(broken) => Err(segment.corrupt(at, broken.what())),
         }
     }
 
@@ -230,4 +267,85 @@ fn rewrite(log: &CommitLog, from: u64, to: u64) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use raftmq_message::record::patch_positions;
+    use raftmq_world::OsDisk;
+
+    use super::*;
+    use crate::queue_offsets::tests::record;
+
+    const SEGMENT: u64 = 64 * 1024;
+
+    /// A frame of two records with these physical offsets, relative to where they stand, and store timestamps.
+    fn frame(index: u64, at: u64, chain: u32, records: [(u64, i64); 2]) -> (Vec<u8>, u32) {
+        let mut payload = Vec::new();
+        for (off, stored_ms) in records {
+            let here = at + (FRAME_HEADER_BYTES + payload.len()) as u64;
+            let mut record = record();
+            patch_positions(&mut record, 0, here + off, stored_ms).unwrap();
+            payload.extend(record);
+        }
+        let header = FrameHeader {
+            kind: FrameKind::Messages,
+            payload_len: payload.len() as u32,
+            records: 2,
+            command_len: 0,
+            term: 1,
+            index,
+            physical_offset: at,
+            leader: 1,
+            chain,
+            payload_checksum: crc32c::crc32c(&payload),
+        };
+        let (bytes, checksum) = header.encode();
+        ([&bytes[..], &payload].concat(), checksum)
+    }
+
+    #[test]
+    fn a_whole_frame_that_no_append_writes_is_wrong() {
+        let good = frame(0, 0, 7, [(0, 5), (0, 5)]);
+        let end = good.0.len() as u64;
+        let next = |records| {
+            let mut check = FrameCheck::new(0, 7);
+            check.next(&good.0).ok().unwrap();
+            check.next(&frame(1, end, good.1, records).0).map(drop)
+        };
+        assert!(next([(0, 5), (0, 6)]).is_ok());
+        for records in [[(1, 5), (0, 6)], [(0, 5), (1, 6)], [(0, 4), (0, 6)], [(0, 6), (0, 5)]] {
+            assert!(matches!(next(records), Err(Broken::Wrong(_))), "{records:?}");
+        }
+        // There was room for it before the filler.
+        let filler = FrameHeader {
+            kind: FrameKind::Filler,
+            payload_len: good.0.len() as u32 - FRAME_HEADER_BYTES as u32,
+            records: 0,
+            physical_offset: 0,
+            payload_checksum: 0,
+            ..FrameHeader::decode(&good.0).unwrap().0
+        };
+        let mut check = FrameCheck::new(0, 7);
+        let (mut bytes, chain) = (filler.encode().0.to_vec(), filler.encode().1);
+        bytes.resize(filler.frame_len(), 0);
+        check.next(&bytes).ok().unwrap();
+        let behind = frame(0, end, chain, [(0, 5), (0, 5)]);
+        assert!(matches!(check.next(&behind.0), Err(Broken::Wrong(_))));
+    }
+
+    #[test]
+    fn a_start_does_not_take_a_wrong_frame_for_a_torn_one() {
+        for (records, starts) in [([(0, 5), (0, 5)], true), ([(0, 5), (0, 4)], false)] {
+            let dir = tempfile::tempdir().unwrap();
+            let open = || open_log(Arc::new(OsDisk), dir.path(), SEGMENT, 7, Marks::default());
+            let log = open().unwrap().0;
+            log.segments.of(0).unwrap().file.write_at(0, &frame(0, 0, 7, records).0).unwrap();
+            drop(log);
+            match open() {
+                Ok((log, _)) => assert!(starts && log.last().is_some()),
+                Err(e) => assert!(!starts && matches!(e, StoreError::Corrupt { .. }), "{e}"),
+            }
+        }
+    }
 }

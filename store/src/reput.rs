@@ -3,8 +3,8 @@
 //! *Invariant 4*: they hold committed messages only, and are derived: whatever is missing is made again from the log.
 //! How far they are durable is recorded from time to time, see `checkpoint.rs`.
 
+use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -15,6 +15,7 @@ use raftmq_message::properties;
 use raftmq_message::record::{RecordView, sys_flag};
 use raftmq_message::timer;
 use raftmq_message::topic::TIMER_TOPIC;
+use raftmq_world::hash::HashMap;
 use raftmq_world::{Clock, Next, Step, Threads};
 
 use crate::checkpoint::{Checkpoints, Derived};
@@ -198,17 +199,32 @@ impl Reput {
                 )));
             };
             if frame.header.kind == FrameKind::Messages {
-                self.dispatch_records(frame.records(), &mut touched)?;
+                let records_at = frame.header.physical_offset + frame.header.records_at() as u64;
+                self.dispatch_records(frame.records(), records_at, &mut touched)?;
             }
         }
         self.publish(touched, position)
     }
 
-    fn dispatch_records(&self, records: &[u8], touched: &mut Touched) -> Result<(), StoreError> {
+    /// *Invariant 2*, read back: what a unit will point at is the record that was placed there. (Its queue offset is
+    /// checked when the unit is added.)
+    fn dispatch_records(
+        &self,
+        records: &[u8],
+        physical_offset: u64,
+        touched: &mut Touched,
+    ) -> Result<(), StoreError> {
         let mut at = 0;
         while at < records.len() {
             let record = RecordView::parse(&records[at..])
                 .map_err(|e| StoreError::Illegal(format!("a committed record cannot be read: {e}")))?;
+            let here = physical_offset + at as u64;
+            if record.physical_offset() as u64 != here {
+                return Err(StoreError::Divergence(format!(
+                    "the committed record at physical offset {here} says it stands at {}",
+                    record.physical_offset()
+                )));
+            }
             at += record.total_size();
             self.dispatch_record(&record, touched)?;
         }
@@ -439,6 +455,45 @@ mod tests {
     use raftmq_message::properties::names::{KEYS, TAGS, UNIQ_KEY};
 
     use super::*;
+    use crate::index_file::IndexShape;
+    use crate::index_files::IndexFiles;
+    use crate::marks::{EntryId, Marks};
+    use crate::queue_offsets::tests::record;
+    use crate::recovery::open_log;
+    use crate::timer_index::TimerIndex;
+    use crate::{FRAME_HEADER_BYTES, NewEntry};
+    use raftmq_world::{Disk, OsDisk};
+
+    #[test]
+    fn a_record_that_stands_elsewhere_than_it_says_is_not_dispatched() {
+        let dir = tempfile::tempdir().unwrap();
+        let (dir, disk) = (dir.path(), Arc::new(OsDisk) as Arc<dyn Disk>);
+        let (log, _) =
+            open_log(disk.clone(), &dir.join("commitlog"), 64 * 1024, 7, Marks::default()).unwrap();
+        let log = Arc::new(log);
+        let derived = Derived {
+            queues: Arc::new(ConsumeQueues::open(disk.clone(), dir, 100).unwrap()),
+            index: Arc::new(
+                IndexFiles::open(disk.clone(), dir, IndexShape { slots: 8, entries: 100 }, 0).unwrap(),
+            ),
+            timers: Arc::new(TimerIndex::open(disk, dir, 0, 0).unwrap()),
+        };
+        let reput = Reput::new(log.clone(), derived, 0);
+        let append = |index| {
+            let (id, kind) = (EntryId { term: 1, index }, FrameKind::Messages);
+            let pieces = &mut [record()[..].into()];
+            let entry = NewEntry { id, kind, leader: 1, command: &[], pieces, now_ms: 0 };
+            log.append(entry, &mut Vec::new()).unwrap()
+        };
+        reput.dispatch(append(0).end).unwrap();
+        let second = append(1);
+        let segment = log.segments.of(0).unwrap();
+        let mut moved = record();
+        raftmq_message::record::patch_positions(&mut moved, 1, second.start, 0).unwrap();
+        segment.file.write_at(second.start + FRAME_HEADER_BYTES as u64, &moved).unwrap();
+        assert!(matches!(reput.dispatch(second.end), Err(StoreError::Divergence(_))));
+        assert_eq!(reput.dispatched(), second.start);
+    }
 
     proptest! {
         #[test]

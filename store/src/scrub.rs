@@ -50,9 +50,13 @@ impl ScrubStep {
                 continue;
             }
             let at = frames.at;
-            if let Err(what) = frames.next(rest) {
+            if let Err(broken) = frames.next(rest) {
                 // Unless a truncation has reached this far in the meantime.
-                return if at >= self.log.end() { Ok(Next::End) } else { Err(segment.corrupt(at, what)) };
+                return if at >= self.log.end() {
+                    Ok(Next::End)
+                } else {
+                    Err(segment.corrupt(at, broken.what()))
+                };
             }
         }
         Ok(if frames.at < self.end { Next::Again } else { Next::End })

@@ -114,6 +114,7 @@ impl Store {
         let (marks_file, marks) = MarksFile::open(&*disk, &dir.join("marks"), &log_dir)?;
         let seed = identity.chain_seed();
         let (log, unread_below) = open_log(disk.clone(), &log_dir, identity.segment_bytes, seed, marks)?;
+        check_committed(&log, marks.committed)?;
         let log = Arc::new(log);
         let failure = Arc::new(Failure::default());
         let flusher = Arc::new(Flusher::new(log.clone(), marks, flush));
@@ -122,7 +123,7 @@ impl Store {
 
         let (derived, dispatched) =
             recover_derived(&*disk, &dir, &log, |limit, slot| open_derived(&disk, &dir, limit, slot))?;
-        seed_offsets(&log, &derived.queues, dispatched)?;
+        seed_offsets(&log, &derived.queues, dispatched, unread_below)?;
         let reput = Arc::new(Reput::new(log.clone(), derived.clone(), dispatched));
         let checkpoints = Arc::new(Checkpoints::default());
         let stop = Arc::new(AtomicBool::new(false));
@@ -217,8 +218,11 @@ impl Store {
     }
 
     /// Notes what is committed, for a later start; written with the next marks.
-    pub fn set_committed(&self, id: EntryId) {
-        self.flusher.set_committed(Some(id));
+    ///
+    /// # Errors
+    /// [`StoreError::Divergence`] where no log holds both this entry and the one that was committed before.
+    pub fn set_committed(&self, id: EntryId) -> Result<(), StoreError> {
+        self.flusher.set_committed(id)
     }
 
     /// The last entry known to be committed; after a start, what was known before it, at most.
@@ -371,6 +375,19 @@ impl Drop for Store {
     }
 }
 
+/// *Invariant 3*, read back: where the log reaches as far as entries were known to be committed, it holds that entry. It
+/// may end before it: others had it when this member had not flushed it.
+fn check_committed(log: &CommitLog, committed: Option<EntryId>) -> Result<(), StoreError> {
+    let reached = committed.filter(|committed| log.last().is_some_and(|last| last.index >= committed.index));
+    let Some(committed) = reached else { return Ok(()) };
+    match log.frame(committed.index)?.map(|frame| frame.id()) {
+        Some(found) if found != committed => Err(StoreError::Divergence(format!(
+            "entry {committed:?} was committed, and the log has {found:?} in its place"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// Where the log would end without the entries behind `last`, by what is committed and by what may be dispatched; nothing
 /// where there are none.
 fn tail_after(
@@ -409,8 +426,17 @@ fn open_derived(disk: &Arc<dyn Disk>, dir: &Path, limit: u64, first_slot: u64) -
 }
 
 /// Sets the next queue offsets at the log's end: what the ConsumeQueues hold, and what stands in the log behind it.
-fn seed_offsets(log: &CommitLog, queues: &ConsumeQueues, dispatched: u64) -> Result<(), StoreError> {
+/// Recovery has read it from `first_read` on.
+fn seed_offsets(
+    log: &CommitLog,
+    queues: &ConsumeQueues,
+    dispatched: u64,
+    first_read: u64,
+) -> Result<(), StoreError> {
     log.with_offsets(|offsets| {
+        if offsets.newest_ms() == 0 {
+            offsets.saw_timestamp(newest_before(log, first_read)?);
+        }
         for (topic, queue_id, next) in queues.max_offsets() {
             offsets.set(&topic, queue_id, next)?;
         }
@@ -421,6 +447,72 @@ fn seed_offsets(log: &CommitLog, queues: &ConsumeQueues, dispatched: u64) -> Res
                 offsets.check(frame.records(), start)?;
             }
         }
+        offsets.end_recovery();
         Ok(())
     })
+}
+
+/// The last store timestamp below `end`, where a segment begins. *Invariant 6*: later messages must not have an earlier
+/// one, however long there were only commands.
+fn newest_before(log: &CommitLog, mut end: u64) -> Result<i64, StoreError> {
+    let mut newest_ms = 0;
+    while newest_ms == 0 && end > log.start() {
+        let start = end - log.segment_bytes();
+        let mut walk = log.walk(start);
+        while let Some(frame) = walk.next()?.filter(|frame| frame.header.physical_offset < end) {
+            if frame.header.kind == FrameKind::Messages
+                && let Ok(record) = RecordView::parse(frame.records())
+            {
+                newest_ms = record.store_timestamp_ms();
+            }
+        }
+        end = start;
+    }
+    Ok(newest_ms)
+}
+
+#[cfg(test)]
+mod tests {
+    use raftmq_world::OsDisk;
+
+    use super::*;
+    use crate::marks::Marks;
+    use crate::queue_offsets::tests::record;
+
+    #[test]
+    fn a_log_that_holds_another_entry_than_was_committed_is_a_divergence() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = open_log(Arc::new(OsDisk), dir.path(), 64 * 1024, 7, Marks::default()).unwrap().0;
+        for index in 0..3 {
+            let (id, kind) = (EntryId { term: 4, index }, FrameKind::Blank);
+            let entry = NewEntry { id, kind, leader: 1, command: &[], pieces: &mut [], now_ms: 0 };
+            log.append(entry, &mut Vec::new()).unwrap();
+        }
+        let check = |term, index| check_committed(&log, Some(EntryId { term, index }));
+        assert!(check_committed(&log, None).is_ok());
+        assert!(check(4, 2).is_ok() && check(5, 3).is_ok());
+        for (term, index) in [(3, 1), (5, 1), (5, 2)] {
+            assert!(matches!(check(term, index), Err(StoreError::Divergence(_))), "{term} {index}");
+        }
+    }
+
+    #[test]
+    fn the_last_store_timestamp_is_found_behind_segments_of_commands() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = open_log(Arc::new(OsDisk), dir.path(), 64 * 1024, 7, Marks::default()).unwrap().0;
+        let append = |index, kind, payload: &[u8], now_ms| {
+            let (id, pieces) = (EntryId { term: 1, index }, &mut [payload.into()]);
+            let entry = NewEntry { id, kind, leader: 1, command: &[], pieces, now_ms };
+            log.append(entry, &mut Vec::new()).unwrap().start
+        };
+        append(0, FrameKind::Messages, &record(), 70);
+        append(1, FrameKind::Messages, &record(), 90);
+        assert_eq!(newest_before(&log, 0).unwrap(), 0);
+        let mut last = 0;
+        for index in 2..20 {
+            last = append(index, FrameKind::Command, &[1; 20_000], 0);
+        }
+        assert!(last > 4 * 64 * 1024);
+        assert_eq!(newest_before(&log, last / (64 * 1024) * 64 * 1024).unwrap(), 90);
+    }
 }

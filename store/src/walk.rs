@@ -33,7 +33,8 @@ impl LogFrame {
     }
 }
 
-/// A walk over the entries of a log, in order.
+/// A walk over the entries of a log, in order. *Invariants 1 and 3*, read back: each frame it meets continues the one
+/// before.
 ///
 /// A truncation may overtake a walk over entries that are not committed. What it then meets may be no frame any more;
 /// that ends the walk as the log's end does, and is not taken for damage.
@@ -43,11 +44,15 @@ pub struct Walk<'a> {
     at: u64,
     /// How many truncations there had been when the walk began.
     truncations: u64,
+    /// The header checksum of the frame before, once there was one.
+    chain: Option<u32>,
+    /// The entry before.
+    last: Option<EntryId>,
 }
 
 impl<'a> Walk<'a> {
     pub(crate) fn new(log: &'a CommitLog, at: u64) -> Self {
-        Self { log, at, truncations: log.truncations() }
+        Self { log, at, truncations: log.truncations(), chain: None, last: None }
     }
 
     /// The next entry, or `None` at the log's end. Headers are checked, payloads are not.
@@ -65,12 +70,26 @@ impl<'a> Walk<'a> {
             if segment_end - self.at < FRAME_HEADER_BYTES as u64 {
                 self.at = segment_end;
             }
-            let Some(frame) = frame_at(self.log, self.at)? else { return Ok(None) };
-            self.at = frame.header.end();
+            let Some((frame, checksum)) = frame_at(self.log, self.at)? else { return Ok(None) };
+            self.check(&frame)?;
+            (self.at, self.chain) = (frame.header.end(), Some(checksum));
             if frame.header.kind != FrameKind::Filler {
+                self.last = Some(frame.id());
                 return Ok(Some(frame));
             }
         }
+    }
+
+    fn check(&self, frame: &LogFrame) -> Result<(), StoreError> {
+        let (header, id) = (&frame.header, frame.id());
+        let chained = self.chain.is_none_or(|chain| chain == header.chain);
+        let follows = header.kind == FrameKind::Filler
+            || self.last.is_none_or(|last| last.index + 1 == id.index && last.term <= id.term);
+        if chained && follows {
+            return Ok(());
+        }
+        let what = format!("entry {id:?} does not continue {:?}, checksum {:08x?}", self.last, self.chain);
+        Err(self.log.segments.of(self.at)?.corrupt(self.at, what))
     }
 
     /// Physical offset behind the entry returned last.
@@ -79,14 +98,14 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// The frame that starts at `physical_offset`; `None` at the log's end.
-fn frame_at(log: &CommitLog, physical_offset: u64) -> Result<Option<LogFrame>, StoreError> {
+/// The frame that starts at `physical_offset`, and its header's checksum; `None` at the log's end.
+fn frame_at(log: &CommitLog, physical_offset: u64) -> Result<Option<(LogFrame, u32)>, StoreError> {
     if physical_offset >= log.end() {
         return Ok(None);
     }
     let segment = log.segments.of(physical_offset)?;
     let bytes = &segment.file.bytes()[(physical_offset - segment.base) as usize..];
-    let (header, _) =
+    let (header, checksum) =
         FrameHeader::decode(bytes).map_err(|e| segment.corrupt(physical_offset, e.to_string()))?;
     if header.physical_offset != physical_offset || header.frame_len() > bytes.len() {
         let (len, says) = (header.frame_len(), header.physical_offset);
@@ -94,7 +113,8 @@ fn frame_at(log: &CommitLog, physical_offset: u64) -> Result<Option<LogFrame>, S
             segment.corrupt(physical_offset, format!("a frame of {len} bytes that says it stands at {says}"))
         );
     }
-    Ok(LogSlice::new(segment, physical_offset, header.frame_len()).map(|bytes| LogFrame { header, bytes }))
+    let bytes = LogSlice::new(segment, physical_offset, header.frame_len());
+    Ok(bytes.map(|bytes| (LogFrame { header, bytes }, checksum)))
 }
 
 impl CommitLog {
@@ -112,7 +132,12 @@ impl CommitLog {
     /// place that was looked up before, this one knows of every truncation since the look-up.
     pub fn walk_from(&self, index: u64) -> Result<Option<Walk<'_>>, StoreError> {
         let found = self.find(index)?;
-        Ok(found.map(|(frame, walk)| Walk { at: frame.header.physical_offset, ..walk }))
+        Ok(found.map(|(frame, walk)| Walk {
+            at: frame.header.physical_offset,
+            chain: None,
+            last: None,
+            ..walk
+        }))
     }
 
     /// The entry with this index, and the walk that goes on behind it.
@@ -137,5 +162,47 @@ impl CommitLog {
             }
         }
         Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use raftmq_world::OsDisk;
+
+    use super::*;
+    use crate::NewEntry;
+    use crate::marks::Marks;
+    use crate::recovery::open_log;
+
+    #[test]
+    fn a_frame_that_does_not_continue_the_one_before_is_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = open_log(Arc::new(OsDisk), dir.path(), 64 * 1024, 7, Marks::default()).unwrap().0;
+        for index in 0..3 {
+            let id = EntryId { term: 5, index };
+            let kind = FrameKind::Blank;
+            log.append(
+                NewEntry { id, kind, leader: 1, command: &[], pieces: &mut [], now_ms: 0 },
+                &mut Vec::new(),
+            )
+            .unwrap();
+        }
+        let second = log.frame(1).unwrap().unwrap().header;
+        let read = |header: FrameHeader| {
+            let segment = log.segments.of(second.physical_offset).unwrap();
+            segment.file.write_at(second.physical_offset, &header.encode().0).unwrap();
+            let mut walk = log.walk(0);
+            (walk.next().unwrap().unwrap(), walk.next()).1
+        };
+        assert!(read(second).unwrap().is_some());
+        for wrong in [
+            FrameHeader { index: 2, ..second },
+            FrameHeader { term: 4, ..second },
+            FrameHeader { chain: 0, ..second },
+        ] {
+            assert!(matches!(read(wrong), Err(StoreError::Corrupt { .. })), "{wrong:?}");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! ConsumeQueue against a list of units: what is published is read back, across files, restarts and crashes.
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests reach for the system")]
 #![allow(clippy::unwrap_used)]
 
 use std::fs::{self, OpenOptions};

@@ -1,5 +1,6 @@
 //! The table of ConsumeQueues: made, found, deleted and opened again by topic and queue id.
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests reach for the system")]
 #![allow(clippy::unwrap_used)]
 
 use std::fs;

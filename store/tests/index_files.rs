@@ -1,5 +1,6 @@
 //! IndexFiles against a list of what was put.
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests reach for the system")]
 #![allow(clippy::unwrap_used)]
 
 use std::fs::{self, OpenOptions};

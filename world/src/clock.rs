@@ -1,5 +1,7 @@
 //! The time of day, and time that only passes.
 
+#![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the operating system's clocks")]
+
 use std::fmt::Debug;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

@@ -81,6 +81,9 @@ pub trait Disk: Send + Sync + Debug {
     /// Removes a folder with everything below it, if it is there; the removal is durable on return.
     fn remove_all(&self, dir: &Path) -> io::Result<()>;
 
+    /// The part of the disk below `dir` that is in use, from 0 to 1, of what is not reserved for the system.
+    fn used(&self, dir: &Path) -> io::Result<f64>;
+
     /// Takes the lock that the file at `path` stands for, made with its folder where it is missing; `None` where
     /// somebody else has it. It is released when what is returned is dropped, or when the process ends.
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Any + Send>>>;

@@ -4,6 +4,8 @@
 //! keeps a history from being repeated. Here one seed decides for all maps that a thread makes: a random one of the process,
 //! or the one that the simulator has set.
 
+#![expect(clippy::disallowed_types, reason = "the maps themselves, and where their seed comes from")]
+
 use std::cell::Cell;
 use std::hash::{BuildHasher, DefaultHasher, Hasher, RandomState};
 use std::sync::OnceLock;

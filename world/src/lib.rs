@@ -5,6 +5,7 @@
 //! | `clock` | the time of day, and time that only passes |
 //! | `disk`, `os_disk` | files; the operating system's, and the only place with `unsafe` |
 //! | `network`, `os_network` | streams and listeners; TCP |
+//! | `os_machine` | the process's id, the machine's memory |
 //! | `acceptor` | accepting connections within a bound |
 //! | `random` | numbers that nobody can foresee, or that a seed decides |
 //! | `mutation` | deliberate faults, for the simulator |
@@ -12,8 +13,9 @@
 //! | `work` | threads that do work in steps, and work that may block |
 //!
 //! A [`World`] is made once, at the top, and handed down. [`World::system`] is the operating system's; the simulator has
-//! one of its own for each node. *Invariant*: nothing outside this crate reaches for any of it by another way. What waits
-//! without blocking (sleeps, timeouts) goes by the runtime's clock, which belongs to the world as well.
+//! one of its own for each node. *Invariant*: nothing outside this crate reaches for any of it by another way; lints see to
+//! that (`clippy.toml`). What waits without blocking (sleeps, timeouts) goes by the runtime's clock, which belongs to the
+//! world as well.
 
 mod acceptor;
 mod clock;
@@ -22,6 +24,7 @@ pub mod hash;
 mod mutation;
 mod network;
 mod os_disk;
+mod os_machine;
 mod os_network;
 mod random;
 mod work;
@@ -53,6 +56,8 @@ pub struct World {
     pub threads: Arc<dyn Threads>,
     /// Tells this process from the others of its machine.
     pub process_id: u32,
+    /// The machine's memory, in bytes.
+    pub memory_bytes: u64,
 }
 
 impl World {
@@ -64,7 +69,8 @@ impl World {
             network: Arc::new(OsNetwork),
             random: Random::unforeseeable(),
             threads: Arc::new(OsThreads),
-            process_id: std::process::id(),
+            process_id: os_machine::process_id(),
+            memory_bytes: os_machine::memory_bytes(),
         }
     }
 }

@@ -3,6 +3,11 @@
 //! They are types and not traits, so that the ones of the operating system cost no indirect call. Another network puts its
 //! [`Socket`] and [`Listen`] behind them.
 
+#![expect(
+    clippy::disallowed_types,
+    reason = "streams of the operating system's network, without an indirect call"
+)]
+
 use std::fmt::Debug;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};

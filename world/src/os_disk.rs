@@ -2,6 +2,8 @@
 //!
 //! The only file with `unsafe` in it. It knows nothing of what the bytes mean.
 
+#![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the operating system's disk")]
+
 use std::any::Any;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice, Write};
@@ -275,6 +277,13 @@ impl Disk for OsDisk {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other.and_then(|()| sync_parent(dir)),
         }
+    }
+
+    fn used(&self, dir: &Path) -> io::Result<f64> {
+        let space = rustix::fs::statvfs(dir)?;
+        let used = space.f_blocks.saturating_sub(space.f_bfree);
+        let all = used.saturating_add(space.f_bavail);
+        if all == 0 { Err(io::ErrorKind::Unsupported.into()) } else { Ok(used as f64 / all as f64) }
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Any + Send>>> {

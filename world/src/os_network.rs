@@ -1,5 +1,7 @@
 //! TCP.
 
+#![expect(clippy::disallowed_types, reason = "the operating system's network")]
+
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 

@@ -10,6 +10,7 @@ pub struct Random(Arc<Mutex<fastrand::Rng>>);
 
 impl Random {
     /// Seeded by the operating system.
+    #[expect(clippy::disallowed_methods, reason = "where the operating system's randomness comes in")]
     pub fn unforeseeable() -> Self {
         Self(Arc::new(Mutex::new(fastrand::Rng::new())))
     }

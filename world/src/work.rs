@@ -3,6 +3,8 @@
 //! Work in the background is a [`Step`] that somebody calls again and again. The operating system's threads call it in a
 //! loop and sleep where it says so; the simulator calls it between other things, on its one thread.
 
+#![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the operating system's threads")]
+
 use std::fmt::Debug;
 use std::io;
 use std::sync::Arc;

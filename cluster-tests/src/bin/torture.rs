@@ -14,6 +14,12 @@
 //! It ends with an error if anything acknowledged was lost, misplaced or out of order, or if the members' logs differ; if
 //! consumers were not given all of it, or not in order, or more of it again than faults explain; if delayed messages did not come once each.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "works on real processes in real time"
+)]
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};

@@ -12,6 +12,11 @@
 //!
 //! No test says how fast anything must be: timeouts are there so that what hangs is noticed.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "works on real processes in real time"
+)]
 // Clippy lets tests unwrap, but not the functions they share.
 #![allow(clippy::unwrap_used)]
 

@@ -14,6 +14,12 @@
 //! | [`run`], [`report`] | many cases at once, and what they showed |
 //! | [`record`] | cases with the Java broker's answers, for tests without it |
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "works on real processes in real time"
+)]
+
 pub mod cases;
 pub mod catalog;
 pub mod compare;

@@ -1,5 +1,11 @@
 //! The command line of the differential tester; `scripts/differential` starts the brokers for it.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "works on real processes in real time"
+)]
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};

@@ -1,6 +1,6 @@
 //! Takes the steps of a lane, one entry at a time, as long as this member leads.
 //!
-//! *Exactly once* rests on this: a step is planned from progress that is certainly the last one. Either it was read when
+//! *Invariant 7*: exactly once. It rests on this: a step is planned from progress that is certainly the last one. Either it was read when
 //! this member had become leader and had applied everything before its term, or it is that of the step before, which is
 //! applied. Where the outcome of a step is not known, no other is taken in that term; and the log takes a step in the term
 //! that it was planned in only.

@@ -5,7 +5,7 @@
 //! and were *late*, due before the bound already; they are found by walking the queue, whose units tell when each is due.
 //! With the bound go those that are due by now; they are found in the timer index.
 //!
-//! The bound never falls. Where the clock that moved it was ahead, what comes later may be late and yet not due: the walk
+//! *Invariant 7*, where it is planned: the bound never falls. Where the clock that moved it was ahead, what comes later may be late and yet not due: the walk
 //! delivers up to the first such message and goes on when that is due. Nothing is delivered early then, and until the
 //! clock has reached the bound again messages may wait for those that came before them.
 //!

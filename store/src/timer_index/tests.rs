@@ -226,6 +226,9 @@ impl Disk for CountingDisk {
         self.0.wait();
         OsDisk.remove_all(dir)
     }
+    fn used(&self, dir: &Path) -> io::Result<f64> {
+        OsDisk.used(dir)
+    }
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn std::any::Any + Send>>> {
         OsDisk.lock(path)
     }

@@ -334,6 +334,10 @@ impl Disk for CrashDisk {
         self.shared.change(|_| false, remove)
     }
 
+    fn used(&self, dir: &Path) -> io::Result<f64> {
+        OsDisk.used(dir)
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Any + Send>>> {
         OsDisk.lock(path)
     }

@@ -132,7 +132,7 @@ fn committed_entries_are_not_truncated() {
     let dir = temp_dir();
     let store = open(dir.path());
     let ends: Vec<_> = (0..5).map(|index| append_message(&store, id(1, index)).end).collect();
-    store.set_committed(id(1, 2));
+    store.set_committed(id(1, 2)).unwrap();
     let before = content(dir.path());
     for last in [Some(1), Some(0), None] {
         assert!(matches!(truncate_after(&store, last), Err(StoreError::Divergence(_))), "{last:?}");

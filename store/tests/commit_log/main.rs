@@ -1,5 +1,6 @@
 //! The store with its CommitLog: against a model, from leader to follower, through damage, crashes and failing disks.
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests reach for the system")]
 #![allow(clippy::unwrap_used)]
 
 mod crash_disk;

@@ -132,7 +132,7 @@ impl Member {
             Op::Commit(more) => {
                 self.model.committed = self.model.entries.len().min(self.model.committed + more);
                 if let Some(entry) = self.model.entries[..self.model.committed].last() {
-                    self.store().set_committed(entry.id);
+                    self.store().set_committed(entry.id).unwrap();
                 }
                 self.store().commit(self.model.committed_end());
             }

@@ -76,7 +76,7 @@ fn everything_works_without_a_thread() {
     assert_eq!(manual.step(FLUSH), Next::Wait);
 
     let dispatched = ask(|callback| store.when_dispatched(end, callback));
-    store.set_committed(id(1, 0));
+    store.set_committed(id(1, 0)).unwrap();
     store.commit(end);
     assert_waits(&dispatched);
     assert_eq!(manual.step(REPUT), Next::Again);
