@@ -10,6 +10,8 @@
 //! It is small and keeps nothing: brokers tell it everything again every few seconds. It runs inside a broker's process
 //! or alone, and does not know which.
 
+#[doc(hidden)]
+pub mod fuzzing;
 mod handler;
 mod kv;
 mod server;
