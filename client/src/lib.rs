@@ -83,6 +83,8 @@ mod client;
 mod compression;
 mod consumer;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod hooks;
 mod instance;
 mod listener;

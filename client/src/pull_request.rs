@@ -161,7 +161,12 @@ impl PullRequest<'_> {
     }
 }
 
-fn read_answer(addr: &str, id: i64, broker_name: &str, answer: Command) -> Result<Pulled, ClientError> {
+pub(crate) fn read_answer(
+    addr: &str,
+    id: i64,
+    broker_name: &str,
+    answer: Command,
+) -> Result<Pulled, ClientError> {
     let status = PullStatus::from_code(answer.code);
     let Some(status) = status else { return Err(refused(addr, answer)) };
     let fields = PullResponse::decode(&answer).map_err(|error| ClientError::header(addr, &error))?;

@@ -78,7 +78,7 @@ impl TopicRoute {
         self.queues.iter().flat_map(|q| (0..q.read_queues).map(|id| (q.broker_name.as_str(), id)))
     }
 
-    fn from_body(body: TopicRouteData) -> Self {
+    pub(crate) fn from_body(body: TopicRouteData) -> Self {
         let count =
             |n: i32, allowed: bool| if allowed { u32::try_from(n).unwrap_or(0).min(QUEUES_MAX) } else { 0 };
         let queues = body.queue_datas.into_iter().map(|queue| BrokerQueues {
@@ -94,7 +94,7 @@ impl TopicRoute {
     }
 
     /// The route a topic that does not exist yet will most likely have.
-    fn for_new_topic(mut self, queues_max: u32) -> Self {
+    pub(crate) fn for_new_topic(mut self, queues_max: u32) -> Self {
         for queues in &mut self.queues {
             queues.write_queues = queues.write_queues.min(queues_max);
             queues.read_queues = queues.read_queues.min(queues_max);

@@ -15,6 +15,8 @@
     allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests reach for the system")
 )]
 
+#[doc(hidden)]
+pub mod fuzzing;
 mod handler;
 mod kv;
 mod server;

@@ -16,6 +16,8 @@ mod clock;
 mod command;
 #[cfg(test)]
 mod conformance;
+#[doc(hidden)]
+pub mod fuzzing;
 mod group;
 mod log_storage;
 mod metadata;

@@ -178,9 +178,30 @@ pub(crate) fn read_record<T: for<'de> Deserialize<'de>>(
     if crc32c::crc32c(content) != u32::from_le_bytes(*checksum) {
         return Err(damaged("its checksum is another"));
     }
-    let (record, _) = bincode::serde::decode_from_slice(content, bincode::config::standard())
-        .map_err(|e| damaged(&e.to_string()))?;
-    Ok(Some(record))
+    decode_record(content).map(Some).map_err(|e| damaged(&e.to_string()))
+}
+
+/// Reads a record without its checksum. What it claims to hold is bounded by its length: bincode makes room for a text
+/// before it looks for it.
+pub(crate) fn decode_record<T: for<'de> Deserialize<'de>>(
+    content: &[u8],
+) -> Result<T, bincode::error::DecodeError> {
+    fn within<T: for<'de> Deserialize<'de>, const LIMIT: usize>(
+        content: &[u8],
+    ) -> Result<T, bincode::error::DecodeError> {
+        let config = bincode::config::standard().with_limit::<LIMIT>();
+        bincode::serde::decode_from_slice(content, config).map(|(record, _)| record)
+    }
+    const SMALL: usize = 1 << 20;
+    const LARGE: usize = 1 << 26;
+    // bincode counts 8 bytes for a number or a length that takes one.
+    if content.len() <= SMALL {
+        within::<T, { 8 * SMALL }>(content)
+    } else if content.len() <= LARGE {
+        within::<T, { 8 * LARGE }>(content)
+    } else {
+        within::<T, { 8 << 32 }>(content)
+    }
 }
 
 pub(crate) fn write_record<T: Serialize>(store: &Store, name: &str, record: &T) -> Result<(), StoreError> {

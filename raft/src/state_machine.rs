@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::StartError;
 use crate::command::{Command, CommandOutcome};
-use crate::log_storage::{done, read_record, write_record};
+use crate::log_storage::{decode_record, done, read_record, write_record};
 use crate::metadata::{Metadata, MetadataImage, MetadataSnapshot};
 use crate::types::{
     CommittedLeaderId, Entry, FrameBytes, LogId, NodeId, Payload, StoredMembership, TypeConfig,
@@ -85,6 +85,15 @@ fn read_checkpoint(store: &Store) -> Result<Option<StateImage>, StoreError> {
         ))),
         None => Ok(None),
     }
+}
+
+/// The state that a checkpoint's content holds, for fuzzers.
+pub(crate) fn restored(content: &[u8]) -> Option<Metadata> {
+    let image: StateImage = decode_record(content).ok()?;
+    image.applied().ok()?;
+    let metadata = Metadata::default();
+    metadata.restore(image.metadata).ok()?;
+    Some(metadata)
 }
 
 impl Shared {

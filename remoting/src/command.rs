@@ -310,7 +310,7 @@ fn push_binary(ext: &mut Ext, header: &[u8], key: Span, value: Span) {
         ext.push_found(header, key, value);
     } else {
         let mended = |span| String::from_utf8_lossy(of(header, span));
-        ext.set(&mended(key), &mended(value));
+        ext.push_own(&mended(key), &mended(value));
     }
 }
 

@@ -72,6 +72,14 @@ impl Ext {
         self.entries.push((key, found(value)));
     }
 
+    /// Adds a field whose name and value are no bytes of the header, which may follow later.
+    #[cold]
+    pub(crate) fn push_own(&mut self, key: &str, value: &str) {
+        let key = self.own_range(key);
+        let value = self.own_range(value);
+        self.entries.push((key, value));
+    }
+
     #[cold]
     fn unescaped_key(&mut self, header: &[u8], key: json::Span) -> Range {
         let key = &header[key.start as usize..(key.start + key.len) as usize];
@@ -145,10 +153,7 @@ impl Ext {
 
     /// Sets a field, replacing older values of that name.
     pub fn set(&mut self, key: &str, value: &str) -> &mut Self {
-        self.remove(key);
-        let key = self.own_range(key);
-        let value = self.own_range(value);
-        self.entries.push((key, value));
+        self.remove(key).push_own(key, value);
         self
     }
 

@@ -110,6 +110,19 @@ fn a_binary_header() {
 }
 
 #[test]
+fn a_binary_field_that_is_no_utf8_may_follow_others() {
+    let mut header = binary();
+    header.extend([0, 1, b'k', 0, 0, 0, 2, b'w', 0xFF, 0, 1, 0xFE, 0, 0, 0, 1, b'x']);
+    header[21] += 17;
+    let command = Command::decode(raw(Serialization::RocketMq, &header)).unwrap();
+    let fields: Vec<_> =
+        command.ext.iter().map(|(key, value)| (key.to_owned(), value.into_owned())).collect();
+    let expected = [("k", "v"), ("k", "w\u{FFFD}"), ("\u{FFFD}", "x")];
+    assert_eq!(fields, expected.map(|(key, value)| (key.to_owned(), value.to_owned())));
+    assert_eq!(command.ext.get("k").as_deref(), Some("w\u{FFFD}"));
+}
+
+#[test]
 fn bad_binary_headers_are_named() {
     let decode = |bytes: &[u8]| Command::decode(raw(Serialization::RocketMq, bytes));
     let good = binary();

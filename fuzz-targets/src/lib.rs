@@ -1,0 +1,81 @@
+//! What fuzzers call: a function for every decoder that reads a network or a disk.
+//!
+//! | module | what it feeds |
+//! |---|---|
+//! | `remoting` | frames, headers of both serializations and the types that they are read as, JSON bodies, what the name server and the client make of them |
+//! | `message` | records, batches, properties, message ids, filter expressions |
+//! | `raft` | what members say to each other, commands, the state's checkpoint |
+//! | `store` | frames of the log, and a whole data directory, on a disk in memory |
+//!
+//! A target takes any bytes and returns. A panic, a hang, or memory beyond all proportion to the bytes is a fault of what
+//! it calls. `fuzz/` runs them with libFuzzer; `cargo test -p raftmq-fuzz-targets` calls each with the inputs that are kept
+//! in `fuzz/corpus/`, among them everything that was found once.
+
+mod disk;
+mod message;
+mod raft;
+mod remoting;
+mod store;
+
+/// A target: takes any bytes, and returns.
+pub type Target = fn(&[u8]);
+
+/// Every target by its name, which is also that of its folder in `fuzz/corpus/`.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("frames", remoting::frames),
+    ("json_header", remoting::json_header),
+    ("binary_header", remoting::binary_header),
+    ("bodies", remoting::bodies),
+    ("name_server", remoting::name_server),
+    ("pull_answer", remoting::pull_answer),
+    ("route", raftmq_client::fuzzing::route),
+    ("compressed_body", remoting::compressed_body),
+    ("record", message::record),
+    ("batch", message::batch),
+    ("properties", message::properties),
+    ("message_id", message::message_id),
+    ("expression", message::expression),
+    ("raft_wire", raftmq_raft::fuzzing::wire),
+    ("raft_command", raft::command),
+    ("raft_state", raftmq_raft::fuzzing::state_image),
+    ("raft_membership", raftmq_raft::fuzzing::membership),
+    ("log_frame", store::log_frame),
+    ("directory", store::directory),
+];
+
+/// Calls the target of this name.
+///
+/// # Panics
+/// There is none; or the target does.
+pub fn run(name: &str, data: &[u8]) {
+    let target = TARGETS.iter().find(|(known, _)| *known == name);
+    let (_, target) = target.unwrap_or_else(|| panic!("there is no target {name}"));
+    target(data);
+}
+
+/// Takes values off an input's front; zeros where it has ended.
+struct Input<'a>(&'a [u8]);
+
+impl<'a> Input<'a> {
+    fn bytes(&mut self, len: usize) -> &'a [u8] {
+        let (taken, rest) = self.0.split_at(len.min(self.0.len()));
+        self.0 = rest;
+        taken
+    }
+
+    fn u8(&mut self) -> u8 {
+        self.bytes(1).first().copied().unwrap_or(0)
+    }
+
+    fn u16(&mut self) -> u16 {
+        u16::from_le_bytes([self.u8(), self.u8()])
+    }
+
+    fn u32(&mut self) -> u32 {
+        u32::from(self.u16()) | u32::from(self.u16()) << 16
+    }
+
+    fn u64(&mut self) -> u64 {
+        u64::from(self.u32()) | u64::from(self.u32()) << 32
+    }
+}

@@ -1,0 +1,81 @@
+//! Decoders of this crate, for fuzzers. They take any bytes; whatever comes of it, none of them may panic.
+
+use bytes::BytesMut;
+
+use crate::state_machine::restored;
+use crate::types::decode_membership;
+use crate::wire::{self, Hello, Kind};
+
+/// Reads bytes as messages of another member.
+pub fn wire(data: &[u8]) {
+    let mut buffer = BytesMut::from(data);
+    while let Ok(Some(message)) = wire::take_message(&mut buffer) {
+        let (kind, id) = (message.kind, message.id);
+        let mut again = BytesMut::new();
+        match kind {
+            Kind::Hello => {
+                if let Ok(hello) = Hello::read(message) {
+                    assert_eq!(hello.contradiction(&hello), None);
+                    hello.put(&mut again);
+                }
+            }
+            Kind::Refusal => wire::put_refusal(&mut again, id, &message.refusal()),
+            Kind::Append => {
+                if let Ok(request) = wire::read_append(message) {
+                    let frames = wire::put_append_head(&mut again, id, &request).concat();
+                    again.extend_from_slice(&frames);
+                }
+            }
+            Kind::AppendReply => {
+                if let Ok((reply, clock_ms)) = wire::read_append_reply(message) {
+                    wire::put_append_reply(&mut again, id, &reply, clock_ms);
+                }
+            }
+            Kind::Vote | Kind::PreVote => {
+                if let Ok(request) = wire::read_vote_request(message) {
+                    wire::put_vote_request(&mut again, kind, id, &request);
+                }
+            }
+            Kind::VoteReply => {
+                if let Ok(reply) = wire::read_vote_reply(message) {
+                    wire::put_vote_reply(&mut again, id, &reply);
+                }
+            }
+            Kind::Transfer => {
+                if let Ok(request) = wire::read_transfer(message) {
+                    wire::put_transfer(&mut again, id, &request);
+                }
+            }
+            Kind::TransferReply => {
+                if let Ok(taken) = wire::read_transfer_reply(message) {
+                    wire::put_transfer_reply(&mut again, id, taken);
+                }
+            }
+        }
+        if !again.is_empty() {
+            let id = if kind == Kind::Hello { 0 } else { id };
+            let read = wire::take_message(&mut again).expect("was written here").map(|m| (m.kind, m.id));
+            assert_eq!(read, Some((kind, id)));
+            assert!(again.is_empty());
+        }
+    }
+}
+
+/// Reads bytes as the content of the checkpoint file, and looks at the state in it.
+pub fn state_image(data: &[u8]) {
+    let Some(metadata) = restored(data) else { return };
+    for topic in metadata.topics() {
+        assert!(metadata.topic(&topic.name).is_some());
+        metadata.groups_with_offset(&topic.name);
+    }
+    for group in metadata.groups() {
+        metadata.offsets_of_group(&group.name);
+        metadata.has_lock(&group.name, metadata.lock_clock_ms());
+    }
+    metadata.snapshot().image();
+}
+
+/// Reads bytes as the payload of a membership frame.
+pub fn membership(data: &[u8]) {
+    let _ = decode_membership(data);
+}
