@@ -102,6 +102,9 @@ pub struct Nemesis {
     /// Ends of faults, by when.
     ends: Vec<(Duration, End)>,
     copies: BTreeMap<HostId, DiskCopy>,
+    /// When machines lose their power right behind the end of another fault: members that hear each other again repair
+    /// their logs then.
+    aftershocks: Vec<(Duration, HostId)>,
     /// Numbers of faults that are left out.
     skip: Vec<u64>,
     drawn: u64,
@@ -121,6 +124,7 @@ impl Nemesis {
             kinds: kinds.to_vec(),
             ends: Vec::new(),
             copies: BTreeMap::new(),
+            aftershocks: Vec::new(),
             skip: skip.to_vec(),
             drawn: 0,
             done: BTreeMap::new(),
@@ -150,8 +154,9 @@ impl Nemesis {
         let end = cluster.now() + time;
         let mut next = cluster.now() + self.between(100, 1500);
         while cluster.now() < end {
-            cluster.run_for(Duration::from_millis(10));
+            cluster.run_for(Duration::from_millis(2));
             self.end_due(cluster, cluster.now());
+            self.shake(cluster);
             if cluster.now() >= next && !self.kinds.is_empty() {
                 let kind = self.kinds[self.random.below(self.kinds.len() as u64) as usize];
                 self.act(cluster, kind);
@@ -189,10 +194,26 @@ impl Nemesis {
                 }
                 End::Clock(member) => cluster.machine(member).clock.mend(cluster.now()),
                 End::Ways(ways) => {
+                    if self.kinds.contains(&Kind::PowerLoss) && self.random.below(3) == 0 {
+                        let member = self.member();
+                        self.aftershocks.push((cluster.now() + self.between(0, 80), member));
+                    }
                     ways.into_iter().for_each(|(from, to)| cluster.fabric.set_way(from, to, Way::default()));
                 }
                 End::Start(member) => cluster.start(member),
             }
+        }
+    }
+
+    /// Does the aftershocks that are due.
+    fn shake(&mut self, cluster: &mut Cluster) {
+        let now = cluster.now();
+        let (due, later) = std::mem::take(&mut self.aftershocks).into_iter().partition(|(at, _)| *at <= now);
+        self.aftershocks = later;
+        for (_, member) in due {
+            cluster.trace.note(now, format_args!("an aftershock: {member}"));
+            *self.done.entry(Kind::PowerLoss).or_default() += 1;
+            cluster.kill(member, Ending::PowerLost, true);
         }
     }
 
