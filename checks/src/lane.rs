@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use raftmq_client::{CallError, Client, ClientError, Routed};
+use raftmq_client::{Client, ClientError, Routed};
 use raftmq_message::id::OffsetMessageId;
 use raftmq_remoting::Command;
 use raftmq_remoting::codes::{request, response};
@@ -182,8 +182,7 @@ impl LaneTask {
     async fn exchange(&mut self, body: &Bytes) -> Result<Command, ClientError> {
         let deadline = Instant::now() + self.options.try_timeout;
         let addr = self.leader(deadline).await?;
-        let late = CallError::Timeout { addr: addr.clone(), waited: self.options.try_timeout, sent: false };
-        let connection = timeout(left(deadline), self.client.connection(&addr)).await.map_err(|_| late)??;
+        let connection = self.client.connection_within(&addr, left(deadline)).await?;
         let header = SendHeader {
             producer_group: Cow::Borrowed("cluster-tests"),
             topic: Cow::Borrowed(&self.options.topic),

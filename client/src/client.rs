@@ -150,6 +150,15 @@ impl Client {
         self.shared.pool.get(addr).await
     }
 
+    /// As [`Client::connection`], and no longer than `timeout`.
+    pub async fn connection_within(
+        &self,
+        addr: &str,
+        timeout: Duration,
+    ) -> Result<Arc<Connection>, CallError> {
+        self.shared.pool.get_within(addr, timeout).await
+    }
+
     /// The queues of a topic that consumers see.
     pub async fn fetch_queues(&self, topic: &str) -> Result<Vec<MessageQueue>, ClientError> {
         let routed = self.routes().get(topic).await?;
@@ -242,12 +251,7 @@ impl Client {
         timeout: Duration,
     ) -> Result<Command, ClientError> {
         let deadline = deadline_in(timeout);
-        let connection = tokio::time::timeout(timeout, self.connection(addr)).await;
-        let connection = connection.map_err(|_| CallError::Timeout {
-            addr: addr.to_owned(),
-            waited: timeout,
-            sent: false,
-        })??;
+        let connection = self.connection_within(addr, timeout).await?;
         Ok(connection.call(request, deadline.saturating_duration_since(Instant::now())).await?)
     }
 

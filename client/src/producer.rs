@@ -14,7 +14,7 @@ use raftmq_remoting::body::MessageQueue;
 use raftmq_remoting::codes::response;
 use raftmq_remoting::encode::write_send_request;
 use raftmq_remoting::header::{SendHeader, SendResponse};
-use raftmq_remoting::{CallError, Command, Serialization};
+use raftmq_remoting::{Command, Serialization};
 use tokio::time::Instant;
 
 use crate::client::{Client, LOOK_EVERY, Tries, refused};
@@ -333,7 +333,7 @@ impl Producer {
             None => self.next_queue(parcel.topic, &route)?,
         };
         let addr = leader(parcel.topic, &route, broker_name)?;
-        let connection = within(addr, left(), self.client.connection(addr)).await?;
+        let connection = self.client.connection_within(addr, left()).await?;
         let header = self.header(parcel, broker_name, queue_id);
         let exchange = connection.exchange(left(), |opaque, out| {
             write_send_request(out, Serialization::Json, opaque, false, &header, parcel.body)
@@ -357,7 +357,7 @@ impl Producer {
         let Routed { route, .. } = self.route(parcel.topic, tries, routed).await?;
         let (broker_name, queue_id) = self.next_queue(parcel.topic, &route)?;
         let addr = leader(parcel.topic, &route, broker_name)?;
-        let connection = within(addr, timeout, self.client.connection(addr)).await?;
+        let connection = self.client.connection_within(addr, timeout).await?;
         let header = self.header(parcel, broker_name, queue_id);
         let encode = |opaque, out: &mut BytesMut| {
             write_send_request(out, Serialization::Json, opaque, true, &header, parcel.body)
@@ -450,16 +450,6 @@ fn take_number(properties: &mut String, name: &str) -> Option<i32> {
     let number = properties::get(properties, name)?.parse().ok();
     *properties = properties::remove(properties, name);
     number
-}
-
-/// Bounds the making of a connection, whatever the pool's own limit is.
-async fn within<T>(
-    addr: &str,
-    timeout: Duration,
-    connecting: impl Future<Output = Result<T, CallError>>,
-) -> Result<T, CallError> {
-    let late = |_| CallError::Timeout { addr: addr.to_owned(), waited: timeout, sent: false };
-    tokio::time::timeout(timeout, connecting).await.map_err(late)?
 }
 
 fn never_tried(source: ClientError) -> SendError {

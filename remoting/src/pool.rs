@@ -52,6 +52,12 @@ impl ConnectionPool {
         Ok(slot.insert(Arc::new(made)).clone())
     }
 
+    /// As [`ConnectionPool::get`], and no longer than `timeout`, whoever else is connecting.
+    pub async fn get_within(&self, addr: &str, timeout: Duration) -> Result<Arc<Connection>, CallError> {
+        let late = |_| CallError::Timeout { addr: addr.to_owned(), waited: timeout, sent: false };
+        tokio::time::timeout(timeout, self.get(addr)).await.map_err(late)?
+    }
+
     fn slot(&self, addr: &str) -> Slot {
         let mut slots = self.slots.lock();
         if let Some(slot) = slots.get(addr) {

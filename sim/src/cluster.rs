@@ -76,11 +76,6 @@ struct Node {
     stays_down: bool,
 }
 
-/// A program that uses the cluster.
-struct Program {
-    process: Option<Process>,
-}
-
 /// A cluster in simulated time.
 pub struct Cluster {
     options: ClusterOptions,
@@ -90,7 +85,8 @@ pub struct Cluster {
     /// The network.
     pub fabric: Fabric,
     nodes: Vec<Node>,
-    programs: Vec<Program>,
+    /// Programs that use the cluster.
+    programs: Vec<Process>,
     /// What happened.
     pub trace: Trace,
     /// Terms in which somebody led.
@@ -167,13 +163,28 @@ impl Cluster {
         let machine = Machine::new(self.random.clone());
         let random = Random::seeded(self.random.number());
         let process = Process::start(host, &machine, &self.fabric, self.now, random, main);
-        self.programs.push(Program { process: Some(process) });
+        self.programs.push(process);
         host
+    }
+
+    /// Starts a program and waits for what it comes to, at most so long.
+    pub fn ask<F>(&mut self, most: Duration, main: impl FnOnce(World) -> F) -> Option<F::Output>
+    where
+        F: Future<Output: Send + 'static> + Send + 'static,
+    {
+        let outcome = Arc::new(Mutex::new(None));
+        let told = outcome.clone();
+        let program = self.run(move |world| {
+            let work = main(world);
+            async move { *told.lock() = Some(work.await) }
+        });
+        self.run_until(most, |cluster| cluster.is_done(program));
+        outcome.lock().take()
     }
 
     /// Whether a program has ended.
     pub fn is_done(&self, host: HostId) -> bool {
-        self.programs[host - MEMBERS].process.as_ref().is_none_or(Process::has_ended)
+        self.programs[host - MEMBERS].has_ended()
     }
 
     /// Ends a member's process; its supervisor starts it again, unless it is to stay down.
@@ -239,9 +250,7 @@ impl Cluster {
             self.supervise(member);
         }
         for program in &self.programs {
-            if let Some(process) = &program.process {
-                process.run_until(self.now);
-            }
+            program.run_until(self.now);
         }
     }
 
@@ -323,17 +332,9 @@ impl Cluster {
     }
 
     /// Ends everything.
-    pub fn end(mut self) -> Trace {
-        for program in &mut self.programs {
-            if let Some(process) = program.process.take() {
-                process.end(Ending::Killed);
-            }
-        }
-        for member in 0..self.nodes.len() {
-            if let Some(process) = self.nodes[member].process.take() {
-                process.end(Ending::Killed);
-            }
-        }
+    pub fn end(self) -> Trace {
+        let members = self.nodes.into_iter().filter_map(|node| node.process);
+        self.programs.into_iter().chain(members).for_each(|process| process.end(Ending::Killed));
         self.trace
     }
 }

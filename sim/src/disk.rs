@@ -568,7 +568,7 @@ mod tests {
             let machine = Machine::new(Random::seeded(seed));
             let disk = machine.disk();
             // Nobody is held up without a runtime.
-            crate::threads::beside_for_tests(|| {
+            crate::threads::beside(|| {
                 let file = disk.create(Path::new("/d/f"), 4096, Space::Sparse).unwrap();
                 file.write_at(0, &[1; 1024]).unwrap();
                 file.sync().unwrap();

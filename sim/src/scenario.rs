@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use raftmq_checks::checker::{Arrivals, Checker, Consumption, Violation, check_consumption, missing};
+use raftmq_checks::checker::{
+    Arrivals, Checker, Consumption, Verdict, Violation, check_consumption, missing,
+};
 use raftmq_checks::deliveries::Deliveries;
 use raftmq_checks::history::{History, Lane};
 use raftmq_checks::lane::{BROKER_NAME, LaneTask, WorkloadOptions};
@@ -42,6 +44,8 @@ const LATER: [(&str, &str); 2] =
     [("ByLevel", "DELAY\u{1}1\u{2}"), ("ByTime", "TIMER_DELAY_MS\u{1}1000\u{2}")];
 /// Until what was delayed must have come.
 const ARRIVAL_MAX: Duration = Duration::from_secs(30);
+/// Until a topic must have been read.
+const READ_MAX: Duration = Duration::from_secs(60);
 /// After the faults, until everything must be served again.
 const RECOVERY_MAX: Duration = Duration::from_secs(30);
 /// And until everything must be consumed: queue locks are held for 60 s.
@@ -407,20 +411,29 @@ pub fn run(seed: u64, options: &ScenarioOptions) -> Report {
 
 /// Reads every queue back.
 fn check_queues(cluster: &mut Cluster, history: &History, breaches: &mut Vec<String>) {
-    let outcome = Arc::new(Mutex::new(None));
-    let reading = cluster.run({
-        let (outcome, history) = (outcome.clone(), history.clone());
-        move |world| async move {
-            let mut checker = Checker::new(&history);
-            let read = read_topic(config(world), "Plain", QUEUES, |part| feed(&mut checker, part)).await;
-            *outcome.lock() = Some(read.map(|()| checker.finish()).map_err(|error| format!("{error:#}")));
-        }
+    let shown = history.clone();
+    let outcome = cluster.ask(READ_MAX, |world| async move {
+        let mut checker = Checker::new(&shown);
+        read_topic(config(world), "Plain", QUEUES, |part| feed(&mut checker, part)).await?;
+        anyhow::Ok(checker.finish())
     });
-    cluster.run_until(Duration::from_secs(60), |cluster| cluster.is_done(reading));
-    match outcome.lock().take() {
-        Some(Ok(verdict)) => breaches.extend(verdict.told.iter().map(ToString::to_string)),
-        Some(Err(error)) => breaches.push(format!("the queues could not be read: {error}")),
-        None => breaches.push("the queues could not be read within a minute".to_owned()),
+    judge("Plain", outcome, |_| true, breaches);
+}
+
+/// Notes the breaches that count of what reading a topic back came to.
+fn judge(
+    topic: &str,
+    outcome: Option<anyhow::Result<Verdict>>,
+    counts: impl Fn(&Violation) -> bool,
+    breaches: &mut Vec<String>,
+) {
+    match outcome {
+        Some(Ok(verdict)) => {
+            let told = verdict.told.iter().filter(|breach| counts(breach));
+            breaches.extend(told.map(|breach| format!("{topic}: {breach}")));
+        }
+        Some(Err(error)) => breaches.push(format!("{topic} could not be read: {error:#}")),
+        None => breaches.push(format!("{topic} could not be read within {READ_MAX:?}")),
     }
 }
 
@@ -432,35 +445,20 @@ fn check_arrivals(
     clocks_were_right: bool,
     breaches: &mut Vec<String>,
 ) {
-    let outcome = Arc::new(Mutex::new(None));
-    let reading = cluster.run({
-        let (outcome, history, topic) = (outcome.clone(), history.clone(), topic.to_owned());
-        move |world| async move {
-            let (clock, began) = (world.clock.clone(), world.clock.passed());
-            loop {
-                let mut arrivals = Arrivals::new(&history, DELAY);
-                let show = |part| arrive(&mut arrivals, part, &*clock);
-                let read = read_topic(config(world.clone()), &topic, QUEUES, show).await;
-                if read.is_ok() && arrivals.missing() > 0 && clock.passed() < began + ARRIVAL_MAX {
-                    tokio::time::sleep(Duration::from_millis(500)).await;
-                    continue;
-                }
-                let verdict = read.map(|()| arrivals.finish()).map_err(|error| format!("{error:#}"));
-                *outcome.lock() = Some(verdict);
-                return;
+    let (history, name) = (history.clone(), topic.to_owned());
+    let outcome = cluster.ask(READ_MAX, |world| async move {
+        let (clock, began) = (world.clock.clone(), world.clock.passed());
+        loop {
+            let mut arrivals = Arrivals::new(&history, DELAY);
+            let show = |part| arrive(&mut arrivals, part, &*clock);
+            read_topic(config(world.clone()), &name, QUEUES, show).await?;
+            if arrivals.missing() == 0 || clock.passed() >= began + ARRIVAL_MAX {
+                return anyhow::Ok(arrivals.finish());
             }
+            tokio::time::sleep(Duration::from_millis(500)).await;
         }
     });
-    cluster.run_until(Duration::from_secs(60), |cluster| cluster.is_done(reading));
-    match outcome.lock().take() {
-        Some(Ok(verdict)) => {
-            let counts =
-                |breach: &&Violation| clocks_were_right || !matches!(breach, Violation::Early { .. });
-            breaches.extend(verdict.told.iter().filter(counts).map(|breach| format!("{topic}: {breach}")));
-        }
-        Some(Err(error)) => breaches.push(format!("{topic} could not be read: {error}")),
-        None => breaches.push(format!("{topic} could not be read within a minute")),
-    }
+    judge(topic, outcome, |breach| clocks_were_right || !matches!(breach, Violation::Early { .. }), breaches);
 }
 
 /// With every disk slow, but not so slow that an operator would throw it away, the group elects and stores.
@@ -472,17 +470,12 @@ fn check_slow_disks(cluster: &mut Cluster, breaches: &mut Vec<String>) {
     }
     // Whoever leads: nobody may afterwards.
     (0..MEMBERS).for_each(|member| cluster.kill(member, Ending::Killed, true));
-    let stored = Arc::new(AtomicBool::new(false));
-    cluster.run({
-        let stored = stored.clone();
-        move |world| async move {
-            let client = Client::new(ClientConfig { try_timeout: Duration::from_secs(3), ..config(world) });
-            let producer = Producer::new(client, "slow").expect("a good name");
-            while producer.send(&Message::new("Plain", "slow")).await.is_err() {}
-            stored.store(true, Ordering::Relaxed);
-        }
+    let stored = cluster.ask(SERVES_MAX, |world| async move {
+        let client = Client::new(ClientConfig { try_timeout: Duration::from_secs(3), ..config(world) });
+        let producer = Producer::new(client, "slow").expect("a good name");
+        while producer.send(&Message::new("Plain", "slow")).await.is_err() {}
     });
-    if !cluster.run_until(SERVES_MAX, |_| stored.load(Ordering::Relaxed)) {
+    if stored.is_none() {
         breaches.push(format!("with syncs of {SYNC:?} nothing was stored within {SERVES_MAX:?}"));
     }
     (0..MEMBERS).for_each(|member| cluster.machine(member).set_pace(Pace::default()));
@@ -513,23 +506,11 @@ fn check_states(cluster: &mut Cluster, breaches: &mut Vec<String>) {
     }
 }
 
-/// As of which entry (term, index) a state was written: behind a checksum, the version and a mark.
+/// As of which entry (term, index) a state was written: behind a checksum and the version.
 fn applied(state: &[u8]) -> Option<(u64, u64)> {
-    let mut rest = state.get(6..)?;
-    let mut number = || {
-        let (first, after) = rest.split_first()?;
-        let (len, short) = match first {
-            251 => (2, None),
-            252 => (4, None),
-            253 => (8, None),
-            short => (0, Some(u64::from(*short))),
-        };
-        let bytes = after.get(..len)?;
-        rest = &after[len..];
-        let long = bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte));
-        Some(short.unwrap_or(long))
-    };
-    Some((number()?, number()?))
+    let (_version, applied): (u8, Option<(u64, u64)>) =
+        bincode::serde::decode_from_slice(state.get(4..)?, bincode::config::standard()).ok()?.0;
+    applied
 }
 
 /// The log of a member, its segments one behind the other, without the zeros at its end.

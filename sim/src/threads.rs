@@ -25,16 +25,12 @@ pub(crate) fn is_beside() -> bool {
     BESIDE.get()
 }
 
-fn beside<T>(work: impl FnOnce() -> T) -> T {
+/// Does work as a thread beside the network thread does.
+pub(crate) fn beside<T>(work: impl FnOnce() -> T) -> T {
     let before = BESIDE.replace(true);
     let result = work();
     BESIDE.set(before);
     result
-}
-
-#[cfg(test)]
-pub(crate) fn beside_for_tests<T>(work: impl FnOnce() -> T) -> T {
-    beside(work)
 }
 
 /// All threads of one process.

@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
-use raftmq_remoting::{CallError, Command, ConnectionPool};
-use tokio::time::timeout;
+use raftmq_remoting::{CallError, Command, ConnectionPool, deadline_in};
+use tokio::time::Instant;
 
 /// Why a server has not done what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PeerError {
-    #[error("no connection within {0:?}")]
-    Timeout(Duration),
     #[error(transparent)]
     Call(#[from] CallError),
     #[error("code {code}: {remark}")]
@@ -24,9 +22,9 @@ pub(crate) async fn ask(
     request: Command,
     patience: Duration,
 ) -> Result<(), PeerError> {
-    let connecting = timeout(patience, peers.get(address)).await;
-    let connection = connecting.map_err(|_| PeerError::Timeout(patience))??;
-    let answer = connection.call(request, patience).await;
+    let deadline = deadline_in(patience);
+    let connection = peers.get_within(address, patience).await?;
+    let answer = connection.call(request, deadline.saturating_duration_since(Instant::now())).await;
     if let Err(CallError::Timeout { .. }) = answer {
         connection.close();
     }

@@ -163,15 +163,21 @@ fn the_newest_is_told_first() {
     assert_eq!(*order.lock().unwrap(), expected);
 }
 
+/// The failures that a store reports from now on.
+fn failures_of(store: &Store) -> Arc<Mutex<Vec<String>>> {
+    let failures = Arc::new(Mutex::new(Vec::new()));
+    let failed = failures.clone();
+    store.on_failure(Box::new(move |reason| failed.lock().unwrap().push(reason)));
+    failures
+}
+
 #[test]
 fn a_failing_sync_tells_everybody_once() {
     let dir = temp_dir();
     let disk = CrashDisk::new(dir.path());
     let (manual, _here) = Manual::install(1);
     let store = Store::open(options(dir.path()), &world(Arc::new(disk.clone()))).unwrap();
-    let failures = Arc::new(Mutex::new(Vec::new()));
-    let failed = failures.clone();
-    store.on_failure(Box::new(move |reason| failed.lock().unwrap().push(reason)));
+    let failures = failures_of(&store);
     append_message(&store, id(1, 0));
     let end = append_message(&store, id(1, 1)).end;
     store.commit(end);
@@ -214,9 +220,7 @@ fn a_truncation_that_fails_tells_everybody_once() {
     let disk = CrashDisk::new(dir.path());
     let (manual, _here) = Manual::install(1);
     let store = Store::open(options(dir.path()), &world(Arc::new(disk.clone()))).unwrap();
-    let failures = Arc::new(Mutex::new(Vec::new()));
-    let failed = failures.clone();
-    store.on_failure(Box::new(move |reason| failed.lock().unwrap().push(reason)));
+    let failures = failures_of(&store);
     append_message(&store, id(1, 0));
     append_message(&store, id(1, 1));
     let stored = when_stored(&store);
