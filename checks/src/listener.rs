@@ -63,7 +63,8 @@ pub fn listener(
     })
 }
 
-fn begin(member: u32, message: &MessageExt, queue: &MessageQueue, log: &Deliveries) -> InListener {
+/// Notes that a member is given a message of a queue.
+pub fn begin(member: u32, message: &MessageExt, queue: &MessageQueue, log: &Deliveries) -> InListener {
     let stamp = Stamp::read(&message.body).filter(|stamp| stamp.body(message.body.len()) == message.body);
     log.begin(Delivery {
         member,

@@ -2,24 +2,29 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
 use parking_lot::Mutex;
 use raftmq::{BrokerArgs, Cli, Member, Role, RoleState};
-use raftmq_world::{Random, World};
+use raftmq_world::{Clock, Random, World};
 use tokio::sync::Notify;
 
 use crate::disk::{Ending, Machine};
 use crate::host::Process;
 use crate::network::{Fabric, HostId, host_ip};
+use crate::time::EPOCH_MS;
 
 /// Members of the group, hosts 0 to 2.
 pub const MEMBERS: usize = 3;
 /// Where each member's data is on its disk.
 pub const DATA_DIR: &str = "/data";
+/// Where its log is.
+pub const LOG_DIR: &str = "/data/commitlog";
 /// How far the simulation goes between two looks at everything.
 const TICK: Duration = Duration::from_micros(500);
 /// How soon a member's supervisor starts it again.
@@ -76,17 +81,47 @@ struct Node {
     stays_down: bool,
 }
 
+/// What a program does; begun again where its process was killed.
+type Main = Box<dyn Fn(World) -> Pin<Box<dyn Future<Output = ()> + Send>>>;
+
+/// A program that uses the cluster, and its machine.
+struct Program {
+    machine: Arc<Machine>,
+    process: Option<Process>,
+    /// Where it may be killed.
+    main: Option<Main>,
+    /// When it is started again.
+    start_at: Option<Duration>,
+    /// It does nothing until then.
+    hangs_until: Option<Duration>,
+}
+
+/// The simulation's own time: for whoever looks at what happened in several processes, whose clocks are their own.
+#[derive(Clone, Debug, Default)]
+pub struct SimulationClock(Arc<AtomicU64>);
+
+impl Clock for SimulationClock {
+    fn now_ms(&self) -> i64 {
+        EPOCH_MS + self.passed().as_millis() as i64
+    }
+
+    fn passed(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Ordering::Relaxed))
+    }
+}
+
 /// A cluster in simulated time.
 pub struct Cluster {
     options: ClusterOptions,
     /// What decides over faults and delays.
     pub random: Random,
     now: Duration,
+    clock: SimulationClock,
     /// The network.
     pub fabric: Fabric,
     nodes: Vec<Node>,
     /// Programs that use the cluster.
-    programs: Vec<Process>,
+    programs: Vec<Program>,
     /// What happened.
     pub trace: Trace,
     /// Terms in which somebody led.
@@ -115,6 +150,7 @@ impl Cluster {
             options,
             random,
             now: Duration::ZERO,
+            clock: SimulationClock::default(),
             fabric,
             nodes,
             programs: Vec::new(),
@@ -126,6 +162,16 @@ impl Cluster {
     /// How far the simulation has come.
     pub fn now(&self) -> Duration {
         self.now
+    }
+
+    /// The simulation's time, for who looks at it from inside of processes.
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        Arc::new(self.clock.clone())
+    }
+
+    /// How many programs use the cluster, or have used it: hosts behind the members.
+    pub fn programs(&self) -> usize {
+        self.programs.len()
     }
 
     /// A member's machine.
@@ -163,8 +209,39 @@ impl Cluster {
         let machine = Machine::new(self.random.clone());
         let random = Random::seeded(self.random.number());
         let process = Process::start(host, &machine, &self.fabric, self.now, random, main);
-        self.programs.push(process);
+        let (process, hangs_until) = (Some(process), None);
+        self.programs.push(Program { machine, process, main: None, start_at: None, hangs_until });
         host
+    }
+
+    /// Starts a program that may be killed: it begins anew then.
+    pub fn run_again<F>(&mut self, main: impl Fn(World) -> F + 'static) -> HostId
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let host = self.run(&main);
+        self.programs[host - MEMBERS].main = Some(Box::new(move |world| Box::pin(main(world))));
+        host
+    }
+
+    /// The programs that run and may be killed.
+    pub fn may_be_killed(&self) -> Vec<HostId> {
+        let programs = self.programs.iter().enumerate();
+        let running = programs.filter(|(_, program)| program.main.is_some() && program.process.is_some());
+        running.map(|(number, _)| MEMBERS + number).collect()
+    }
+
+    /// Ends a program's process, if that may be done to it; it is started again a little later.
+    pub fn kill_program(&mut self, host: HostId) {
+        let program = &mut self.programs[host - MEMBERS];
+        if program.main.is_none() {
+            return;
+        }
+        if let Some(process) = program.process.take() {
+            process.end(Ending::Killed);
+            program.hangs_until = None;
+            program.start_at = Some(self.now + RESTART);
+        }
     }
 
     /// Starts a program and waits for what it comes to, at most so long.
@@ -184,7 +261,7 @@ impl Cluster {
 
     /// Whether a program has ended.
     pub fn is_done(&self, host: HostId) -> bool {
-        self.programs[host - MEMBERS].has_ended()
+        self.programs[host - MEMBERS].process.as_ref().is_some_and(Process::has_ended)
     }
 
     /// Ends a member's process; its supervisor starts it again, unless it is to stay down.
@@ -217,10 +294,14 @@ impl Cluster {
         self.nodes[member].stop.notify_one();
     }
 
-    /// A member's process does nothing for so long.
-    pub fn hang(&mut self, member: HostId, time: Duration) {
-        self.trace.note(self.now, format_args!("member {member}: hangs for {time:?}"));
-        self.nodes[member].hangs_until = Some(self.now + time);
+    /// A member's or program's process does nothing for so long.
+    pub fn hang(&mut self, host: HostId, time: Duration) {
+        self.trace.note(self.now, format_args!("host {host}: hangs for {time:?}"));
+        let until = Some(self.now + time);
+        match self.nodes.get_mut(host) {
+            Some(node) => node.hangs_until = until,
+            None => self.programs[host - MEMBERS].hangs_until = until,
+        }
     }
 
     /// Lets so much time pass.
@@ -245,12 +326,34 @@ impl Cluster {
 
     fn tick(&mut self) {
         self.now += TICK;
+        self.clock.0.store(self.now.as_nanos() as u64, Ordering::Relaxed);
         self.fabric.advance(self.now);
         for member in 0..self.nodes.len() {
             self.supervise(member);
         }
-        for program in &self.programs {
-            program.run_until(self.now);
+        for program in 0..self.programs.len() {
+            self.go_on(program);
+        }
+    }
+
+    /// Has a program go on.
+    fn go_on(&mut self, number: usize) {
+        let (now, program) = (self.now, &mut self.programs[number]);
+        if program.hangs_until.is_some_and(|until| now < until) {
+            return;
+        }
+        if let Some(process) = &program.process {
+            if program.hangs_until.take().is_some() {
+                process.resume(now);
+            }
+            process.run_until(now);
+        } else if program.start_at.is_some_and(|at| at <= now)
+            && let Some(main) = &program.main
+        {
+            program.start_at = None;
+            let random = Random::seeded(self.random.number());
+            let host = MEMBERS + number;
+            program.process = Some(Process::start(host, &program.machine, &self.fabric, now, random, main));
         }
     }
 
@@ -334,7 +437,8 @@ impl Cluster {
     /// Ends everything.
     pub fn end(self) -> Trace {
         let members = self.nodes.into_iter().filter_map(|node| node.process);
-        self.programs.into_iter().chain(members).for_each(|process| process.end(Ending::Killed));
+        let programs = self.programs.into_iter().filter_map(|program| program.process);
+        programs.chain(members).for_each(|process| process.end(Ending::Killed));
         self.trace
     }
 }

@@ -210,14 +210,15 @@ impl Machine {
         copy
     }
 
-    /// Flips one bit of what is durable, somewhere where something was written; says where. For a machine without a
-    /// process.
-    pub fn flip_bit(&self) -> Option<(PathBuf, u64)> {
+    /// Flips one bit of what is durable, somewhere where something was written, and half of the time in the directory
+    /// `mostly`; says where. For a machine without a process.
+    pub fn flip_bit(&self, mostly: &Path) -> Option<(PathBuf, u64)> {
         let mut copy = self.copy();
+        let within = if self.random.below(2) == 0 { mostly } else { Path::new("/") };
         let full: Vec<PathBuf> = copy
             .0
             .iter()
-            .filter(|(_, content)| content.iter().any(|b| *b != 0))
+            .filter(|(path, content)| path.starts_with(within) && content.iter().any(|b| *b != 0))
             .map(|(p, _)| p.clone())
             .collect();
         let path = full.get(self.random.below(full.len() as u64) as usize)?.clone();

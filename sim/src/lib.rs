@@ -10,6 +10,8 @@
 //! | `entropy` | the operating system's random numbers, from a seed |
 //! | `cluster` | members with their supervisors, and programs that use them |
 //! | `nemesis` | faults |
+//! | `programs` | what uses the cluster meanwhile |
+//! | `promise` | what is promised, and what is known not to be kept yet |
 //! | `scenario` | a run: programs, faults, and whether every promise was kept |
 //!
 //! The same seed gives the same history.
@@ -20,14 +22,17 @@ pub mod entropy;
 mod host;
 mod nemesis;
 mod network;
+mod programs;
+mod promise;
 mod scenario;
 mod threads;
 mod time;
 
-pub use cluster::{Cluster, ClusterOptions, DATA_DIR, MEMBERS, Trace};
+pub use cluster::{Cluster, ClusterOptions, DATA_DIR, LOG_DIR, MEMBERS, SimulationClock, Trace};
 pub use disk::{DiskCopy, DiskFaults, Ending, HostDisk, Machine, Pace};
 pub use host::Process;
 pub use nemesis::{Kind, Nemesis};
 pub use network::{Fabric, HostId, HostNetwork, NetworkCounts, Way, host_ip};
-pub use scenario::{Promise, Report, ScenarioOptions, run};
+pub use promise::{Breach, NOT_KEPT, NOT_STOOD, Promise};
+pub use scenario::{Report, ScenarioOptions, run};
 pub use time::{EPOCH_MS, HostClock, MachineClock};

@@ -2,43 +2,43 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 use std::time::Duration;
 
 use raftmq_world::Random;
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::{Cluster, MEMBERS};
+use crate::cluster::{Cluster, LOG_DIR, MEMBERS};
 use crate::disk::{DiskCopy, DiskFaults, Ending, Pace};
 use crate::network::{HostId, Way};
 
-/// A kind of fault.
+/// Nothing comes through.
+const CUT: Way = Way { delay_min: Duration::ZERO, delay_max: Duration::ZERO, cut: true };
+
+/// A kind of fault. What is done to a member may be done to several at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Kind {
     /// A member's process is killed.
     Kill,
     /// A member's machine loses its power.
     PowerLoss,
-    /// All machines do, at once.
-    PowerLossOfAll,
     /// A member is asked to stop.
     Stop,
     /// A member does nothing for a while.
     Hang,
-    /// Two members do not hear each other.
+    /// A member and another do not hear each other.
     Cut,
-    /// One member does not hear another, which hears it.
+    /// A member does not hear another, which hears it.
     CutOneWay,
-    /// A member hears nobody, and nobody hears it.
+    /// A member hears no other, and none hears it.
     Isolation,
     /// What two members say to each other takes long.
     Delay,
-    /// Connections between two hosts are reset.
+    /// Connections between two members are reset.
     Reset,
     /// A disk is slow.
     SlowDisk,
-    /// Every disk is slow.
-    SlowDisks,
-    /// A sync fails.
+    /// Syncs fail.
     FailedSync,
     /// A disk is full for a while.
     FullDisk,
@@ -52,14 +52,21 @@ pub enum Kind {
     EmptiedDisk,
     /// A machine comes back with what was on its disk a while ago.
     OldDisk,
+    /// A consumer's process is killed.
+    ClientKill,
+    /// A client does nothing for a while.
+    ClientHang,
+    /// A client and a member do not hear each other.
+    ClientCut,
+    /// Connections between a client and a member are reset.
+    ClientReset,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::Kill,
         Self::PowerLoss,
-        Self::PowerLossOfAll,
         Self::Stop,
         Self::Hang,
         Self::Cut,
@@ -68,7 +75,6 @@ impl Kind {
         Self::Delay,
         Self::Reset,
         Self::SlowDisk,
-        Self::SlowDisks,
         Self::FailedSync,
         Self::FullDisk,
         Self::ClockJump,
@@ -76,7 +82,16 @@ impl Kind {
         Self::FlippedBit,
         Self::EmptiedDisk,
         Self::OldDisk,
+        Self::ClientKill,
+        Self::ClientHang,
+        Self::ClientCut,
+        Self::ClientReset,
     ];
+
+    /// What takes from a member what it had promised to keep.
+    fn takes_what_was_durable(self) -> bool {
+        matches!(self, Self::FlippedBit | Self::EmptiedDisk | Self::OldDisk)
+    }
 }
 
 impl fmt::Display for Kind {
@@ -88,7 +103,6 @@ impl fmt::Display for Kind {
 /// What ends a fault.
 enum End {
     Disk(HostId),
-    Disks,
     Clock(HostId),
     Ways(Vec<(HostId, HostId)>),
     /// A member that is down comes back.
@@ -97,6 +111,9 @@ enum End {
 
 /// Does faults and ends them.
 pub struct Nemesis {
+    /// When there is which fault: so those that are left out change nothing in the others.
+    plan: Random,
+    /// What the present fault is like.
     random: Random,
     kinds: Vec<Kind>,
     /// Ends of faults, by when.
@@ -107,60 +124,73 @@ pub struct Nemesis {
     aftershocks: Vec<(Duration, HostId)>,
     /// Numbers of faults that are left out.
     skip: Vec<u64>,
-    drawn: u64,
     /// The one member whose disk may lose what was durable: with two there is no majority that has it.
     unlucky: HostId,
+    /// What was drawn, that left out included.
+    pub drawn: Vec<Kind>,
     /// How often each was done.
     pub done: BTreeMap<Kind, u64>,
+    /// How many processes all of them were done to.
+    pub hits: u64,
 }
 
 impl Nemesis {
     /// One that draws from these kinds, and leaves out the faults of these numbers, which count from 1.
     pub fn new(seed: u64, kinds: &[Kind], skip: &[u64]) -> Self {
-        let random = Random::seeded(seed ^ 0x6e65_6d65_7369_7321);
+        let plan = Random::seeded(seed ^ 0x6e65_6d65_7369_7321);
         Self {
-            unlucky: random.below(MEMBERS as u64) as HostId,
-            random,
+            unlucky: plan.below(MEMBERS as u64) as HostId,
+            random: Random::seeded(plan.number()),
+            plan,
             kinds: kinds.to_vec(),
             ends: Vec::new(),
             copies: BTreeMap::new(),
             aftershocks: Vec::new(),
             skip: skip.to_vec(),
-            drawn: 0,
+            drawn: Vec::new(),
             done: BTreeMap::new(),
+            hits: 0,
         }
     }
 
     /// A time between two bounds, in ms.
     fn between(&self, least_ms: u64, most_ms: u64) -> Duration {
-        Duration::from_millis(least_ms + self.random.below(most_ms - least_ms + 1))
+        between(&self.random, least_ms, most_ms)
     }
 
     fn member(&self) -> HostId {
         self.random.below(MEMBERS as u64) as HostId
     }
 
-    fn other(&self, member: HostId) -> HostId {
-        (member + 1 + self.random.below(MEMBERS as u64 - 1) as HostId) % MEMBERS
+    /// One member mostly; sometimes two or all.
+    fn members(&self) -> Vec<HostId> {
+        let mut members: Vec<_> = (0..MEMBERS).collect();
+        self.random.shuffle(&mut members);
+        members.truncate(match self.random.below(8) {
+            0 => 2,
+            1 => MEMBERS,
+            _ => 1,
+        });
+        members
     }
 
-    /// How many faults were drawn, those left out included.
-    pub fn drawn(&self) -> u64 {
-        self.drawn
+    fn other(&self, member: HostId) -> HostId {
+        (member + 1 + self.random.below(MEMBERS as u64 - 1) as HostId) % MEMBERS
     }
 
     /// Does faults for so long.
     pub fn rage(&mut self, cluster: &mut Cluster, time: Duration) {
         let end = cluster.now() + time;
-        let mut next = cluster.now() + self.between(100, 1500);
+        let mut next = cluster.now() + between(&self.plan, 100, 1500);
         while cluster.now() < end {
             cluster.run_for(Duration::from_millis(2));
             self.end_due(cluster, cluster.now());
             self.shake(cluster);
             if cluster.now() >= next && !self.kinds.is_empty() {
-                let kind = self.kinds[self.random.below(self.kinds.len() as u64) as usize];
+                let kind = self.kinds[self.plan.below(self.kinds.len() as u64) as usize];
+                self.random = Random::seeded(self.plan.number());
                 self.act(cluster, kind);
-                next = cluster.now() + self.between(100, 2500);
+                next = cluster.now() + between(&self.plan, 100, 2500);
             }
         }
     }
@@ -173,8 +203,9 @@ impl Nemesis {
             cluster.machine(member).set_faults(DiskFaults::default());
             cluster.machine(member).clock.mend(cluster.now());
             cluster.start(member);
-            for other in 0..MEMBERS {
+            for other in 0..MEMBERS + cluster.programs() {
                 cluster.fabric.set_way(member, other, Way::default());
+                cluster.fabric.set_way(other, member, Way::default());
             }
         }
         cluster.trace.note(cluster.now(), "all faults have ended");
@@ -188,9 +219,6 @@ impl Nemesis {
                 End::Disk(member) => {
                     cluster.machine(member).set_pace(Pace::default());
                     cluster.machine(member).set_faults(DiskFaults::default());
-                }
-                End::Disks => {
-                    (0..MEMBERS).for_each(|member| cluster.machine(member).set_pace(Pace::default()));
                 }
                 End::Clock(member) => cluster.machine(member).clock.mend(cluster.now()),
                 End::Ways(ways) => {
@@ -227,33 +255,59 @@ impl Nemesis {
     }
 
     fn act(&mut self, cluster: &mut Cluster, kind: Kind) {
-        let (now, mut member) = (cluster.now(), self.member());
-        if matches!(kind, Kind::FlippedBit | Kind::EmptiedDisk | Kind::OldDisk) {
-            member = self.unlucky;
-        }
-        let other = self.other(member);
+        let now = cluster.now();
+        let members = if kind.takes_what_was_durable() { vec![self.unlucky] } else { self.members() };
+        let clients: Vec<_> = match kind {
+            Kind::ClientKill => cluster.may_be_killed(),
+            _ => (MEMBERS..MEMBERS + cluster.programs()).collect(),
+        };
+        let client = clients.get(self.random.below(clients.len().max(1) as u64) as usize).copied();
         let soon = now + self.between(100, 4000);
-        let cut = Way { cut: true, ..Way::default() };
-        self.drawn += 1;
-        let number = self.drawn;
+        self.drawn.push(kind);
+        let number = self.drawn.len() as u64;
         if self.skip.contains(&number) {
             return;
         }
-        let until = soon.as_secs_f64();
-        cluster.trace.note(now, format_args!("fault {number}: {kind}: {member} {other}, until {until:.3}"));
         *self.done.entry(kind).or_default() += 1;
+        let until = soon.as_secs_f64();
+        if let Some(client) = client
+            && matches!(kind, Kind::ClientKill | Kind::ClientHang | Kind::ClientCut | Kind::ClientReset)
+        {
+            cluster.trace.note(now, format_args!("fault {number}: {kind}: {client}, until {until:.3}"));
+            self.hits += 1;
+            self.act_on_client(cluster, kind, client, soon);
+            return;
+        }
+        cluster.trace.note(now, format_args!("fault {number}: {kind}: {members:?}, until {until:.3}"));
+        self.hits += members.len() as u64;
+        for member in members {
+            self.act_on_member(cluster, kind, member, soon);
+        }
+    }
+
+    fn act_on_client(&mut self, cluster: &mut Cluster, kind: Kind, client: HostId, soon: Duration) {
+        let member = self.member();
+        match kind {
+            Kind::ClientKill => cluster.kill_program(client),
+            Kind::ClientHang => cluster.hang(client, self.between(50, 3000)),
+            Kind::ClientCut => self.cut(cluster, vec![(member, client), (client, member)], CUT, soon),
+            _ => cluster.fabric.reset(client, member),
+        }
+    }
+
+    fn act_on_member(&mut self, cluster: &mut Cluster, kind: Kind, member: HostId, soon: Duration) {
+        let (now, other) = (cluster.now(), self.other(member));
         match kind {
             Kind::Kill => cluster.kill(member, Ending::Killed, true),
             Kind::PowerLoss => cluster.kill(member, Ending::PowerLost, true),
-            Kind::PowerLossOfAll => (0..MEMBERS).for_each(|m| cluster.kill(m, Ending::PowerLost, true)),
             Kind::Stop => cluster.stop(member, true),
             Kind::Hang => cluster.hang(member, self.between(50, 3000)),
-            Kind::Cut => self.cut(cluster, vec![(member, other), (other, member)], cut, soon),
-            Kind::CutOneWay => self.cut(cluster, vec![(member, other)], cut, soon),
+            Kind::Cut => self.cut(cluster, vec![(member, other), (other, member)], CUT, soon),
+            Kind::CutOneWay => self.cut(cluster, vec![(member, other)], CUT, soon),
             Kind::Isolation => {
                 let others = (0..MEMBERS).filter(|other| *other != member);
                 let ways = others.flat_map(|other| [(member, other), (other, member)]).collect();
-                self.cut(cluster, ways, cut, soon);
+                self.cut(cluster, ways, CUT, soon);
             }
             Kind::Delay => {
                 let delay_max = self.between(20, 300);
@@ -262,13 +316,9 @@ impl Nemesis {
             }
             Kind::Reset => cluster.fabric.reset(member, other),
             Kind::SlowDisk => {
-                cluster.machine(member).set_pace(self.slow());
+                let sync_max = self.between(20, 400);
+                cluster.machine(member).set_pace(Pace { sync_min: sync_max / 2, sync_max });
                 self.until(soon, End::Disk(member));
-            }
-            Kind::SlowDisks => {
-                let slow = self.slow();
-                (0..MEMBERS).for_each(|member| cluster.machine(member).set_pace(slow));
-                self.until(soon, End::Disks);
             }
             Kind::FailedSync => {
                 cluster.machine(member).set_faults(DiskFaults { sync: true, full: false });
@@ -290,7 +340,7 @@ impl Nemesis {
             }
             Kind::FlippedBit => {
                 cluster.kill(member, Ending::PowerLost, false);
-                if let Some((path, at)) = cluster.machine(member).flip_bit() {
+                if let Some((path, at)) = cluster.machine(member).flip_bit(Path::new(LOG_DIR)) {
                     cluster.trace.note(now, format_args!("flipped a bit of {} at {at}", path.display()));
                 }
                 self.until(soon, End::Start(member));
@@ -308,11 +358,12 @@ impl Nemesis {
                 }
                 self.until(soon, End::Start(member));
             }
+            Kind::ClientKill | Kind::ClientHang | Kind::ClientCut | Kind::ClientReset => {}
         }
     }
+}
 
-    fn slow(&self) -> Pace {
-        let sync_max = self.between(20, 400);
-        Pace { sync_min: sync_max / 2, sync_max }
-    }
+/// A time between two bounds, in ms.
+fn between(random: &Random, least_ms: u64, most_ms: u64) -> Duration {
+    Duration::from_millis(least_ms + random.below(most_ms - least_ms + 1))
 }
