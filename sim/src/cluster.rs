@@ -1,6 +1,6 @@
 //! A cluster: three members with name servers in them, and programs that use it, each on a machine of its own.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -124,8 +124,10 @@ pub struct Cluster {
     programs: Vec<Program>,
     /// What happened.
     pub trace: Trace,
+    /// Machines that lost their power by a trap.
+    traps_sprung: u64,
     /// Terms in which somebody led.
-    terms: Arc<Mutex<BTreeSet<u64>>>,
+    terms: Arc<Mutex<BTreeMap<u64, HostId>>>,
 }
 
 impl Cluster {
@@ -155,6 +157,7 @@ impl Cluster {
             nodes,
             programs: Vec::new(),
             trace: Trace::default(),
+            traps_sprung: 0,
             terms: Arc::default(),
         }
     }
@@ -189,6 +192,11 @@ impl Cluster {
         self.nodes.iter().map(|node| node.starts).sum()
     }
 
+    /// How many machines lost their power behind something that their disks did.
+    pub fn traps_sprung(&self) -> u64 {
+        self.traps_sprung
+    }
+
     /// In how many terms somebody led.
     pub fn elections(&self) -> u64 {
         self.terms.lock().len() as u64
@@ -198,6 +206,11 @@ impl Cluster {
     pub fn name_servers() -> String {
         let servers: Vec<_> = (0..MEMBERS).map(|member| format!("{}:9876", host_ip(member))).collect();
         servers.join(";")
+    }
+
+    /// Who led in the last of them.
+    pub fn leader(&self) -> Option<HostId> {
+        self.terms.lock().last_key_value().map(|(_, leader)| *leader)
     }
 
     /// Starts a program on a machine of its own, and says which host that is.
@@ -371,7 +384,10 @@ impl Cluster {
         match &node.process {
             Some(process) => {
                 process.run_until(now);
-                if process.has_ended() {
+                if node.machine.is_dark() {
+                    self.traps_sprung += 1;
+                    self.kill(member, Ending::PowerLost, true);
+                } else if process.has_ended() {
                     let reason = node.ended.lock().take().unwrap_or_else(|| "it panicked".to_owned());
                     self.trace.note(now, format_args!("member {member}: ended: {reason}"));
                     node.failures += 1;
@@ -402,7 +418,7 @@ impl Cluster {
         let main = move |world: World| async move {
             let led = move |passed, term| {
                 let now = began + passed;
-                terms.lock().insert(term);
+                terms.lock().insert(term, member);
                 trace.note(now, format_args!("member {member}: leads in term {term}"));
             };
             let outcome = serve(&args, world, &stop, led).await;

@@ -50,6 +50,36 @@ pub struct DiskFaults {
     pub full: bool,
 }
 
+/// What a disk does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskOp {
+    /// It makes what was written durable.
+    Sync,
+    /// It puts zeros in a range.
+    Zeros,
+    /// It makes a file.
+    Create,
+    /// It removes one or more.
+    Remove,
+    /// It puts a small file in another's place.
+    Replace,
+}
+
+impl DiskOp {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Sync, Self::Zeros, Self::Create, Self::Remove, Self::Replace];
+}
+
+/// The machine loses its power right behind something that its disk does.
+struct Trap {
+    behind: DiskOp,
+    /// After so many of those.
+    left: u64,
+}
+
+/// What is to be done at once where a machine loses its power by itself.
+type OnLoss = Box<dyn Fn() + Send + Sync>;
+
 /// What becomes of what is on a disk when its process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
@@ -65,6 +95,7 @@ pub struct Machine {
     pub clock: Arc<MachineClock>,
     random: Random,
     state: Mutex<State>,
+    on_loss: Mutex<Option<OnLoss>>,
 }
 
 impl fmt::Debug for Machine {
@@ -82,6 +113,9 @@ struct State {
     pace: Pace,
     faults: DiskFaults,
     syncs: u64,
+    trap: Option<Trap>,
+    /// It has lost its power by itself.
+    is_dark: bool,
 }
 
 /// What is at a path.
@@ -127,12 +161,14 @@ impl DiskCopy {
 impl Machine {
     /// A machine with an empty disk.
     pub fn new(random: Random) -> Arc<Self> {
-        Arc::new(Self { clock: Arc::default(), random, state: Mutex::default() })
+        let (clock, state, on_loss) = (Arc::default(), Mutex::default(), Mutex::default());
+        Arc::new(Self { clock, random, state, on_loss })
     }
 
     /// The disk for a new process.
     pub fn disk(self: &Arc<Self>) -> HostDisk {
         let mut state = self.state.lock();
+        (state.trap, state.is_dark) = (None, false);
         state.life += 1;
         state.locked.clear();
         HostDisk { machine: self.clone(), life: state.life }
@@ -146,6 +182,44 @@ impl Machine {
     /// What is wrong with the disk from now on.
     pub fn set_faults(&self, faults: DiskFaults) {
         self.state.lock().faults = faults;
+    }
+
+    /// The machine is to lose its power right behind the `nth` of those from now on.
+    pub fn set_trap(&self, behind: DiskOp, nth: u64) {
+        self.state.lock().trap = Some(Trap { behind, left: nth });
+    }
+
+    /// It is not to, any more.
+    pub fn disarm(&self) {
+        self.state.lock().trap = None;
+    }
+
+    /// What is to be done at once where it does.
+    pub(crate) fn on_loss(&self, then: impl Fn() + Send + Sync + 'static) {
+        *self.on_loss.lock() = Some(Box::new(then));
+    }
+
+    /// Whether it has lost its power by itself: its process is still to be ended.
+    pub fn is_dark(&self) -> bool {
+        self.state.lock().is_dark
+    }
+
+    /// The disk has done something. Says whether the process lives on.
+    fn did(&self, what: DiskOp) -> io::Result<()> {
+        {
+            let mut state = self.state.lock();
+            let Some(trap) = state.trap.as_mut().filter(|trap| trap.behind == what) else { return Ok(()) };
+            trap.left = trap.left.saturating_sub(1);
+            if trap.left > 0 {
+                return Ok(());
+            }
+            (state.trap, state.is_dark) = (None, true);
+        }
+        self.end(Ending::PowerLost);
+        if let Some(then) = &*self.on_loss.lock() {
+            then();
+        }
+        Err(ended())
     }
 
     /// Syncs so far.
@@ -286,6 +360,10 @@ impl Machine {
     }
 }
 
+fn ended() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "the process has ended")
+}
+
 /// Lets time pass for this process alone, as if its thread were blocked.
 fn hold_up(time: Duration) {
     let mut advancing = pin!(tokio::time::advance(time));
@@ -367,10 +445,7 @@ impl HostDisk {
     /// The state, while the process lives.
     fn state(&self) -> io::Result<parking_lot::MutexGuard<'_, State>> {
         let state = self.machine.state.lock();
-        if state.life != self.life {
-            return Err(io::Error::new(io::ErrorKind::NotConnected, "the process has ended"));
-        }
-        Ok(state)
+        if state.life != self.life { Err(ended()) } else { Ok(state) }
     }
 
     fn opened(&self, file: Arc<File>) -> Arc<dyn DiskFile> {
@@ -393,6 +468,7 @@ impl HostDisk {
         }
         let file = Arc::new(file);
         self.state()?.files.insert(path.to_owned(), Entry::File(file.clone()));
+        self.machine.did(DiskOp::Create)?;
         Ok(self.opened(file))
     }
 }
@@ -425,7 +501,8 @@ impl Disk for HostDisk {
                 file.sectors.lock().unsynced.remove(dir);
             }
         }
-        Ok(())
+        drop(state);
+        self.machine.did(DiskOp::Sync)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
@@ -438,17 +515,17 @@ impl Disk for HostDisk {
     fn remove(&self, path: &Path) -> io::Result<()> {
         drop(self.state()?);
         self.machine.sync_takes()?;
-        match self.state()?.files.remove(path) {
-            Some(_) => Ok(()),
-            None => Err(io::ErrorKind::NotFound.into()),
+        if self.state()?.files.remove(path).is_none() {
+            return Err(io::ErrorKind::NotFound.into());
         }
+        self.machine.did(DiskOp::Remove)
     }
 
     fn remove_all(&self, dir: &Path) -> io::Result<()> {
         drop(self.state()?);
         self.machine.sync_takes()?;
         self.state()?.files.retain(|path, _| !path.starts_with(dir));
-        Ok(())
+        self.machine.did(DiskOp::Remove)
     }
 
     fn used(&self, _dir: &Path) -> io::Result<f64> {
@@ -478,7 +555,7 @@ impl Disk for HostDisk {
         self.machine.sync_takes()?;
         self.machine.sync_takes()?;
         self.state()?.files.insert(path.to_owned(), Entry::Small(content.to_vec()));
-        Ok(())
+        self.machine.did(DiskOp::Replace)
     }
 }
 
@@ -543,14 +620,14 @@ impl DiskFile for HostFile {
             return synced;
         }
         self.file.make_durable();
-        Ok(())
+        self.disk.machine.did(DiskOp::Sync)
     }
 
     fn write_zeros(&self, position: u64, len: u64) -> io::Result<()> {
         drop(self.disk.state()?);
         self.file.live.write_zeros(position, len)?;
         self.file.written(position, len as usize);
-        Ok(())
+        self.disk.machine.did(DiskOp::Zeros)
     }
 
     fn next_data(&self, position: u64) -> io::Result<Option<u64>> {
@@ -583,6 +660,28 @@ mod tests {
                 assert!(file.bytes()[1024..1536].iter().all(|b| *b == 0 || *b == 2));
             });
         }
+    }
+
+    #[test]
+    fn a_trap_ends_the_process_behind_what_it_waits_for() {
+        let machine = Machine::new(Random::seeded(1));
+        let told = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let telling = told.clone();
+        machine.on_loss(move || telling.store(true, std::sync::atomic::Ordering::Relaxed));
+        let disk = machine.disk();
+        crate::threads::beside(|| {
+            let file = disk.create(Path::new("/d/f"), 4096, Space::Sparse).unwrap();
+            machine.set_trap(DiskOp::Sync, 2);
+            for round in 1..=2 {
+                file.write_at(0, &[round; 512]).unwrap();
+                assert_eq!(file.sync().is_ok(), round == 1);
+            }
+            assert!(machine.is_dark() && told.load(std::sync::atomic::Ordering::Relaxed));
+            assert!(file.write_at(0, &[9]).is_err());
+        });
+        let file = machine.disk().open(Path::new("/d/f")).unwrap();
+        assert_eq!(file.bytes()[..512], [2; 512], "the sync was done");
+        assert!(!machine.is_dark());
     }
 
     #[test]

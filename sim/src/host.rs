@@ -43,6 +43,8 @@ impl Process {
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
         let runtime = runtime.expect("a runtime");
         let clock = Arc::new(HostClock::new(machine.clock.clone(), now));
+        let leaving = fabric.clone();
+        machine.on_loss(move || leaving.leave(host, true));
         let world = World {
             clock: clock.clone(),
             disk: Arc::new(machine.disk()),

@@ -29,7 +29,7 @@ mod threads;
 mod time;
 
 pub use cluster::{Cluster, ClusterOptions, DATA_DIR, LOG_DIR, MEMBERS, SimulationClock, Trace};
-pub use disk::{DiskCopy, DiskFaults, Ending, HostDisk, Machine, Pace};
+pub use disk::{DiskCopy, DiskFaults, DiskOp, Ending, HostDisk, Machine, Pace};
 pub use host::Process;
 pub use nemesis::{Kind, Nemesis};
 pub use network::{Fabric, HostId, HostNetwork, NetworkCounts, Way, host_ip};

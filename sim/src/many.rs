@@ -133,12 +133,23 @@ impl Sum {
     }
 }
 
+/// How many processes at a time.
+fn jobs(wanted: Option<usize>) -> usize {
+    let processors = || std::thread::available_parallelism().map_or(1, usize::from);
+    wanted.unwrap_or_else(processors).max(1)
+}
+
+/// Does the work so many times at once.
+fn at_once(jobs: usize, work: impl Fn() -> anyhow::Result<()> + Sync) -> anyhow::Result<()> {
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(&work)).collect();
+        workers.into_iter().try_for_each(|worker| worker.join().expect("a worker does not panic"))
+    })
+}
+
 /// Runs many seeds. Says whether every promise was kept that is known to be.
 pub(crate) fn many(args: &ManyArgs) -> anyhow::Result<bool> {
-    let jobs = match args.jobs {
-        Some(jobs) => jobs.max(1),
-        None => std::thread::available_parallelism().map_or(1, usize::from),
-    };
+    let jobs = jobs(args.jobs);
     let fresh = || {
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs() * 1000)
     };
@@ -163,10 +174,7 @@ pub(crate) fn many(args: &ManyArgs) -> anyhow::Result<bool> {
             }
         }
     };
-    std::thread::scope(|scope| -> anyhow::Result<()> {
-        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().try_for_each(|worker| worker.join().expect("a worker does not panic"))
-    })?;
+    at_once(jobs, work)?;
     let sum = sum.into_inner().expect("nobody panics with it");
     let faults: u64 = sum.faults.values().sum();
     println!(
@@ -236,14 +244,22 @@ pub(crate) fn mutations(args: &crate::MutationArgs) -> anyhow::Result<bool> {
         if args.only.as_ref().is_some_and(|only| !only.eq_ignore_ascii_case(&name)) {
             continue;
         }
-        let mut caught = None;
-        for seed in args.from..args.from + args.count {
-            let report = child(seed, &faults, &[], Some(&name))?;
-            if !report.breaches.is_empty() {
-                caught = Some(report);
-                break;
+        let (next, caught) = (AtomicU64::new(args.from), Mutex::new(None));
+        let work = || -> anyhow::Result<()> {
+            while caught.lock().expect("nobody panics with it").is_none() {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                if seed >= args.from + args.count {
+                    break;
+                }
+                let report = child(seed, &faults, &[], Some(&name))?;
+                if !report.breaches.is_empty() {
+                    *caught.lock().expect("nobody panics with it") = Some(report);
+                }
             }
-        }
+            Ok(())
+        };
+        at_once(jobs(None), work)?;
+        let caught = caught.into_inner().expect("nobody panics with it");
         all &= caught.is_some();
         match caught {
             Some(report) => println!("{name}: noticed with seed {}: {}", report.seed, report.breaches[0]),

@@ -9,7 +9,7 @@ use raftmq_world::Random;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Cluster, LOG_DIR, MEMBERS};
-use crate::disk::{DiskCopy, DiskFaults, Ending, Pace};
+use crate::disk::{DiskCopy, DiskFaults, DiskOp, Ending, Pace};
 use crate::network::{HostId, Way};
 
 /// Nothing comes through.
@@ -22,6 +22,8 @@ pub enum Kind {
     Kill,
     /// A member's machine loses its power.
     PowerLoss,
+    /// A member's machine loses its power right behind something that its disk does.
+    PowerLossBehind,
     /// A member is asked to stop.
     Stop,
     /// A member does nothing for a while.
@@ -64,9 +66,10 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Kill,
         Self::PowerLoss,
+        Self::PowerLossBehind,
         Self::Stop,
         Self::Hang,
         Self::Cut,
@@ -100,11 +103,15 @@ impl fmt::Display for Kind {
     }
 }
 
+/// Most kinds of a run.
+const KINDS_MAX: usize = 8;
+
 /// What ends a fault.
 enum End {
     Disk(HostId),
     Clock(HostId),
-    Ways(Vec<(HostId, HostId)>),
+    /// Hosts hear each other again. Members repair their logs then: one may lose its power behind what its disk does next.
+    Ways(u64, Option<(HostId, DiskOp)>),
     /// A member that is down comes back.
     Start(HostId),
 }
@@ -118,10 +125,9 @@ pub struct Nemesis {
     kinds: Vec<Kind>,
     /// Ends of faults, by when.
     ends: Vec<(Duration, End)>,
+    /// How directions between hosts are, by the number of the fault that made them so. The latest counts.
+    ways: Vec<(u64, (HostId, HostId), Way)>,
     copies: BTreeMap<HostId, DiskCopy>,
-    /// When machines lose their power right behind the end of another fault: members that hear each other again repair
-    /// their logs then.
-    aftershocks: Vec<(Duration, HostId)>,
     /// Numbers of faults that are left out.
     skip: Vec<u64>,
     /// The one member whose disk may lose what was durable: with two there is no majority that has it.
@@ -136,16 +142,24 @@ pub struct Nemesis {
 
 impl Nemesis {
     /// One that draws from these kinds, and leaves out the faults of these numbers, which count from 1.
+    ///
+    /// Of many kinds it takes a few: what takes several faults of the same few kinds to be seen is seen sooner so (swarm
+    /// testing).
     pub fn new(seed: u64, kinds: &[Kind], skip: &[u64]) -> Self {
         let plan = Random::seeded(seed ^ 0x6e65_6d65_7369_7321);
+        let mut kinds = kinds.to_vec();
+        if kinds.len() > KINDS_MAX {
+            plan.shuffle(&mut kinds);
+            kinds.truncate(1 + plan.below(KINDS_MAX as u64) as usize);
+        }
         Self {
             unlucky: plan.below(MEMBERS as u64) as HostId,
             random: Random::seeded(plan.number()),
             plan,
-            kinds: kinds.to_vec(),
+            kinds,
             ends: Vec::new(),
+            ways: Vec::new(),
             copies: BTreeMap::new(),
-            aftershocks: Vec::new(),
             skip: skip.to_vec(),
             drawn: Vec::new(),
             done: BTreeMap::new(),
@@ -162,16 +176,37 @@ impl Nemesis {
         self.random.below(MEMBERS as u64) as HostId
     }
 
-    /// One member mostly; sometimes two or all.
-    fn members(&self) -> Vec<HostId> {
+    /// One member mostly, and half of the time the one that leads; sometimes two or all.
+    fn members(&self, cluster: &Cluster) -> Vec<HostId> {
         let mut members: Vec<_> = (0..MEMBERS).collect();
         self.random.shuffle(&mut members);
+        let leader = cluster.leader().and_then(|leader| members.iter().position(|member| *member == leader));
+        if self.random.below(2) == 0
+            && let Some(leader) = leader
+        {
+            members.swap(0, leader);
+        }
         members.truncate(match self.random.below(8) {
             0 => 2,
             1 => MEMBERS,
             _ => 1,
         });
         members
+    }
+
+    /// Directions are no more as a fault made them, but as those have it that have not ended.
+    fn mend(&mut self, cluster: &Cluster, number: u64) {
+        let (ended, on): (Vec<_>, _) =
+            std::mem::take(&mut self.ways).into_iter().partition(|(fault, ..)| *fault == number);
+        self.ways = on;
+        for (_, pair, _) in ended {
+            let way = self.ways.iter().rev().find(|(_, other, _)| *other == pair).map(|(.., way)| *way);
+            cluster.fabric.set_way(pair.0, pair.1, way.unwrap_or_default());
+        }
+    }
+
+    fn disk_op(&self) -> DiskOp {
+        DiskOp::ALL[self.random.below(DiskOp::ALL.len() as u64) as usize]
     }
 
     fn other(&self, member: HostId) -> HostId {
@@ -185,12 +220,11 @@ impl Nemesis {
         while cluster.now() < end {
             cluster.run_for(Duration::from_millis(2));
             self.end_due(cluster, cluster.now());
-            self.shake(cluster);
             if cluster.now() >= next && !self.kinds.is_empty() {
                 let kind = self.kinds[self.plan.below(self.kinds.len() as u64) as usize];
                 self.random = Random::seeded(self.plan.number());
                 self.act(cluster, kind);
-                next = cluster.now() + between(&self.plan, 100, 2500);
+                next = cluster.now() + between(&self.plan, 100, 2000);
             }
         }
     }
@@ -198,9 +232,11 @@ impl Nemesis {
     /// Ends every fault, and has everything started.
     pub fn rest(&mut self, cluster: &mut Cluster) {
         self.ends.clear();
+        self.ways.clear();
         for member in 0..MEMBERS {
             cluster.machine(member).set_pace(Pace::default());
             cluster.machine(member).set_faults(DiskFaults::default());
+            cluster.machine(member).disarm();
             cluster.machine(member).clock.mend(cluster.now());
             cluster.start(member);
             for other in 0..MEMBERS + cluster.programs() {
@@ -208,6 +244,8 @@ impl Nemesis {
                 cluster.fabric.set_way(other, member, Way::default());
             }
         }
+        // Not all that were waited for came to it.
+        self.done.insert(Kind::PowerLossBehind, cluster.traps_sprung());
         cluster.trace.note(cluster.now(), "all faults have ended");
     }
 
@@ -221,27 +259,18 @@ impl Nemesis {
                     cluster.machine(member).set_faults(DiskFaults::default());
                 }
                 End::Clock(member) => cluster.machine(member).clock.mend(cluster.now()),
-                End::Ways(ways) => {
-                    if self.kinds.contains(&Kind::PowerLoss) && self.random.below(3) == 0 {
-                        let member = self.member();
-                        self.aftershocks.push((cluster.now() + self.between(0, 80), member));
+                End::Ways(ways, shaken) => {
+                    self.mend(cluster, ways);
+                    if let Some((member, op)) = shaken {
+                        cluster
+                            .trace
+                            .note(now, format_args!("a power loss of {member} behind its next {op:?}"));
+                        self.hits += 1;
+                        cluster.machine(member).set_trap(op, 1);
                     }
-                    ways.into_iter().for_each(|(from, to)| cluster.fabric.set_way(from, to, Way::default()));
                 }
                 End::Start(member) => cluster.start(member),
             }
-        }
-    }
-
-    /// Does the aftershocks that are due.
-    fn shake(&mut self, cluster: &mut Cluster) {
-        let now = cluster.now();
-        let (due, later) = std::mem::take(&mut self.aftershocks).into_iter().partition(|(at, _)| *at <= now);
-        self.aftershocks = later;
-        for (_, member) in due {
-            cluster.trace.note(now, format_args!("an aftershock: {member}"));
-            *self.done.entry(Kind::PowerLoss).or_default() += 1;
-            cluster.kill(member, Ending::PowerLost, true);
         }
     }
 
@@ -250,19 +279,29 @@ impl Nemesis {
     }
 
     fn cut(&mut self, cluster: &Cluster, ways: Vec<(HostId, HostId)>, way: Way, end: Duration) {
-        ways.iter().for_each(|(from, to)| cluster.fabric.set_way(*from, *to, way));
-        self.until(end, End::Ways(ways));
+        let number = self.drawn.len() as u64;
+        for pair in &ways {
+            cluster.fabric.set_way(pair.0, pair.1, way);
+            self.ways.push((number, *pair, way));
+        }
+        // Those of a repair.
+        let op = if self.random.below(2) == 0 { DiskOp::Sync } else { DiskOp::Zeros };
+        let shaken = ways.first().map(|(from, _)| (*from, op));
+        let shakes = self.kinds.contains(&Kind::PowerLossBehind) && self.random.below(2) == 0;
+        self.until(end, End::Ways(number, shaken.filter(|(host, _)| shakes && *host < MEMBERS)));
     }
 
     fn act(&mut self, cluster: &mut Cluster, kind: Kind) {
         let now = cluster.now();
-        let members = if kind.takes_what_was_durable() { vec![self.unlucky] } else { self.members() };
+        let members = if kind.takes_what_was_durable() { vec![self.unlucky] } else { self.members(cluster) };
         let clients: Vec<_> = match kind {
             Kind::ClientKill => cluster.may_be_killed(),
             _ => (MEMBERS..MEMBERS + cluster.programs()).collect(),
         };
         let client = clients.get(self.random.below(clients.len().max(1) as u64) as usize).copied();
-        let soon = now + self.between(100, 4000);
+        // Some last longer than a leader without followers should serve.
+        let soon =
+            now + if self.random.below(3) == 0 { self.between(4000, 9000) } else { self.between(100, 4000) };
         self.drawn.push(kind);
         let number = self.drawn.len() as u64;
         if self.skip.contains(&number) {
@@ -300,6 +339,13 @@ impl Nemesis {
         match kind {
             Kind::Kill => cluster.kill(member, Ending::Killed, true),
             Kind::PowerLoss => cluster.kill(member, Ending::PowerLost, true),
+            Kind::PowerLossBehind => {
+                let (op, nth) = (self.disk_op(), 1 + self.random.below(20));
+                cluster
+                    .trace
+                    .note(now, format_args!("a power loss of {member} behind its {op:?} number {nth}"));
+                cluster.machine(member).set_trap(op, nth);
+            }
             Kind::Stop => cluster.stop(member, true),
             Kind::Hang => cluster.hang(member, self.between(50, 3000)),
             Kind::Cut => self.cut(cluster, vec![(member, other), (other, member)], CUT, soon),

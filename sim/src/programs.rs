@@ -30,9 +30,10 @@ const DELAYED_LANES: u32 = 2;
 /// Delayed messages: their topic, and the property that asks for the delay: by level, and by time.
 pub(crate) const LATER: [(&str, &str); 2] =
     [("ByLevel", "DELAY\u{1}1\u{2}"), ("ByTime", "TIMER_DELAY_MS\u{1}1000\u{2}")];
-/// How old an acknowledgement is that every answer has to know of: a leader that hears nothing of the others serves for two
-/// seconds, looks every 250 ms whether it has heard of them, and an answer may wait for a second.
-const RECENT: Duration = Duration::from_millis(3500);
+/// How old an acknowledgement is that every answer has to know of. A leader that hears nothing of the others serves for two
+/// seconds and looks every 250 ms whether it has heard of them; no other acknowledges anything in the first 200 ms of
+/// these.
+const RECENT: Duration = Duration::from_millis(2250);
 
 /// What the programs of a run share with whoever looks at it afterwards.
 #[derive(Clone, Default)]
@@ -168,11 +169,11 @@ async fn poll(client: Client, settings: LitePullConsumerConfig, number: u32, log
 
 /// Asks where queues end: never before what was acknowledged before the question.
 ///
-/// A leader answers late while it waits for what it has appended, so readers pause for long and short times: else they
-/// would ask at certain moments only.
+/// A leader may wait for what it has appended for a second before it answers. So readers wait as long as the Java client
+/// does, and pause for long and short times: else they would ask at certain moments only.
 pub(crate) async fn read(world: World, random: Random, shared: Shared) {
     let clock = world.clock.clone();
-    let client = Client::new(config(world));
+    let client = Client::new(ClientConfig { try_timeout: Duration::from_secs(3), ..config(world) });
     // What was acknowledged, and when that was known.
     let mut known: VecDeque<(Duration, [u64; QUEUES as usize])> = VecDeque::new();
     while !shared.stop.load(Ordering::Relaxed) {
