@@ -77,6 +77,8 @@ struct Node {
     /// It does nothing until then.
     hangs_until: Option<Duration>,
     starts: u64,
+    /// When it was last started.
+    started_at: Duration,
     /// It is to stay down once it has ended.
     stays_down: bool,
 }
@@ -145,6 +147,7 @@ impl Cluster {
             failures: 0,
             hangs_until: None,
             starts: 0,
+            started_at: Duration::ZERO,
             stays_down: false,
         };
         let nodes = (0..MEMBERS).map(node).collect();
@@ -185,6 +188,12 @@ impl Cluster {
     /// Whether a member's process runs.
     pub fn is_up(&self, member: HostId) -> bool {
         self.nodes[member].process.is_some()
+    }
+
+    /// Whether it has run for a while: one that cannot start is up for a moment again and again.
+    pub fn is_steady(&self, member: HostId) -> bool {
+        const STEADY: Duration = Duration::from_secs(1);
+        self.is_up(member) && self.nodes[member].started_at + STEADY <= self.now
     }
 
     /// How often members were started.
@@ -411,6 +420,7 @@ impl Cluster {
         let random = Random::seeded(self.random.number());
         let node = &mut self.nodes[member];
         node.starts += 1;
+        node.started_at = self.now;
         node.start_at = None;
         node.stop = Arc::default();
         let (stop, ended) = (node.stop.clone(), node.ended.clone());

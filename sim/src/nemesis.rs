@@ -110,7 +110,7 @@ const KINDS_MAX: usize = 8;
 enum End {
     Disk(HostId),
     Clock(HostId),
-    /// Hosts hear each other again. Members repair their logs then: one may lose its power behind what its disk does next.
+    /// Hosts hear each other again, as they were before the fault of this number. Members repair their logs then: one may lose its power behind what its disk does next.
     Ways(u64, Option<(HostId, DiskOp)>),
     /// A member that is down comes back.
     Start(HostId),
@@ -284,11 +284,17 @@ impl Nemesis {
             cluster.fabric.set_way(pair.0, pair.1, way);
             self.ways.push((number, *pair, way));
         }
-        // Those of a repair.
+        let shaken = ways.first().and_then(|(from, _)| self.shaken(*from));
+        self.until(end, End::Ways(number, shaken));
+    }
+
+    /// Whether a host loses its power when it hears the others again, and behind what.
+    fn shaken(&self, host: HostId) -> Option<(HostId, DiskOp)> {
+        let may_lose_power = |kind: &Kind| matches!(kind, Kind::PowerLoss | Kind::PowerLossBehind);
+        let shakes = host < MEMBERS && self.kinds.iter().any(may_lose_power) && self.random.below(4) > 0;
+        // What a truncation does.
         let op = if self.random.below(2) == 0 { DiskOp::Sync } else { DiskOp::Zeros };
-        let shaken = ways.first().map(|(from, _)| (*from, op));
-        let shakes = self.kinds.contains(&Kind::PowerLossBehind) && self.random.below(2) == 0;
-        self.until(end, End::Ways(number, shaken.filter(|(host, _)| shakes && *host < MEMBERS)));
+        shakes.then_some((host, op))
     }
 
     fn act(&mut self, cluster: &mut Cluster, kind: Kind) {
@@ -347,7 +353,11 @@ impl Nemesis {
                 cluster.machine(member).set_trap(op, nth);
             }
             Kind::Stop => cluster.stop(member, true),
-            Kind::Hang => cluster.hang(member, self.between(50, 3000)),
+            Kind::Hang => {
+                let time = self.between(50, 3000);
+                cluster.hang(member, time);
+                self.until(now + time, End::Ways(self.drawn.len() as u64, self.shaken(member)));
+            }
             Kind::Cut => self.cut(cluster, vec![(member, other), (other, member)], CUT, soon),
             Kind::CutOneWay => self.cut(cluster, vec![(member, other)], CUT, soon),
             Kind::Isolation => {

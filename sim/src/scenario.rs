@@ -196,7 +196,8 @@ pub fn run(seed: u64, options: &ScenarioOptions) -> Report {
         check_slow_disks(&mut cluster, &mut breaches);
     }
     let disks_were_whole = !NOT_STOOD.iter().any(|kind| nemesis.done.contains_key(kind));
-    if disks_were_whole && !cluster.run_until(EQUAL_MAX, |cluster| (0..MEMBERS).all(|m| cluster.is_up(m))) {
+    let are_steady = |cluster: &Cluster| (0..MEMBERS).all(|member| cluster.is_steady(member));
+    if disks_were_whole && !cluster.run_until(EQUAL_MAX, are_steady) {
         breaches.add(Promise::Service, "a member does not come back, with nothing wrong with its disk");
     }
     let compared = check_logs(&mut cluster, &mut breaches);
@@ -351,7 +352,7 @@ fn log_of(copy: &DiskCopy) -> Vec<u8> {
 /// The logs of the members that run are the same to the byte. One that found its own log damaged does not run.
 fn check_logs(cluster: &mut Cluster, breaches: &mut Breaches) -> u64 {
     let logs = |cluster: &Cluster| -> Vec<(usize, Vec<u8>)> {
-        let up = (0..MEMBERS).filter(|member| cluster.is_up(*member));
+        let up = (0..MEMBERS).filter(|member| cluster.is_steady(*member));
         up.map(|member| (member, log_of(&cluster.machine(member).copy()))).collect()
     };
     let are_equal = |found: &[(usize, Vec<u8>)]| found.windows(2).all(|pair| pair[0].1 == pair[1].1);

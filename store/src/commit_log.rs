@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::BytesMut;
 use parking_lot::{Mutex, RwLock};
-use raftmq_world::Mutation;
 
 use crate::error::StoreError;
 use crate::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKind, decode_frame};
@@ -406,9 +405,6 @@ impl CommitLog {
             self.zero_ahead.wait_clear_of(u64::MAX);
             let zeroed = segment.file.write_zeros(from - segment.base, to - from);
             zeroed.map_err(StoreError::io("erase", segment.file.path()))?;
-        }
-        if Mutation::SkipTruncationSync.is_on() {
-            return Ok(());
         }
         segment.file.sync().map_err(StoreError::io("sync", segment.file.path()))
     }

@@ -9,7 +9,7 @@ pub enum Mutation {
     AckBeforeSync,
     /// A member forgets at a restart whom it has voted for.
     ForgetVote,
-    /// What a truncation removes is not made durable.
+    /// The lowered mark is not made durable before a truncation.
     SkipTruncationSync,
     /// A command is applied again after the next one.
     ApplyTwice,
