@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
@@ -25,7 +26,7 @@ use crate::proposer::{Proposer, WriteResponder, propose_error};
 use crate::server::{CONNECTIONS_MAX, Server};
 use crate::state_machine::{Shared, StateMachine};
 use crate::transport::{Peers, Transport};
-use crate::types::{LogId, Runtime, TypeConfig, entry_id};
+use crate::types::{CommandProposal, LogId, Proposal, Runtime, TypeConfig, entry_id};
 use crate::wire::Hello;
 
 type Core = Raft<TypeConfig, StateMachine>;
@@ -146,7 +147,12 @@ impl Group {
 
     /// Proposes a change of the replicated state; returns when it is applied here.
     pub async fn propose(&self, command: Command) -> Result<CommandOutcome, ProposeError> {
-        self.inner.propose(command).await
+        self.inner.propose(command, None).await
+    }
+
+    /// Likewise, for one term alone: in any other nobody is the leader that found the change right.
+    pub async fn propose_in(&self, term: u64, command: Command) -> Result<CommandOutcome, ProposeError> {
+        self.inner.propose(command, Some(term)).await
     }
 
     /// The replicated state.
@@ -239,7 +245,7 @@ impl Inner {
         tokio::spawn(self.clone().stop_on_failure());
     }
 
-    async fn propose(&self, command: Command) -> Result<CommandOutcome, ProposeError> {
+    async fn propose(&self, command: Command, term: Option<u64>) -> Result<CommandOutcome, ProposeError> {
         // Invariant 7.
         if matches!(command, Command::DelayProgress(_)) {
             return Err(ProposeError::Refused("a step of delayed delivery without its messages".into()));
@@ -254,9 +260,12 @@ impl Inner {
         }
         let (responder, outcome) = WriteResponder::oneshot();
         let stopped = |what: &str| ProposeError::Stopped(what.to_owned());
-        let proposal = crate::types::Proposal::Command(bytes);
+        let is_late = Arc::new(AtomicBool::new(false));
+        let proposal = CommandProposal { bytes, term, is_late: is_late.clone() };
+        let proposal = Proposal::Command(proposal);
         self.raft.client_write_ff(proposal, Some(responder)).await.map_err(|e| stopped(&e.to_string()))?;
         match outcome.await {
+            Ok(Ok(_)) if is_late.load(Ordering::Acquire) => Err(ProposeError::NotLeader { leader: None }),
             Ok(Ok(response)) => Ok(response.data),
             Ok(Err(e)) => Err(propose_error(&e)),
             Err(_) => Err(stopped("the Raft core ended before the outcome was known")),
@@ -349,7 +358,7 @@ impl Inner {
                 self.state.metadata.members().into_iter().map(|m| (m.id, m)).collect();
             let told: Vec<MemberAddress> = self.peers.read().values().map(member_address).collect();
             for address in told.into_iter().filter(|a| known.get(&a.id) != Some(a)) {
-                if let Err(e) = self.propose(Command::PutMember(address)).await {
+                if let Err(e) = self.propose(Command::PutMember(address), None).await {
                     tracing::debug!("a member's address was not recorded: {e}");
                 }
             }

@@ -7,6 +7,7 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::BytesMut;
 use futures_util::Stream;
@@ -97,8 +98,16 @@ impl LogStorage {
                 let bytes = encode_membership(&membership).map_err(|e| StoreError::Illegal(e.to_string()))?;
                 (FrameKind::Membership, Vec::new(), vec![BytesMut::from(&bytes[..])], None)
             }
-            Payload::Proposal(Proposal::Command(bytes)) => {
-                (FrameKind::Command, Vec::new(), vec![BytesMut::from(&bytes[..])], None)
+            // Invariants 8 and 9: what was right to propose in one term may not be in another. This index has to be filled
+            // all the same, and whoever proposed it hears why once it is.
+            Payload::Proposal(Proposal::Command(command))
+                if command.term.is_some_and(|term| term != id.term) =>
+            {
+                command.is_late.store(true, Ordering::Release);
+                (FrameKind::Blank, Vec::new(), Vec::new(), None)
+            }
+            Payload::Proposal(Proposal::Command(command)) => {
+                (FrameKind::Command, Vec::new(), vec![BytesMut::from(&command.bytes[..])], None)
             }
             Payload::Proposal(Proposal::Messages(messages)) => {
                 only_in = messages.term.filter(|term| *term != id.term);
@@ -355,17 +364,42 @@ mod tests {
     use raftmq_store::{FlushMode, Identity, StoreOptions};
 
     use super::*;
-    use crate::types::MessageProposal;
+    use crate::types::{CommandProposal, MessageProposal};
+
+    fn open(dir: &std::path::Path) -> (Arc<Store>, LogStorage) {
+        let identity =
+            Identity { cluster: "c".into(), broker_name: "b".into(), node_id: 1, segment_bytes: 64 * 1024 };
+        let options = StoreOptions { dir: dir.to_owned(), identity, flush: FlushMode::Async };
+        let world = World::system();
+        let store = Store::open(options, &world).unwrap();
+        let log = LogStorage::open(store.clone(), 1, &world).unwrap();
+        (store, log)
+    }
+
+    #[test]
+    fn a_command_for_another_term_leaves_a_blank_and_is_told_to_be_late() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, log) = open(dir.path());
+        for (index, term, kind) in [
+            (0, None, FrameKind::Command),
+            (1, Some(4), FrameKind::Blank),
+            (2, Some(5), FrameKind::Command),
+            (3, Some(6), FrameKind::Blank),
+        ] {
+            let is_late = Arc::default();
+            let proposal = CommandProposal { bytes: vec![1; 10], term, is_late: Arc::clone(&is_late) };
+            let payload = Payload::Proposal(Proposal::Command(proposal));
+            log.append_entry(Entry { log_id: log_id(EntryId { term: 5, index }), payload }).unwrap();
+            assert_eq!(store.log().frame(index).unwrap().unwrap().header.kind, kind);
+            assert_eq!(is_late.load(Ordering::Acquire), kind == FrameKind::Blank);
+        }
+        store.close().unwrap();
+    }
 
     #[test]
     fn messages_that_are_not_taken_leave_a_blank_and_hear_why() {
         let dir = tempfile::tempdir().unwrap();
-        let identity =
-            Identity { cluster: "c".into(), broker_name: "b".into(), node_id: 1, segment_bytes: 64 * 1024 };
-        let options = StoreOptions { dir: dir.path().to_owned(), identity, flush: FlushMode::Async };
-        let world = World::system();
-        let store = Store::open(options, &world).unwrap();
-        let log = LogStorage::open(store.clone(), 1, &world).unwrap();
+        let (store, log) = open(dir.path());
         let large = vec![1; 64 * 1024];
         for (index, term, command, kind) in [
             (0, None, &large[..1], FrameKind::Messages),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use bytes::{Bytes, BytesMut};
 use openraft::entry::{RaftEntry, RaftPayload};
@@ -65,8 +66,18 @@ pub(crate) fn entry_id(log_id: &LogId) -> EntryId {
 pub(crate) enum Proposal {
     /// Message records, and where the places they get are told.
     Messages(MessageProposal),
-    /// An encoded command.
-    Command(Vec<u8>),
+    /// A command alone.
+    Command(CommandProposal),
+}
+
+#[derive(Debug)]
+pub(crate) struct CommandProposal {
+    /// The encoded command.
+    pub(crate) bytes: Vec<u8>,
+    /// The term in which it may be appended, where that matters.
+    pub(crate) term: Option<u64>,
+    /// Told by the leader's append, read when the entry is applied: it came in another term, and the log did not take it.
+    pub(crate) is_late: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -96,7 +107,7 @@ impl fmt::Display for Proposal {
             Self::Messages(m) => {
                 write!(f, "messages({} bytes)", m.pieces.iter().map(|p| p.len()).sum::<usize>())
             }
-            Self::Command(bytes) => write!(f, "command({} bytes)", bytes.len()),
+            Self::Command(command) => write!(f, "command({} bytes)", command.bytes.len()),
         }
     }
 }

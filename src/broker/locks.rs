@@ -103,14 +103,16 @@ async fn apply(node: &Node, batch: &LockBatchRequest, lease_ms: i64) -> Result<V
     if lease_ms > 0 {
         check_room(node, batch, &queues)?;
     }
+    // Invariant 9: the clock that this request carries is this term's.
+    let term = node.leading()?;
     let locks = QueueLocks {
         group: batch.consumer_group.clone(),
         client_id: batch.client_id.clone(),
         queues,
-        now_ms: now_ms(node),
+        now_ms: node.lock_clock.now_ms(term, node.group.metadata()),
         lease_ms,
     };
-    match node.propose(LogCommand::LockQueues(locks)).await? {
+    match node.propose_in(term, LogCommand::LockQueues(locks)).await? {
         CommandOutcome::Locked(granted) => Ok(granted),
         CommandOutcome::Done | CommandOutcome::Full => Ok(Vec::new()),
     }

@@ -142,15 +142,15 @@ impl Node {
         self.started.elapsed().as_millis() as u64
     }
 
-    /// Whether this member serves what only a leader serves; otherwise the answer to whoever asks. The one place that
-    /// decides it.
-    pub(crate) fn leading(&self) -> Result<(), Refusal> {
+    /// Whether this member serves what only a leader serves, and in which term; otherwise the answer to whoever asks. The
+    /// one place that decides it.
+    pub(crate) fn leading(&self) -> Result<u64, Refusal> {
         if self.stopping.load(Ordering::Relaxed) {
             return Err(Refusal::unavailable("this broker is stopping"));
         }
         let role = self.role.borrow();
         if role.role == Role::Leader && role.ready {
-            return Ok(());
+            return Ok(role.term);
         }
         if role.role == Role::Leader {
             return Err(Refusal::unavailable("this broker has just become the leader and is not ready yet"));
@@ -164,7 +164,7 @@ impl Node {
     /// one; otherwise the answer to whoever asks.
     pub(crate) fn reader(&self, group: &SubscriptionGroup) -> Result<Reader, Refusal> {
         let refusal = match self.leading() {
-            Ok(()) => return Ok(Reader::Leader),
+            Ok(_) => return Ok(Reader::Leader),
             Err(refusal) => refusal,
         };
         let reads = group.broker_id != 0 && !self.is_stopping() && self.role.borrow().role != Role::Stopped;
@@ -219,8 +219,13 @@ impl Node {
 
     /// Changes the replicated state; returns when the change is applied here.
     pub(crate) async fn propose(&self, command: Command) -> Result<CommandOutcome, Refusal> {
+        self.propose_in(self.leading()?, command).await
+    }
+
+    /// Likewise, for one term alone: what was found right in it may be wrong in another.
+    pub(crate) async fn propose_in(&self, term: u64, command: Command) -> Result<CommandOutcome, Refusal> {
         self.leading()?;
-        match tokio::time::timeout(PROPOSE_TIMEOUT, self.group.propose(command)).await {
+        match tokio::time::timeout(PROPOSE_TIMEOUT, self.group.propose_in(term, command)).await {
             Ok(outcome) => outcome.map_err(|error| self.propose_refusal(&error)),
             Err(_) => Err(Refusal::unavailable(format!(
                 "the outcome is unknown: not committed in {PROPOSE_TIMEOUT:?}"

@@ -322,7 +322,7 @@ impl PendingOffsets {
         // What is committed for a queue counts from when its reset is cleared.
         for batch in clears {
             self.check_leading(node, term)?;
-            node.propose(Command::ClearResets(batch)).await?;
+            node.propose_in(term, Command::ClearResets(batch)).await?;
         }
         let mut outcome = Ok(());
         for batch in commits {
@@ -334,7 +334,7 @@ impl PendingOffsets {
                 outcome = Err(Refusal::error(error.to_string()));
                 continue;
             }
-            match node.propose(command).await {
+            match node.propose_in(term, command).await {
                 // What is answered after this is in the log.
                 Ok(_) => self.committed(&batch),
                 Err(refusal) => outcome = Err(refusal),
