@@ -3,7 +3,7 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "measures in real time")]
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,28 +11,14 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use raftmq_message::builder::RecordParts;
-use raftmq_raft::{Completion, FlushMode, Group, GroupConfig, Member, MessageBatch, Position, ProposeError};
+use raftmq_raft::{Completion, Group, GroupConfig, Member, MessageBatch, Position, ProposeError};
+use raftmq_testkit::{free_address, group_config};
 use raftmq_world::World;
 use tokio::sync::mpsc;
 
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port")
-}
-
 fn config(id: u64, members: &[Member], dir: &Path) -> GroupConfig {
-    GroupConfig {
-        cluster: "c".into(),
-        broker_name: "b".into(),
-        node_id: id,
-        dir: dir.join(format!("n{id}")),
-        members: members.to_vec(),
-        client: free_address(),
-        admin: free_address(),
-        flush: FlushMode::Sync,
-        segment_bytes: 1 << 30,
-        heartbeat_ms: 50,
-        election_timeout_ms: (500, 800),
-    }
+    let election_timeout_ms = (500, 800);
+    GroupConfig { segment_bytes: 1 << 30, election_timeout_ms, ..group_config(id, members, dir) }
 }
 
 struct Done {

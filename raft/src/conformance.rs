@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
-use raftmq_store::{FlushMode, Identity, Store, StoreError, StoreOptions};
+use raftmq_store::{FlushMode, Store, StoreError};
+use raftmq_testkit::store_options;
 use raftmq_world::World;
 use tempfile::TempDir;
 
@@ -29,11 +30,8 @@ struct Builder;
 impl Builder {
     fn open() -> Result<(Guard, LogStorage, StateMachine), StoreError> {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let identity =
-            Identity { cluster: "c".into(), broker_name: "b".into(), node_id: 1, segment_bytes: 64 * 1024 };
-        let options = StoreOptions { dir: dir.path().to_owned(), identity, flush: FlushMode::Sync };
         let world = World::system();
-        let store = Store::open(options, &world)?;
+        let store = Store::open(store_options(dir.path(), FlushMode::Sync), &world)?;
         let log = LogStorage::open(store.clone(), 1, &world)?;
         let state = Shared::open(store.clone(), &world).expect("a new state");
         Ok((Guard { store, _dir: dir }, log, StateMachine::new(Arc::new(state))))

@@ -361,17 +361,15 @@ impl RaftLogStorage<TypeConfig> for LogStorage {
 
 #[cfg(test)]
 mod tests {
-    use raftmq_store::{FlushMode, Identity, StoreOptions};
+    use raftmq_store::FlushMode;
+    use raftmq_testkit::store_options;
 
     use super::*;
     use crate::types::{CommandProposal, MessageProposal};
 
     fn open(dir: &std::path::Path) -> (Arc<Store>, LogStorage) {
-        let identity =
-            Identity { cluster: "c".into(), broker_name: "b".into(), node_id: 1, segment_bytes: 64 * 1024 };
-        let options = StoreOptions { dir: dir.to_owned(), identity, flush: FlushMode::Async };
         let world = World::system();
-        let store = Store::open(options, &world).unwrap();
+        let store = Store::open(store_options(dir, FlushMode::Async), &world).unwrap();
         let log = LogStorage::open(store.clone(), 1, &world).unwrap();
         (store, log)
     }

@@ -345,17 +345,15 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
 
 #[cfg(test)]
 mod tests {
-    use raftmq_store::{FlushMode, Identity, NewEntry, StoreOptions};
+    use raftmq_store::{FlushMode, NewEntry};
+    use raftmq_testkit::store_options;
 
     use super::*;
     use crate::command::DelayProgress;
 
     fn open(dir: &std::path::Path) -> (Arc<Store>, Shared) {
-        let identity =
-            Identity { cluster: "c".into(), broker_name: "b".into(), node_id: 1, segment_bytes: 64 * 1024 };
-        let options = StoreOptions { dir: dir.to_owned(), identity, flush: FlushMode::Async };
         let world = World::system();
-        let store = Store::open(options, &world).unwrap();
+        let store = Store::open(store_options(dir, FlushMode::Async), &world).unwrap();
         (store.clone(), Shared::open(store, &world).unwrap())
     }
 

@@ -4,7 +4,6 @@
 // Clippy lets tests unwrap, but not the functions they share.
 #![allow(clippy::unwrap_used)]
 
-use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,41 +11,22 @@ use std::time::Duration;
 use bytes::BytesMut;
 use raftmq_message::builder::RecordParts;
 use raftmq_raft::{
-    Command, Completion, DelayProgress, FlushMode, Group, GroupConfig, Member, MessageBatch, Position,
-    ProposeError, Role, StartError, SubmitError, Topic,
+    Command, Completion, DelayProgress, Group, Member, MessageBatch, Position, ProposeError, Role,
+    StartError, SubmitError, Topic,
 };
+use raftmq_testkit::{free_address, group_config};
 use raftmq_world::{Clock, SystemClock, World};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
 fn members() -> Vec<Member> {
     (1..=3).map(|id| Member { id, raft: free_address() }).collect()
 }
 
-fn config(id: u64, members: &[Member], dir: &Path) -> GroupConfig {
-    GroupConfig {
-        cluster: "DefaultCluster".into(),
-        broker_name: "broker-a".into(),
-        node_id: id,
-        dir: dir.join(format!("n{id}")),
-        members: members.to_vec(),
-        client: free_address(),
-        admin: free_address(),
-        flush: FlushMode::Sync,
-        segment_bytes: 1 << 20,
-        heartbeat_ms: 50,
-        election_timeout_ms: (200, 300),
-    }
-}
-
 async fn start(id: u64, members: &[Member], dir: &Path) -> Group {
-    Group::start(config(id, members, dir), World::system()).await.unwrap()
+    Group::start(group_config(id, members, dir), World::system()).await.unwrap()
 }
 
 /// Every member, in the order of their ids.
@@ -294,7 +274,7 @@ async fn a_configuration_that_contradicts_the_group_is_refused() {
     leader(std::slice::from_ref(&group)).await;
     assert!(
         matches!(
-            Group::start(config(1, &members, dir.path()), World::system()).await,
+            Group::start(group_config(1, &members, dir.path()), World::system()).await,
             Err(StartError::Store(_))
         ),
         "the directory is in use"
@@ -302,16 +282,16 @@ async fn a_configuration_that_contradicts_the_group_is_refused() {
     group.shutdown().await;
     drop(group);
 
-    let mut other = config(1, &members, dir.path());
+    let mut other = group_config(1, &members, dir.path());
     other.segment_bytes *= 2;
     assert!(matches!(Group::start(other, World::system()).await, Err(StartError::Store(_))));
-    let mut other = config(1, &members, dir.path());
+    let mut other = group_config(1, &members, dir.path());
     other.cluster = "another".into();
     assert!(matches!(Group::start(other, World::system()).await, Err(StartError::Store(_))));
     let more = vec![members[0].clone(), Member { id: 2, raft: free_address() }];
-    let refused = Group::start(config(1, &more, dir.path()), World::system()).await;
+    let refused = Group::start(group_config(1, &more, dir.path()), World::system()).await;
     assert!(matches!(refused, Err(StartError::Config(_))), "other members");
-    let absent = Group::start(config(2, &members, dir.path()), World::system()).await;
+    let absent = Group::start(group_config(2, &members, dir.path()), World::system()).await;
     assert!(matches!(absent, Err(StartError::Config(_))), "not a member");
 }
 
@@ -389,7 +369,7 @@ async fn a_leader_knows_whose_clock_differs_and_who_is_gone() {
         let ahead_ms = if member.id == 2 { 3_600_000 } else { 0 };
         let clock = Arc::new(Ahead(SystemClock::default(), ahead_ms));
         let world = World { clock, ..World::system() };
-        let config = config(member.id, &members, dir.path());
+        let config = group_config(member.id, &members, dir.path());
         groups.push(Group::start(config, world).await.unwrap());
     }
     let leader = leader(&groups).await;

@@ -377,23 +377,25 @@ fn restored(copy: &DiskCopy) -> BTreeMap<PathBuf, Entry> {
         let entry = if copy.1.contains(path) {
             Entry::Small(content.clone())
         } else {
-            let file = File::new(path, content.len() as u64).expect("memory for a simulated file");
-            let mut sectors = Sectors::default();
-            for (number, bytes) in
-                content.chunks(SECTOR).enumerate().filter(|(_, c)| c.iter().any(|b| *b != 0))
-            {
-                let at = (number * SECTOR) as u64;
-                file.live.write_at(at, bytes).expect("a simulated file takes what fits it");
-                let mut sector = Box::new([0; SECTOR]);
-                sector[..bytes.len()].copy_from_slice(bytes);
-                sectors.durable.insert(number as u64, sector);
-            }
-            *file.sectors.lock() = sectors;
-            Entry::File(Arc::new(file))
+            Entry::File(durable(path, content).expect("memory for a simulated file"))
         };
         files.insert(path.clone(), entry);
     }
     files
+}
+
+/// A file whose content is durable.
+fn durable(path: &Path, content: &[u8]) -> io::Result<Arc<File>> {
+    let file = File::new(path, content.len() as u64)?;
+    let mut sectors = Sectors::default();
+    for (number, bytes) in content.chunks(SECTOR).enumerate().filter(|(_, c)| c.iter().any(|b| *b != 0)) {
+        file.live.write_at((number * SECTOR) as u64, bytes)?;
+        let mut sector = Box::new([0; SECTOR]);
+        sector[..bytes.len()].copy_from_slice(bytes);
+        sectors.durable.insert(number as u64, sector);
+    }
+    *file.sectors.lock() = sectors;
+    Ok(Arc::new(file))
 }
 
 impl File {
@@ -475,11 +477,18 @@ impl HostDisk {
 
 impl Disk for HostDisk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        let entry = self.state()?.files.get(path).cloned();
-        match entry {
-            Some(Entry::File(file)) => Ok(self.opened(file)),
-            Some(Entry::Small(_)) | None => Err(io::ErrorKind::NotFound.into()),
-        }
+        let mut state = self.state()?;
+        let file = match state.files.get(path) {
+            Some(Entry::File(file)) => file.clone(),
+            Some(Entry::Small(content)) => {
+                let file = durable(path, content)?;
+                state.files.insert(path.to_owned(), Entry::File(file.clone()));
+                file
+            }
+            None => return Err(io::ErrorKind::NotFound.into()),
+        };
+        drop(state);
+        Ok(self.opened(file))
     }
 
     fn create(&self, path: &Path, len: u64, _space: Space) -> io::Result<Arc<dyn DiskFile>> {

@@ -36,12 +36,11 @@ pub(crate) async fn ask(
 
 #[cfg(test)]
 mod tests {
-    use bytes::BytesMut;
-    use raftmq_remoting::encode::encode_command;
-    use raftmq_remoting::{Ext, frame};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use raftmq_remoting::Ext;
+    use raftmq_testkit::{FakeServer, Reply};
     use raftmq_world::World;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
 
     use super::*;
 
@@ -51,49 +50,29 @@ mod tests {
         ConnectionPool::new(World::system().network, PATIENCE, 8)
     }
 
-    /// Answers each request with the next of `codes`, then closes.
-    async fn server(codes: &'static [i32]) -> String {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        tokio::spawn(async move {
-            loop {
-                let (mut stream, _) = listener.accept().await.unwrap();
-                let mut input = BytesMut::new();
-                for code in codes {
-                    let request = loop {
-                        if let Some(frame) = frame::decode(&mut input, 1 << 20).unwrap() {
-                            break Command::decode(frame).unwrap();
-                        }
-                        if stream.read_buf(&mut input).await.unwrap() == 0 {
-                            return;
-                        }
-                    };
-                    let mut out = BytesMut::new();
-                    encode_command(&Command::response_to(&request, *code), &mut out).unwrap();
-                    stream.write_all(&out).await.unwrap();
-                }
-            }
-        });
-        address
-    }
-
     #[tokio::test]
     async fn a_connection_is_kept_and_an_ended_one_replaced() {
-        let (peers, server) = (peers(), server(&[0, 1]).await);
+        let asked = AtomicUsize::new(0);
+        let server = FakeServer::start_raw(move |request| match asked.fetch_add(1, Ordering::Relaxed) {
+            1 => Reply::Answer(Command::response_to(&request, 1)),
+            2 => Reply::Close,
+            _ => Reply::Answer(Command::response_to(&request, 0)),
+        });
+        let server = server.await;
+        let (peers, server) = (peers(), server.addr.to_string());
         let ask = || ask(&peers, &server, Command::request(103, Ext::new()), PATIENCE);
         ask().await.unwrap();
         let first = peers.get(&server).await.unwrap();
         assert!(matches!(ask().await, Err(PeerError::Refused { code: 1, .. })));
-        while !first.is_closed() {
-            tokio::task::yield_now().await;
-        }
+        assert!(!first.is_closed());
+        assert!(matches!(ask().await, Err(PeerError::Call(_))) && first.is_closed());
         ask().await.unwrap();
     }
 
     #[tokio::test]
     async fn a_server_that_says_nothing_is_given_up() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (peers, server) = (peers(), listener.local_addr().unwrap().to_string());
+        let server = FakeServer::start_raw(|_| Reply::Silence).await;
+        let (peers, server) = (peers(), server.addr.to_string());
         let silent = peers.get(&server).await.unwrap();
         let short = Duration::from_millis(50);
         let outcome = ask(&peers, &server, Command::request(103, Ext::new()), short).await;

@@ -224,8 +224,8 @@ impl FlushStep {
     /// Makes what recovery found durable, and the fact that the log is in use: were the mark of a clean stop still
     /// there after a crash, the torn end of the log would not be looked for. Called before the start.
     pub(crate) fn begin(&mut self) -> Result<(), StoreError> {
-        self.sync(self.flusher.log.end(), false)?;
-        self.marks.sync()
+        self.sync(self.flusher.log.end())?;
+        self.write_marks_durably(false)
     }
 
     /// The first step of a flush, if there is one to do.
@@ -279,7 +279,7 @@ impl FlushStep {
         drop(state);
         refuse(callbacks(shorten), closed);
         if done {
-            let synced = self.marks.sync();
+            let synced = self.write_marks_durably(clean);
             self.flusher.state.lock().closed = Some(synced);
             return Next::End;
         }
@@ -293,7 +293,8 @@ impl FlushStep {
         if self.flusher.state.lock().stopped.is_some() {
             return self.end(waiting.into_iter().chain(callbacks(shorten)).collect());
         }
-        if let Err(e) = self.sync(end, clean) {
+        let flushed = self.sync(end).and_then(|()| self.write_marks(clean));
+        if let Err(e) = flushed {
             let left = waiting.into_iter().chain(callbacks(shorten)).collect();
             return self.fail("flush", &e, left);
         }
@@ -321,7 +322,7 @@ impl FlushStep {
     }
 
     /// *Invariant 5*: who waits is told once this has returned, so an entry counts only when it is durable.
-    fn sync(&mut self, end: u64, clean: bool) -> Result<(), StoreError> {
+    fn sync(&mut self, end: u64) -> Result<(), StoreError> {
         let flushed = self.flusher.flushed();
         // Invariant 3: the mark is lowered before the log is shortened.
         if end < flushed {
@@ -331,7 +332,7 @@ impl FlushStep {
         }
         self.flusher.log.segments.sync(self.flusher.flushed(), end)?;
         self.flusher.flushed.store(end, Ordering::Release);
-        self.write_marks(clean)
+        Ok(())
     }
 
     /// Removes the entries behind `last`, after which the log ends at `new_end`; everything before it has been flushed.
@@ -344,16 +345,24 @@ impl FlushStep {
     ) -> Result<(), StoreError> {
         let flushed = new_end.min(self.flusher.flushed());
         self.flusher.flushed.store(flushed, Ordering::Release);
-        self.write_marks(false)?;
-        if !Mutation::SkipTruncationSync.is_on() {
-            self.marks.sync()?;
+        if Mutation::SkipTruncationSync.is_on() {
+            self.write_marks(false)?;
+        } else {
+            self.write_marks_durably(false)?;
         }
         self.flusher.log.truncate_after(last, committed)
     }
 
     fn write_marks(&mut self, clean: bool) -> Result<(), StoreError> {
-        let (flushed, committed) = (self.flusher.flushed(), self.flusher.committed());
-        self.marks.write(Marks { flushed, committed, clean })
+        self.marks.write(self.present(clean))
+    }
+
+    fn write_marks_durably(&mut self, clean: bool) -> Result<(), StoreError> {
+        self.marks.write_durably(self.present(clean))
+    }
+
+    fn present(&self, clean: bool) -> Marks {
+        Marks { flushed: self.flusher.flushed(), committed: self.flusher.committed(), clean }
     }
 
     /// From here on everybody is refused. Who came during the sync is told as well.
@@ -417,8 +426,8 @@ mod tests {
         let flusher = Arc::new(Flusher::new(log.clone(), found, FlushMode::Sync));
         let clock = Arc::new(SystemClock::default());
         let mut step = FlushStep::new(flusher.clone(), marks, clock, Box::new(|_| ()));
-        step.sync(log.end(), false).unwrap();
-        assert!(matches!(step.sync(log.end() - 1, false), Err(StoreError::Divergence(_))));
+        step.sync(log.end()).unwrap();
+        assert!(matches!(step.sync(log.end() - 1), Err(StoreError::Divergence(_))));
         assert_eq!(flusher.flushed(), log.end());
 
         let set = |term, index| flusher.set_committed(EntryId { term, index });

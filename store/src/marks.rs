@@ -2,8 +2,11 @@
 //!
 //! Written without a sync after every flush, so after a killed process they are exact and after a lost machine they
 //! lag by what the kernel had not written back. Recovery uses them in one direction only: below the flushed mark a
-//! broken frame is corruption, not a torn tail. Two slots are written in turn; the newer one with a right checksum
-//! counts.
+//! broken frame is corruption, not a torn tail.
+//!
+//! There are four slots of 512 bytes, and the newest one with a right checksum counts. The first two are written in turn
+//! and synced, each before the other is written again: whatever a crash tears, one of them is whole. The other two are
+//! written in turn and not synced. In each slot:
 //!
 //! | at | size | field (little-endian) |
 //! |---|---|---|
@@ -19,10 +22,16 @@ use std::sync::Arc;
 
 use crate::directory::lost;
 use crate::error::StoreError;
-use raftmq_world::{Disk, DiskFile, Space};
+use raftmq_world::{Disk, DiskFile};
 
 const SLOT_BYTES: u64 = 512;
 const CHECKED_BYTES: usize = 40;
+/// Slots that are synced whenever one is written, and slots that are not.
+const SYNCED_SLOTS: u64 = 2;
+const OTHER_SLOTS: u64 = 2;
+const FILE_BYTES: u64 = (SYNCED_SLOTS + OTHER_SLOTS) * SLOT_BYTES;
+/// Before there were those that are synced there were two slots.
+const OLD_FILE_BYTES: u64 = 2 * SLOT_BYTES;
 
 /// Term and index of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,12 +58,18 @@ pub(crate) struct Marks {
 pub(crate) struct MarksFile {
     file: Arc<dyn DiskFile>,
     sequence: u64,
+    /// Which of the synced slots is written next: the older one, or the one that is torn.
+    next_synced: u64,
 }
 
 impl MarksFile {
     /// Opens the file, or creates it where there is no log in `log_dir` yet; what it holds is the second value.
     pub(crate) fn open(disk: &dyn Disk, path: &Path, log_dir: &Path) -> Result<(Self, Marks), StoreError> {
         let file = match disk.open(path) {
+            Ok(file) if file.len() == OLD_FILE_BYTES => {
+                let (sequence, marks) = newest(&*file, path)?.unwrap_or_default();
+                make(disk, path, sequence, marks)?
+            }
             Ok(file) => file,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 if !disk.list(log_dir).map_err(StoreError::io("list", log_dir))?.is_empty() {
@@ -63,48 +78,78 @@ impl MarksFile {
                         "it is missing, and there is a log: how far that was durable cannot be told",
                     ));
                 }
-                disk.create(path, 2 * SLOT_BYTES, Space::Allocated).map_err(StoreError::io("create", path))?
+                make(disk, path, 0, Marks::default())?
             }
             Err(e) => return Err(StoreError::io("open", path)(e)),
         };
-        if file.len() != 2 * SLOT_BYTES {
-            return Err(lost(
-                path,
-                &format!("a marks file has {} bytes, not {}", 2 * SLOT_BYTES, file.len()),
-            ));
+        if file.len() != FILE_BYTES {
+            return Err(lost(path, &format!("a marks file has {FILE_BYTES} bytes, not {}", file.len())));
         }
-        let newest =
-            [0, SLOT_BYTES].into_iter().filter_map(|at| read_slot(file.bytes(), at)).max_by_key(|(n, _)| *n);
-        if newest.is_none() && file.bytes().iter().any(|b| *b != 0) {
-            return Err(lost(path, "neither of its two slots has the right checksum"));
-        }
-        let (sequence, marks) = newest.unwrap_or_default();
-        Ok((Self { file, sequence }, marks))
+        let Some((sequence, marks)) = newest(&*file, path)? else {
+            return Err(lost(path, "it holds nothing: how far the log was durable cannot be told"));
+        };
+        let written = |slot: u64| read_slot(file.bytes(), slot).map_or(0, |(sequence, _)| sequence);
+        let next_synced = (0..SYNCED_SLOTS).min_by_key(|slot| written(*slot)).unwrap_or_default();
+        Ok((Self { file, sequence, next_synced }, marks))
     }
 
     /// Writes the marks; not synced.
     pub(crate) fn write(&mut self, marks: Marks) -> Result<(), StoreError> {
         self.sequence += 1;
-        let mut slot = [0; CHECKED_BYTES + 4];
-        slot[0..8].copy_from_slice(&self.sequence.to_le_bytes());
-        slot[8..16].copy_from_slice(&marks.flushed.to_le_bytes());
-        slot[16..24].copy_from_slice(&marks.committed.map_or(0, |c| c.term).to_le_bytes());
-        slot[24..32].copy_from_slice(&marks.committed.map_or(0, |c| c.index + 1).to_le_bytes());
-        slot[32..40].copy_from_slice(&u64::from(marks.clean).to_le_bytes());
-        let checksum = crc32c::crc32c(&slot[..CHECKED_BYTES]);
-        slot[CHECKED_BYTES..].copy_from_slice(&checksum.to_le_bytes());
-        let at = self.sequence % 2 * SLOT_BYTES;
-        self.file.write_at(at, &slot).map_err(StoreError::io("write", self.file.path()))
+        self.write_slot(SYNCED_SLOTS + self.sequence % OTHER_SLOTS, marks)
     }
 
-    /// Makes what was written durable.
-    pub(crate) fn sync(&self) -> Result<(), StoreError> {
+    /// Writes the marks and makes them durable.
+    pub(crate) fn write_durably(&mut self, marks: Marks) -> Result<(), StoreError> {
+        self.sequence += 1;
+        self.write_slot(self.next_synced, marks)?;
+        self.sync()?;
+        self.next_synced = (self.next_synced + 1) % SYNCED_SLOTS;
+        Ok(())
+    }
+
+    fn write_slot(&self, slot: u64, marks: Marks) -> Result<(), StoreError> {
+        let bytes = slot_of(self.sequence, marks);
+        self.file.write_at(slot * SLOT_BYTES, &bytes).map_err(StoreError::io("write", self.file.path()))
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
         self.file.sync().map_err(StoreError::io("sync", self.file.path()))
     }
 }
 
-fn read_slot(bytes: &[u8], at: u64) -> Option<(u64, Marks)> {
-    let slot = bytes.get(at as usize..)?.first_chunk::<{ CHECKED_BYTES + 4 }>()?;
+/// Makes a file that holds these marks, durably and as a whole. Slots that are never written are zero.
+fn make(disk: &dyn Disk, path: &Path, sequence: u64, marks: Marks) -> Result<Arc<dyn DiskFile>, StoreError> {
+    let mut content = slot_of(sequence + 1, marks).to_vec();
+    content.resize(FILE_BYTES as usize, 0);
+    disk.replace(path, &content).map_err(StoreError::io("create", path))?;
+    disk.open(path).map_err(StoreError::io("open", path))
+}
+
+/// The newest marks of a file that has any, with their number.
+fn newest(file: &dyn DiskFile, path: &Path) -> Result<Option<(u64, Marks)>, StoreError> {
+    let slots = file.len() / SLOT_BYTES;
+    let newest = (0..slots).filter_map(|slot| read_slot(file.bytes(), slot)).max_by_key(|(n, _)| *n);
+    if newest.is_none() && file.bytes().iter().any(|b| *b != 0) {
+        return Err(lost(path, "none of its slots has the right checksum"));
+    }
+    Ok(newest)
+}
+
+fn slot_of(sequence: u64, marks: Marks) -> [u8; CHECKED_BYTES + 4] {
+    let mut slot = [0; CHECKED_BYTES + 4];
+    slot[0..8].copy_from_slice(&sequence.to_le_bytes());
+    slot[8..16].copy_from_slice(&marks.flushed.to_le_bytes());
+    slot[16..24].copy_from_slice(&marks.committed.map_or(0, |c| c.term).to_le_bytes());
+    slot[24..32].copy_from_slice(&marks.committed.map_or(0, |c| c.index + 1).to_le_bytes());
+    slot[32..40].copy_from_slice(&u64::from(marks.clean).to_le_bytes());
+    let checksum = crc32c::crc32c(&slot[..CHECKED_BYTES]);
+    slot[CHECKED_BYTES..].copy_from_slice(&checksum.to_le_bytes());
+    slot
+}
+
+fn read_slot(bytes: &[u8], slot: u64) -> Option<(u64, Marks)> {
+    let slot = bytes.get((slot * SLOT_BYTES) as usize..)?.first_chunk::<{ CHECKED_BYTES + 4 }>()?;
     let word = |n: usize| {
         let mut word = [0; 8];
         word.copy_from_slice(&slot[n * 8..n * 8 + 8]);
@@ -123,23 +168,72 @@ mod tests {
     use super::*;
     use raftmq_world::OsDisk;
 
+    fn open(dir: &Path) -> Result<(MarksFile, Marks), StoreError> {
+        MarksFile::open(&OsDisk, &dir.join("marks"), &dir.join("log"))
+    }
+
+    fn flushed(flushed: u64) -> Marks {
+        Marks { flushed, ..Marks::default() }
+    }
+
+    fn tear(dir: &Path, slot: u64) {
+        OsDisk.open(&dir.join("marks")).unwrap().write_at(slot * SLOT_BYTES + 9, &[0xff]).unwrap();
+    }
+
     #[test]
-    fn the_newer_intact_slot_counts() {
+    fn the_newest_intact_slot_counts() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("marks");
-        let (mut file, marks) = MarksFile::open(&OsDisk, &path, dir.path().join("log").as_path()).unwrap();
+        let dir = dir.path();
+        let (mut file, marks) = open(dir).unwrap();
         assert_eq!(marks, Marks::default());
-        let first = Marks { flushed: 100, committed: None, clean: false };
         let second = Marks { flushed: 200, committed: Some(EntryId { term: 3, index: 0 }), clean: true };
-        file.write(first).unwrap();
+        file.write_durably(flushed(50)).unwrap();
+        file.write(flushed(100)).unwrap();
         file.write(second).unwrap();
-        assert_eq!(MarksFile::open(&OsDisk, &path, dir.path().join("log").as_path()).unwrap().1, second);
-        // The second write went to slot 0; tear it.
-        file.file.write_at(9, &[0xff]).unwrap();
-        assert_eq!(MarksFile::open(&OsDisk, &path, dir.path().join("log").as_path()).unwrap().1, first);
-        // And the other one.
-        file.file.write_at(SLOT_BYTES + 9, &[0xff]).unwrap();
-        let error = MarksFile::open(&OsDisk, &path, dir.path().join("log").as_path()).unwrap_err();
+        assert_eq!(open(dir).unwrap().1, second);
+        let holds = |slot: u64, marks| read_slot(file.file.bytes(), slot).is_some_and(|(_, m)| m == marks);
+        let at = |marks| (0..4).find(|slot| holds(*slot, marks)).unwrap();
+        for (torn, left) in [(second, flushed(100)), (flushed(100), flushed(50)), (flushed(50), flushed(0))] {
+            tear(dir, at(torn));
+            assert_eq!(open(dir).unwrap().1, left);
+        }
+        tear(dir, at(flushed(0)));
+        let error = open(dir).unwrap_err();
         assert!(error.to_string().contains("right checksum"), "{error}");
+    }
+
+    /// Whatever is torn of what is not synced, and in the middle of a sync.
+    #[test]
+    fn one_synced_slot_is_whole_at_any_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        for round in 1..6 {
+            let (mut file, _) = open(dir).unwrap();
+            let being_written = file.next_synced;
+            file.write_durably(flushed(10 * round)).unwrap();
+            file.write(flushed(10 * round + 1)).unwrap();
+            [2, 3].into_iter().for_each(|slot| tear(dir, slot));
+            assert_eq!(open(dir).unwrap().1, flushed(10 * round));
+            tear(dir, being_written);
+            // The one that is torn is written next.
+            let (file, marks) = open(dir).unwrap();
+            assert_eq!((marks, file.next_synced), (flushed(10 * (round - 1)), being_written));
+            drop(file);
+            let (mut file, _) = open(dir).unwrap();
+            file.write_durably(flushed(10 * round)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_file_of_two_slots_is_taken_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let mut content = vec![0; OLD_FILE_BYTES as usize];
+        content[SLOT_BYTES as usize..][..CHECKED_BYTES + 4].copy_from_slice(&slot_of(7, flushed(70)));
+        std::fs::write(dir.join("marks"), &content).unwrap();
+        let (mut file, marks) = open(dir).unwrap();
+        assert_eq!(marks, flushed(70));
+        file.write(flushed(80)).unwrap();
+        assert_eq!(open(dir).unwrap().1, flushed(80));
     }
 }

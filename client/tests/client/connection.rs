@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::fake::{FakeServer, Reply, nobody};
+use raftmq_testkit::free_address;
+
+use super::fake::{FakeServer, Reply};
 use bytes::BytesMut;
 use parking_lot::Mutex;
 use raftmq_client::{CallError, Connection, World};
@@ -109,7 +111,7 @@ async fn bytes_that_are_no_frame_end_the_connection_by_name() {
 
 #[tokio::test]
 async fn nobody_there_is_an_error_at_once() {
-    let addr = nobody().await.to_string();
+    let addr = free_address().to_string();
     let error = Connection::connect(&*World::system().network, &addr, LONG, 1).await.unwrap_err();
     assert!(matches!(error, CallError::Connect { .. }) && !error.may_have_been_executed(), "{error}");
 }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::fake::{FakeServer, Reply, Routes, client, nobody, refused, stored};
+use raftmq_testkit::free_address;
+
+use super::fake::{FakeServer, Reply, Routes, client, refused, stored};
 use parking_lot::Mutex;
 use raftmq_client::{ClientError, Message, MessageQueue, Producer, SendOutcome, SendStatus};
 use raftmq_message::batch::BatchIter;
@@ -54,7 +56,7 @@ async fn a_send_carries_everything_and_reports_where_it_was_stored() {
 async fn a_dead_leader_costs_one_try() {
     let broker = FakeServer::start(|request| stored(&request)).await;
     let routes = Routes::default();
-    routes.set("T", nobody().await);
+    routes.set("T", free_address());
     let names = routes.serve().await;
     let client = client(&[&names]);
     client.routes().get("T").await.unwrap();
@@ -147,7 +149,7 @@ async fn the_outcome_is_unknown_once_a_request_has_left_and_never_before() {
     for (leader, outcome) in [
         (closing.addr, SendOutcome::Unknown),
         (hanging.addr, SendOutcome::Unknown),
-        (nobody().await, SendOutcome::NotStored),
+        (free_address(), SendOutcome::NotStored),
     ] {
         let routes = Routes::default();
         routes.set("T", leader);
@@ -164,7 +166,7 @@ async fn the_outcome_is_unknown_once_a_request_has_left_and_never_before() {
 async fn many_failures_at_a_time_refresh_the_route_a_few_times_only() {
     let broker = FakeServer::start(|request| stored(&request)).await;
     let routes = Routes::default();
-    routes.set("T", nobody().await);
+    routes.set("T", free_address());
     let names = routes.serve().await;
     let client = client(&[&names]);
     client.routes().get("T").await.unwrap();

@@ -21,10 +21,11 @@ use raftmq_remoting::frame::{self, FRAME_LEN_MAX};
 use raftmq_remoting::header::{PullHeader, PullResponse, RegisterBrokerHeader, SendHeader, SendResponse};
 use raftmq_remoting::{Command, Ext, Serialization, fastjson};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::*;
+use raftmq_testkit::{FakeServer, Reply, free_address, group_config};
 use raftmq_world::World;
 
 mod cpp;
@@ -136,45 +137,23 @@ impl Client {
 /// Registrations as they came in.
 type Registrations = Arc<Mutex<Vec<(i32, Command)>>>;
 
-async fn name_server() -> (String, Registrations) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
+/// A name server that takes everything.
+async fn name_server() -> (FakeServer, Registrations) {
     let seen = Registrations::default();
     let registrations = seen.clone();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let registrations = registrations.clone();
-            tokio::spawn(async move {
-                let mut client = Client { stream, input: BytesMut::new(), opaque: 0 };
-                while let Some(request) = client.read_forever().await {
-                    let mut out = BytesMut::new();
-                    encode_command(&Command::response_to(&request, 0), &mut out).unwrap();
-                    registrations.lock().push((request.code, request));
-                    client.stream.write_all(&out).await.unwrap();
-                }
-            });
-        }
+    let server = FakeServer::start_raw(move |request| {
+        let answer = Command::response_to(&request, 0);
+        registrations.lock().push((request.code, request));
+        Reply::Answer(answer)
     });
-    (address, seen)
-}
-
-impl Client {
-    async fn read_forever(&mut self) -> Option<Command> {
-        loop {
-            if let Some(frame) = frame::decode(&mut self.input, FRAME_LEN_MAX).unwrap() {
-                return Some(Command::decode(frame).unwrap());
-            }
-            if self.stream.read_buf(&mut self.input).await.unwrap_or(0) == 0 {
-                return None;
-            }
-        }
-    }
+    (server.await, seen)
 }
 
 pub(super) struct Fixture {
     pub(super) broker: Broker,
     pub(super) group: Group,
     registrations: Registrations,
+    _name_server: FakeServer,
     dir: tempfile::TempDir,
 }
 
@@ -198,26 +177,9 @@ pub(super) fn record_with(properties: &str) -> Vec<u8> {
     record
 }
 
-fn free_address() -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
-}
-
-/// A member of a group in a directory of its own.
-fn group_config(node_id: u64, members: &[Member], dir: &Path) -> GroupConfig {
-    GroupConfig {
-        cluster: "C1".into(),
-        broker_name: "broker-a".into(),
-        node_id,
-        dir: dir.join(node_id.to_string()),
-        members: members.to_vec(),
-        client: free_address(),
-        admin: free_address(),
-        flush: FlushMode::Async,
-        segment_bytes: 1 << 20,
-        heartbeat_ms: 50,
-        election_timeout_ms: (150, 300),
-    }
+/// A member whose acknowledgements do not wait for its disk.
+fn member_config(node_id: u64, members: &[Member], dir: &Path) -> GroupConfig {
+    GroupConfig { flush: FlushMode::Async, ..group_config(node_id, members, dir) }
 }
 
 /// A broker of a member, without name servers.
@@ -267,15 +229,15 @@ impl Fixture {
         raft: SocketAddr,
         configure: impl FnOnce(&mut BrokerConfig),
     ) -> Self {
-        let group = Group::start(group_config(1, &[Member { id: 1, raft }], dir.path()), World::system())
+        let group = Group::start(member_config(1, &[Member { id: 1, raft }], dir.path()), World::system())
             .await
             .unwrap();
         let (name_server, registrations) = name_server().await;
-        let namesrv = vec![free_address().to_string(), name_server];
+        let namesrv = vec![free_address().to_string(), name_server.addr.to_string()];
         let mut config = BrokerConfig { namesrv, ..broker_config(&group) };
         configure(&mut config);
         let broker = super::start(config, group.clone(), World::system()).unwrap();
-        let fixture = Self { broker, group, registrations, dir };
+        let fixture = Self { broker, group, registrations, _name_server: name_server, dir };
         fixture.until(|f| f.registered_topics().contains(&"C1_REPLY_TOPIC".to_owned())).await;
         fixture
     }

@@ -2,16 +2,8 @@
 
 use super::*;
 
-/// An address whose VIP port is free as well.
-fn free_address_with_vip() -> SocketAddr {
-    (0..100)
-        .map(|_| free_address())
-        .find(|clients| vip_address(*clients).is_ok_and(|vip| std::net::TcpListener::bind(vip).is_ok()))
-        .unwrap()
-}
-
 async fn start(vip: bool) -> (Fixture, SocketAddr) {
-    let clients = free_address_with_vip();
+    let clients = free_address();
     let fixture = Fixture::start_configured(|config| {
         (config.listen, config.advertise, config.vip) = (clients, clients, vip);
     })

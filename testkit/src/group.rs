@@ -1,0 +1,33 @@
+//! Members of a group and stores, with the settings of tests.
+
+use std::path::Path;
+
+use raftmq_raft::{FlushMode, GroupConfig, Member};
+use raftmq_store::{Identity, StoreOptions};
+
+use crate::address::free_address;
+
+/// A member of a group of a cluster `C1`, in a directory of its own below `dir`, that elects soon and syncs what it
+/// acknowledges.
+pub fn group_config(node_id: u64, members: &[Member], dir: &Path) -> GroupConfig {
+    GroupConfig {
+        cluster: "C1".into(),
+        broker_name: "broker-a".into(),
+        node_id,
+        dir: dir.join(node_id.to_string()),
+        members: members.to_vec(),
+        client: free_address(),
+        admin: free_address(),
+        flush: FlushMode::Sync,
+        segment_bytes: 1 << 20,
+        heartbeat_ms: 50,
+        election_timeout_ms: (150, 300),
+    }
+}
+
+/// A store of small segments.
+pub fn store_options(dir: &Path, flush: raftmq_store::FlushMode) -> StoreOptions {
+    let identity =
+        Identity { cluster: "c".into(), broker_name: "b".into(), node_id: 1, segment_bytes: 64 * 1024 };
+    StoreOptions { dir: dir.to_owned(), identity, flush }
+}

@@ -1,0 +1,24 @@
+//! What tests of several crates share.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `address` | addresses on loopback that nobody else takes |
+//! | `server` | a server that does as it is told |
+//! | `group` | members of a group and stores, with the settings of tests |
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::unwrap_used,
+    reason = "tests are on the real network, and fail where it does"
+)]
+
+mod address;
+#[cfg(feature = "group")]
+mod group;
+mod server;
+
+pub use address::free_address;
+#[cfg(feature = "group")]
+pub use group::{group_config, store_options};
+pub use server::{FakeServer, Reply};
