@@ -1,12 +1,9 @@
-//! Seeds with every fault that the group is known to stand, for about a minute: the same ones first, then fresh ones.
+//! Seeds with every kind of fault, for about a minute: the same ones first, then fresh ones.
 //!
 //! What the simulator has found and is not mended yet is ignored, each with faults and seeds that show it. Remove `ignore`
-//! when it is mended, and what is known not to be stood with it.
+//! when it is mended, and what stands for it in `NOT_KEPT` or `NOT_STOOD`.
 
 use std::process::Command;
-
-/// What is known not to be stood yet.
-const KNOWN: [&str; 4] = ["--without", "flippedbit,emptieddisk,olddisk", "--leave", "freshreads,slowdisks"];
 
 fn run(args: &[&str]) {
     let run = Command::new(env!("CARGO_BIN_EXE_raftmq-sim")).arg("many").args(args).output();
@@ -18,33 +15,46 @@ fn run(args: &[&str]) {
 
 #[test]
 fn every_promise_is_kept() {
-    run(&[&KNOWN[..], &["--from", "1", "--count", "4"]].concat());
-    run(&[&KNOWN[..], &["--count", "1000", "--for-seconds", "30"]].concat());
+    // Looking at slow disks would take most of the time.
+    let leave = ["--leave", "slowdisks"];
+    run(&[&leave[..], &["--from", "1", "--count", "4"]].concat());
+    run(&[&leave[..], &["--count", "1000", "--for-seconds", "30"]].concat());
+}
+
+/// With these kinds of faults alone.
+fn keeps_with(kinds: &str, from: u64, count: u64) {
+    let (from, count) = (from.to_string(), count.to_string());
+    let leave = ["--leave", "slowdisks,freshreads"];
+    run(&[&leave[..], &["--strict", "--from", &from, "--count", &count, "--kinds", kinds]].concat());
 }
 
 #[test]
-#[ignore = "a member whose directory was emptied comes back as a voter, and the leader that stands never repairs it"]
+#[ignore = "a member whose directory was emptied comes back as a voter, with its vote forgotten"]
 fn an_emptied_directory_loses_nothing() {
-    let kinds = "emptieddisk,kill,powerloss";
-    run(&["--from", "10", "--count", "1", "--kinds", kinds, "--leave", "freshreads,slowdisks"]);
+    keeps_with("emptieddisk,isolation,kill,powerloss", 19, 4);
 }
 
 #[test]
 #[ignore = "a leader that stands does not repair a follower whose log went back"]
 fn a_follower_whose_log_went_back_is_repaired() {
-    let kinds = "olddisk,kill,powerloss";
-    run(&["--from", "10", "--count", "1", "--kinds", kinds, "--leave", "freshreads,slowdisks"]);
+    keeps_with("olddisk,kill,powerloss", 13, 4);
+}
+
+#[test]
+#[ignore = "with marks that lag a flipped bit is taken for the end of the log, and what is behind it is cut"]
+fn a_flipped_bit_loses_nothing() {
+    keeps_with("flippedbit,isolation,kill,powerloss", 19, 1);
 }
 
 #[test]
 #[ignore = "votes are written with two syncs on the network thread, and vote requests time out after 200 ms"]
 fn a_group_with_slow_disks_elects() {
-    run(&["--from", "1", "--count", "1", "--kinds", "kill", "--leave", "freshreads"]);
+    run(&["--strict", "--from", "1", "--count", "1", "--kinds", "kill", "--leave", "freshreads"]);
 }
 
 #[test]
 #[ignore = "a deposed leader answers reads for up to two seconds"]
 fn a_leaders_reads_are_fresh() {
-    let kinds = "cut,cutoneway,isolation,hang";
-    run(&["--from", "1", "--count", "20", "--kinds", kinds, "--leave", "slowdisks"]);
+    let kinds = "isolation,kill,clientcut";
+    run(&["--strict", "--from", "8", "--count", "5", "--kinds", kinds, "--leave", "slowdisks"]);
 }
