@@ -264,8 +264,11 @@ impl Inner {
         let proposal = CommandProposal { bytes, term, is_late: is_late.clone() };
         let proposal = Proposal::Command(proposal);
         self.raft.client_write_ff(proposal, Some(responder)).await.map_err(|e| stopped(&e.to_string()))?;
-        match outcome.await {
-            Ok(Ok(_)) if is_late.load(Ordering::Acquire) => Err(ProposeError::NotLeader { leader: None }),
+        let outcome = outcome.await;
+        if is_late.load(Ordering::Acquire) {
+            return Err(ProposeError::NotLeader { leader: None });
+        }
+        match outcome {
             Ok(Ok(response)) => Ok(response.data),
             Ok(Err(e)) => Err(propose_error(&e)),
             Err(_) => Err(stopped("the Raft core ended before the outcome was known")),

@@ -25,6 +25,8 @@ pub const MEMBERS: usize = 3;
 pub const DATA_DIR: &str = "/data";
 /// Where its log is.
 pub const LOG_DIR: &str = "/data/commitlog";
+/// Why a member has ended that was asked to.
+const STOPPED: &str = "stopped as asked";
 /// How far the simulation goes between two looks at everything.
 const TICK: Duration = Duration::from_micros(500);
 /// How soon a member's supervisor starts it again.
@@ -126,6 +128,8 @@ pub struct Cluster {
     programs: Vec<Program>,
     /// What happened.
     pub trace: Trace,
+    /// Members that ended without having been asked to, and why.
+    ended: Vec<String>,
     /// Machines that lost their power by a trap.
     traps_sprung: u64,
     /// Terms in which somebody led.
@@ -160,6 +164,7 @@ impl Cluster {
             nodes,
             programs: Vec::new(),
             trace: Trace::default(),
+            ended: Vec::new(),
             traps_sprung: 0,
             terms: Arc::default(),
         }
@@ -199,6 +204,11 @@ impl Cluster {
     /// How often members were started.
     pub fn starts(&self) -> u64 {
         self.nodes.iter().map(|node| node.starts).sum()
+    }
+
+    /// Members that ended without having been asked to, and why.
+    pub fn ended(&self) -> &[String] {
+        &self.ended
     }
 
     /// How many machines lost their power behind something that their disks did.
@@ -399,6 +409,9 @@ impl Cluster {
                 } else if process.has_ended() {
                     let reason = node.ended.lock().take().unwrap_or_else(|| "it panicked".to_owned());
                     self.trace.note(now, format_args!("member {member}: ended: {reason}"));
+                    if reason != STOPPED {
+                        self.ended.push(format!("member {member} ended by itself: {reason}"));
+                    }
                     node.failures += 1;
                     let pause = RESTART * node.failures.min(16);
                     node.start_at = (!node.stays_down).then(|| now + pause.min(RESTART_MAX));
@@ -498,5 +511,5 @@ async fn serve(
         () = stop.notified() => None,
     };
     Box::pin(member.stop(failure.is_none())).await;
-    failure.unwrap_or_else(|| "stopped as asked".to_owned())
+    failure.unwrap_or_else(|| STOPPED.to_owned())
 }

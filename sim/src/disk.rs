@@ -50,11 +50,13 @@ pub struct DiskFaults {
     pub full: bool,
 }
 
-/// What a disk does.
+/// What a disk does: at its end, but for a sync that the power loss comes in the middle of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiskOp {
     /// It makes what was written durable.
     Sync,
+    /// It is about to: any part of that is done.
+    HalfSync,
     /// It puts zeros in a range.
     Zeros,
     /// It makes a file.
@@ -67,7 +69,8 @@ pub enum DiskOp {
 
 impl DiskOp {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Sync, Self::Zeros, Self::Create, Self::Remove, Self::Replace];
+    pub const ALL: [Self; 6] =
+        [Self::Sync, Self::HalfSync, Self::Zeros, Self::Create, Self::Remove, Self::Replace];
 }
 
 /// The machine loses its power right behind something that its disk does.
@@ -168,7 +171,7 @@ impl Machine {
     /// The disk for a new process.
     pub fn disk(self: &Arc<Self>) -> HostDisk {
         let mut state = self.state.lock();
-        (state.trap, state.is_dark) = (None, false);
+        state.is_dark = false;
         state.life += 1;
         state.locked.clear();
         HostDisk { machine: self.clone(), life: state.life }
@@ -184,7 +187,7 @@ impl Machine {
         self.state.lock().faults = faults;
     }
 
-    /// The machine is to lose its power right behind the `nth` of those from now on.
+    /// The machine is to lose its power right behind the `nth` of those from now on, also if it is started meanwhile.
     pub fn set_trap(&self, behind: DiskOp, nth: u64) {
         self.state.lock().trap = Some(Trap { behind, left: nth });
     }
@@ -628,6 +631,7 @@ impl DiskFile for HostFile {
             sectors.written.clear();
             return synced;
         }
+        self.disk.machine.did(DiskOp::HalfSync)?;
         self.file.make_durable();
         self.disk.machine.did(DiskOp::Sync)
     }

@@ -57,9 +57,12 @@ impl Why {
     }
 }
 
-/// The first promise that a report says was broken, of those that are known to be kept.
+/// The first promise that a report says was broken, of those that are known to be kept with its faults.
 fn broken(report: &Report) -> Option<Promise> {
-    report.breaches.iter().map(|breach| breach.promise).find(|promise| !NOT_KEPT.contains(promise))
+    let happened =
+        |kinds: &[Kind]| kinds.is_empty() || kinds.iter().any(|kind| report.faults.contains_key(kind));
+    let is_known = |promise| NOT_KEPT.iter().any(|(other, kinds)| *other == promise && happened(kinds));
+    report.breaches.iter().map(|breach| breach.promise).find(|promise| !is_known(*promise))
 }
 
 /// Why a seed has failed, if it has.
@@ -84,8 +87,10 @@ fn numbers(report: &Report, is_one: impl Fn(Kind) -> bool) -> Vec<u64> {
 }
 
 /// Leaves out as many faults as it can so that the seed still breaks the same promise.
-fn shrink(report: &Report, promise: Promise, faults: &FaultArgs) -> anyhow::Result<Vec<u64>> {
-    let mut skip = Vec::new();
+fn shrink(report: &Report, why: Why, promise: Promise, faults: &FaultArgs) -> anyhow::Result<Vec<u64>> {
+    // What is new shows without the faults that are known not to be stood.
+    let is_left_out = |kind| !why.is_known() && NOT_STOOD.contains(&kind);
+    let mut skip = numbers(report, is_left_out);
     let drawn = report.drawn.len() as u64;
     // Halves, then quarters, and so on, as long as leaving them out changes nothing.
     let mut size = drawn.max(1).div_ceil(2);
@@ -220,7 +225,7 @@ fn tell(why: Why, reports: &[Report], args: &ManyArgs) -> anyhow::Result<()> {
     if why.is_known() && !args.strict {
         return Ok(());
     }
-    let skip = shrink(first, promise, &args.faults)?;
+    let skip = shrink(first, why, promise, &args.faults)?;
     let left = first.drawn.len() - skip.len();
     println!("  {left} of {} faults are enough; to repeat it:", first.drawn.len());
     let skipped = if skip.is_empty() { String::new() } else { format!(" --skip {}", list(&skip)) };
@@ -236,8 +241,8 @@ fn tell(why: Why, reports: &[Report], args: &ManyArgs) -> anyhow::Result<()> {
 #[cfg(feature = "mutations")]
 pub(crate) fn mutations(args: &crate::MutationArgs) -> anyhow::Result<bool> {
     // Faults and promises that hide nothing: whatever breaks is the mutation's doing.
-    let faults =
-        FaultArgs { seconds: 20, kinds: Vec::new(), without: NOT_STOOD.to_vec(), leave: NOT_KEPT.to_vec() };
+    let leave = NOT_KEPT.map(|(promise, _)| promise).to_vec();
+    let faults = FaultArgs { seconds: 20, kinds: Vec::new(), without: NOT_STOOD.to_vec(), leave };
     let mut all = true;
     for mutation in raftmq_world::Mutation::ALL {
         let name = format!("{mutation:?}");
@@ -252,7 +257,8 @@ pub(crate) fn mutations(args: &crate::MutationArgs) -> anyhow::Result<bool> {
                     break;
                 }
                 let report = child(seed, &faults, &[], Some(&name))?;
-                if !report.breaches.is_empty() {
+                // It is the mutation's doing where the seed passes without.
+                if !report.breaches.is_empty() && child(seed, &faults, &[], None)?.breaches.is_empty() {
                     *caught.lock().expect("nobody panics with it") = Some(report);
                 }
             }

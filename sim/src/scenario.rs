@@ -186,7 +186,7 @@ pub fn run(seed: u64, options: &ScenarioOptions) -> Report {
         }
         let deliveries = log.all();
         operations += deliveries.len() as u64;
-        let disturbances = nemesis.hits as u32 + 2 * GROUP_MEMBERS;
+        let disturbances = (nemesis.hits + cluster.traps_sprung()) as u32 + 2 * GROUP_MEMBERS;
         let rules = Consumption { disturbances, in_order: *how == How::InOrder };
         for breach in check_consumption(&history, &deliveries, rules).told {
             breaches.add(Promise::Consumed, format_args!("group {group}: {breach}"));
@@ -200,7 +200,13 @@ pub fn run(seed: u64, options: &ScenarioOptions) -> Report {
     if disks_were_whole && !cluster.run_until(EQUAL_MAX, are_steady) {
         breaches.add(Promise::Service, "a member does not come back, with nothing wrong with its disk");
     }
-    let compared = check_logs(&mut cluster, &mut breaches);
+    // A disk that fails ends its member, one that is full as well.
+    let disks_worked = disks_were_whole
+        && ![Kind::FailedSync, Kind::FullDisk].iter().any(|kind| nemesis.done.contains_key(kind));
+    if disks_worked && let Some(ended) = cluster.ended().first() {
+        breaches.add(Promise::Service, ended);
+    }
+    let compared = check_logs(&mut cluster, disks_were_whole, &mut breaches);
     check_states(&mut cluster, &mut breaches);
     let read = std::mem::take(&mut *shared.breaches.lock()).into_vec();
     let mut breaches: Vec<_> = breaches.into_vec().into_iter().chain(read).collect();
@@ -322,8 +328,9 @@ fn check_states(cluster: &mut Cluster, breaches: &mut Breaches) {
             found.map(|(_, content)| (member, content.to_vec()))
         })
         .collect();
-    for pair in states.windows(2) {
-        let [(one, state), (other, other_state)] = pair else { continue };
+    let others = |at: usize| states[at + 1..].iter().map(move |other| (at, other));
+    for (at, (other, other_state)) in (0..states.len()).flat_map(others) {
+        let (one, state) = &states[at];
         if state != other_state && applied(state).is_some() && applied(state) == applied(other_state) {
             let what = format!("the states of members {one} and {other} differ as of {:?}", applied(state));
             breaches.add(Promise::EqualStates, what);
@@ -349,18 +356,24 @@ fn log_of(copy: &DiskCopy) -> Vec<u8> {
     log
 }
 
-/// The logs of the members that run are the same to the byte. One that found its own log damaged does not run.
-fn check_logs(cluster: &mut Cluster, breaches: &mut Breaches) -> u64 {
+/// The logs of all members are the same to the byte; of those that run where one may have found its own log damaged.
+fn check_logs(cluster: &mut Cluster, all: bool, breaches: &mut Breaches) -> u64 {
     let logs = |cluster: &Cluster| -> Vec<(usize, Vec<u8>)> {
         let up = (0..MEMBERS).filter(|member| cluster.is_steady(*member));
         up.map(|member| (member, log_of(&cluster.machine(member).copy()))).collect()
     };
-    let are_equal = |found: &[(usize, Vec<u8>)]| found.windows(2).all(|pair| pair[0].1 == pair[1].1);
+    let are_equal = |found: &[(usize, Vec<u8>)]| {
+        (found.len() == MEMBERS || !all) && found.windows(2).all(|pair| pair[0].1 == pair[1].1)
+    };
     let end = cluster.now() + EQUAL_MAX;
     let mut found = logs(cluster);
     while !are_equal(&found) && cluster.now() < end {
         cluster.run_for(Duration::from_millis(500));
         found = logs(cluster);
+    }
+    if all && found.len() < MEMBERS {
+        let members: Vec<_> = found.iter().map(|(member, _)| member).collect();
+        breaches.add(Promise::EqualLogs, format_args!("only the members {members:?} run"));
     }
     for pair in found.windows(2) {
         let [(one, log), (other, other_log)] = pair else { continue };

@@ -35,7 +35,7 @@ pub(crate) async fn reset_offset(node: &Node, command: &Command) -> Handled {
     }
     // What was acknowledged by now counts, and is what a reset to the end passes over.
     node.settle().await;
-    node.leading()?;
+    let term = node.leading()?;
     let (resets, offset_table) = targets(node, &header, &topic)?;
     tracing::info!(
         group = header.group,
@@ -44,15 +44,16 @@ pub(crate) async fn reset_offset(node: &Node, command: &Command) -> Handled {
         queues = resets.len(),
         "consumer offsets reset"
     );
-    reset(node, resets).await?;
+    reset(node, term, resets).await?;
     Reply::body(OffsetTable { offset_table }.to_json().map_err(|error| Refusal::error(error.to_string()))?)
 }
 
-/// Sets offsets, whatever consumers say until they have taken them up.
-async fn reset(node: &Node, resets: Vec<OffsetCommit>) -> Result<(), Refusal> {
+/// Sets offsets, whatever consumers say until they have taken them up. They were found in this term: in another newer ones
+/// may have been committed.
+async fn reset(node: &Node, term: u64, resets: Vec<OffsetCommit>) -> Result<(), Refusal> {
     node.offsets.admit(node.group.metadata(), &resets)?;
     for batch in batches(resets.into_iter()) {
-        node.propose(LogCommand::ResetOffsets(batch.clone())).await?;
+        node.propose_in(term, LogCommand::ResetOffsets(batch.clone())).await?;
         node.offsets.discard(&batch);
         let reset = batch.iter().map(|reset| (reset.group.as_str(), reset.topic.as_str()));
         node.long_poll.reset(node, &reset.collect());
@@ -111,7 +112,7 @@ fn target(node: &Node, header: &ResetOffsetHeader, queue_id: u32) -> Result<u64,
 
 /// 314: a group goes on where another is.
 pub(crate) async fn clone_offsets(node: &Node, command: &Command) -> Handled {
-    node.leading()?;
+    let term = node.leading()?;
     let header = CloneOffsetsHeader::decode(command)?;
     let (source, destination) = (&header.source, &header.destination);
     topics::create_group(node, destination).await?;
@@ -130,6 +131,6 @@ pub(crate) async fn clone_offsets(node: &Node, command: &Command) -> Handled {
         .map(|commit| OffsetCommit { group: destination.clone(), ..commit })
         .collect();
     tracing::info!(source, destination, offsets = resets.len(), "consumer offsets cloned");
-    reset(node, resets).await?;
+    reset(node, term, resets).await?;
     Reply::done()
 }

@@ -4,9 +4,9 @@
 //! lag by what the kernel had not written back. Recovery uses them in one direction only: below the flushed mark a
 //! broken frame is corruption, not a torn tail.
 //!
-//! There are four slots of 512 bytes, and the newest one with a right checksum counts. The first two are written in turn
-//! and synced, each before the other is written again: whatever a crash tears, one of them is whole. The other two are
-//! written in turn and not synced. In each slot:
+//! There are four slots, each in a block of 4,096 bytes of its own, and the newest one with a right checksum counts. The
+//! first two are written in turn and synced, each before the other is written again: whatever a crash tears, one of them is
+//! whole. The other two are written in turn and not synced. In each slot:
 //!
 //! | at | size | field (little-endian) |
 //! |---|---|---|
@@ -24,14 +24,16 @@ use crate::directory::lost;
 use crate::error::StoreError;
 use raftmq_world::{Disk, DiskFile};
 
-const SLOT_BYTES: u64 = 512;
+/// What is written as a whole at most, by kernels and by disks: a torn write spoils one slot.
+const SLOT_BYTES: u64 = 4096;
 const CHECKED_BYTES: usize = 40;
 /// Slots that are synced whenever one is written, and slots that are not.
 const SYNCED_SLOTS: u64 = 2;
 const OTHER_SLOTS: u64 = 2;
 const FILE_BYTES: u64 = (SYNCED_SLOTS + OTHER_SLOTS) * SLOT_BYTES;
-/// Before there were those that are synced there were two slots.
-const OLD_FILE_BYTES: u64 = 2 * SLOT_BYTES;
+/// Before there were those that are synced there were two slots, close to each other.
+const OLD_SLOT_BYTES: u64 = 512;
+const OLD_FILE_BYTES: u64 = 2 * OLD_SLOT_BYTES;
 
 /// Term and index of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,7 +69,7 @@ impl MarksFile {
     pub(crate) fn open(disk: &dyn Disk, path: &Path, log_dir: &Path) -> Result<(Self, Marks), StoreError> {
         let file = match disk.open(path) {
             Ok(file) if file.len() == OLD_FILE_BYTES => {
-                let (sequence, marks) = newest(&*file, path)?.unwrap_or_default();
+                let (sequence, marks) = newest(&*file, path, OLD_SLOT_BYTES)?.unwrap_or_default();
                 make(disk, path, sequence, marks)?
             }
             Ok(file) => file,
@@ -85,10 +87,11 @@ impl MarksFile {
         if file.len() != FILE_BYTES {
             return Err(lost(path, &format!("a marks file has {FILE_BYTES} bytes, not {}", file.len())));
         }
-        let Some((sequence, marks)) = newest(&*file, path)? else {
+        let Some((sequence, marks)) = newest(&*file, path, SLOT_BYTES)? else {
             return Err(lost(path, "it holds nothing: how far the log was durable cannot be told"));
         };
-        let written = |slot: u64| read_slot(file.bytes(), slot).map_or(0, |(sequence, _)| sequence);
+        let written =
+            |slot: u64| read_slot(file.bytes(), slot * SLOT_BYTES).map_or(0, |(sequence, _)| sequence);
         let next_synced = (0..SYNCED_SLOTS).min_by_key(|slot| written(*slot)).unwrap_or_default();
         Ok((Self { file, sequence, next_synced }, marks))
     }
@@ -127,9 +130,9 @@ fn make(disk: &dyn Disk, path: &Path, sequence: u64, marks: Marks) -> Result<Arc
 }
 
 /// The newest marks of a file that has any, with their number.
-fn newest(file: &dyn DiskFile, path: &Path) -> Result<Option<(u64, Marks)>, StoreError> {
-    let slots = file.len() / SLOT_BYTES;
-    let newest = (0..slots).filter_map(|slot| read_slot(file.bytes(), slot)).max_by_key(|(n, _)| *n);
+fn newest(file: &dyn DiskFile, path: &Path, slot_bytes: u64) -> Result<Option<(u64, Marks)>, StoreError> {
+    let slots = (0..file.len()).step_by(slot_bytes as usize);
+    let newest = slots.filter_map(|at| read_slot(file.bytes(), at)).max_by_key(|(n, _)| *n);
     if newest.is_none() && file.bytes().iter().any(|b| *b != 0) {
         return Err(lost(path, "none of its slots has the right checksum"));
     }
@@ -148,8 +151,8 @@ fn slot_of(sequence: u64, marks: Marks) -> [u8; CHECKED_BYTES + 4] {
     slot
 }
 
-fn read_slot(bytes: &[u8], slot: u64) -> Option<(u64, Marks)> {
-    let slot = bytes.get((slot * SLOT_BYTES) as usize..)?.first_chunk::<{ CHECKED_BYTES + 4 }>()?;
+fn read_slot(bytes: &[u8], at: u64) -> Option<(u64, Marks)> {
+    let slot = bytes.get(at as usize..)?.first_chunk::<{ CHECKED_BYTES + 4 }>()?;
     let word = |n: usize| {
         let mut word = [0; 8];
         word.copy_from_slice(&slot[n * 8..n * 8 + 8]);
@@ -191,7 +194,9 @@ mod tests {
         file.write(flushed(100)).unwrap();
         file.write(second).unwrap();
         assert_eq!(open(dir).unwrap().1, second);
-        let holds = |slot: u64, marks| read_slot(file.file.bytes(), slot).is_some_and(|(_, m)| m == marks);
+        let holds = |slot: u64, marks| {
+            read_slot(file.file.bytes(), slot * SLOT_BYTES).is_some_and(|(_, m)| m == marks)
+        };
         let at = |marks| (0..4).find(|slot| holds(*slot, marks)).unwrap();
         for (torn, left) in [(second, flushed(100)), (flushed(100), flushed(50)), (flushed(50), flushed(0))] {
             tear(dir, at(torn));
@@ -229,7 +234,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path();
         let mut content = vec![0; OLD_FILE_BYTES as usize];
-        content[SLOT_BYTES as usize..][..CHECKED_BYTES + 4].copy_from_slice(&slot_of(7, flushed(70)));
+        content[OLD_SLOT_BYTES as usize..][..CHECKED_BYTES + 4].copy_from_slice(&slot_of(7, flushed(70)));
         std::fs::write(dir.join("marks"), &content).unwrap();
         let (mut file, marks) = open(dir).unwrap();
         assert_eq!(marks, flushed(70));
