@@ -102,15 +102,20 @@ fn answer_pull(request: &Command, output: &mut BytesMut) -> anyhow::Result<()> {
     let len = record.len() * offsets.clone().count();
     write_pull_response_header(output, request.serialization, request.opaque, code, None, &fields, len)?;
     for offset in offsets {
-        let start = output.len();
-        output.extend_from_slice(&record);
-        output[start + QUEUE_OFFSET_AT..][..size_of::<i64>()].copy_from_slice(&offset.to_be_bytes());
+        append_record(&record, offset, output);
     }
     Ok(())
 }
 
+/// Appends a record with this queue offset.
+pub(super) fn append_record(record: &[u8], offset: i64, output: &mut BytesMut) {
+    let start = output.len();
+    output.extend_from_slice(record);
+    output[start + QUEUE_OFFSET_AT..][..size_of::<i64>()].copy_from_slice(&offset.to_be_bytes());
+}
+
 /// The message that every pull finds.
-fn record() -> anyhow::Result<BytesMut> {
+pub(super) fn record() -> anyhow::Result<BytesMut> {
     let host = SocketAddr::from(([127, 0, 0, 1], 0));
     let parts = RecordParts {
         topic: "Bench",

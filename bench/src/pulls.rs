@@ -79,39 +79,15 @@ pub(super) fn count_records(body: &[u8], first: u64) -> Result<u64, String> {
 mod tests {
     use super::*;
     use bytes::BytesMut;
-    use raftmq_message::RecordParts;
     use raftmq_remoting::header::PullHeader;
     use raftmq_remoting::{Command, frame};
 
-    fn records(offsets: &[u64]) -> Vec<u8> {
-        let mut records = Vec::new();
-        for offset in offsets {
-            let start = records.len();
-            records.extend_from_slice(&record());
-            records[start + QUEUE_OFFSET_AT..start + QUEUE_OFFSET_AT + 8]
-                .copy_from_slice(&offset.to_be_bytes());
-        }
-        records
-    }
+    use crate::null_server::{append_record, record};
 
-    fn record() -> Vec<u8> {
-        let host = "127.0.0.1:1".parse().unwrap();
-        let parts = RecordParts {
-            topic: "t",
-            queue_id: 0,
-            flag: 0,
-            sys_flag: 0,
-            born_timestamp_ms: 0,
-            born_host: host,
-            store_host: host,
-            reconsume_times: 0,
-            prepared_transaction_offset: 0,
-            body: b"body",
-            properties: &[],
-        };
-        let mut record = Vec::new();
-        parts.encode_into(&mut record).unwrap();
-        record
+    fn records(offsets: &[i64]) -> BytesMut {
+        let (record, mut records) = (record().unwrap(), BytesMut::new());
+        offsets.iter().for_each(|offset| append_record(&record, *offset, &mut records));
+        records
     }
 
     #[test]

@@ -65,19 +65,59 @@ impl Trace {
     }
 }
 
-/// A member and its machine.
-struct Node {
+/// A machine with the process on it, if one runs.
+struct Seat {
     machine: Arc<Machine>,
     process: Option<Process>,
+    /// When the process is started, where none runs; never while it is held down.
+    start_at: Option<Duration>,
+    /// It does nothing until then.
+    hangs_until: Option<Duration>,
+}
+
+impl Seat {
+    fn new(machine: Arc<Machine>) -> Self {
+        Self { machine, process: None, start_at: None, hangs_until: None }
+    }
+
+    /// Lets the process run until `now`. Says whether there is anything to do here: there is nothing while it hangs.
+    fn go_on(&mut self, now: Duration) -> bool {
+        if self.hangs_until.is_some_and(|until| now < until) {
+            return false;
+        }
+        let has_hung = self.hangs_until.take().is_some();
+        if let Some(process) = &self.process {
+            if has_hung {
+                process.resume(now);
+            }
+            process.run_until(now);
+        }
+        true
+    }
+
+    /// Whether it is time to start a process.
+    fn is_due(&self, now: Duration) -> bool {
+        self.process.is_none() && self.start_at.is_some_and(|at| at <= now)
+    }
+
+    /// Ends the process, to be started again at `start_at`; false where none runs.
+    fn end(&mut self, how: Ending, start_at: Option<Duration>) -> bool {
+        let Some(process) = self.process.take() else { return false };
+        process.end(how);
+        self.hangs_until = None;
+        self.start_at = start_at;
+        true
+    }
+}
+
+/// A member.
+struct Node {
+    seat: Seat,
     /// Asks it to stop in order.
     stop: Arc<Notify>,
     /// Why it ended, once it has.
     ended: Arc<Mutex<Option<String>>>,
-    /// When its supervisor starts it; never while it is held down.
-    start_at: Option<Duration>,
     failures: u32,
-    /// It does nothing until then.
-    hangs_until: Option<Duration>,
     starts: u64,
     /// When it was last started.
     started_at: Duration,
@@ -88,16 +128,11 @@ struct Node {
 /// What a program does; begun again where its process was killed.
 type Main = Box<dyn Fn(World) -> Pin<Box<dyn Future<Output = ()> + Send>>>;
 
-/// A program that uses the cluster, and its machine.
+/// A program that uses the cluster.
 struct Program {
-    machine: Arc<Machine>,
-    process: Option<Process>,
+    seat: Seat,
     /// Where it may be killed.
     main: Option<Main>,
-    /// When it is started again.
-    start_at: Option<Duration>,
-    /// It does nothing until then.
-    hangs_until: Option<Duration>,
 }
 
 /// The simulation's own time: for whoever looks at what happened in several processes, whose clocks are their own.
@@ -143,13 +178,10 @@ impl Cluster {
         let random = Random::seeded(seed);
         let fabric = Fabric::new(random.clone());
         let node = |_| Node {
-            machine: Machine::new(random.clone()),
-            process: None,
+            seat: Seat { start_at: Some(Duration::ZERO), ..Seat::new(Machine::new(random.clone())) },
             stop: Arc::default(),
             ended: Arc::default(),
-            start_at: Some(Duration::ZERO),
             failures: 0,
-            hangs_until: None,
             starts: 0,
             started_at: Duration::ZERO,
             stays_down: false,
@@ -187,12 +219,12 @@ impl Cluster {
 
     /// A member's machine.
     pub fn machine(&self, member: HostId) -> &Arc<Machine> {
-        &self.nodes[member].machine
+        &self.nodes[member].seat.machine
     }
 
     /// Whether a member's process runs.
     pub fn is_up(&self, member: HostId) -> bool {
-        self.nodes[member].process.is_some()
+        self.nodes[member].seat.process.is_some()
     }
 
     /// Whether it has run for a while: one that cannot start is up for a moment again and again.
@@ -238,11 +270,10 @@ impl Cluster {
         F: Future<Output = ()> + Send + 'static,
     {
         let host = MEMBERS + self.programs.len();
-        let machine = Machine::new(self.random.clone());
+        let mut seat = Seat::new(Machine::new(self.random.clone()));
         let random = Random::seeded(self.random.number());
-        let process = Process::start(host, &machine, &self.fabric, self.now, random, main);
-        let (process, hangs_until) = (Some(process), None);
-        self.programs.push(Program { machine, process, main: None, start_at: None, hangs_until });
+        seat.process = Some(Process::start(host, &seat.machine, &self.fabric, self.now, random, main));
+        self.programs.push(Program { seat, main: None });
         host
     }
 
@@ -259,20 +290,16 @@ impl Cluster {
     /// The programs that run and may be killed.
     pub fn may_be_killed(&self) -> Vec<HostId> {
         let programs = self.programs.iter().enumerate();
-        let running = programs.filter(|(_, program)| program.main.is_some() && program.process.is_some());
+        let running =
+            programs.filter(|(_, program)| program.main.is_some() && program.seat.process.is_some());
         running.map(|(number, _)| MEMBERS + number).collect()
     }
 
     /// Ends a program's process, if that may be done to it; it is started again a little later.
     pub fn kill_program(&mut self, host: HostId) {
         let program = &mut self.programs[host - MEMBERS];
-        if program.main.is_none() {
-            return;
-        }
-        if let Some(process) = program.process.take() {
-            process.end(Ending::Killed);
-            program.hangs_until = None;
-            program.start_at = Some(self.now + RESTART);
+        if program.main.is_some() {
+            program.seat.end(Ending::Killed, Some(self.now + RESTART));
         }
     }
 
@@ -293,25 +320,22 @@ impl Cluster {
 
     /// Whether a program has ended.
     pub fn is_done(&self, host: HostId) -> bool {
-        self.programs[host - MEMBERS].process.as_ref().is_some_and(Process::has_ended)
+        self.programs[host - MEMBERS].seat.process.as_ref().is_some_and(Process::has_ended)
     }
 
     /// Ends a member's process; its supervisor starts it again, unless it is to stay down.
     pub fn kill(&mut self, member: HostId, how: Ending, restart: bool) {
-        let node = &mut self.nodes[member];
-        let Some(process) = node.process.take() else { return };
-        process.end(how);
-        node.hangs_until = None;
-        node.start_at = restart.then_some(self.now + RESTART);
-        self.trace.note(self.now, format_args!("member {member}: {how:?}"));
+        if self.nodes[member].seat.end(how, restart.then_some(self.now + RESTART)) {
+            self.trace.note(self.now, format_args!("member {member}: {how:?}"));
+        }
     }
 
     /// Has a member that was held down started.
     pub fn start(&mut self, member: HostId) {
         let node = &mut self.nodes[member];
         node.stays_down = false;
-        if node.process.is_none() {
-            node.start_at = Some(self.now);
+        if node.seat.process.is_none() {
+            node.seat.start_at = Some(self.now);
         }
     }
 
@@ -319,8 +343,8 @@ impl Cluster {
     pub fn stop(&mut self, member: HostId, restart: bool) {
         let node = &mut self.nodes[member];
         node.stays_down = !restart;
-        if !restart && node.process.is_none() {
-            node.start_at = None;
+        if !restart && node.seat.process.is_none() {
+            node.seat.start_at = None;
         }
         self.trace.note(self.now, format_args!("member {member}: asked to stop"));
         self.nodes[member].stop.notify_one();
@@ -329,11 +353,11 @@ impl Cluster {
     /// A member's or program's process does nothing for so long.
     pub fn hang(&mut self, host: HostId, time: Duration) {
         self.trace.note(self.now, format_args!("host {host}: hangs for {time:?}"));
-        let until = Some(self.now + time);
-        match self.nodes.get_mut(host) {
-            Some(node) => node.hangs_until = until,
-            None => self.programs[host - MEMBERS].hangs_until = until,
-        }
+        let seat = match self.nodes.get_mut(host) {
+            Some(node) => &mut node.seat,
+            None => &mut self.programs[host - MEMBERS].seat,
+        };
+        seat.hangs_until = Some(self.now + time);
     }
 
     /// Lets so much time pass.
@@ -371,39 +395,24 @@ impl Cluster {
     /// Has a program go on.
     fn go_on(&mut self, number: usize) {
         let (now, program) = (self.now, &mut self.programs[number]);
-        if program.hangs_until.is_some_and(|until| now < until) {
-            return;
-        }
-        if let Some(process) = &program.process {
-            if program.hangs_until.take().is_some() {
-                process.resume(now);
-            }
-            process.run_until(now);
-        } else if program.start_at.is_some_and(|at| at <= now)
+        if program.seat.go_on(now)
+            && program.seat.is_due(now)
             && let Some(main) = &program.main
         {
-            program.start_at = None;
-            let random = Random::seeded(self.random.number());
-            let host = MEMBERS + number;
-            program.process = Some(Process::start(host, &program.machine, &self.fabric, now, random, main));
+            let (host, random) = (MEMBERS + number, Random::seeded(self.random.number()));
+            let process = Process::start(host, &program.seat.machine, &self.fabric, now, random, main);
+            program.seat.process = Some(process);
         }
     }
 
     fn supervise(&mut self, member: HostId) {
         let (now, node) = (self.now, &mut self.nodes[member]);
-        if let Some(until) = node.hangs_until {
-            if now < until {
-                return;
-            }
-            node.hangs_until = None;
-            if let Some(process) = &node.process {
-                process.resume(now);
-            }
+        if !node.seat.go_on(now) {
+            return;
         }
-        match &node.process {
+        match &node.seat.process {
             Some(process) => {
-                process.run_until(now);
-                if node.machine.is_dark() {
+                if node.seat.machine.is_dark() {
                     self.traps_sprung += 1;
                     self.kill(member, Ending::PowerLost, true);
                 } else if process.has_ended() {
@@ -414,13 +423,11 @@ impl Cluster {
                     }
                     node.failures += 1;
                     let pause = RESTART * node.failures.min(16);
-                    node.start_at = (!node.stays_down).then(|| now + pause.min(RESTART_MAX));
-                    if let Some(process) = node.process.take() {
-                        process.end(Ending::Killed);
-                    }
+                    let start_at = (!node.stays_down).then(|| now + pause.min(RESTART_MAX));
+                    node.seat.end(Ending::Killed, start_at);
                 }
             }
-            None if node.start_at.is_some_and(|at| at <= now) => self.launch(member),
+            None if node.seat.is_due(now) => self.launch(member),
             None => {}
         }
     }
@@ -434,7 +441,6 @@ impl Cluster {
         let node = &mut self.nodes[member];
         node.starts += 1;
         node.started_at = self.now;
-        node.start_at = None;
         node.stop = Arc::default();
         let (stop, ended) = (node.stop.clone(), node.ended.clone());
         let (terms, trace, began) = (self.terms.clone(), self.trace.clone(), self.now);
@@ -447,7 +453,8 @@ impl Cluster {
             let outcome = serve(&args, world, &stop, led).await;
             *ended.lock() = Some(outcome);
         };
-        node.process = Some(Process::start(member, &node.machine, &self.fabric, self.now, random, main));
+        let process = Process::start(member, &node.seat.machine, &self.fabric, self.now, random, main);
+        node.seat.process = Some(process);
         self.trace.note(self.now, format_args!("member {member}: starts"));
     }
 
@@ -475,8 +482,8 @@ impl Cluster {
 
     /// Ends everything.
     pub fn end(self) -> Trace {
-        let members = self.nodes.into_iter().filter_map(|node| node.process);
-        let programs = self.programs.into_iter().filter_map(|program| program.process);
+        let members = self.nodes.into_iter().filter_map(|node| node.seat.process);
+        let programs = self.programs.into_iter().filter_map(|program| program.seat.process);
         programs.chain(members).for_each(|process| process.end(Ending::Killed));
         self.trace
     }

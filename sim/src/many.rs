@@ -1,6 +1,7 @@
 //! Many seeds, each in a process of its own: what they did, what broke, and the fewest faults that show it.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -40,20 +41,20 @@ fn list(numbers: &[u64]) -> String {
     numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(",")
 }
 
-/// Why a seed fails.
+/// Why a promise was broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Why {
     /// Nobody knows.
-    New(Promise),
+    New,
     /// By a fault that is known not to be stood: without those the seed passes.
-    NotStood(Promise),
-    /// A promise that is known not to be kept.
-    NotKept(Promise),
+    NotStood,
+    /// It is known not to be kept.
+    NotKept,
 }
 
 impl Why {
     fn is_known(self) -> bool {
-        !matches!(self, Self::New(_))
+        self != Self::New
     }
 }
 
@@ -65,20 +66,17 @@ fn broken(report: &Report) -> Option<Promise> {
     report.breaches.iter().map(|breach| breach.promise).find(|promise| !is_known(*promise))
 }
 
-/// Why a seed has failed, if it has.
-fn why(report: &Report, faults: &FaultArgs) -> anyhow::Result<Option<Why>> {
+/// Which promise a seed has broken, if it has, and why.
+fn judge(report: &Report, faults: &FaultArgs) -> anyhow::Result<Option<(Why, Promise)>> {
     let Some(promise) = broken(report) else {
-        return Ok(report.breaches.first().map(|breach| Why::NotKept(breach.promise)));
+        return Ok(report.breaches.first().map(|breach| (Why::NotKept, breach.promise)));
     };
     let not_stood = numbers(report, |kind| NOT_STOOD.contains(&kind));
     if not_stood.is_empty() {
-        return Ok(Some(Why::New(promise)));
+        return Ok(Some((Why::New, promise)));
     }
     let without = child(report.seed, faults, &not_stood, None)?;
-    Ok(Some(match broken(&without) {
-        Some(promise) => Why::New(promise),
-        None => Why::NotStood(promise),
-    }))
+    Ok(Some(broken(&without).map_or((Why::NotStood, promise), |promise| (Why::New, promise))))
 }
 
 /// The numbers of a run's faults of some kinds.
@@ -121,7 +119,7 @@ struct Sum {
     elections: u64,
     starts: u64,
     compared: u64,
-    failed: BTreeMap<Why, Vec<Report>>,
+    failed: BTreeMap<(Why, Promise), Vec<Report>>,
 }
 
 impl Sum {
@@ -144,10 +142,25 @@ fn jobs(wanted: Option<usize>) -> usize {
     wanted.unwrap_or_else(processors).max(1)
 }
 
-/// Does the work so many times at once.
-fn at_once(jobs: usize, work: impl Fn() -> anyhow::Result<()> + Sync) -> anyhow::Result<()> {
+/// Does `work` for one seed after the other, so many at a time, until it is over.
+fn for_each_seed(
+    seeds: Range<u64>,
+    jobs: usize,
+    is_over: impl Fn() -> bool + Sync,
+    work: impl Fn(u64) -> anyhow::Result<()> + Sync,
+) -> anyhow::Result<()> {
+    let next = AtomicU64::new(seeds.start);
+    let work_on = || -> anyhow::Result<()> {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end || is_over() {
+                return Ok(());
+            }
+            work(seed)?;
+        }
+    };
     std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(&work)).collect();
+        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work_on)).collect();
         workers.into_iter().try_for_each(|worker| worker.join().expect("a worker does not panic"))
     })
 }
@@ -159,27 +172,21 @@ pub(crate) fn many(args: &ManyArgs) -> anyhow::Result<bool> {
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs() * 1000)
     };
     let from = args.from.unwrap_or_else(fresh);
-    let (began, next, sum) = (Instant::now(), AtomicU64::new(from), Mutex::new(Sum::default()));
-    let over = || args.for_seconds.is_some_and(|most| began.elapsed() >= Duration::from_secs(most));
-    let work = || -> anyhow::Result<()> {
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= from + args.count || over() {
-                return Ok(());
+    let (began, sum) = (Instant::now(), Mutex::new(Sum::default()));
+    let is_over = || args.for_seconds.is_some_and(|most| began.elapsed() >= Duration::from_secs(most));
+    for_each_seed(from..from + args.count, jobs, is_over, |seed| {
+        let report = child(seed, &args.faults, &[], None)?;
+        let judged = judge(&report, &args.faults)?;
+        let mut sum = sum.lock().expect("nobody panics with it");
+        sum.add(&report);
+        if let Some((why, promise)) = judged {
+            if args.strict || !why.is_known() {
+                println!("{report}");
             }
-            let report = child(seed, &args.faults, &[], None)?;
-            let why = why(&report, &args.faults)?;
-            let mut sum = sum.lock().expect("nobody panics with it");
-            sum.add(&report);
-            if let Some(why) = why {
-                if args.strict || !why.is_known() {
-                    println!("{report}");
-                }
-                sum.failed.entry(why).or_default().push(report);
-            }
+            sum.failed.entry((why, promise)).or_default().push(report);
         }
-    };
-    at_once(jobs, work)?;
+        Ok(())
+    })?;
     let sum = sum.into_inner().expect("nobody panics with it");
     let faults: u64 = sum.faults.values().sum();
     println!(
@@ -195,33 +202,21 @@ pub(crate) fn many(args: &ManyArgs) -> anyhow::Result<bool> {
     );
     let kinds: Vec<_> = sum.faults.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
     println!("faults: {}", kinds.join(", "));
-    for (why, reports) in &sum.failed {
-        tell(*why, reports, args)?;
+    for ((why, promise), reports) in &sum.failed {
+        tell(*why, *promise, reports, args)?;
     }
-    Ok(sum.failed.keys().all(|why| why.is_known() && !args.strict))
+    Ok(sum.failed.keys().all(|(why, _)| why.is_known() && !args.strict))
 }
 
-/// Tells why seeds have failed, and how to repeat what is not known.
-fn tell(why: Why, reports: &[Report], args: &ManyArgs) -> anyhow::Result<()> {
+/// Tells why seeds have broken a promise, and how to repeat what is not known.
+fn tell(why: Why, promise: Promise, reports: &[Report], args: &ManyArgs) -> anyhow::Result<()> {
     let Some(first) = reports.iter().min_by_key(|report| report.drawn.len()) else { return Ok(()) };
-    let promise = match why {
-        Why::NotKept(promise) => {
-            println!("known: {promise:?} is not kept yet: {} seeds, as {}", reports.len(), first.seed);
-            promise
-        }
-        Why::NotStood(promise) => {
-            println!(
-                "known: {promise:?} is not kept with {NOT_STOOD:?}: {} seeds, as {}",
-                reports.len(),
-                first.seed
-            );
-            promise
-        }
-        Why::New(promise) => {
-            println!("NEW: {promise:?} was broken: {} seeds, as {}", reports.len(), first.seed);
-            promise
-        }
+    let told = match why {
+        Why::New => format!("NEW: {promise:?} was broken"),
+        Why::NotStood => format!("known: {promise:?} is not kept with {NOT_STOOD:?}"),
+        Why::NotKept => format!("known: {promise:?} is not kept yet"),
     };
+    println!("{told}: {} seeds, as {}", reports.len(), first.seed);
     if why.is_known() && !args.strict {
         return Ok(());
     }
@@ -249,22 +244,16 @@ pub(crate) fn mutations(args: &crate::MutationArgs) -> anyhow::Result<bool> {
         if args.only.as_ref().is_some_and(|only| !only.eq_ignore_ascii_case(&name)) {
             continue;
         }
-        let (next, caught) = (AtomicU64::new(args.from), Mutex::new(None));
-        let work = || -> anyhow::Result<()> {
-            while caught.lock().expect("nobody panics with it").is_none() {
-                let seed = next.fetch_add(1, Ordering::Relaxed);
-                if seed >= args.from + args.count {
-                    break;
-                }
-                let report = child(seed, &faults, &[], Some(&name))?;
-                // It is the mutation's doing where the seed passes without.
-                if !report.breaches.is_empty() && child(seed, &faults, &[], None)?.breaches.is_empty() {
-                    *caught.lock().expect("nobody panics with it") = Some(report);
-                }
+        let caught = Mutex::new(None);
+        let is_caught = || caught.lock().expect("nobody panics with it").is_some();
+        for_each_seed(args.from..args.from + args.count, jobs(None), is_caught, |seed| {
+            let report = child(seed, &faults, &[], Some(&name))?;
+            // It is the mutation's doing where the seed passes without.
+            if !report.breaches.is_empty() && child(seed, &faults, &[], None)?.breaches.is_empty() {
+                *caught.lock().expect("nobody panics with it") = Some(report);
             }
             Ok(())
-        };
-        at_once(jobs(None), work)?;
+        })?;
         let caught = caught.into_inner().expect("nobody panics with it");
         all &= caught.is_some();
         match caught {

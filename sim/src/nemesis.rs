@@ -92,9 +92,14 @@ impl Kind {
         Self::ClientReset,
     ];
 
-    /// What takes from a member what it had promised to keep.
-    fn takes_what_was_durable(self) -> bool {
+    /// Whether it takes from a member what that had promised to keep.
+    pub(crate) fn takes_what_was_durable(self) -> bool {
         matches!(self, Self::FlippedBit | Self::EmptiedDisk | Self::OldDisk)
+    }
+
+    /// Whether it is done to a client.
+    fn is_a_clients(self) -> bool {
+        matches!(self, Self::ClientKill | Self::ClientHang | Self::ClientCut | Self::ClientReset)
     }
 }
 
@@ -111,7 +116,8 @@ const KINDS_MAX: usize = 8;
 enum End {
     Disk(HostId),
     Clock(HostId),
-    /// Hosts hear each other again, as they were before the fault of this number. Members repair their logs then: one may lose its power behind what its disk does next.
+    /// Hosts hear each other again, as they were before the fault of this number. Members repair their logs then: one may
+    /// lose its power behind what its disk does next.
     Ways(u64, Option<(HostId, DiskOp)>),
     /// A member that is down comes back.
     Start(HostId),
@@ -320,7 +326,7 @@ impl Nemesis {
         *self.done.entry(kind).or_default() += 1;
         let until = soon.as_secs_f64();
         if let Some(client) = client
-            && matches!(kind, Kind::ClientKill | Kind::ClientHang | Kind::ClientCut | Kind::ClientReset)
+            && kind.is_a_clients()
         {
             cluster.trace.note(now, format_args!("fault {number}: {kind}: {client}, until {until:.3}"));
             self.hits += u64::from(cluster.may_be_killed().contains(&client));

@@ -22,7 +22,7 @@ use crate::nemesis::{Kind, Nemesis};
 use crate::programs::{
     How, LANES, LATER, Lanes, QUEUES, Shared, commit, config, consume, produce, read, workload,
 };
-use crate::promise::{Breach, Breaches, NOT_STOOD, Promise};
+use crate::promise::{Breach, Breaches, Promise};
 
 /// Until the topic must be there.
 const BEGIN_MAX: Duration = Duration::from_secs(20);
@@ -195,7 +195,7 @@ pub fn run(seed: u64, options: &ScenarioOptions) -> Report {
     if !options.leave.contains(&Promise::SlowDisks) {
         check_slow_disks(&mut cluster, &mut breaches);
     }
-    let disks_were_whole = !NOT_STOOD.iter().any(|kind| nemesis.done.contains_key(kind));
+    let disks_were_whole = !nemesis.done.keys().any(|kind| kind.takes_what_was_durable());
     let are_steady = |cluster: &Cluster| (0..MEMBERS).all(|member| cluster.is_steady(member));
     if disks_were_whole && !cluster.run_until(EQUAL_MAX, are_steady) {
         breaches.add(Promise::Service, "a member does not come back, with nothing wrong with its disk");

@@ -245,13 +245,13 @@ pub(crate) fn recover_derived(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::TimerEntry;
     use crate::consume_queue::Unit;
     use crate::flush::FlushMode;
     use crate::flush::FlushStep;
     use crate::index_file::IndexShape;
-    use crate::marks::{EntryId, MarksFile};
-    use crate::recovery::open_log;
-    use crate::{FrameKind, NewEntry, TimerEntry};
+    use crate::marks::MarksFile;
+    use crate::recovery::tests::log_of_blanks;
     use raftmq_world::{OsDisk, SystemClock};
 
     fn open_derived(dir: &Path, limit: u64, first_slot: u64) -> Result<Opened, StoreError> {
@@ -281,13 +281,7 @@ mod tests {
         let disk: Arc<dyn Disk> = Arc::new(OsDisk);
         let log_dir = dir.join("commitlog");
         let (marks_file, marks) = MarksFile::open(&*disk, &dir.join("marks"), &log_dir).unwrap();
-        let log = Arc::new(open_log(disk.clone(), &log_dir, 64 * 1024, 7, marks).unwrap().0);
-        for index in 0..3 {
-            let id = EntryId { term: 1, index };
-            let entry =
-                NewEntry { id, kind: FrameKind::Blank, leader: 1, command: &[], pieces: &mut [], now_ms: 0 };
-            log.append(entry, &mut Vec::new()).unwrap();
-        }
+        let log = log_of_blanks(&log_dir, marks, 1, 3);
         let flusher = Arc::new(Flusher::new(log.clone(), marks, FlushMode::Async));
         let clock = Arc::new(SystemClock::default());
         let mut flush = FlushStep::new(flusher.clone(), marks_file, clock, Box::new(|_| ()));

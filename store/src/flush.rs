@@ -410,19 +410,14 @@ mod tests {
     use raftmq_world::{OsDisk, SystemClock};
 
     use super::*;
-    use crate::recovery::open_log;
-    use crate::{FrameKind, NewEntry};
+    use crate::recovery::tests::log_of_blanks;
 
     #[test]
     fn what_contradicts_what_was_flushed_or_committed_is_a_divergence() {
         let dir = tempfile::tempdir().unwrap();
         let log_dir = dir.path().join("commitlog");
         let (marks, found) = MarksFile::open(&OsDisk, &dir.path().join("marks"), &log_dir).unwrap();
-        let log = Arc::new(open_log(Arc::new(OsDisk), &log_dir, 64 * 1024, 7, found).unwrap().0);
-        let id = EntryId { term: 1, index: 0 };
-        let entry =
-            NewEntry { id, kind: FrameKind::Blank, leader: 1, command: &[], pieces: &mut [], now_ms: 0 };
-        log.append(entry, &mut Vec::new()).unwrap();
+        let log = log_of_blanks(&log_dir, found, 1, 1);
         let flusher = Arc::new(Flusher::new(log.clone(), found, FlushMode::Sync));
         let clock = Arc::new(SystemClock::default());
         let mut step = FlushStep::new(flusher.clone(), marks, clock, Box::new(|_| ()));

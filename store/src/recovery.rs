@@ -270,14 +270,26 @@ fn rewrite(log: &CommitLog, from: u64, to: u64) -> Result<(), StoreError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use raftmq_message::record::patch_positions;
     use raftmq_world::OsDisk;
 
     use super::*;
+    use crate::NewEntry;
     use crate::queue_offsets::tests::record;
 
     const SEGMENT: u64 = 64 * 1024;
+
+    /// A new log with so many blanks of a term.
+    pub(crate) fn log_of_blanks(dir: &Path, found: Marks, term: u64, count: u64) -> Arc<CommitLog> {
+        let log = open_log(Arc::new(OsDisk), dir, SEGMENT, 7, found).unwrap().0;
+        for index in 0..count {
+            let (id, kind) = (EntryId { term, index }, FrameKind::Blank);
+            let entry = NewEntry { id, kind, leader: 1, command: &[], pieces: &mut [], now_ms: 0 };
+            log.append(entry, &mut Vec::new()).unwrap();
+        }
+        Arc::new(log)
+    }
 
     /// A frame of two records with these physical offsets, relative to where they stand, and store timestamps.
     fn frame(index: u64, at: u64, chain: u32, records: [(u64, i64); 2]) -> (Vec<u8>, u32) {

@@ -478,16 +478,12 @@ mod tests {
     use super::*;
     use crate::marks::Marks;
     use crate::queue_offsets::tests::record;
+    use crate::recovery::tests::log_of_blanks;
 
     #[test]
     fn a_log_that_holds_another_entry_than_was_committed_is_a_divergence() {
         let dir = tempfile::tempdir().unwrap();
-        let log = open_log(Arc::new(OsDisk), dir.path(), 64 * 1024, 7, Marks::default()).unwrap().0;
-        for index in 0..3 {
-            let (id, kind) = (EntryId { term: 4, index }, FrameKind::Blank);
-            let entry = NewEntry { id, kind, leader: 1, command: &[], pieces: &mut [], now_ms: 0 };
-            log.append(entry, &mut Vec::new()).unwrap();
-        }
+        let log = log_of_blanks(dir.path(), Marks::default(), 4, 3);
         let check = |term, index| check_committed(&log, Some(EntryId { term, index }));
         assert!(check_committed(&log, None).is_ok());
         assert!(check(4, 2).is_ok() && check(5, 3).is_ok());

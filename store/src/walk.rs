@@ -167,28 +167,14 @@ impl CommitLog {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use raftmq_world::OsDisk;
-
     use super::*;
-    use crate::NewEntry;
     use crate::marks::Marks;
-    use crate::recovery::open_log;
+    use crate::recovery::tests::log_of_blanks;
 
     #[test]
     fn a_frame_that_does_not_continue_the_one_before_is_damage() {
         let dir = tempfile::tempdir().unwrap();
-        let log = open_log(Arc::new(OsDisk), dir.path(), 64 * 1024, 7, Marks::default()).unwrap().0;
-        for index in 0..3 {
-            let id = EntryId { term: 5, index };
-            let kind = FrameKind::Blank;
-            log.append(
-                NewEntry { id, kind, leader: 1, command: &[], pieces: &mut [], now_ms: 0 },
-                &mut Vec::new(),
-            )
-            .unwrap();
-        }
+        let log = log_of_blanks(dir.path(), Marks::default(), 5, 3);
         let second = log.frame(1).unwrap().unwrap().header;
         let read = |header: FrameHeader| {
             let segment = log.segments.of(second.physical_offset).unwrap();
