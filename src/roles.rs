@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use raftmq_bench::BenchArgs;
+use raftmq_broker::state::State;
 use raftmq_client::parse_name_servers;
 use raftmq_namesrv::{Namesrv, NamesrvConfig};
 use raftmq_raft::{Group, GroupConfig, RoleState};
@@ -121,9 +122,10 @@ impl Member {
         if broker_config.namesrv.is_empty() {
             bail!("no name server: give --namesrv, or --namesrv-listen to run one inside");
         }
+        let state = State::default();
         let bound = admin::bind(args.admin, world.clone())?;
-        let group = Group::start(group_config, world.clone()).await?;
-        let broker = match broker::start(broker_config, group.clone(), world) {
+        let group = Group::start(group_config, state.tables(), world.clone()).await?;
+        let broker = match broker::start(broker_config, group.clone(), state, world) {
             Ok(broker) => broker,
             Err(error) => {
                 group.shutdown().await;

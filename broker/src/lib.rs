@@ -1,3 +1,9 @@
 //! What a broker does with one group: its replicated state and the operations on it. Typed, with errors of its own.
 //!
+//! | module | what it is |
+//! |---|---|
+//! | [`state`] | the replicated state: a table for each kind |
+//!
 //! *Invariant*: no request code, no header, no connection and no socket is named here.
+
+pub mod state;

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
 use bytes::BytesMut;
+use raftmq_broker::state::State;
 use raftmq_message::topic::TIMER_TOPIC;
 use raftmq_message::{RecordIter, RecordParts};
-use raftmq_raft::Command;
 use raftmq_store::{
     Boundary, EntryId, FRAME_HEADER_BYTES, FlushMode, FrameHeader, FrameKind, Identity, NewEntry, Store,
     StoreError, StoreOptions, decode_frame,
@@ -42,7 +42,7 @@ pub(crate) fn log_frame(data: &[u8]) {
     assert!(read.records_at() <= frame.len());
     if read.kind == FrameKind::Messages {
         RecordIter::new(&frame[read.records_at()..]).for_each(drop);
-        let _ = Command::decode(&frame[FRAME_HEADER_BYTES..read.records_at()]);
+        let _ = State::default().tables().apply(&frame[FRAME_HEADER_BYTES..read.records_at()], true);
     }
 }
 

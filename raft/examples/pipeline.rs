@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use raftmq_message::builder::RecordParts;
-use raftmq_raft::{Completion, Group, GroupConfig, Member, MessageBatch, Position, ProposeError};
+use raftmq_raft::{Completion, Group, GroupConfig, Member, MessageBatch, Position, ProposeError, Tables};
 use raftmq_testkit::{free_address, group_config};
 use raftmq_world::World;
 use tokio::sync::mpsc;
@@ -82,7 +82,7 @@ async fn load(group: Group, in_flight: u32, batch: u32, body: usize, seconds: u6
             .submit(MessageBatch {
                 records: template.clone(),
                 count: batch,
-                command: None,
+                change: None,
                 term: None,
                 completion: Box::new(done),
             })
@@ -126,7 +126,8 @@ fn main() {
                 let runtime =
                     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
                 runtime.block_on(async move {
-                    let group = Group::start(config, World::system()).await.expect("a member");
+                    let group =
+                        Group::start(config, Tables::new(1), World::system()).await.expect("a member");
                     let ready = group.watch_role();
                     tokio::time::sleep(Duration::from_secs(2)).await;
                     let leads = ready.borrow().ready;

@@ -4,20 +4,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use bytes::BytesMut;
-use raftmq_store::StoreError;
+use raftmq_store::{FlushMode, StoreError};
 use serde::Serialize;
 
-use crate::command::{Command, CommandError};
-
-/// How durable an entry is before a member counts it as stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum FlushMode {
-    /// On the medium.
-    Sync,
-    /// In the page cache; written back soon after.
-    Async,
-}
+use crate::table::{Change, FeatureLevel};
 
 /// A voting member of the group, as configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,9 +54,9 @@ pub enum StartError {
     /// The store refused.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A command in the log or in a checkpoint cannot be read.
-    #[error(transparent)]
-    Command(#[from] CommandError),
+    /// The group has gone on to changes that this release does not read.
+    #[error("{0}")]
+    TooOld(String),
     /// An address could not be bound.
     #[error("listen on {addr}: {source}")]
     Listen {
@@ -134,6 +124,8 @@ pub struct GroupStatus {
     pub flushed_physical_offset: u64,
     /// End of what consumers can see here.
     pub dispatched_physical_offset: u64,
+    /// The level of changes that every member reads.
+    pub feature_level: FeatureLevel,
     /// Whether it serves: a leader that is ready, or a follower that knows a leader.
     pub ready: bool,
     /// Why it has stopped, where it has.
@@ -153,6 +145,8 @@ pub struct MemberStatus {
     pub client: Option<String>,
     /// Its admin API, once it has said so.
     pub admin: Option<String>,
+    /// The highest level of changes that it reads, once it has said so.
+    pub reads: Option<FeatureLevel>,
     /// Whether it votes.
     pub voter: bool,
     /// Its role as seen from here: the leader is certain, the others are followers or learners.
@@ -185,11 +179,11 @@ pub struct MessageBatch {
     pub count: u32,
     /// What they mean for the replicated state. Both are one entry, which holds nothing else: whoever sees the one sees
     /// the other, whatever fails in between.
-    pub command: Option<Command>,
+    pub change: Option<Change>,
     /// The term in which they may be appended, where that matters: in any other nobody is the leader that they are for.
-    /// With a command only.
+    /// With a change only.
     pub term: Option<u64>,
-    /// Told of the outcome: when the entry is committed, or, with a command, when that is applied.
+    /// Told of the outcome: when the entry is committed, or, with a change, when that is applied.
     pub completion: Box<dyn Completion>,
 }
 
@@ -216,7 +210,7 @@ pub enum SubmitError {
         /// The leader this member knows.
         leader: Option<u64>,
     },
-    /// The command cannot be encoded.
+    /// The change cannot be made.
     #[error("{0}")]
     Illegal(String),
     /// This member has stopped.

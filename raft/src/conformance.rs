@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use crate::log_storage::LogStorage;
 use crate::state_machine::{Shared, StateMachine};
+use crate::table::Tables;
 use crate::types::TypeConfig;
 
 /// Closes the store before its directory goes.
@@ -33,7 +34,7 @@ impl Builder {
         let world = World::system();
         let store = Store::open(store_options(dir.path(), FlushMode::Sync), &world)?;
         let log = LogStorage::open(store.clone(), 1, &world)?;
-        let state = Shared::open(store.clone(), &world).expect("a new state");
+        let state = Shared::open(store.clone(), Tables::new(1), &world).expect("a new state");
         Ok((Guard { store, _dir: dir }, log, StateMachine::new(Arc::new(state))))
     }
 }

@@ -2,9 +2,10 @@
 
 use bytes::BytesMut;
 
-use crate::state_machine::restored;
+use crate::state_machine::restore;
+use crate::table::Tables;
 use crate::types::decode_membership;
-use crate::wire::{self, Hello, Kind};
+use crate::wire::{self, Kind};
 
 /// Reads bytes as messages of another member.
 pub fn wire(data: &[u8]) {
@@ -14,9 +15,9 @@ pub fn wire(data: &[u8]) {
         let mut again = BytesMut::new();
         match kind {
             Kind::Hello => {
-                if let Ok(hello) = Hello::read(message) {
-                    assert_eq!(hello.contradiction(&hello), None);
-                    hello.put(&mut again);
+                if let Ok(hello) = wire::read_hello(message) {
+                    hello.contradiction(&hello);
+                    wire::put_hello(&mut again, &hello);
                 }
             }
             Kind::Refusal => wire::put_refusal(&mut again, id, &message.refusal()),
@@ -61,18 +62,13 @@ pub fn wire(data: &[u8]) {
     }
 }
 
-/// Reads bytes as the content of the checkpoint file, and looks at the state in it.
-pub fn state_image(data: &[u8]) {
-    let Some(metadata) = restored(data) else { return };
-    for topic in metadata.topics() {
-        assert!(metadata.topic(&topic.name).is_some());
-        metadata.groups_with_offset(&topic.name);
+/// Reads bytes as the content of the checkpoint file; whether tables have taken on the state in it.
+pub fn state_image(data: &[u8], tables: &Tables) -> bool {
+    let is_restored = restore(data, tables);
+    if is_restored {
+        tables.freeze()().expect("what was restored can be written");
     }
-    for group in metadata.groups() {
-        metadata.offsets_of_group(&group.name);
-        metadata.has_lock(&group.name, metadata.lock_clock_ms());
-    }
-    metadata.snapshot().image();
+    is_restored
 }
 
 /// Reads bytes as the payload of a membership frame.

@@ -4,40 +4,49 @@
 //! |---|---|
 //! | [`Group`] | a running member: the handle the broker holds |
 //! | `proposer` | the batcher: many messages, one entry, several entries on their way |
+//! | `changes` | proposing changes of the replicated state |
+//! | `table` | that state: tables, their commands and images |
+//! | `members`, `agreement` | the table of members, and the feature level that they agree on |
+//! | `role`, `status` | who leads, and whether it serves; all of a member's state |
 //! | `log_storage` | openraft's log storage, directly on the CommitLog |
-//! | `state_machine`, [`Metadata`], `queue_locks` | what committed commands change |
-//! | [`Command`] | the commands and how they are written |
-//! | `wire`, `transport`, `server` | what members say to each other |
+//! | `state_machine` | applies committed entries, writes checkpoints |
+//! | `hello`, `wire`, `transport`, `server` | what members say to each other |
+//! | `settings` | what a configuration means to each part |
 //!
 //! *Invariant*: nothing outside this crate names an openraft type.
 
+mod agreement;
 mod api;
+mod changes;
 mod clock;
-mod command;
 #[cfg(test)]
 mod conformance;
+mod done;
 #[doc(hidden)]
 pub mod fuzzing;
 mod group;
+mod hello;
 mod log_storage;
-mod metadata;
+mod members;
 mod proposer;
-mod queue_locks;
+mod record_file;
+mod role;
 mod server;
+mod settings;
 mod state_machine;
+mod status;
+mod table;
 mod transport;
 mod types;
 mod wire;
 
 pub use api::{
-    Completion, FlushMode, GroupConfig, GroupStatus, Member, MemberStatus, MessageBatch, Position,
-    ProposeError, Role, RoleState, StartError, SubmitError,
-};
-pub use command::{
-    COMMAND_BYTES_MAX, Command, CommandError, CommandOutcome, DelayProgress, FilterType, GroupSubscription,
-    MemberAddress, OffsetCommit, PendingReset, QueueLocks, RetryPolicy, SubscriptionGroup, TimerProgress,
-    ToldReset, Topic,
+    Completion, GroupConfig, GroupStatus, Member, MemberStatus, MessageBatch, Position, ProposeError, Role,
+    RoleState, StartError, SubmitError,
 };
 pub use group::Group;
-pub use metadata::Metadata;
-pub use queue_locks::QueueLock;
+pub use members::MemberAddress;
+pub use raftmq_store::FlushMode;
+pub use table::{
+    CHANGE_BYTES_MAX, Change, ChangeError, FIRST_LEVEL, FeatureLevel, Outcomes, Table, TableImage, Tables,
+};

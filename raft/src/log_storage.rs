@@ -14,12 +14,14 @@ use futures_util::Stream;
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{LogState, OptionalSend, RaftLogReader};
 use parking_lot::Mutex;
-use raftmq_store::{Callback, EntryId, FrameKind, NewEntry, Store, StoreError};
+use raftmq_store::{EntryId, FrameKind, NewEntry, Store, StoreError};
 use raftmq_world::{Clock, Mutation, Threads, World};
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
 
 use crate::api::ProposeError;
+use crate::done::done;
+use crate::record_file;
+use crate::table::Change;
 use crate::types::{
     Appended, Entry, Frame, LogId, Payload, Proposal, TypeConfig, Vote, decode_membership, encode_membership,
     entry_id, log_id,
@@ -67,7 +69,7 @@ struct PurgedRecord {
 impl LogStorage {
     /// Reads vote and purge position back.
     pub(crate) fn open(store: Arc<Store>, node_id: u64, world: &World) -> Result<Self, StoreError> {
-        let recorded = read_record::<VoteRecord>(&store, VOTE_FILE)?;
+        let recorded = record_file::read::<VoteRecord>(&store, VOTE_FILE)?;
         let vote = recorded.map(|v| Vote {
             leader_id: openraft::vote::RaftLeaderId::new(v.term, v.node_id),
             committed: v.committed,
@@ -78,7 +80,7 @@ impl LogStorage {
                 store.log().last().map_or(0, |last| last.term)
             )));
         }
-        let purged = read_record::<PurgedRecord>(&store, PURGED_FILE)?
+        let purged = record_file::read::<PurgedRecord>(&store, PURGED_FILE)?
             .map(|p| log_id(EntryId { term: p.term, index: p.index }));
         let (clock, threads) = (world.clock.clone(), world.threads.clone());
         let vote = vote.filter(|_| !Mutation::ForgetVote.is_on());
@@ -100,18 +102,19 @@ impl LogStorage {
             }
             // Invariants 8 and 9: what was right to propose in one term may not be in another. This index has to be filled
             // all the same, and whoever proposed it hears why once it is.
-            Payload::Proposal(Proposal::Command(command))
-                if command.term.is_some_and(|term| term != id.term) =>
+            Payload::Proposal(Proposal::Change(proposal))
+                if proposal.term.is_some_and(|term| term != id.term) =>
             {
-                command.is_late.store(true, Ordering::Release);
+                proposal.is_late.store(true, Ordering::Release);
                 (FrameKind::Blank, Vec::new(), Vec::new(), None)
             }
-            Payload::Proposal(Proposal::Command(command)) => {
-                (FrameKind::Command, Vec::new(), vec![BytesMut::from(&command.bytes[..])], None)
+            Payload::Proposal(Proposal::Change(proposal)) => {
+                (FrameKind::Command, Vec::new(), vec![BytesMut::from(proposal.change.as_bytes())], None)
             }
             Payload::Proposal(Proposal::Messages(messages)) => {
                 only_in = messages.term.filter(|term| *term != id.term);
-                (FrameKind::Messages, messages.command, messages.pieces, Some(messages.places))
+                let change = messages.change.map(Change::into_bytes).unwrap_or_default();
+                (FrameKind::Messages, change, messages.pieces, Some(messages.places))
             }
         };
         // Every member lays the founding entry out for itself, and all must come to the same bytes.
@@ -175,59 +178,6 @@ fn check_frame(frame: &Frame) -> Result<(), StoreError> {
         decode_membership(frame.payload()).map_err(StoreError::Illegal)?;
     }
     Ok(())
-}
-
-pub(crate) fn read_record<T: for<'de> Deserialize<'de>>(
-    store: &Store,
-    name: &str,
-) -> Result<Option<T>, StoreError> {
-    let Some(bytes) = store.read_file(name)? else { return Ok(None) };
-    let damaged = |what: &str| StoreError::Illegal(format!("the file {name} is damaged: {what}"));
-    let (checksum, content) = bytes.split_first_chunk::<4>().ok_or_else(|| damaged("too short"))?;
-    if crc32c::crc32c(content) != u32::from_le_bytes(*checksum) {
-        return Err(damaged("its checksum is another"));
-    }
-    decode_record(content).map(Some).map_err(|e| damaged(&e.to_string()))
-}
-
-/// Reads a record without its checksum. What it claims to hold is bounded by its length: bincode makes room for a text
-/// before it looks for it.
-pub(crate) fn decode_record<T: for<'de> Deserialize<'de>>(
-    content: &[u8],
-) -> Result<T, bincode::error::DecodeError> {
-    fn within<T: for<'de> Deserialize<'de>, const LIMIT: usize>(
-        content: &[u8],
-    ) -> Result<T, bincode::error::DecodeError> {
-        let config = bincode::config::standard().with_limit::<LIMIT>();
-        bincode::serde::decode_from_slice(content, config).map(|(record, _)| record)
-    }
-    const SMALL: usize = 1 << 20;
-    const LARGE: usize = 1 << 26;
-    // bincode counts 8 bytes for a number or a length that takes one.
-    if content.len() <= SMALL {
-        within::<T, { 8 * SMALL }>(content)
-    } else if content.len() <= LARGE {
-        within::<T, { 8 * LARGE }>(content)
-    } else {
-        within::<T, { 8 << 32 }>(content)
-    }
-}
-
-pub(crate) fn write_record<T: Serialize>(store: &Store, name: &str, record: &T) -> Result<(), StoreError> {
-    let content = bincode::serde::encode_to_vec(record, bincode::config::standard())
-        .map_err(|e| StoreError::Illegal(format!("{name}: {e}")))?;
-    let checksum = crc32c::crc32c(&content).to_le_bytes();
-    store.write_file(name, &[&checksum[..], &content].concat())
-}
-
-/// Asks the store for something and waits to be told how it went.
-pub(crate) async fn done(ask: impl FnOnce(Callback)) -> Result<(), StoreError> {
-    let (tell, told) = oneshot::channel();
-    ask(Box::new(move |done| {
-        // Who asked may wait no longer.
-        let _ = tell.send(done);
-    }));
-    told.await.unwrap_or_else(|_| Err(StoreError::Stopped("nobody answers any more".into())))
 }
 
 /// The half-open range of indexes that `range` means.
@@ -317,7 +267,7 @@ impl RaftLogStorage<TypeConfig> for LogStorage {
         let leader_id = vote.leader_id();
         let record =
             VoteRecord { term: leader_id.term, node_id: leader_id.voted_for, committed: vote.committed };
-        write_record(&self.store, VOTE_FILE, &record)?;
+        record_file::write(&self.store, VOTE_FILE, &record)?;
         self.small.lock().vote = Some(*vote);
         Ok(())
     }
@@ -353,7 +303,7 @@ impl RaftLogStorage<TypeConfig> for LogStorage {
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
         let id = entry_id(&upto);
-        write_record(&self.store, PURGED_FILE, &PurgedRecord { term: id.term, index: id.index })?;
+        record_file::write(&self.store, PURGED_FILE, &PurgedRecord { term: id.term, index: id.index })?;
         self.small.lock().purged = Some(upto);
         Ok(())
     }
@@ -365,7 +315,8 @@ mod tests {
     use raftmq_testkit::store_options;
 
     use super::*;
-    use crate::types::{CommandProposal, MessageProposal};
+    use crate::table::tests::{Sum, SumCommand};
+    use crate::types::{ChangeProposal, MessageProposal};
 
     fn open(dir: &std::path::Path) -> (Arc<Store>, LogStorage) {
         let world = World::system();
@@ -375,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_for_another_term_leaves_a_blank_and_is_told_to_be_late() {
+    fn a_change_for_another_term_leaves_a_blank_and_is_told_to_be_late() {
         let dir = tempfile::tempdir().unwrap();
         let (store, log) = open(dir.path());
         for (index, term, kind) in [
@@ -385,8 +336,9 @@ mod tests {
             (3, Some(6), FrameKind::Blank),
         ] {
             let is_late = Arc::default();
-            let proposal = CommandProposal { bytes: vec![1; 10], term, is_late: Arc::clone(&is_late) };
-            let payload = Payload::Proposal(Proposal::Command(proposal));
+            let change = Change::new::<Sum<1>>(&SumCommand::Add(1)).unwrap();
+            let proposal = ChangeProposal { change, term, is_late: Arc::clone(&is_late) };
+            let payload = Payload::Proposal(Proposal::Change(proposal));
             log.append_entry(Entry { log_id: log_id(EntryId { term: 5, index }), payload }).unwrap();
             assert_eq!(store.log().frame(index).unwrap().unwrap().header.kind, kind);
             assert_eq!(is_late.load(Ordering::Acquire), kind == FrameKind::Blank);
@@ -398,16 +350,16 @@ mod tests {
     fn messages_that_are_not_taken_leave_a_blank_and_hear_why() {
         let dir = tempfile::tempdir().unwrap();
         let (store, log) = open(dir.path());
-        let large = vec![1; 64 * 1024];
-        for (index, term, command, kind) in [
-            (0, None, &large[..1], FrameKind::Messages),
-            (1, Some(4), &large[..1], FrameKind::Blank),
-            (2, Some(5), &large[..1], FrameKind::Messages),
-            (3, Some(5), &large[..], FrameKind::Blank),
+        let step = |texts| Change::new::<Sum<9>>(&SumCommand::Text(vec![String::new(); texts])).unwrap();
+        for (index, term, texts, kind) in [
+            (0, None, 1, FrameKind::Messages),
+            (1, Some(4), 1, FrameKind::Blank),
+            (2, Some(5), 1, FrameKind::Messages),
+            (3, Some(5), 64 * 1024, FrameKind::Blank),
         ] {
             let places = Arc::new(crate::types::Places::default());
             let proposal = MessageProposal {
-                command: command.to_vec(),
+                change: Some(step(texts)),
                 term,
                 pieces: Vec::new(),
                 places: places.clone(),

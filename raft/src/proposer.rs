@@ -8,7 +8,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use openraft::Raft;
 use openraft::errors::ClientWriteError;
 use openraft::raft::ClientWriteResult;
 use parking_lot::Mutex;
@@ -16,9 +15,9 @@ use raftmq_store::{EntryId, Placed};
 use tokio::sync::Notify;
 
 use crate::api::{Completion, MessageBatch, Position, ProposeError, SubmitError};
-use crate::command::Command;
-use crate::state_machine::StateMachine;
-use crate::types::{Appended, LogId, MessageProposal, Places, Proposal, TypeConfig, entry_id};
+use crate::state_machine::Core;
+use crate::table::Change;
+use crate::types::{Appended, MessageProposal, Places, Proposal, TypeConfig, WriteResponder, entry_id};
 
 /// Entries of messages on their way at once. One would leave the disks idle while a batch travels; many would make
 /// batches small. With 1,024 messages in flight, eight gave a fifth more throughput than four.
@@ -44,37 +43,15 @@ pub(crate) type OnFailure = Box<dyn Fn(String) + Send + Sync>;
 
 #[derive(Default)]
 struct State {
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<MessageBatch>,
     bytes: usize,
     proposals: usize,
     closed: bool,
 }
 
-/// A batch with its command encoded.
-struct Waiting {
-    records: BytesMut,
-    count: usize,
-    /// Empty where there is none.
-    command: Vec<u8>,
-    term: Option<u64>,
-    completion: Box<dyn Completion>,
-}
-
-impl Waiting {
-    fn new(batch: MessageBatch) -> Result<Self, SubmitError> {
-        let MessageBatch { records, count, command, term, completion } = batch;
-        // Invariant 7.
-        if term.is_none() && matches!(command, Some(Command::DelayProgress(_))) {
-            return Err(SubmitError::Illegal("a step of delayed delivery without the term it is for".into()));
-        }
-        let command = command.map(|command| command.encode()).transpose();
-        let command = command.map_err(|e| SubmitError::Illegal(e.to_string()))?.unwrap_or_default();
-        Ok(Self { records, count: count as usize, command, term, completion })
-    }
-
-    fn bytes(&self) -> usize {
-        self.records.len() + self.command.len()
-    }
+/// What a batch takes of the bytes that may be on their way.
+fn bytes_of(batch: &MessageBatch) -> usize {
+    batch.records.len() + batch.change.as_ref().map_or(0, |change| change.as_bytes().len())
 }
 
 impl Proposer {
@@ -87,12 +64,17 @@ impl Proposer {
 
     /// Takes a batch, or says why not; then its completion is not called.
     pub(crate) fn submit(&self, batch: MessageBatch) -> Result<(), SubmitError> {
-        let batch = Waiting::new(batch)?;
+        // Invariant 7.
+        if batch.term.is_none() && batch.change.as_ref().is_some_and(Change::is_with_messages) {
+            return Err(SubmitError::Illegal(
+                "a change that belongs to messages without the term it is for".into(),
+            ));
+        }
         let mut state = self.state.lock();
         if state.closed {
             return Err(SubmitError::Stopped);
         }
-        let bytes = state.bytes + batch.bytes();
+        let bytes = state.bytes + bytes_of(&batch);
         // A batch of any size is taken when nothing else is on its way.
         if bytes > BYTES_ON_THEIR_WAY_MAX && state.bytes > 0 {
             return Err(SubmitError::Busy { bytes: state.bytes, limit: BYTES_ON_THEIR_WAY_MAX });
@@ -106,7 +88,7 @@ impl Proposer {
     }
 
     /// Proposes until the Raft core is gone.
-    pub(crate) async fn run(self: Arc<Self>, raft: Raft<TypeConfig, StateMachine>) {
+    pub(crate) async fn run(self: Arc<Self>, raft: Core) {
         loop {
             let batches = self.take();
             if batches.is_empty() {
@@ -137,15 +119,15 @@ impl Proposer {
         self.refuse(waiting, &ProposeError::NotLeader { leader });
     }
 
-    fn refuse(&self, waiting: VecDeque<Waiting>, error: &ProposeError) {
-        self.state.lock().bytes -= waiting.iter().map(Waiting::bytes).sum::<usize>();
+    fn refuse(&self, waiting: VecDeque<MessageBatch>, error: &ProposeError) {
+        self.state.lock().bytes -= waiting.iter().map(bytes_of).sum::<usize>();
         for batch in waiting {
             batch.completion.complete(Err(error));
         }
     }
 
-    /// The batches of the next entry; none while the pipeline is full. One with a command is alone in its entry.
-    fn take(&self) -> Vec<Waiting> {
+    /// The batches of the next entry; none while the pipeline is full. One with a change is alone in its entry.
+    fn take(&self) -> Vec<MessageBatch> {
         let mut state = self.state.lock();
         let mut batches = Vec::new();
         let mut bytes = 0;
@@ -153,11 +135,11 @@ impl Proposer {
             return batches;
         }
         while let Some(next) = state.waiting.front() {
-            let is_alone = !next.command.is_empty();
-            if bytes > 0 && (is_alone || bytes + next.bytes() > self.entry_bytes) {
+            let is_alone = next.change.is_some();
+            if bytes > 0 && (is_alone || bytes + bytes_of(next) > self.entry_bytes) {
                 break;
             }
-            bytes += next.bytes();
+            bytes += bytes_of(next);
             batches.extend(state.waiting.pop_front());
             if is_alone {
                 break;
@@ -169,23 +151,23 @@ impl Proposer {
 
     fn proposal(
         self: &Arc<Self>,
-        batches: Vec<Waiting>,
+        batches: Vec<MessageBatch>,
     ) -> (Proposal, WriteResponder<ClientWriteResult<TypeConfig>>) {
         let mut pieces: Vec<BytesMut> = Vec::with_capacity(batches.len());
         let mut completions = Vec::with_capacity(batches.len());
-        let (mut bytes, mut command, mut term) = (0, Vec::new(), None);
+        let (mut bytes, mut change, mut term) = (0, None, None);
         for batch in batches {
-            bytes += batch.bytes();
-            // One with a command is the only one.
-            (command, term) = (batch.command, batch.term);
+            bytes += bytes_of(&batch);
+            // One with a change is the only one.
+            (change, term) = (batch.change, batch.term);
             pieces.push(batch.records);
-            completions.push((batch.count, batch.completion));
+            completions.push((batch.count as usize, batch.completion));
         }
-        let at_commit = command.is_empty();
+        let at_commit = change.is_none();
         let places = Arc::new(Places::default());
-        let proposal = Proposal::Messages(MessageProposal { command, term, pieces, places: places.clone() });
+        let proposal = Proposal::Messages(MessageProposal { change, term, pieces, places: places.clone() });
         let waiting = MessagesWaiting { proposer: self.clone(), places, completions, bytes, answered: false };
-        (proposal, WriteResponder::messages(waiting, at_commit))
+        (proposal, answered(waiting, at_commit))
     }
 
     fn done(&self, bytes: usize) {
@@ -265,58 +247,25 @@ fn position(placed: &Placed) -> Position {
     Position { queue_offset: placed.queue_offset, physical_offset: placed.physical_offset }
 }
 
-/// What openraft tells of a write. Messages are answered when their entry is committed, everything else when it is
-/// applied.
-pub(crate) struct WriteResponder<T> {
-    on_commit: Option<Box<dyn FnOnce(EntryId) + Send>>,
-    on_complete: Box<dyn FnOnce(T) + Send>,
-}
-
-impl<T: Send + 'static> WriteResponder<T> {
-    /// Sends the outcome of applying.
-    pub(crate) fn oneshot() -> (Self, tokio::sync::oneshot::Receiver<T>) {
-        let (sender, receiver) = tokio::sync::oneshot::channel();
-        let on_complete = Box::new(move |result| {
-            // The receiver may have gone; the outcome is in the log all the same.
-            let _ = sender.send(result);
-        });
-        (Self { on_commit: None, on_complete }, receiver)
-    }
-}
-
-impl WriteResponder<ClientWriteResult<TypeConfig>> {
-    /// Messages with a command are answered when that is applied.
-    fn messages(waiting: MessagesWaiting, at_commit: bool) -> Self {
-        let waiting = Arc::new(Mutex::new(Some(waiting)));
-        let for_commit = waiting.clone();
-        let on_commit = at_commit.then(|| -> Box<dyn FnOnce(EntryId) + Send> {
-            Box::new(move |id| {
-                if let Some(waiting) = for_commit.lock().take() {
-                    waiting.committed(id);
-                }
-            })
-        });
-        let on_complete = Box::new(move |result: ClientWriteResult<TypeConfig>| {
-            let Some(mut waiting) = waiting.lock().take() else { return };
-            match result {
-                Ok(written) => waiting.committed(entry_id(&written.log_id)),
-                Err(e) => waiting.failed(&propose_error(&e)),
+/// How who waits for messages hears of them. With a change they are answered when that is applied.
+fn answered(waiting: MessagesWaiting, at_commit: bool) -> WriteResponder<ClientWriteResult<TypeConfig>> {
+    let waiting = Arc::new(Mutex::new(Some(waiting)));
+    let for_commit = waiting.clone();
+    let on_commit = at_commit.then(|| -> Box<dyn FnOnce(EntryId) + Send> {
+        Box::new(move |id| {
+            if let Some(waiting) = for_commit.lock().take() {
+                waiting.committed(id);
             }
-        });
-        Self { on_commit, on_complete }
-    }
-}
-
-impl<T: Send + 'static> openraft::raft::responder::Responder<TypeConfig, T> for WriteResponder<T> {
-    fn on_commit(&mut self, log_id: LogId) {
-        if let Some(on_commit) = self.on_commit.take() {
-            on_commit(entry_id(&log_id));
+        })
+    });
+    let on_complete = Box::new(move |result: ClientWriteResult<TypeConfig>| {
+        let Some(mut waiting) = waiting.lock().take() else { return };
+        match result {
+            Ok(written) => waiting.committed(entry_id(&written.log_id)),
+            Err(e) => waiting.failed(&propose_error(&e)),
         }
-    }
-
-    fn on_complete(self, result: T) {
-        (self.on_complete)(result);
-    }
+    });
+    WriteResponder::new(on_commit, on_complete)
 }
 
 pub(crate) fn propose_error(error: &ClientWriteError<TypeConfig>) -> ProposeError {
@@ -332,7 +281,7 @@ mod tests {
     use openraft::raft::responder::Responder;
 
     use super::*;
-    use crate::command::DelayProgress;
+    use crate::table::tests::{Sum, SumCommand};
     use crate::types::log_id;
 
     type Told = Arc<Mutex<Vec<Result<Vec<Position>, ProposeError>>>>;
@@ -347,7 +296,7 @@ mod tests {
 
     fn batch(told: &Told, count: u32) -> MessageBatch {
         let completion = Box::new(Tell(told.clone()));
-        MessageBatch { records: BytesMut::from(&[1][..]), count, command: None, term: None, completion }
+        MessageBatch { records: BytesMut::from(&[1][..]), count, change: None, term: None, completion }
     }
 
     const ID: EntryId = EntryId { term: 2, index: 9 };
@@ -396,10 +345,10 @@ mod tests {
     }
 
     #[test]
-    fn a_step_of_delayed_delivery_is_for_a_term() {
+    fn a_change_that_belongs_to_messages_is_for_a_term() {
         let proposer = Proposer::new(1 << 30, Box::new(|_| ()));
         let step = |term| MessageBatch {
-            command: Some(Command::DelayProgress(DelayProgress::Level { level: 1, from: 0, to: 1 })),
+            change: Some(Change::new::<Sum<9>>(&SumCommand::Add(1)).unwrap()),
             term,
             ..batch(&Told::default(), 1)
         };

@@ -15,7 +15,6 @@ use std::time::Duration;
 use bytes::BytesMut;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
-use openraft::Raft;
 use parking_lot::Mutex;
 use raftmq_world::{Accepted, Acceptor, Stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -23,10 +22,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::coop::{Unconstrained, unconstrained};
 
 use crate::clock::Clocks;
-use crate::state_machine::StateMachine;
-use crate::transport::{KEEP_ALIVE, Peers};
-use crate::types::TypeConfig;
-use crate::wire::{self, Hello, Kind, Message};
+use crate::hello::Acquaintances;
+use crate::state_machine::Core;
+use crate::transport::KEEP_ALIVE;
+use crate::wire::{self, Kind, Message};
 
 /// Connections at once. A member opens a handful; the rest is room for reconnects.
 pub(crate) const CONNECTIONS_MAX: usize = 128;
@@ -39,13 +38,11 @@ const READ_BYTES: usize = 256 * 1024;
 /// A new connection says who it is within this time.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
 
-type Core = Raft<TypeConfig, StateMachine>;
 type Reply = Pin<Box<dyn Future<Output = Option<BytesMut>> + Send>>;
 
 /// What all connections share.
 pub(crate) struct Server {
-    pub(crate) hello: Arc<Hello>,
-    pub(crate) peers: Peers,
+    acquaintances: Arc<Acquaintances>,
     /// Free connections of each member; nobody else is let in.
     free: BTreeMap<u64, Arc<Semaphore>>,
     raft: Core,
@@ -56,14 +53,13 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn new(
-        hello: Arc<Hello>,
-        peers: Peers,
+        acquaintances: Arc<Acquaintances>,
         members: impl Iterator<Item = u64>,
         raft: Core,
         clocks: Arc<Clocks>,
     ) -> Self {
         let free = members.map(|id| (id, Arc::new(Semaphore::new(CONNECTIONS_OF_MEMBER_MAX)))).collect();
-        Self { hello, peers, free, raft, clocks, last_reason: Mutex::default() }
+        Self { acquaintances, free, raft, clocks, last_reason: Mutex::default() }
     }
 
     /// Logs how a connection ended. A member that is refused comes back at once: each reason is told once.
@@ -84,14 +80,14 @@ impl Server {
     }
 
     /// Room for one more connection of who said `theirs`, or why there is none.
-    fn admit(&self, theirs: &Hello) -> Result<OwnedSemaphorePermit, String> {
-        if let Some(reason) = self.hello.contradiction(theirs) {
-            return Err(reason);
-        }
+    fn admit(&self, message: Message) -> Result<OwnedSemaphorePermit, String> {
+        let theirs = wire::read_hello(message).map_err(|e| e.to_string())?;
         let id = theirs.node_id;
-        let free = self.free.get(&id).ok_or_else(|| format!("node {id} is not a member of this group"))?;
+        let free = self.free.get(&id).cloned();
+        let free = free.ok_or_else(|| format!("node {id} is not a member of this group"));
+        self.acquaintances.meet(theirs)?;
         let full = |_| format!("node {id} has {CONNECTIONS_OF_MEMBER_MAX} connections open");
-        free.clone().try_acquire_owned().map_err(full)
+        free?.try_acquire_owned().map_err(full)
     }
 }
 
@@ -149,12 +145,10 @@ impl Session {
         if message.kind != Kind::Hello {
             return Err(io::Error::other(format!("a {:?} message before the hello", message.kind)));
         }
-        let theirs = Hello::read(message).map_err(io::Error::other)?;
         let mut out = BytesMut::new();
-        match server.admit(&theirs) {
+        match server.admit(message) {
             Ok(admitted) => {
-                server.peers.write().insert(theirs.node_id, theirs);
-                server.hello.put(&mut out);
+                wire::put_hello(&mut out, &server.acquaintances.own());
                 self.stream.write_all(&out).await?;
                 Ok(admitted)
             }

@@ -1,7 +1,7 @@
 //! The state machine: applies committed entries.
 //!
-//! A command changes the [`Metadata`]; a messages frame is let through to reput. The metadata as of some index is
-//! written to a checkpoint file now and then, so that a start applies only what came after.
+//! A change is carried out by the [`Tables`]; a messages frame is let through to reput. The tables' images as of some index
+//! are written to a checkpoint file now and then, so that a start applies only what came after.
 
 use std::io;
 use std::sync::Arc;
@@ -10,16 +10,16 @@ use std::time::Duration;
 use futures_util::{Stream, TryStreamExt};
 use openraft::entry::RaftPayload;
 use openraft::storage::{EntryResponder, RaftStateMachine};
-use openraft::{OptionalSend, RaftSnapshotBuilder, Snapshot, SnapshotMeta};
+use openraft::{OptionalSend, Raft, RaftSnapshotBuilder, Snapshot, SnapshotMeta};
 use parking_lot::Mutex;
 use raftmq_store::{EntryId, FrameKind, Store, StoreError};
 use raftmq_world::{Clock, Mutation, Threads, World};
 use serde::{Deserialize, Serialize};
 
 use crate::api::StartError;
-use crate::command::{Command, CommandOutcome};
-use crate::log_storage::{decode_record, done, read_record, write_record};
-use crate::metadata::{Metadata, MetadataImage, MetadataSnapshot};
+use crate::done::done;
+use crate::record_file;
+use crate::table::{Outcomes, TableImage, Tables};
 use crate::types::{
     CommittedLeaderId, Entry, FrameBytes, LogId, NodeId, Payload, StoredMembership, TypeConfig,
     decode_membership, encode_membership, entry_id, log_id,
@@ -27,9 +27,12 @@ use crate::types::{
 
 const CHECKPOINT_FILE: &str = "metadata";
 /// The layout of a checkpoint, its first byte. The first layout had none, and began with 0 or 1.
-const CHECKPOINT_VERSION: u8 = 2;
+const CHECKPOINT_VERSION: u8 = 3;
 /// How often a changed state is written down.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// openraft's core over all of this.
+pub(crate) type Core = Raft<TypeConfig, StateMachine>;
 
 /// Applies entries in log order.
 pub(crate) struct StateMachine {
@@ -40,13 +43,13 @@ pub(crate) struct StateMachine {
 
 /// What others see of the state machine.
 pub(crate) struct Shared {
-    pub(crate) metadata: Arc<Metadata>,
+    tables: Tables,
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
     threads: Arc<dyn Threads>,
     applied: Mutex<Applied>,
-    /// The last command, where [`Mutation::ApplyTwice`] is on.
-    before: Mutex<Option<Command>>,
+    /// The last change, where [`Mutation::ApplyTwice`] is on.
+    before: Mutex<Option<Vec<u8>>>,
     /// One checkpoint is written at a time, and none behind the last, which this tells of.
     writing: Arc<tokio::sync::Mutex<bool>>,
 }
@@ -64,7 +67,7 @@ pub(crate) struct StateImage {
     applied: Option<(u64, u64)>,
     membership_at: Option<(u64, u64)>,
     membership: Vec<u8>,
-    metadata: MetadataImage,
+    tables: Vec<TableImage>,
 }
 
 fn to_pair(id: LogId) -> (u64, u64) {
@@ -77,8 +80,8 @@ fn from_pair((term, index): (u64, u64)) -> LogId {
 }
 
 fn read_checkpoint(store: &Store) -> Result<Option<StateImage>, StoreError> {
-    match read_record::<u8>(store, CHECKPOINT_FILE)? {
-        Some(CHECKPOINT_VERSION) => read_record(store, CHECKPOINT_FILE),
+    match record_file::read::<u8>(store, CHECKPOINT_FILE)? {
+        Some(CHECKPOINT_VERSION) => record_file::read(store, CHECKPOINT_FILE),
         Some(other) => Err(StoreError::Illegal(format!(
             "the file {CHECKPOINT_FILE} has layout {other}, this build reads layout {CHECKPOINT_VERSION}: the directory \
              belongs to another version"
@@ -87,19 +90,15 @@ fn read_checkpoint(store: &Store) -> Result<Option<StateImage>, StoreError> {
     }
 }
 
-/// The state that a checkpoint's content holds, for fuzzers.
-pub(crate) fn restored(content: &[u8]) -> Option<Metadata> {
-    let image: StateImage = decode_record(content).ok()?;
-    image.applied().ok()?;
-    let metadata = Metadata::default();
-    metadata.restore(image.metadata).ok()?;
-    Some(metadata)
+/// Has tables take on the state that a checkpoint's content holds, for fuzzers; whether they have.
+pub(crate) fn restore(content: &[u8], tables: &Tables) -> bool {
+    let image: Option<StateImage> = record_file::decode(content).ok();
+    image.is_some_and(|image| image.applied().is_ok() && tables.restore(&image.tables).is_ok())
 }
 
 impl Shared {
     /// Reads the checkpoint back, if there is one that this log goes on from.
-    pub(crate) fn open(store: Arc<Store>, world: &World) -> Result<Self, StartError> {
-        let metadata = Arc::new(Metadata::default());
+    pub(crate) fn open(store: Arc<Store>, tables: Tables, world: &World) -> Result<Self, StartError> {
         let mut applied = Applied::default();
         if let Some(image) = read_checkpoint(&store)? {
             let known = image.applied.map(|(_, index)| index);
@@ -112,10 +111,10 @@ impl Shared {
                 .into());
             }
             applied = image.applied()?;
-            metadata.restore(image.metadata)?;
+            tables.restore(&image.tables)?;
         }
         Ok(Self {
-            metadata,
+            tables,
             store,
             clock: world.clock.clone(),
             threads: world.threads.clone(),
@@ -132,7 +131,7 @@ impl Shared {
 
     /// The state as of the last applied entry. Called between entries, or when no more are applied.
     fn moment(&self) -> Moment {
-        Moment { applied: self.applied.lock().clone(), metadata: self.metadata.snapshot() }
+        Moment { applied: self.applied.lock().clone(), tables: Box::new(self.tables.freeze()) }
     }
 
     /// Writes the image of `moment` down and returns it, the log behind it being durable first.
@@ -145,7 +144,7 @@ impl Shared {
         done(|callback| self.store.flush(callback)).await?;
         let store = self.store.clone();
         let write = move || {
-            let written = write_record(&store, CHECKPOINT_FILE, &image);
+            let written = record_file::write(&store, CHECKPOINT_FILE, &image);
             // The next one may begin only now, whether or not this one is still waited for.
             *written_last = is_last;
             drop(written_last);
@@ -169,28 +168,24 @@ impl Shared {
         Err(StoreError::Divergence(format!("entry {next:?} is to be applied behind {last:?}")))
     }
 
-    fn apply(&self, entry: &Entry) -> Result<CommandOutcome, io::Error> {
+    fn apply(&self, entry: &Entry) -> Result<Outcomes, io::Error> {
         self.check_next(entry)?;
         let outcome = match &entry.payload {
-            Payload::Frame(frame) => match frame.command() {
-                Some(command) => {
-                    let command = Command::decode(command)
-                        .map_err(|e| io::Error::other(format!("command in entry {}: {e}", entry.log_id)))?;
-                    check_command(&command, frame.kind)?;
-                    let outcome = self.metadata.apply(&command)?;
-                    if Mutation::ApplyTwice.is_on()
-                        && let Some(before) = self.before.lock().replace(command)
-                    {
-                        self.metadata.apply(&before)?;
-                    }
-                    outcome
+            Payload::Frame(frame) => match frame.change() {
+                Some(change) => {
+                    self.change(change, frame.kind == FrameKind::Messages).map_err(|e| match e {
+                        StoreError::Illegal(what) => {
+                            StoreError::Illegal(format!("the change in entry {}: {what}", entry.log_id))
+                        }
+                        other => other,
+                    })?
                 }
-                None => CommandOutcome::Done,
+                None => Outcomes::default(),
             },
             Payload::Proposal(_) => {
                 return Err(io::Error::other(format!("entry {} was not read from the log", entry.log_id)));
             }
-            _ => CommandOutcome::Done,
+            _ => Outcomes::default(),
         };
         let mut applied = self.applied.lock();
         if let Some(membership) = entry.payload.get_membership() {
@@ -199,16 +194,16 @@ impl Shared {
         applied.last = Some(entry.log_id);
         Ok(outcome)
     }
-}
 
-/// *Invariant 7*, read back: a step of delayed delivery is one entry with its messages.
-fn check_command(command: &Command, kind: FrameKind) -> Result<(), StoreError> {
-    if kind != FrameKind::Messages && matches!(command, Command::DelayProgress(_)) {
-        return Err(StoreError::Divergence(format!(
-            "a step of delayed delivery without messages: {command:?}"
-        )));
+    fn change(&self, change: &[u8], is_with_messages: bool) -> Result<Outcomes, StoreError> {
+        let outcomes = self.tables.apply(change, is_with_messages)?;
+        if Mutation::ApplyTwice.is_on()
+            && let Some(before) = self.before.lock().replace(change.to_vec())
+        {
+            self.tables.apply(&before, true)?;
+        }
+        Ok(outcomes)
     }
-    Ok(())
 }
 
 fn not_done<T>() -> Result<T, StoreError> {
@@ -216,15 +211,14 @@ fn not_done<T>() -> Result<T, StoreError> {
 }
 
 /// The state as of an entry, before it is made into an image: that takes long where there are many offsets.
-#[derive(Clone)]
 struct Moment {
     applied: Applied,
-    metadata: MetadataSnapshot,
+    tables: Box<dyn FnOnce() -> Result<Vec<TableImage>, StoreError> + Send + Sync>,
 }
 
 impl Moment {
-    fn image(&self) -> Result<StateImage, StoreError> {
-        let applied = &self.applied;
+    fn image(self) -> Result<StateImage, StoreError> {
+        let applied = self.applied;
         let membership = encode_membership(applied.membership.membership())
             .map_err(|e| StoreError::Illegal(e.to_string()))?;
         Ok(StateImage {
@@ -232,7 +226,7 @@ impl Moment {
             applied: applied.last.map(to_pair),
             membership_at: applied.membership.log_id().as_ref().copied().map(to_pair),
             membership,
-            metadata: self.metadata.image(),
+            tables: (self.tables)()?,
         })
     }
 }
@@ -306,7 +300,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
-        SnapshotBuilder { moment: self.shared.moment(), shared: self.shared.clone() }
+        SnapshotBuilder { moment: Some(self.shared.moment()), shared: self.shared.clone() }
     }
 
     async fn install_snapshot(
@@ -315,8 +309,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         image: StateImage,
     ) -> Result<(), io::Error> {
         let applied = Applied { last: meta.last_log_id, membership: meta.last_membership.clone() };
-        write_record(&self.shared.store, CHECKPOINT_FILE, &image)?;
-        self.shared.metadata.restore(image.metadata)?;
+        record_file::write(&self.shared.store, CHECKPOINT_FILE, &image)?;
+        self.shared.tables.restore(&image.tables)?;
         *self.shared.applied.lock() = applied;
         Ok(())
     }
@@ -329,9 +323,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 }
 
-/// Writes the state as it was when the builder was made.
+/// Writes the state as it was when the builder was made, once.
 pub(crate) struct SnapshotBuilder {
-    moment: Moment,
+    moment: Option<Moment>,
     shared: Arc<Shared>,
 }
 
@@ -339,7 +333,8 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     type SnapshotData = StateImage;
 
     async fn build_snapshot(&mut self) -> Result<StateSnapshot, io::Error> {
-        self.shared.write(self.moment.clone(), false).await?.into_snapshot()
+        let moment = self.moment.take().ok_or_else(|| io::Error::other("the snapshot was built already"))?;
+        self.shared.write(moment, false).await?.into_snapshot()
     }
 }
 
@@ -349,65 +344,85 @@ mod tests {
     use raftmq_testkit::store_options;
 
     use super::*;
-    use crate::command::DelayProgress;
+    use crate::table::Change;
+    use crate::table::tests::{Sum, SumCommand};
 
-    fn open(dir: &std::path::Path) -> (Arc<Store>, Shared) {
+    /// Its commands belong to messages.
+    type Steps = Sum<9>;
+
+    fn open(dir: &std::path::Path) -> (Arc<Store>, Arc<Steps>, Shared) {
         let world = World::system();
         let store = Store::open(store_options(dir, FlushMode::Async), &world).unwrap();
-        (store.clone(), Shared::open(store, &world).unwrap())
+        let steps = Arc::<Steps>::default();
+        let shared = Shared::open(store.clone(), Tables::new(2).with(steps.clone()), &world).unwrap();
+        (store, steps, shared)
     }
 
-    /// Appends an entry with a step of delayed delivery, among messages or alone.
-    fn append(store: &Store, index: u64, from: u64, to: u64, kind: FrameKind) {
-        let step = Command::DelayProgress(DelayProgress::Level { level: 1, from, to }).encode().unwrap();
+    /// Appends an entry with a step, in front of messages or alone.
+    fn append(store: &Store, index: u64, step: SumCommand, kind: FrameKind) {
+        let step = Change::new::<Steps>(&step).unwrap();
         let (alone, with_messages) = match kind {
-            FrameKind::Messages => (&[][..], &step[..]),
-            _ => (&step[..], &[][..]),
+            FrameKind::Messages => (&[][..], step.as_bytes()),
+            _ => (step.as_bytes(), &[][..]),
         };
         let (id, pieces) = (EntryId { term: 1, index }, &mut [alone.into()]);
         let entry = NewEntry { id, kind, leader: 1, command: with_messages, pieces, now_ms: 0 };
         store.append(entry, &mut Vec::new()).unwrap();
     }
 
-    fn apply(store: &Store, shared: &Shared, index: u64) -> Result<CommandOutcome, String> {
+    fn apply(store: &Store, shared: &Shared, index: u64) -> Result<Outcomes, String> {
         let frame = store.log().frame(index).unwrap().unwrap();
         shared.apply(&Entry::from(frame)).map_err(|e| e.to_string())
     }
 
     #[tokio::test]
-    async fn a_step_that_does_not_continue_the_state_stops_the_member_and_entries_are_applied_once() {
+    async fn a_change_that_contradicts_the_state_stops_the_member_and_entries_are_applied_once() {
         let dir = tempfile::tempdir().unwrap();
-        let (store, shared) = open(dir.path());
-        append(&store, 0, 0, 5, FrameKind::Messages);
-        append(&store, 1, 5, 7, FrameKind::Messages);
-        append(&store, 2, 6, 9, FrameKind::Messages);
-        let diverges = |outcome: Result<CommandOutcome, String>| {
+        let (store, steps, shared) = open(dir.path());
+        append(&store, 0, SumCommand::Add(5), FrameKind::Messages);
+        append(&store, 1, SumCommand::Add(2), FrameKind::Messages);
+        append(&store, 2, SumCommand::Sub(9), FrameKind::Messages);
+        let diverges = |outcome: Result<Outcomes, String>| {
             assert!(outcome.as_ref().is_err_and(|e| e.starts_with("divergence")), "{outcome:?}");
         };
         apply(&store, &shared, 0).unwrap();
         diverges(apply(&store, &shared, 0));
         diverges(apply(&store, &shared, 2));
+        assert_eq!(steps.get(), 5);
         shared.checkpoint().await.unwrap();
         drop(shared);
         store.close().unwrap();
         drop(store);
 
         // The step behind the checkpoint is applied again, the one before it is not.
-        let (store, shared) = open(dir.path());
-        assert_eq!((shared.last_applied(), shared.metadata.delay_level(1)), (Some(0), 5));
+        let (store, steps, shared) = open(dir.path());
+        assert_eq!((shared.last_applied(), steps.get()), (Some(0), 5));
         apply(&store, &shared, 1).unwrap();
         diverges(apply(&store, &shared, 2));
-        assert_eq!((shared.last_applied(), shared.metadata.delay_level(1)), (Some(1), 7));
+        assert_eq!((shared.last_applied(), steps.get()), (Some(1), 7));
         store.close().unwrap();
     }
 
     #[test]
     fn a_step_without_messages_stops_the_member() {
         let dir = tempfile::tempdir().unwrap();
-        let (store, shared) = open(dir.path());
-        append(&store, 0, 0, 5, FrameKind::Command);
+        let (store, steps, shared) = open(dir.path());
+        append(&store, 0, SumCommand::Add(5), FrameKind::Command);
         assert!(apply(&store, &shared, 0).is_err_and(|e| e.starts_with("divergence")));
-        assert_eq!((shared.last_applied(), shared.metadata.delay_level(1)), (None, 0));
+        assert_eq!((shared.last_applied(), steps.get()), (None, 0));
+        store.close().unwrap();
+    }
+
+    #[test]
+    fn an_unreadable_change_is_told_with_its_entry() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _, shared) = open(dir.path());
+        let (id, pieces) = (EntryId { term: 1, index: 0 }, &mut [(&[3, 0, 0][..]).into()]);
+        let entry = NewEntry { id, kind: FrameKind::Command, leader: 1, command: &[], pieces, now_ms: 0 };
+        store.append(entry, &mut Vec::new()).unwrap();
+        let error = apply(&store, &shared, 0).unwrap_err();
+        assert!(error.contains("entry T1") || error.contains("entry 1"), "{error}");
+        assert!(error.contains("feature level 3"), "{error}");
         store.close().unwrap();
     }
 }

@@ -16,15 +16,16 @@ use openraft::raft::{
     AppendEntriesRequest, SnapshotResponse, StreamAppendResult, TransferLeaderError, TransferLeaderResponse,
 };
 use openraft::{BasicNode, OptionalSend, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use raftmq_world::{KeepAlive, Network, Stream as WorldStream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::clock::Clocks;
+use crate::hello::Acquaintances;
 use crate::state_machine::StateImage;
 use crate::types::{CommittedLeaderId, LogId, NodeId, TypeConfig, Vote};
-use crate::wire::{self, AppendRequest, AppendResponse, Hello, Kind, Message, VoteRequest, VoteResponse};
+use crate::wire::{self, AppendRequest, AppendResponse, Kind, Message, VoteRequest, VoteResponse};
 
 /// Requests of one stream on their way at once.
 const WINDOW_REQUESTS_MAX: usize = 64;
@@ -40,29 +41,33 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 const START_PATIENCE: Duration = Duration::from_secs(10);
 const READ_BUFFER_BYTES: usize = 16 * 1024;
 
-/// What members know of each other from their hellos.
-pub(crate) type Peers = Arc<RwLock<BTreeMap<u64, Hello>>>;
-
 /// Makes connections to members.
 #[derive(Clone)]
 pub(crate) struct Transport {
-    pub(crate) network: Arc<dyn Network>,
-    pub(crate) hello: Arc<Hello>,
-    pub(crate) peers: Peers,
-    pub(crate) clocks: Arc<Clocks>,
+    network: Arc<dyn Network>,
+    acquaintances: Arc<Acquaintances>,
+    clocks: Arc<Clocks>,
     /// Members that could not be connected to the last time.
-    pub(crate) out_of_reach: Arc<Mutex<BTreeMap<NodeId, OutOfReach>>>,
+    out_of_reach: Arc<Mutex<BTreeMap<NodeId, OutOfReach>>>,
     /// Why members would not talk, or were not who they should be.
-    pub(crate) refusals: Arc<Mutex<BTreeMap<NodeId, String>>>,
+    refusals: Arc<Mutex<BTreeMap<NodeId, String>>>,
 }
 
 /// A member that cannot be connected to.
-pub(crate) struct OutOfReach {
+struct OutOfReach {
     since: Instant,
     warned: bool,
 }
 
 impl Transport {
+    pub(crate) fn new(
+        network: Arc<dyn Network>,
+        acquaintances: Arc<Acquaintances>,
+        clocks: Arc<Clocks>,
+    ) -> Self {
+        Self { network, acquaintances, clocks, out_of_reach: Arc::default(), refusals: Arc::default() }
+    }
+
     /// Logs why this member and another do not talk, once for each reason.
     fn note_refusal(&self, target: NodeId, error: io::Error) -> io::Error {
         let reason = error.to_string();
@@ -84,7 +89,7 @@ impl Transport {
         };
         let member =
             out_of_reach.entry(target).or_insert_with(|| OutOfReach { since: Instant::now(), warned: false });
-        let was_there = self.peers.read().contains_key(&target);
+        let was_there = self.acquaintances.knows(target);
         if !member.warned && (was_there || member.since.elapsed() >= START_PATIENCE) {
             member.warned = true;
             tracing::warn!(node = target, address, "a member is out of reach: {error}");
@@ -133,7 +138,7 @@ impl Connection {
         let received = BytesMut::with_capacity(READ_BUFFER_BYTES);
         let mut connection = Self { stream, received, next_id: 1, writing: false, target, hello_read: false };
         let mut out = BytesMut::new();
-        transport.hello.put(&mut out);
+        wire::put_hello(&mut out, &transport.acquaintances.own());
         connection.send(&out, &[]).await?;
         Ok(connection)
     }
@@ -165,16 +170,17 @@ impl Connection {
         Ok(())
     }
 
-    /// Whether who answers is who was called.
-    fn check(&self, ours: &Hello, theirs: &Hello) -> io::Result<()> {
-        if let Some(reason) = ours.contradiction(theirs) {
+    /// Takes note of who answers, if that is who was called.
+    fn meet(&self, acquaintances: &Acquaintances, message: Message) -> io::Result<()> {
+        let theirs = wire::read_hello(message).map_err(io::Error::other)?;
+        if let Some(reason) = acquaintances.own().contradiction(&theirs) {
             return Err(io::Error::other(reason));
         }
         if theirs.node_id != self.target {
             let what = format!("node {} answers at the address of node {}", theirs.node_id, self.target);
             return Err(io::Error::other(what));
         }
-        Ok(())
+        acquaintances.meet(theirs).map_err(io::Error::other)
     }
 
     /// The next message that is not a hello. Nothing is lost if this is dropped before it ends.
@@ -183,11 +189,9 @@ impl Connection {
             if let Some(message) = wire::take_message(&mut self.received).map_err(io::Error::other)? {
                 match message.kind {
                     Kind::Hello if !self.hello_read => {
-                        let theirs = Hello::read(message).map_err(io::Error::other)?;
-                        self.check(&transport.hello, &theirs)
+                        self.meet(&transport.acquaintances, message)
                             .map_err(|error| transport.note_refusal(self.target, error))?;
                         self.hello_read = true;
-                        transport.peers.write().insert(theirs.node_id, theirs);
                     }
                     Kind::Refusal => {
                         let refused = io::Error::new(io::ErrorKind::PermissionDenied, message.refusal());
@@ -265,7 +269,12 @@ impl Link {
     }
 
     fn timed_out(&self, action: RPCTypes, timeout: Duration) -> RPCError<TypeConfig> {
-        RPCError::Timeout(Timeout { action, id: self.transport.hello.node_id, target: self.target, timeout })
+        RPCError::Timeout(Timeout {
+            action,
+            id: self.transport.acquaintances.node_id(),
+            target: self.target,
+            timeout,
+        })
     }
 
     async fn call_vote(&mut self, kind: Kind, request: VoteRequest, option: &RPCOption) -> Rpc<VoteResponse> {

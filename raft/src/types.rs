@@ -12,9 +12,10 @@ use openraft::{BasicNode, OptionalSend};
 use parking_lot::Mutex;
 use raftmq_store::{EntryId, FrameHeader, FrameKind, LogFrame, LogSlice, Placed};
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
 use crate::api::ProposeError;
-use crate::command::CommandOutcome;
+use crate::table::{Change, Outcomes};
 
 pub(crate) type NodeId = u64;
 pub(crate) type LeaderId = leader_id_std::LeaderId<u64, NodeId>;
@@ -33,7 +34,7 @@ pub(crate) struct TypeConfig;
 
 impl openraft::RaftTypeConfig for TypeConfig {
     type D = Proposal;
-    type R = CommandOutcome;
+    type R = Outcomes;
     type NodeId = NodeId;
     type Node = BasicNode;
     type Term = u64;
@@ -43,7 +44,7 @@ impl openraft::RaftTypeConfig for TypeConfig {
     type Entry = Entry;
     type AsyncRuntime = Runtime;
     type Responder<T>
-        = crate::proposer::WriteResponder<T>
+        = WriteResponder<T>
     where
         T: OptionalSend + 'static;
     type Batch<T>
@@ -66,14 +67,13 @@ pub(crate) fn entry_id(log_id: &LogId) -> EntryId {
 pub(crate) enum Proposal {
     /// Message records, and where the places they get are told.
     Messages(MessageProposal),
-    /// A command alone.
-    Command(CommandProposal),
+    /// A change of the replicated state alone.
+    Change(ChangeProposal),
 }
 
 #[derive(Debug)]
-pub(crate) struct CommandProposal {
-    /// The encoded command.
-    pub(crate) bytes: Vec<u8>,
+pub(crate) struct ChangeProposal {
+    pub(crate) change: Change,
     /// The term in which it may be appended, where that matters.
     pub(crate) term: Option<u64>,
     /// Told by the leader's append, read when the entry is applied: it came in another term, and the log did not take it.
@@ -82,8 +82,8 @@ pub(crate) struct CommandProposal {
 
 #[derive(Debug)]
 pub(crate) struct MessageProposal {
-    /// An encoded command that goes with them; empty where there is none.
-    pub(crate) command: Vec<u8>,
+    /// A change that goes with them.
+    pub(crate) change: Option<Change>,
     /// The term in which they may be appended, where that matters.
     pub(crate) term: Option<u64>,
     pub(crate) pieces: Vec<BytesMut>,
@@ -107,8 +107,46 @@ impl fmt::Display for Proposal {
             Self::Messages(m) => {
                 write!(f, "messages({} bytes)", m.pieces.iter().map(|p| p.len()).sum::<usize>())
             }
-            Self::Command(command) => write!(f, "command({} bytes)", command.bytes.len()),
+            Self::Change(ChangeProposal { change, .. }) => write!(f, "{change:?}"),
         }
+    }
+}
+
+/// What openraft tells of a write. Messages are answered when their entry is committed, everything else when it is
+/// applied.
+pub(crate) struct WriteResponder<T> {
+    on_commit: Option<Box<dyn FnOnce(EntryId) + Send>>,
+    on_complete: Box<dyn FnOnce(T) + Send>,
+}
+
+impl<T: Send + 'static> WriteResponder<T> {
+    pub(crate) fn new(
+        on_commit: Option<Box<dyn FnOnce(EntryId) + Send>>,
+        on_complete: Box<dyn FnOnce(T) + Send>,
+    ) -> Self {
+        Self { on_commit, on_complete }
+    }
+
+    /// Sends the outcome of applying.
+    pub(crate) fn oneshot() -> (Self, oneshot::Receiver<T>) {
+        let (sender, receiver) = oneshot::channel();
+        let on_complete = Box::new(move |result| {
+            // The receiver may have gone; the outcome is in the log all the same.
+            let _ = sender.send(result);
+        });
+        (Self { on_commit: None, on_complete }, receiver)
+    }
+}
+
+impl<T: Send + 'static> openraft::raft::responder::Responder<TypeConfig, T> for WriteResponder<T> {
+    fn on_commit(&mut self, log_id: LogId) {
+        if let Some(on_commit) = self.on_commit.take() {
+            on_commit(entry_id(&log_id));
+        }
+    }
+
+    fn on_complete(self, result: T) {
+        (self.on_complete)(result);
     }
 }
 
@@ -116,7 +154,7 @@ impl fmt::Display for Proposal {
 #[derive(Clone)]
 pub(crate) struct Frame {
     pub(crate) kind: FrameKind,
-    command_len: u32,
+    change_len: u32,
     pub(crate) bytes: FrameBytes,
 }
 
@@ -137,14 +175,14 @@ impl AsRef<[u8]> for FrameBytes {
 
 impl Frame {
     pub(crate) fn new(header: &FrameHeader, bytes: FrameBytes) -> Self {
-        Self { kind: header.kind, command_len: header.command_len, bytes }
+        Self { kind: header.kind, change_len: header.command_len, bytes }
     }
 
-    /// The encoded command it carries: all of a command's payload, or what stands in front of messages.
-    pub(crate) fn command(&self) -> Option<&[u8]> {
+    /// The encoded change it carries: all of a command's payload, or what stands in front of messages.
+    pub(crate) fn change(&self) -> Option<&[u8]> {
         match self.kind {
             FrameKind::Command => Some(self.payload()),
-            FrameKind::Messages if self.command_len > 0 => self.payload().get(..self.command_len as usize),
+            FrameKind::Messages if self.change_len > 0 => self.payload().get(..self.change_len as usize),
             _ => None,
         }
     }

@@ -13,6 +13,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use raftmq_store::{EntryId, FrameKind, decode_frame};
 
+use crate::hello::Hello;
 use crate::types::{Entry, Frame, FrameBytes, LogId, Payload, TypeConfig, Vote, entry_id, log_id};
 
 pub(crate) type AppendRequest = openraft::raft::AppendEntriesRequest<TypeConfig>;
@@ -26,8 +27,8 @@ pub(crate) const MESSAGE_BYTES_MAX: usize = 12 << 20;
 pub(crate) const HELLO_BYTES_MAX: usize = 5 * HELLO_TEXT_MAX + 256;
 /// Length, kind and id.
 pub(crate) const HEAD_BYTES: usize = 13;
-/// The version of this protocol. Members of different versions do not talk.
-const PROTOCOL_VERSION: u32 = 2;
+/// The version of this protocol. Members of different versions do not talk, and tell each other so.
+const PROTOCOL_VERSION: u32 = 3;
 const HELLO_TEXT_MAX: usize = 1024;
 
 /// What a message is.
@@ -68,6 +69,8 @@ impl Kind {
 pub(crate) enum WireError {
     #[error("a message of {length} bytes; it has 9 at least and {limit} at most")]
     Length { length: usize, limit: usize },
+    #[error("protocol version {0} between members; this release speaks version {PROTOCOL_VERSION}")]
+    Version(u32),
     #[error("unknown message kind {0}")]
     Kind(u8),
     #[error("a {kind:?} message ends early, at {what}")]
@@ -222,65 +225,35 @@ impl Message {
     }
 }
 
-/// Who speaks: the same for every member of a group but for the last three fields.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Hello {
-    pub(crate) cluster: String,
-    pub(crate) broker_name: String,
-    pub(crate) segment_bytes: u64,
-    /// Every member with its address: those who think of it differently would elect and append past each other.
-    pub(crate) members: String,
-    pub(crate) node_id: u64,
-    pub(crate) client: String,
-    pub(crate) admin: String,
+pub(crate) fn put_hello(out: &mut BytesMut, hello: &Hello) {
+    put_message(out, Kind::Hello, 0, |out| {
+        out.put_u32_le(PROTOCOL_VERSION);
+        for text in [&hello.cluster, &hello.broker_name, &hello.members, &hello.client, &hello.admin] {
+            out.put_u32_le(text.len() as u32);
+            out.put_slice(text.as_bytes());
+        }
+        out.put_u64_le(hello.segment_bytes);
+        out.put_u64_le(hello.node_id);
+        out.put_u8(hello.reads);
+        out.put_u8(hello.level);
+    });
 }
 
-impl Hello {
-    pub(crate) fn put(&self, out: &mut BytesMut) {
-        put_message(out, Kind::Hello, 0, |out| {
-            out.put_u32_le(PROTOCOL_VERSION);
-            for text in [&self.cluster, &self.broker_name, &self.members, &self.client, &self.admin] {
-                out.put_u32_le(text.len() as u32);
-                out.put_slice(text.as_bytes());
-            }
-            out.put_u64_le(self.segment_bytes);
-            out.put_u64_le(self.node_id);
-        });
+pub(crate) fn read_hello(message: Message) -> Result<Hello, WireError> {
+    let mut reader = message.reader();
+    let version = reader.u32("version")?;
+    if version != PROTOCOL_VERSION {
+        return Err(WireError::Version(version));
     }
-
-    pub(crate) fn read(message: Message) -> Result<Self, WireError> {
-        let mut reader = message.reader();
-        if reader.u32("version")? != PROTOCOL_VERSION {
-            return Err(WireError::Bad { kind: Kind::Hello, what: "version" });
-        }
-        let cluster = reader.text("cluster")?;
-        let broker_name = reader.text("broker name")?;
-        let members = reader.text("members")?;
-        let client = reader.text("client address")?;
-        let admin = reader.text("admin address")?;
-        let (segment_bytes, node_id) = (reader.u64("segment length")?, reader.u64("node id")?);
-        reader.end()?;
-        Ok(Self { cluster, broker_name, segment_bytes, members, node_id, client, admin })
-    }
-
-    /// Why the other side is not of this group, if it is not.
-    pub(crate) fn contradiction(&self, other: &Self) -> Option<String> {
-        if self.members != other.members {
-            let (id, members) = (other.node_id, &other.members);
-            let (own_id, own_members) = (self.node_id, &self.members);
-            return Some(format!(
-                "node {id} was told that the members are {members}, this is node {own_id}, which was told {own_members}"
-            ));
-        }
-        let ours = (&self.cluster, &self.broker_name, self.segment_bytes);
-        let theirs = (&other.cluster, &other.broker_name, other.segment_bytes);
-        (ours != theirs).then(|| {
-            format!(
-                "node {} is of cluster {}, group {}, with segments of {} bytes; this is node {} of cluster {}, group {}, with segments of {} bytes",
-                other.node_id, theirs.0, theirs.1, theirs.2, self.node_id, ours.0, ours.1, ours.2
-            )
-        })
-    }
+    let cluster = reader.text("cluster")?;
+    let broker_name = reader.text("broker name")?;
+    let members = reader.text("members")?;
+    let client = reader.text("client address")?;
+    let admin = reader.text("admin address")?;
+    let (segment_bytes, node_id) = (reader.u64("segment length")?, reader.u64("node id")?);
+    let (reads, level) = (reader.u8("feature level")?, reader.u8("feature level")?);
+    reader.end()?;
+    Ok(Hello { cluster, broker_name, segment_bytes, members, node_id, client, admin, reads, level })
 }
 
 pub(crate) fn put_refusal(out: &mut BytesMut, id: u64, reason: &str) {

@@ -6,16 +6,19 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use raftmq_message::builder::RecordParts;
 use raftmq_raft::{
-    Command, Completion, DelayProgress, Group, Member, MessageBatch, Position, ProposeError, Role,
-    StartError, SubmitError, Topic,
+    Change, Completion, FeatureLevel, Group, GroupConfig, Member, MessageBatch, Position, ProposeError, Role,
+    StartError, SubmitError, Table, Tables,
 };
+use raftmq_store::StoreError;
 use raftmq_testkit::{free_address, group_config};
 use raftmq_world::{Clock, SystemClock, World};
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -25,12 +28,93 @@ fn members() -> Vec<Member> {
     (1..=3).map(|id| Member { id, raft: free_address() }).collect()
 }
 
-async fn start(id: u64, members: &[Member], dir: &Path) -> Group {
-    Group::start(group_config(id, members, dir), World::system()).await.unwrap()
+/// Adds up numbers.
+#[derive(Default)]
+struct Sum<const ID_: u8>(AtomicU64);
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+enum SumCommand {
+    Add(u64),
+    /// Of level 2.
+    Double,
+}
+
+/// Its changes come alone.
+type Plain = Sum<1>;
+/// Its changes belong to messages.
+type Steps = Sum<2>;
+
+impl<const ID_: u8> Sum<ID_> {
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn change(command: &SumCommand) -> Change {
+        Change::new::<Self>(command).unwrap()
+    }
+}
+
+impl<const ID_: u8> Table for Sum<ID_> {
+    const ID: u8 = ID_;
+    const NAME: &'static str = "sum";
+    const IMAGE_VERSION: u8 = 1;
+    const WITH_MESSAGES: bool = ID_ == 2;
+    type Command = SumCommand;
+    type Outcome = u64;
+    type Image = u64;
+
+    fn level(command: &SumCommand) -> FeatureLevel {
+        if matches!(command, SumCommand::Double) { 2 } else { 1 }
+    }
+
+    fn apply(&self, command: SumCommand) -> Result<u64, StoreError> {
+        let sum = match command {
+            SumCommand::Add(n) => self.get() + n,
+            SumCommand::Double => self.get() * 2,
+        };
+        self.0.store(sum, Ordering::Relaxed);
+        Ok(sum)
+    }
+
+    fn freeze(&self) -> impl FnOnce() -> u64 + Send + Sync + 'static {
+        let sum = self.get();
+        move || sum
+    }
+
+    fn restore(&self, image: u64) -> Result<(), StoreError> {
+        self.0.store(image, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// A running member with its tables.
+#[derive(Clone)]
+struct Running {
+    group: Group,
+    plain: Arc<Plain>,
+    steps: Arc<Steps>,
+}
+
+impl std::ops::Deref for Running {
+    type Target = Group;
+
+    fn deref(&self) -> &Group {
+        &self.group
+    }
+}
+
+async fn try_start(config: GroupConfig, reads: FeatureLevel, world: World) -> Result<Running, StartError> {
+    let (plain, steps) = (Arc::<Plain>::default(), Arc::<Steps>::default());
+    let tables = Tables::new(reads).with(plain.clone()).with(steps.clone());
+    Ok(Running { group: Group::start(config, tables, world).await?, plain, steps })
+}
+
+async fn start(id: u64, members: &[Member], dir: &Path) -> Running {
+    try_start(group_config(id, members, dir), 1, World::system()).await.unwrap()
 }
 
 /// Every member, in the order of their ids.
-async fn start_all(members: &[Member], dir: &Path) -> Vec<Group> {
+async fn start_all(members: &[Member], dir: &Path) -> Vec<Running> {
     let mut groups = Vec::new();
     for member in members {
         groups.push(start(member.id, members, dir).await);
@@ -38,14 +122,14 @@ async fn start_all(members: &[Member], dir: &Path) -> Vec<Group> {
     groups
 }
 
-async fn stop_all(groups: &[Group]) {
+async fn stop_all(groups: &[Running]) {
     for group in groups {
         group.shutdown().await;
     }
 }
 
-async fn leader(groups: &[Group]) -> Group {
-    let mut roles: Vec<_> = groups.iter().map(Group::watch_role).collect();
+async fn leader(groups: &[Running]) -> Running {
+    let mut roles: Vec<_> = groups.iter().map(|group| group.watch_role()).collect();
     timeout(PATIENCE, async {
         loop {
             if let Some(at) = roles.iter().position(|r| r.borrow().ready) {
@@ -93,7 +177,7 @@ fn batch(
         MessageBatch {
             records,
             count: bodies.len() as u32,
-            command: None,
+            change: None,
             term: None,
             completion: Box::new(Tell(sender)),
         },
@@ -121,7 +205,7 @@ fn bodies(prefix: &str, count: usize) -> Vec<String> {
 }
 
 /// Every body in a queue, read through the ConsumeQueue.
-fn read_all(group: &Group, queue_id: u32) -> Vec<String> {
+fn read_all(group: &Running, queue_id: u32) -> Vec<String> {
     let Some(queue) = group.store().queue("topic", queue_id) else { return Vec::new() };
     let units = queue.read(0, usize::MAX);
     units
@@ -140,7 +224,8 @@ async fn messages_survive_a_change_of_leader_and_a_restart_of_all() {
     let members = members();
     let mut groups = start_all(&members, dir.path()).await;
     let first = leader(&groups).await;
-    first.propose(Command::PutTopic(Topic::new("topic", 4, 6))).await.unwrap();
+    let outcomes = first.propose(Plain::change(&SumCommand::Add(4))).await.unwrap();
+    assert_eq!(outcomes.first::<Plain>(), Some(4));
     let mut expected = Vec::new();
     for round in 0..20 {
         let bodies = bodies(&format!("first{round}"), 100);
@@ -168,7 +253,7 @@ async fn messages_survive_a_change_of_leader_and_a_restart_of_all() {
     for group in &groups {
         eventually("a member with every message", || read_all(group, 0).len() == expected.len()).await;
         assert_eq!(read_all(group, 0), expected);
-        assert_eq!(group.metadata().topic("topic").map(|t| t.read_queues), Some(4));
+        assert_eq!(group.plain.get(), 4);
     }
 
     // All stop and start again.
@@ -180,7 +265,7 @@ async fn messages_survive_a_change_of_leader_and_a_restart_of_all() {
     expected.extend(bodies("third", 1));
     eventually("the last message", || read_all(&third, 0).len() == expected.len()).await;
     assert_eq!(read_all(&third, 0), expected);
-    assert_eq!(third.metadata().topic("topic").map(|t| t.read_queues), Some(4));
+    assert_eq!(third.plain.get(), 4);
     for group in &again {
         group.shutdown().await;
         assert_eq!(group.status().role, Role::Stopped);
@@ -196,7 +281,7 @@ async fn leadership_is_handed_over() {
     send(&first, 0, &bodies("a", 10)).await;
     let own = first.status().node_id;
     first.transfer_leadership().await;
-    let others: Vec<Group> = groups.iter().filter(|g| g.status().node_id != own).cloned().collect();
+    let others: Vec<Running> = groups.iter().filter(|g| g.status().node_id != own).cloned().collect();
     let second = leader(&others).await;
     let positions = send(&second, 0, &bodies("b", 1)).await;
     assert_eq!(positions[0].queue_offset, 10);
@@ -204,7 +289,7 @@ async fn leadership_is_handed_over() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn messages_and_the_command_with_them_are_one_entry() {
+async fn messages_and_the_change_with_them_are_one_entry() {
     let dir = tempfile::tempdir().unwrap();
     let members = members();
     let mut groups = start_all(&members, dir.path()).await;
@@ -212,27 +297,26 @@ async fn messages_and_the_command_with_them_are_one_entry() {
     let mut next = 0;
     for round in 0..3 {
         let leader = leader(&groups).await;
-        assert_eq!(leader.metadata().delay_level(1), next);
-        // Messages without a command around it, so that they could be joined.
+        assert_eq!(leader.steps.get(), next);
+        // Messages without a change around it, so that they could be joined.
         let plain = [bodies("before", 3), bodies("after", 3)];
         let due = bodies(&format!("due{round}"), 100);
-        let (mut with_command, outcome) = batch(0, &due);
-        let progress = DelayProgress::Level { level: 1, from: next, to: next + 100 };
-        with_command.command = Some(Command::DelayProgress(progress));
+        let (mut with_change, outcome) = batch(0, &due);
+        with_change.change = Some(Steps::change(&SumCommand::Add(100)));
         let term = leader.watch_role().borrow().term;
         let (mut stale, _told) = batch(0, &due);
         stale.term = Some(term - 1);
         assert!(matches!(leader.submit(stale), Err(SubmitError::NotLeader { .. })));
-        with_command.term = Some(term);
+        with_change.term = Some(term);
         let (before, told_before) = batch(1, &plain[0]);
         let (after, told_after) = batch(1, &plain[1]);
-        for batch in [before, with_command, after] {
+        for batch in [before, with_change, after] {
             leader.submit(batch).unwrap();
         }
         let positions = timeout(PATIENCE, outcome).await.unwrap().unwrap().unwrap();
         // Told when it is applied, not only committed.
         next += 100;
-        assert_eq!(leader.metadata().delay_level(1), next);
+        assert_eq!(leader.steps.get(), next);
         assert_eq!((positions.len(), positions[0].queue_offset), (100, expected.len() as u64));
         for told in [told_before, told_after] {
             assert_eq!(timeout(PATIENCE, told).await.unwrap().unwrap().unwrap().len(), 3);
@@ -247,22 +331,21 @@ async fn messages_and_the_command_with_them_are_one_entry() {
     for group in &groups {
         eventually("a member with every message", || read_all(group, 0).len() == expected.len()).await;
         assert_eq!(read_all(group, 0), expected);
-        eventually("the progress", || group.metadata().delay_level(1) == next).await;
+        eventually("the progress", || group.steps.get() == next).await;
     }
     stop_all(&groups).await;
 
-    // Refused messages take their command with them.
+    // Refused messages take their change with them.
     let again = start_all(&members, dir.path()).await;
     let leader = leader(&again).await;
     let (mut refused, outcome) = batch(raftmq_store::QUEUE_ID_MAX as i32 + 1, &bodies("a", 1));
-    refused.command =
-        Some(Command::DelayProgress(DelayProgress::Level { level: 1, from: next, to: next + 1 }));
-    let progress = refused.command.clone().unwrap();
-    assert!(matches!(leader.propose(progress).await, Err(ProposeError::Refused(_))), "messages go with it");
+    refused.change = Some(Steps::change(&SumCommand::Add(1)));
+    let alone = refused.change.clone().unwrap();
+    assert!(matches!(leader.propose(alone).await, Err(ProposeError::Refused(_))), "messages go with it");
     refused.term = Some(leader.watch_role().borrow().term);
     leader.submit(refused).unwrap();
     assert!(matches!(timeout(PATIENCE, outcome).await.unwrap().unwrap(), Err(ProposeError::Refused(_))));
-    assert_eq!(leader.metadata().delay_level(1), next);
+    assert_eq!(leader.steps.get(), next);
     stop_all(&again).await;
 }
 
@@ -274,7 +357,7 @@ async fn a_configuration_that_contradicts_the_group_is_refused() {
     leader(std::slice::from_ref(&group)).await;
     assert!(
         matches!(
-            Group::start(group_config(1, &members, dir.path()), World::system()).await,
+            try_start(group_config(1, &members, dir.path()), 1, World::system()).await,
             Err(StartError::Store(_))
         ),
         "the directory is in use"
@@ -284,14 +367,14 @@ async fn a_configuration_that_contradicts_the_group_is_refused() {
 
     let mut other = group_config(1, &members, dir.path());
     other.segment_bytes *= 2;
-    assert!(matches!(Group::start(other, World::system()).await, Err(StartError::Store(_))));
+    assert!(matches!(try_start(other, 1, World::system()).await, Err(StartError::Store(_))));
     let mut other = group_config(1, &members, dir.path());
     other.cluster = "another".into();
-    assert!(matches!(Group::start(other, World::system()).await, Err(StartError::Store(_))));
+    assert!(matches!(try_start(other, 1, World::system()).await, Err(StartError::Store(_))));
     let more = vec![members[0].clone(), Member { id: 2, raft: free_address() }];
-    let refused = Group::start(group_config(1, &more, dir.path()), World::system()).await;
+    let refused = try_start(group_config(1, &more, dir.path()), 1, World::system()).await;
     assert!(matches!(refused, Err(StartError::Config(_))), "other members");
-    let absent = Group::start(group_config(2, &members, dir.path()), World::system()).await;
+    let absent = try_start(group_config(2, &members, dir.path()), 1, World::system()).await;
     assert!(matches!(absent, Err(StartError::Config(_))), "not a member");
 }
 
@@ -370,7 +453,7 @@ async fn a_leader_knows_whose_clock_differs_and_who_is_gone() {
         let clock = Arc::new(Ahead(SystemClock::default(), ahead_ms));
         let world = World { clock, ..World::system() };
         let config = group_config(member.id, &members, dir.path());
-        groups.push(Group::start(config, world).await.unwrap());
+        groups.push(try_start(config, 1, world).await.unwrap());
     }
     let leader = leader(&groups).await;
     let own = leader.config().node_id;
@@ -391,5 +474,47 @@ async fn a_leader_knows_whose_clock_differs_and_who_is_gone() {
     gone.shutdown().await;
     let gone = gone.config().node_id;
     eventually("the member to be gone", || online(gone) == Some(false)).await;
+    stop_all(&groups).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_of_two_releases_run_side_by_side_until_all_read_the_next_level() {
+    let dir = tempfile::tempdir().unwrap();
+    let members = members();
+    let release = |id, reads| try_start(group_config(id, &members, dir.path()), reads, World::system());
+    let mut groups = vec![release(1, 1).await.unwrap()];
+    for id in [2, 3] {
+        groups.push(release(id, 2).await.unwrap());
+    }
+    let first = leader(&groups).await;
+    first.propose(Plain::change(&SumCommand::Add(3))).await.unwrap();
+    let words = match first.propose(Plain::change(&SumCommand::Double)).await {
+        Err(ProposeError::Refused(words)) => words,
+        other => panic!("{other:?}"),
+    };
+    assert!(words.contains("needs feature level 2") && words.contains("node 1 reads 1"), "{words}");
+    let (mut with_change, _told) = batch(0, &bodies("a", 1));
+    with_change.change = Some(Steps::change(&SumCommand::Double));
+    with_change.term = Some(first.watch_role().borrow().term);
+    assert!(matches!(first.submit(with_change), Err(SubmitError::Illegal(_))));
+
+    // The old one is replaced.
+    groups.remove(0).shutdown().await;
+    groups.push(release(1, 2).await.unwrap());
+    eventually("the next level", || groups.iter().all(|group| group.feature_level() == 2)).await;
+    let second = leader(&groups).await;
+    second.propose(Plain::change(&SumCommand::Double)).await.unwrap();
+    for group in &groups {
+        eventually("the change", || group.plain.get() == 6).await;
+    }
+
+    // Whoever goes back to it is told why it cannot be.
+    groups.pop().unwrap().shutdown().await;
+    match release(1, 1).await.map(drop) {
+        Err(StartError::TooOld(words)) => {
+            assert!(words.contains("node 1") && words.contains("the group is at level 2"), "{words}");
+        }
+        other => panic!("{other:?}"),
+    }
     stop_all(&groups).await;
 }

@@ -76,16 +76,16 @@ impl Source for Member {
         let ends = |topic: &str, queue_id| {
             store.queue(topic, queue_id).map_or((0, 0), |queue| (queue.min_offset(), queue.max_offset()))
         };
-        let topics = self.group.metadata().topics();
+        let topics = self.broker.state().topics.all();
         let listed = topics.iter().filter(|topic| topic.name.as_str() > after);
         let listed = listed.filter(|topic| self.broker.is_system_topic(&topic.name) == system);
         Page::of(listed, |topic| TopicView::new(topic, &ends))
     }
 
     fn groups(&self, after: &str) -> Page<GroupView> {
-        let metadata = self.group.metadata();
-        let groups = metadata.groups();
-        let view = |group: &Arc<_>| GroupView::new(group, metadata.offsets_of_group(&group.name));
+        let state = self.broker.state();
+        let groups = state.groups.all();
+        let view = |group: &Arc<_>| GroupView::new(group, state.offsets.of_group(&group.name));
         Page::of(groups.iter().filter(|group| group.name.as_str() > after), view)
     }
 
@@ -94,14 +94,13 @@ impl Source for Member {
     }
 
     fn delay(&self) -> DelayView {
-        let (store, metadata) = (self.group.store(), self.group.metadata());
+        let (store, state) = (self.group.store(), self.broker.state());
         let stored =
             |topic: &str, queue_id| store.queue(topic, queue_id).map_or(0, |queue| queue.max_offset());
-        let levels = metadata.topic(SCHEDULE_TOPIC).map_or(0, |topic| topic.read_queues);
-        let levels = (1..=levels).map(|level| {
-            LevelView::new(level, metadata.delay_level(level), stored(SCHEDULE_TOPIC, level - 1))
-        });
-        DelayView::new(levels.collect(), metadata.timer_progress(), stored(TIMER_TOPIC, 0))
+        let levels = state.topics.get(SCHEDULE_TOPIC).map_or(0, |topic| topic.read_queues);
+        let levels = (1..=levels)
+            .map(|level| LevelView::new(level, state.delay.level(level), stored(SCHEDULE_TOPIC, level - 1)));
+        DelayView::new(levels.collect(), state.delay.timers(), stored(TIMER_TOPIC, 0))
     }
 
     fn stats(&self) -> serde_json::Value {

@@ -2,7 +2,8 @@ use std::io::{Read, Write};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use raftmq_raft::{MemberStatus, OffsetCommit, Role, SubscriptionGroup, TimerProgress, Topic};
+use raftmq_broker::state::{OffsetCommit, SubscriptionGroup, TimerProgress, Topic};
+use raftmq_raft::{MemberStatus, Role};
 use serde_json::Value;
 
 use super::*;
@@ -52,6 +53,7 @@ fn status() -> GroupStatus {
         raft: format!("127.0.0.1:{}", 10_912 + 100 * (id - 1)),
         client: Some("127.0.0.1:10911".into()),
         admin: None,
+        reads: Some(1),
         voter: true,
         role,
         online: matched_index.map(|_| true),
@@ -71,6 +73,7 @@ fn status() -> GroupStatus {
         max_physical_offset: 400,
         flushed_physical_offset: 300,
         dispatched_physical_offset: 200,
+        feature_level: 1,
         ready: true,
         stopped: None,
         members: vec![member(1, Role::Leader, Some(9)), member(2, Role::Follower, None)],

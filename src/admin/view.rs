@@ -1,6 +1,7 @@
 //! The JSON bodies of the admin API.
 
-use raftmq_raft::{GroupStatus, MemberStatus, OffsetCommit, Role, SubscriptionGroup, TimerProgress, Topic};
+use raftmq_broker::state::{OffsetCommit, SubscriptionGroup, TimerProgress, Topic};
+use raftmq_raft::{GroupStatus, MemberStatus, Role};
 use serde::Serialize;
 
 /// Queues or offsets that a page lists at most, but for its last item: some 64 bytes of JSON each.

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use raftmq_message::topic::{is_system_topic, validate_topic};
-use raftmq_raft::{
-    Command as LogCommand, FilterType, GroupSubscription, RetryPolicy, SubscriptionGroup, Topic,
+use raftmq_broker::state::{
+    FilterType, GroupCommand, GroupSubscription, Groups, OffsetCommand, Offsets, RetryPolicy,
+    SubscriptionGroup, Topic,
 };
+use raftmq_message::topic::{is_system_topic, validate_topic};
 use raftmq_remoting::body::{
     CustomizedRetryPolicy, DataVersion, ExponentialRetryPolicy, GroupRetryPolicy, SimpleSubscriptionData,
     SubscriptionGroupConfig, SubscriptionGroupList, SubscriptionGroupWrapper, TopicConfig, TopicConfigList,
@@ -18,7 +19,7 @@ use serde::Serialize;
 
 use super::attributes;
 use super::limits::FORWARD_TIMEOUT;
-use super::node::Node;
+use super::node::{Node, change};
 use super::peer::{self, PeerError};
 use super::pull::existing_topic;
 use super::reply::{Handled, Refusal, Reply};
@@ -51,7 +52,7 @@ pub(crate) async fn put_topic_list(node: &Node, command: &Command) -> Handled {
 
 async fn put_topics(node: &Node, configs: &[TopicConfig]) -> Handled {
     let asked = configs.iter().map(|config| {
-        let before = node.group.metadata().topic(&config.topic_name);
+        let before = node.state.topics.get(&config.topic_name);
         topic_from(config, before.as_deref())
     });
     for topic in asked.collect::<Result<Vec<_>, _>>()? {
@@ -162,7 +163,7 @@ pub(crate) fn topic_config(topic: &Topic) -> TopicConfig {
 
 /// Every topic's settings, as 21 carries them.
 pub(crate) fn all_topics(node: &Node, data_version: DataVersion) -> TopicConfigSerializeWrapper {
-    let topics = node.group.metadata().topics();
+    let topics = node.state.topics.all();
     TopicConfigSerializeWrapper {
         data_version,
         topic_config_table: topics.iter().map(|topic| (topic.name.clone(), topic_config(topic))).collect(),
@@ -214,7 +215,7 @@ async fn put_groups(node: &Node, configs: &[SubscriptionGroupConfig]) -> Handled
     let groups: Vec<_> = configs
         .iter()
         .map(|config| {
-            let before = node.group.metadata().group(&config.group_name);
+            let before = node.state.groups.get(&config.group_name);
             group_from(config, before.as_deref(), queues_max)
         })
         .collect::<Result<_, _>>()?;
@@ -324,7 +325,7 @@ fn group_config(group: &SubscriptionGroup) -> SubscriptionGroupConfig {
 
 /// 201: every group's settings.
 pub(crate) fn get_all_groups(node: &Node) -> Handled {
-    let groups = node.group.metadata().groups();
+    let groups = node.state.groups.all();
     json(&SubscriptionGroupWrapper {
         data_version: node.registration.data_version(),
         forbidden_table: BTreeMap::new(),
@@ -338,7 +339,7 @@ pub(crate) fn get_all_groups(node: &Node) -> Handled {
 /// 352: a group's settings.
 pub(crate) fn get_group(node: &Node, command: &Command) -> Handled {
     let name = GroupConfigHeader::decode(command)?.group;
-    match node.group.metadata().group(&name) {
+    match node.state.groups.get(&name) {
         Some(group) => json(&group_config(&group)),
         None => {
             let remark = format!("No group in this broker. group: {name}");
@@ -349,18 +350,22 @@ pub(crate) fn get_group(node: &Node, command: &Command) -> Handled {
 
 /// 207: removes a group, and its offsets where that is wanted, be they left from a group that was removed before.
 pub(crate) async fn delete_group(node: &Node, command: &Command) -> Handled {
-    node.leading()?;
+    let term = node.leading()?;
     let header = DeleteGroupHeader::decode(command)?;
-    let (name, metadata) = (&header.group_name, node.group.metadata());
+    let (name, state) = (&header.group_name, &node.state);
     let clean_offsets = header.clean_offset || header.remove_offset;
-    if metadata.group(name).is_some() || clean_offsets && !metadata.offsets_of_group(name).is_empty() {
+    if state.groups.get(name).is_some() || clean_offsets && !state.offsets.of_group(name).is_empty() {
         tracing::info!(group = name, clean_offsets, "subscription group deleted");
         // What it has been told is committed is in the log; the rest must not bring it back, be it on its way now or
         // committed until it is gone.
         let _no_round = node.offsets.between_rounds().await;
         node.offsets.discard_group(name);
-        let deleted = LogCommand::DeleteGroup { name: name.clone(), clean_offsets };
-        let outcome = node.propose(deleted).await;
+        let mut deleted = change::<Groups>(&GroupCommand::Delete { name: name.clone() })?;
+        if clean_offsets {
+            let forgotten = deleted.and::<Offsets>(&OffsetCommand::ForgetGroup(name.clone()));
+            deleted = forgotten.map_err(|error| Refusal::error(error.to_string()))?;
+        }
+        let outcome = node.propose_in(term, deleted).await;
         node.offsets.discard_group(name);
         outcome?;
     }

@@ -265,12 +265,12 @@ impl Connection {
     /// Checks a send and adds its records to the batch.
     fn encode(&mut self, command: &Command, sends: &mut SendBatch) -> Result<(), SendProblem> {
         self.node.leading()?;
-        let (settings, metadata) = (&self.node.send, self.node.group.metadata());
+        let (settings, state) = (&self.node.send, &self.node.state);
         let records = sends.records();
         let start = records.end();
         let encoded = if command.code == request::CONSUMER_SEND_MSG_BACK {
             let store = self.node.group.store();
-            match send_back::encode(settings, metadata, store, command, records)? {
+            match send_back::encode(settings, state, store, command, records)? {
                 Some(encoded) => encoded,
                 None => {
                     self.succeed(command);
@@ -284,7 +284,7 @@ impl Connection {
                 born_host: self.channel.peer,
             };
             let holds_locks = |group: &str| locks::are_held(&self.node, group);
-            encode_send(settings, metadata, holds_locks, &mut self.topic, &request, records)?
+            encode_send(settings, state, holds_locks, &mut self.topic, &request, records)?
         };
         sends.add(&self.node, &self.channel, command, &encoded, start);
         Ok(())

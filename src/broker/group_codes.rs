@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use raftmq_raft::Topic;
+use raftmq_broker::state::Topic;
 use raftmq_remoting::Command;
 use raftmq_remoting::body::{
     ConsumeStats, ConsumeStatsList, ConsumeTimeSpan, GroupList, OffsetWrapper, ProducerConnection,
@@ -75,7 +75,7 @@ fn producer_table(node: &Node) -> Handled {
 pub(crate) fn groups_of_topic(node: &Node, command: &Command) -> Handled {
     let topic = TopicHeader::decode(command)?.topic;
     let mut groups: BTreeSet<String> = node.clients.groups_subscribing(&topic).into_iter().collect();
-    groups.extend(node.group.metadata().groups_with_offset(&topic));
+    groups.extend(node.state.offsets.groups_of(&topic));
     json(&GroupList { group_list: groups.into_iter().collect() })
 }
 
@@ -97,7 +97,7 @@ pub(crate) fn subscription(node: &Node, command: &Command) -> Handled {
 }
 
 fn committed_topics(node: &Node, group: &str) -> BTreeSet<String> {
-    node.group.metadata().offsets_of_group(group).into_iter().map(|commit| commit.topic).collect()
+    node.state.offsets.of_group(group).into_iter().map(|commit| commit.topic).collect()
 }
 
 /// What a group consumes: what its members subscribe to, its retry topic with that; where none is connected, what it
@@ -105,7 +105,7 @@ fn committed_topics(node: &Node, group: &str) -> BTreeSet<String> {
 pub(crate) fn consumed_topics(node: &Node, group: &str) -> Vec<Arc<Topic>> {
     let subscribed: BTreeSet<String> = node.clients.subscribed_topics(group).into_iter().collect();
     let names = if subscribed.is_empty() { committed_topics(node, group) } else { subscribed };
-    names.iter().filter_map(|name| node.group.metadata().topic(name)).collect()
+    names.iter().filter_map(|name| node.state.topics.get(name)).collect()
 }
 
 /// 208: how far a consumer group is.
@@ -150,7 +150,7 @@ fn wanted(header: &ConsumeStatsHeader) -> Wanted<'_> {
 }
 
 fn wanted_topics(node: &Node, header: &ConsumeStatsHeader) -> Vec<Arc<Topic>> {
-    let topic = |name: &str| node.group.metadata().topic(name);
+    let topic = |name: &str| node.state.topics.get(name);
     match wanted(header) {
         Wanted::Consumed => consumed_topics(node, &header.consumer_group),
         Wanted::One(name) => {
@@ -174,7 +174,7 @@ fn stats_of_groups(node: &Node, header: &BrokerConsumeStatsHeader) -> Handled {
     let mut list =
         ConsumeStatsList { broker_addr: node.config.advertise.to_string(), ..ConsumeStatsList::default() };
     let mut queues = 0;
-    for group in node.group.metadata().groups() {
+    for group in node.state.groups.all() {
         let mut of_group = Vec::new();
         for topic in consumed_topics(node, &group.name).iter().filter(|topic| topic.order || !header.is_order)
         {
@@ -209,7 +209,7 @@ fn progress_in(node: &Node, group: &str, topic: &Topic) -> QueueMap<OffsetWrappe
 fn progress(node: &Node, group: &str, topic: &str, queue_id: u32) -> OffsetWrapper {
     let store = node.group.store();
     let queue = store.queue(topic, queue_id);
-    let committed = node.offsets.get(node.group.metadata(), group, topic, queue_id).unwrap_or(0);
+    let committed = node.offsets.get(group, topic, queue_id).unwrap_or(0);
     let last = queue.as_ref().zip(committed.checked_sub(1)).and_then(|(queue, last)| queue.get(last));
     OffsetWrapper {
         broker_offset: queue.map_or(0, |queue| queue.max_offset()) as i64,
@@ -247,7 +247,7 @@ fn time_span(node: &Node, group: &str, topic: &str, queue_id: u32) -> QueueTimeS
         unit.and_then(|unit| store_time(store, unit)).unwrap_or(-1)
     };
     let (min, max) = queue.as_ref().map_or((0, 0), |queue| (queue.min_offset(), queue.max_offset()));
-    let committed = node.offsets.get(node.group.metadata(), group, topic, queue_id).unwrap_or(0);
+    let committed = node.offsets.get(group, topic, queue_id).unwrap_or(0);
     let first = stored_at(Some(min));
     let next = if committed < max { stored_at(Some(committed.max(min))) } else { -1 };
     QueueTimeSpan {

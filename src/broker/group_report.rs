@@ -2,8 +2,8 @@
 
 use raftmq_world::hash::HashMap;
 
+use raftmq_broker::state::Topic;
 use raftmq_message::topic::{dlq_topic, retry_topic};
-use raftmq_raft::{Metadata, Topic};
 use serde::Serialize;
 
 use super::group_codes::consumed_topics;
@@ -83,9 +83,9 @@ type Locks = HashMap<(String, u32), String>;
 
 /// Tells of a group; `None` where there is no such group.
 pub(crate) fn report(node: &Node, name: &str) -> Option<GroupReport> {
-    let metadata = node.group.metadata();
-    let group = metadata.group(name)?;
-    let locks = metadata.locks_of_group(name).into_iter();
+    let state = &node.state;
+    let group = state.groups.get(name)?;
+    let locks = state.locks.of_group(name).into_iter();
     let locks = locks.map(|lock| ((lock.topic, lock.queue_id), lock.client_id)).collect();
     let (mut queues, mut queues_omitted, mut lag) = (Vec::new(), 0, 0);
     for topic in consumed_topics(node, name) {
@@ -108,8 +108,8 @@ pub(crate) fn report(node: &Node, name: &str) -> Option<GroupReport> {
         lag,
         queues,
         queues_omitted,
-        retry_messages: messages(node, metadata, &retry_topic(name)),
-        dead_letters: messages(node, metadata, &dlq_topic(name)),
+        retry_messages: messages(node, &retry_topic(name)),
+        dead_letters: messages(node, &dlq_topic(name)),
     })
 }
 
@@ -138,9 +138,9 @@ fn consumers(node: &Node, group: &str) -> Option<Consumers> {
 }
 
 fn queue(node: &Node, group: &str, topic: &Topic, queue_id: u32, locks: &Locks) -> QueueReport {
-    let metadata = node.group.metadata();
+    let state = &node.state;
     let (min_offset, max_offset) = ends(node, &topic.name, queue_id);
-    let committed = node.offsets.get(metadata, group, &topic.name, queue_id);
+    let committed = node.offsets.get(group, &topic.name, queue_id);
     QueueReport {
         topic: topic.name.clone(),
         queue_id,
@@ -148,7 +148,7 @@ fn queue(node: &Node, group: &str, topic: &Topic, queue_id: u32, locks: &Locks) 
         max_offset,
         committed,
         lag: max_offset.saturating_sub(committed.unwrap_or(0).max(min_offset)),
-        pending_reset: metadata.pending_reset(group, &topic.name, queue_id).map(|reset| reset.offset),
+        pending_reset: state.offsets.pending_reset(group, &topic.name, queue_id).map(|reset| reset.offset),
         locked_by: locks.get(&(topic.name.clone(), queue_id)).cloned(),
     }
 }
@@ -159,8 +159,8 @@ fn ends(node: &Node, topic: &str, queue_id: u32) -> (u64, u64) {
 }
 
 /// Messages in a topic, consumed or not.
-fn messages(node: &Node, metadata: &Metadata, topic: &str) -> u64 {
-    let queues = metadata.topic(topic).map_or(0, |topic| topic.queues());
+fn messages(node: &Node, topic: &str) -> u64 {
+    let queues = node.state.topics.get(topic).map_or(0, |topic| topic.queues());
     let ends = (0..queues).map(|queue_id| ends(node, topic, queue_id));
     ends.map(|(min, max)| max.saturating_sub(min)).sum()
 }

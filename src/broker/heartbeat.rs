@@ -72,7 +72,7 @@ pub(crate) fn join(
 
 /// Whether a consumer group exists or is made when it is needed.
 fn may_be(node: &Node, group: &str) -> bool {
-    node.config.auto_create_group || is_system_group(group) || node.group.metadata().group(group).is_some()
+    node.config.auto_create_group || is_system_group(group) || node.state.groups.get(group).is_some()
 }
 
 fn read(command: &Command) -> Result<HeartbeatData, Refusal> {

@@ -203,7 +203,7 @@ pub(crate) const LOCK_QUEUES_MAX: usize = 1024;
 /// How long offsets gather before they are proposed. Clients commit every 5 s.
 pub(crate) const OFFSETS_GATHER: Duration = Duration::from_millis(100);
 /// Encoded bytes of one command of offsets, with room below the largest command.
-pub(crate) const OFFSETS_COMMAND_BYTES: usize = raftmq_raft::COMMAND_BYTES_MAX / 2;
+pub(crate) const OFFSETS_COMMAND_BYTES: usize = raftmq_raft::CHANGE_BYTES_MAX / 2;
 
 /// How often a broker registers without a cause. Name servers of this project forget a silent broker within seconds.
 pub(crate) const REGISTRATION_PERIOD: Duration = Duration::from_secs(10);

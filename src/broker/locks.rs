@@ -9,7 +9,7 @@
 use raftmq_world::hash::HashSet;
 
 use parking_lot::Mutex;
-use raftmq_raft::{Command as LogCommand, CommandOutcome, Metadata, QueueLocks};
+use raftmq_broker::state::{Locks, QueueLocks};
 use raftmq_remoting::body::{LockBatchRequest, LockBatchResponse, MessageQueue};
 use raftmq_remoting::{Command, fastjson};
 use tokio::time::Instant;
@@ -23,7 +23,7 @@ use super::topics;
 /// 41: takes or renews locks, and answers with those the client holds then.
 pub(crate) async fn lock(node: &Node, request: &Command) -> Handled {
     let batch = read(node, request)?;
-    if node.group.metadata().group(&batch.consumer_group).is_none() {
+    if node.state.groups.get(&batch.consumer_group).is_none() {
         topics::create_group(node, &batch.consumer_group).await?;
     }
     let granted = apply(node, &batch, LOCK_LEASE.as_millis() as i64).await?;
@@ -42,7 +42,7 @@ fn held(mut queues: Vec<MessageQueue>, granted: &[(String, u32)]) -> Vec<Message
 /// 42: releases locks.
 pub(crate) async fn unlock(node: &Node, channel: &Channel, request: &Command) -> Handled {
     let batch = read(node, request)?;
-    if node.group.metadata().group(&batch.consumer_group).is_none() {
+    if node.state.groups.get(&batch.consumer_group).is_none() {
         return Err(topics::absent_group(&batch.consumer_group));
     }
     if !node.clients.is_succeeded(&batch.consumer_group, &batch.client_id, channel.id) {
@@ -53,11 +53,11 @@ pub(crate) async fn unlock(node: &Node, channel: &Channel, request: &Command) ->
 
 /// Whether a client of the group holds a queue locked.
 pub(crate) fn are_held(node: &Node, group: &str) -> bool {
-    node.group.metadata().has_lock(group, now_ms(node))
+    node.state.locks.has(group, now_ms(node))
 }
 
 fn now_ms(node: &Node) -> i64 {
-    node.lock_clock.now_ms(node.role.borrow().term, node.group.metadata())
+    node.lock_clock.now_ms(node.role.borrow().term, &node.state.locks)
 }
 
 fn json(body: &LockBatchResponse) -> Handled {
@@ -89,7 +89,7 @@ fn check(batch: &LockBatchRequest) -> Result<(), Refusal> {
 /// The queues as the log names them; those that do not exist are left out, as nobody can hold them.
 fn existing(node: &Node, queues: &[MessageQueue]) -> Vec<(String, u32)> {
     let exists = |queue: &&MessageQueue| {
-        let topic = node.group.metadata().topic(&queue.topic);
+        let topic = node.state.topics.get(&queue.topic);
         topic.is_some_and(|topic| super::pull::existing_queue(&topic, queue.queue_id).is_ok())
     };
     queues.iter().filter(exists).map(|queue| (queue.topic.clone(), queue.queue_id as u32)).collect()
@@ -109,22 +109,19 @@ async fn apply(node: &Node, batch: &LockBatchRequest, lease_ms: i64) -> Result<V
         group: batch.consumer_group.clone(),
         client_id: batch.client_id.clone(),
         queues,
-        now_ms: node.lock_clock.now_ms(term, node.group.metadata()),
+        now_ms: node.lock_clock.now_ms(term, &node.state.locks),
         lease_ms,
     };
-    match node.propose_in(term, LogCommand::LockQueues(locks)).await? {
-        CommandOutcome::Locked(granted) => Ok(granted),
-        CommandOutcome::Done | CommandOutcome::Full => Ok(Vec::new()),
-    }
+    node.change_in::<Locks>(term, &locks).await
 }
 
 /// Locks are part of every checkpoint. Who holds one may always renew it.
 fn check_room(node: &Node, batch: &LockBatchRequest, queues: &[(String, u32)]) -> Result<(), Refusal> {
-    let (metadata, max) = (node.group.metadata(), node.config.limits.queue_locks);
-    if metadata.lock_count() + queues.len() <= max {
+    let (state, max) = (&node.state, node.config.limits.queue_locks);
+    if state.locks.count() + queues.len() <= max {
         return Ok(());
     }
-    let held = metadata.locks_of_group(&batch.consumer_group);
+    let held = state.locks.of_group(&batch.consumer_group);
     let held: HashSet<_> = held.iter().map(|lock| (lock.topic.as_str(), lock.queue_id)).collect();
     let is_held = |(topic, queue_id): &(String, u32)| held.contains(&(topic.as_str(), *queue_id));
     if queues.iter().all(is_held) {
@@ -147,12 +144,12 @@ struct Since {
 }
 
 impl LockClock {
-    fn now_ms(&self, term: u64, metadata: &Metadata) -> i64 {
+    fn now_ms(&self, term: u64, locks: &Locks) -> i64 {
         let mut since = self.0.lock();
         let now = Instant::now();
         let Since { base_ms, at, .. } = match *since {
             Some(since) if since.term == term => since,
-            _ => *since.insert(Since { term, base_ms: metadata.lock_clock_ms(), at: now }),
+            _ => *since.insert(Since { term, base_ms: locks.clock_ms(), at: now }),
         };
         base_ms.saturating_add(i64::try_from(now.duration_since(at).as_millis()).unwrap_or(i64::MAX))
     }
@@ -160,12 +157,14 @@ impl LockClock {
 
 #[cfg(test)]
 mod tests {
+    use raftmq_raft::Table as _;
+
     use super::*;
 
     #[test]
     fn a_new_leaders_clock_goes_on_from_the_groups_and_not_from_its_own() {
-        let (clock, metadata) = (LockClock::default(), Metadata::default());
-        let first = clock.now_ms(1, &metadata);
+        let (clock, table) = (LockClock::default(), Locks::default());
+        let first = clock.now_ms(1, &table);
         assert!((0..60_000).contains(&first), "{first}");
         let queues = vec![("t".to_owned(), 0)];
         let locks = QueueLocks {
@@ -175,9 +174,9 @@ mod tests {
             now_ms: 5_000_000,
             lease_ms: 60_000,
         };
-        metadata.apply(&LogCommand::LockQueues(locks)).unwrap();
-        assert!(clock.now_ms(1, &metadata) < 60_000, "within a term it only follows time");
-        let later = clock.now_ms(2, &metadata);
+        table.apply(locks).unwrap();
+        assert!(clock.now_ms(1, &table) < 60_000, "within a term it only follows time");
+        let later = clock.now_ms(2, &table);
         assert!((5_000_000..5_060_000).contains(&later), "{later}");
     }
 

@@ -112,7 +112,7 @@ impl LongPoll {
             // the queue's new end.
             let queue = node.group.store().queue(&topic.name, queue_id);
             let max_offset = queue.map_or(0, |queue| queue.max_offset());
-            let is_reset = node.offsets.is_reset(node.group.metadata(), &group.name, &topic.name, queue_id);
+            let is_reset = node.offsets.is_reset(&group.name, &topic.name, queue_id);
             // The same goes for who resets the queue, and who refuses what this member serves no more.
             if max_offset <= offset && !is_reset && !channel.is_closed() && node.reader(&group).is_ok() {
                 return work;

@@ -5,9 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use raftmq_raft::{
-    Command, CommandOutcome, Group, ProposeError, Role, RoleState, SubmitError, SubscriptionGroup,
-};
+use raftmq_broker::state::{State, SubscriptionGroup};
+use raftmq_raft::{Change, Group, Outcomes, ProposeError, Role, RoleState, SubmitError, Table};
 use raftmq_remoting::ConnectionPool;
 use raftmq_store::{FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX};
 use raftmq_world::hash::HashMap;
@@ -48,12 +47,18 @@ pub(crate) enum Reader {
 /// How long a proposal may take before its outcome is called unknown: no longer than clients wait for an answer.
 const PROPOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// A change of one table, as it goes into the log.
+pub(crate) fn change<T: Table>(command: &T::Command) -> Result<Change, Refusal> {
+    Change::new::<T>(command).map_err(|error| Refusal::error(error.to_string()))
+}
+
 pub(crate) struct Node {
     pub(crate) config: BrokerConfig,
     pub(crate) world: World,
     /// Connections to name servers and to the leader.
     pub(crate) peers: ConnectionPool,
     pub(crate) group: Group,
+    pub(crate) state: State,
     pub(crate) role: watch::Receiver<RoleState>,
     pub(crate) send: SendSettings,
     pub(crate) clients: Clients<WriteHalf>,
@@ -88,7 +93,7 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub(crate) fn new(config: BrokerConfig, group: Group, world: World) -> Self {
+    pub(crate) fn new(config: BrokerConfig, group: Group, state: State, world: World) -> Self {
         let limits = &config.limits;
         // What a frame of the log can hold at most.
         let entry_bytes =
@@ -110,7 +115,7 @@ impl Node {
             notices: Notices::new(limits),
             inquiries: Inquiries::default(),
             refusal_log: RefusalLog::default(),
-            offsets: PendingOffsets::new(limits, group.watch_role()),
+            offsets: PendingOffsets::new(limits, group.watch_role(), state.offsets.clone()),
             lock_clock: LockClock::default(),
             status_requests: Semaphore::new(STATUS_REQUESTS_MAX),
             reports: Semaphore::new(REPORTS_AT_ONCE),
@@ -128,6 +133,7 @@ impl Node {
             stopping: AtomicBool::new(false),
             config,
             group,
+            state,
             world,
         }
     }
@@ -187,8 +193,7 @@ impl Node {
     /// Where clients reach the leader, where that is another member.
     pub(crate) fn other_leader(&self) -> Option<String> {
         let leader = self.role.borrow().leader.filter(|id| *id != self.config.node_id)?;
-        let members = self.group.metadata().members();
-        members.into_iter().find(|member| member.id == leader).map(|member| member.client)
+        self.group.address_of(leader).map(|member| member.client)
     }
 
     /// The answer that names the leader.
@@ -196,8 +201,8 @@ impl Node {
         let Some(id) = leader.filter(|id| *id != self.config.node_id) else {
             return Refusal::unavailable("there is no leader at the moment");
         };
-        let member = self.group.metadata().members().into_iter().find(|member| member.id == id);
-        let address = member.map(|member| format!(" at {}", member.client)).unwrap_or_default();
+        let address =
+            self.group.address_of(id).map(|member| format!(" at {}", member.client)).unwrap_or_default();
         Refusal::unavailable(format!("not the leader, the leader is node {id}{address}"))
     }
 
@@ -218,14 +223,24 @@ impl Node {
     }
 
     /// Changes the replicated state; returns when the change is applied here.
-    pub(crate) async fn propose(&self, command: Command) -> Result<CommandOutcome, Refusal> {
-        self.propose_in(self.leading()?, command).await
+    pub(crate) async fn change<T: Table>(&self, command: &T::Command) -> Result<T::Outcome, Refusal> {
+        self.change_in::<T>(self.leading()?, command).await
     }
 
     /// Likewise, for one term alone: what was found right in it may be wrong in another.
-    pub(crate) async fn propose_in(&self, term: u64, command: Command) -> Result<CommandOutcome, Refusal> {
+    pub(crate) async fn change_in<T: Table>(
+        &self,
+        term: u64,
+        command: &T::Command,
+    ) -> Result<T::Outcome, Refusal> {
+        let outcomes = self.propose_in(term, change::<T>(command)?).await?;
+        outcomes.first::<T>().ok_or_else(|| Refusal::error("the outcome is of another change"))
+    }
+
+    /// Likewise, for one term alone: what was found right in it may be wrong in another.
+    pub(crate) async fn propose_in(&self, term: u64, change: Change) -> Result<Outcomes, Refusal> {
         self.leading()?;
-        match tokio::time::timeout(PROPOSE_TIMEOUT, self.group.propose_in(term, command)).await {
+        match tokio::time::timeout(PROPOSE_TIMEOUT, self.group.propose_in(term, change)).await {
             Ok(outcome) => outcome.map_err(|error| self.propose_refusal(&error)),
             Err(_) => Err(Refusal::unavailable(format!(
                 "the outcome is unknown: not committed in {PROPOSE_TIMEOUT:?}"

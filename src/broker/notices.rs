@@ -58,7 +58,7 @@ impl Notices {
 
 /// Tells the members of a group, unless its settings say that they are not to be told. Returns how many were told.
 async fn tell(node: &Node, group: String) -> u32 {
-    let settings = node.group.metadata().group(&group);
+    let settings = node.state.groups.get(&group);
     if settings.is_some_and(|settings| !settings.notify_consumer_ids_changed) {
         return 0;
     }

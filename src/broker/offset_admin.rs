@@ -6,8 +6,8 @@
 
 use std::collections::BTreeSet;
 
+use raftmq_broker::state::{OffsetCommand, OffsetCommit, Offsets, Topic};
 use raftmq_message::topic::retry_topic;
-use raftmq_raft::{Command as LogCommand, OffsetCommit, Topic};
 use raftmq_remoting::Command;
 use raftmq_remoting::body::{OffsetTable, QueueMap};
 use raftmq_remoting::codes::response;
@@ -26,10 +26,10 @@ use super::topics;
 pub(crate) async fn reset_offset(node: &Node, command: &Command) -> Handled {
     node.leading()?;
     let header = ResetOffsetHeader::decode(command)?;
-    let topic = node.group.metadata().topic(&header.topic).ok_or_else(|| {
+    let topic = node.state.topics.get(&header.topic).ok_or_else(|| {
         Refusal::new(response::TOPIC_NOT_EXIST, format!("Topic {} does not exist", header.topic))
     })?;
-    if node.group.metadata().group(&header.group).is_none() {
+    if node.state.groups.get(&header.group).is_none() {
         let remark = format!("Group {} does not exist", header.group);
         return Err(Refusal::new(response::SUBSCRIPTION_GROUP_NOT_EXIST, remark));
     }
@@ -51,9 +51,9 @@ pub(crate) async fn reset_offset(node: &Node, command: &Command) -> Handled {
 /// Sets offsets, whatever consumers say until they have taken them up. They were found in this term: in another newer ones
 /// may have been committed.
 async fn reset(node: &Node, term: u64, resets: Vec<OffsetCommit>) -> Result<(), Refusal> {
-    node.offsets.admit(node.group.metadata(), &resets)?;
+    node.offsets.admit(&resets)?;
     for batch in batches(resets.into_iter()) {
-        node.propose_in(term, LogCommand::ResetOffsets(batch.clone())).await?;
+        node.change_in::<Offsets>(term, &OffsetCommand::Reset(batch.clone())).await?;
         node.offsets.discard(&batch);
         let reset = batch.iter().map(|reset| (reset.group.as_str(), reset.topic.as_str()));
         node.long_poll.reset(node, &reset.collect());
@@ -77,7 +77,7 @@ fn targets(
     let (mut resets, mut table) = (Vec::new(), QueueMap::new());
     for queue_id in queues {
         let mut offset = target(node, header, queue_id)?;
-        let committed = node.offsets.get(node.group.metadata(), &header.group, &header.topic, queue_id);
+        let committed = node.offsets.get(&header.group, &header.topic, queue_id);
         match committed.filter(|committed| !header.is_force && *committed <= offset) {
             Some(committed) => offset = committed,
             None => resets.push(OffsetCommit {
@@ -121,9 +121,10 @@ pub(crate) async fn clone_offsets(node: &Node, command: &Command) -> Handled {
     let subscribed: BTreeSet<_> = node.clients.subscribed_topics(source).into_iter().collect();
     let wanted = header.topic.filter(|topic| !topic.is_empty());
     let retries = retry_topic(source);
-    let metadata = node.group.metadata();
-    let resets: Vec<_> = metadata
-        .offsets_of_group(source)
+    let resets: Vec<_> = node
+        .state
+        .offsets
+        .of_group(source)
         .into_iter()
         .filter(|commit| commit.topic != retries)
         .filter(|commit| wanted.as_ref().is_none_or(|topic| *topic == commit.topic))

@@ -7,10 +7,12 @@
 //! An operator's reset is in the replicated state until consumers have taken it up. Which pull does is decided here.
 
 use raftmq_world::hash::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
-use raftmq_raft::{Command, Metadata, OffsetCommit, PendingReset, Role, RoleState, ToldReset};
+use raftmq_broker::state::{OffsetCommand, OffsetCommit, Offsets, PendingReset, ToldReset};
+use raftmq_raft::{Change, Role, RoleState};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
@@ -32,6 +34,8 @@ pub(crate) struct PendingOffsets {
     urgent: Notify,
     /// Held by the one round of proposals that is on its way.
     round: tokio::sync::Mutex<()>,
+    /// What is applied.
+    committed: Arc<Offsets>,
     max: usize,
     committed_max: usize,
 }
@@ -94,13 +98,14 @@ struct Round {
 }
 
 impl PendingOffsets {
-    pub(crate) fn new(limits: &Limits, role: watch::Receiver<RoleState>) -> Self {
+    pub(crate) fn new(limits: &Limits, role: watch::Receiver<RoleState>, committed: Arc<Offsets>) -> Self {
         Self {
             table: Mutex::default(),
             role,
             added: Notify::new(),
             urgent: Notify::new(),
             round: tokio::sync::Mutex::default(),
+            committed,
             max: limits.pending_offsets,
             committed_max: limits.committed_offsets,
         }
@@ -119,28 +124,27 @@ impl PendingOffsets {
     /// Takes note of an offset that is to be committed. One that is committed already costs nothing.
     pub(crate) fn commit(
         &self,
-        metadata: &Metadata,
         group: &str,
         topic: &str,
         queue_id: u32,
         offset: u64,
     ) -> Result<Noted, Refusal> {
         let mut table = self.table();
-        if table.untaken_reset(metadata, group, topic, queue_id).is_some() {
+        if table.untaken_reset(&self.committed, group, topic, queue_id).is_some() {
             return Ok(Noted::Ignored);
         }
         if let Some(pending) = table.get_mut(group, topic, queue_id) {
             *pending = offset;
             return Ok(Noted::Pending);
         }
-        let committed = metadata.offset(group, topic, queue_id);
+        let committed = self.committed.get(group, topic, queue_id);
         if committed == Some(offset) {
             return Ok(Noted::Committed);
         }
         if table.len >= self.max {
             return Err(Refusal::busy(format!("{} consumer offsets wait to be committed", self.max)));
         }
-        if committed.is_none() && !table.admit_new(metadata, self.committed_max) {
+        if committed.is_none() && !table.admit_new(&self.committed, self.committed_max) {
             return Err(Refusal::busy(format!("there are {} consumer offsets", self.committed_max)));
         }
         table.insert(group, topic, queue_id, offset);
@@ -165,11 +169,11 @@ impl PendingOffsets {
     }
 
     /// What a group has committed for a queue, pending or not.
-    pub(crate) fn get(&self, metadata: &Metadata, group: &str, topic: &str, queue_id: u32) -> Option<u64> {
+    pub(crate) fn get(&self, group: &str, topic: &str, queue_id: u32) -> Option<u64> {
         let mut table = self.table();
-        let reset = table.untaken_reset(metadata, group, topic, queue_id);
+        let reset = table.untaken_reset(&self.committed, group, topic, queue_id);
         let pending = reset.or_else(|| table.get_mut(group, topic, queue_id).copied());
-        pending.or_else(|| metadata.offset(group, topic, queue_id))
+        pending.or_else(|| self.committed.get(group, topic, queue_id))
     }
 
     /// Where a pull has to go on instead of where it asks, as an operator has reset the queue. Who was told so and asks
@@ -177,12 +181,11 @@ impl PendingOffsets {
     /// without having been told.
     pub(crate) fn take_reset(
         &self,
-        metadata: &Metadata,
         connection: u64,
         (group, topic, queue_id): (&str, &str, u32),
         offset: i64,
     ) -> Option<u64> {
-        let PendingReset { offset: reset, number } = metadata.pending_reset(group, topic, queue_id)?;
+        let PendingReset { offset: reset, number } = self.committed.pending_reset(group, topic, queue_id)?;
         let queue = QueueOfGroup { group: group.to_owned(), topic: topic.to_owned(), queue_id };
         let mut table = self.table();
         let known = table.resets.get(&queue).filter(|known| known.number == number).map(|known| known.taken);
@@ -201,17 +204,17 @@ impl PendingOffsets {
     }
 
     /// Whether a queue was reset and consumers have not taken that up.
-    pub(crate) fn is_reset(&self, metadata: &Metadata, group: &str, topic: &str, queue_id: u32) -> bool {
-        let is_pending = metadata.pending_reset(group, topic, queue_id).is_some();
-        is_pending && self.table().untaken_reset(metadata, group, topic, queue_id).is_some()
+    pub(crate) fn is_reset(&self, group: &str, topic: &str, queue_id: u32) -> bool {
+        let is_pending = self.committed.pending_reset(group, topic, queue_id).is_some();
+        is_pending && self.table().untaken_reset(&self.committed, group, topic, queue_id).is_some()
     }
 
     /// Whether so many offsets may be set at once for queues that have none.
-    pub(crate) fn admit(&self, metadata: &Metadata, commits: &[OffsetCommit]) -> Result<(), Refusal> {
+    pub(crate) fn admit(&self, commits: &[OffsetCommit]) -> Result<(), Refusal> {
         let mut table = self.table();
         for commit in commits {
-            let is_new = metadata.offset(&commit.group, &commit.topic, commit.queue_id).is_none();
-            if is_new && !table.admit_new(metadata, self.committed_max) {
+            let is_new = self.committed.get(&commit.group, &commit.topic, commit.queue_id).is_none();
+            if is_new && !table.admit_new(&self.committed, self.committed_max) {
                 return Err(Refusal::busy(format!("there are {} consumer offsets", self.committed_max)));
             }
         }
@@ -244,12 +247,12 @@ impl PendingOffsets {
     }
 
     /// All that is pending, in pieces that fit a command, and who waits for it. Offsets stay pending until
-    /// [`PendingOffsets::committed`].
-    fn round(&self, metadata: &Metadata) -> Round {
+    /// [`PendingOffsets::forget`].
+    fn round(&self) -> Round {
         let mut table = self.table();
         // Some are gone with their topics, or were replaced.
         table.resets.retain(|queue, reset| {
-            let pending = metadata.pending_reset(&queue.group, &queue.topic, queue.queue_id);
+            let pending = self.committed.pending_reset(&queue.group, &queue.topic, queue.queue_id);
             pending.is_some_and(|pending| pending.number == reset.number)
         });
         let clearing = table.resets.iter().filter(|(_, reset)| reset.taken == Taken::Clearing);
@@ -265,7 +268,7 @@ impl PendingOffsets {
     }
 
     /// Forgets offsets that are applied, unless they have changed since.
-    fn committed(&self, commits: &[OffsetCommit]) {
+    fn forget(&self, commits: &[OffsetCommit]) {
         let mut table = self.table();
         for commit in commits {
             table.remove_if(commit);
@@ -301,7 +304,7 @@ impl PendingOffsets {
     /// dropped.
     pub(crate) async fn flush(&self, node: &Node) {
         let _one_at_a_time = self.round.lock().await;
-        let Round { term, waiting, clears, commits } = self.round(node.group.metadata());
+        let Round { term, waiting, clears, commits } = self.round();
         let outcome = self.propose(node, term, clears, commits).await;
         if let Err(refusal) = &outcome {
             tracing::debug!(remark = %refusal.remark, "consumer offsets not committed yet");
@@ -322,22 +325,25 @@ impl PendingOffsets {
         // What is committed for a queue counts from when its reset is cleared.
         for batch in clears {
             self.check_leading(node, term)?;
-            node.propose_in(term, Command::ClearResets(batch)).await?;
+            node.change_in::<Offsets>(term, &OffsetCommand::ClearResets(batch)).await?;
         }
         let mut outcome = Ok(());
         for batch in commits {
             self.check_leading(node, term)?;
-            let command = Command::CommitOffsets(batch.clone());
-            if let Err(error) = command.encode() {
-                tracing::warn!(%error, offsets = batch.len(), "dropping consumer offsets");
-                self.committed(&batch);
-                outcome = Err(Refusal::error(error.to_string()));
-                continue;
-            }
-            match node.propose_in(term, command).await {
+            let command = OffsetCommand::Commit(batch);
+            let change = Change::new::<Offsets>(&command);
+            let OffsetCommand::Commit(batch) = command else { continue };
+            match change {
+                Err(error) => {
+                    tracing::warn!(%error, offsets = batch.len(), "dropping consumer offsets");
+                    self.forget(&batch);
+                    outcome = Err(Refusal::error(error.to_string()));
+                }
                 // What is answered after this is in the log.
-                Ok(_) => self.committed(&batch),
-                Err(refusal) => outcome = Err(refusal),
+                Ok(change) => match node.propose_in(term, change).await {
+                    Ok(_) => self.forget(&batch),
+                    Err(refusal) => outcome = Err(refusal),
+                },
             }
         }
         outcome
@@ -402,8 +408,8 @@ impl Table {
     }
 
     /// The offset a queue was reset to, while consumers have not taken that up.
-    fn untaken_reset(&self, metadata: &Metadata, group: &str, topic: &str, queue_id: u32) -> Option<u64> {
-        let PendingReset { offset, number } = metadata.pending_reset(group, topic, queue_id)?;
+    fn untaken_reset(&self, committed: &Offsets, group: &str, topic: &str, queue_id: u32) -> Option<u64> {
+        let PendingReset { offset, number } = committed.pending_reset(group, topic, queue_id)?;
         let queue = QueueOfGroup { group: group.to_owned(), topic: topic.to_owned(), queue_id };
         let known = self.resets.get(&queue);
         let clearing = known.is_some_and(|known| known.number == number && known.taken == Taken::Clearing);
@@ -415,11 +421,11 @@ impl Table {
     }
 
     /// Counts an offset that nothing is committed for yet. False where there are too many.
-    fn admit_new(&mut self, metadata: &Metadata, max: usize) -> bool {
+    fn admit_new(&mut self, committed: &Offsets, max: usize) -> bool {
         let now = Instant::now();
         let fresh = self.counted.filter(|(at, _)| now.duration_since(*at) < COUNT_AGE);
         // Pending ones that replace a committed one are counted twice.
-        let (at, count) = fresh.unwrap_or_else(|| (now, metadata.offset_count() + self.len));
+        let (at, count) = fresh.unwrap_or_else(|| (now, committed.count() + self.len));
         let admitted = count < max;
         self.counted = Some((at, count + usize::from(admitted)));
         admitted
@@ -470,7 +476,8 @@ pub(crate) fn first_offset(queue: Option<YoungQueue>, memory_bytes: u64) -> Opti
 
 #[cfg(test)]
 mod tests {
-    use raftmq_raft::Topic;
+    use raftmq_broker::state::{State, Topic, TopicCommand};
+    use raftmq_raft::Table as _;
 
     use super::*;
 
@@ -478,144 +485,142 @@ mod tests {
         RoleState { role: Role::Leader, term, leader: Some(1), ready: true }
     }
 
+    /// Of a topic with these queues.
     fn with(limits: &Limits) -> PendingOffsets {
-        PendingOffsets::new(limits, watch::channel(leader(1)).1)
+        let state = State::default();
+        state.topics.apply(TopicCommand::Put(Topic::new("t", 8, 6))).unwrap();
+        PendingOffsets::new(limits, watch::channel(leader(1)).1, state.offsets)
     }
 
     fn pending(max: usize) -> PendingOffsets {
         with(&Limits { pending_offsets: max, ..Limits::default() })
     }
 
+    fn apply(offsets: &PendingOffsets, command: OffsetCommand) {
+        offsets.committed.apply(command).unwrap();
+    }
+
     fn commits(offsets: &PendingOffsets) -> Vec<Vec<OffsetCommit>> {
-        offsets.round(&Metadata::default()).commits
+        offsets.round().commits
     }
 
     #[test]
     fn a_read_sees_what_is_pending_first() {
-        let (offsets, metadata) = (pending(10), Metadata::default());
-        metadata.apply(&Command::PutTopic(Topic::new("t", 1, 6))).unwrap();
-        offsets.commit(&metadata, "g", "t", 0, 5).unwrap();
-        assert_eq!(offsets.get(&metadata, "g", "t", 0), Some(5));
+        let offsets = pending(10);
+        offsets.commit("g", "t", 0, 5).unwrap();
+        assert_eq!(offsets.get("g", "t", 0), Some(5));
         let batch = commits(&offsets).remove(0);
-        metadata.apply(&Command::CommitOffsets(batch.clone())).unwrap();
-        offsets.commit(&metadata, "g", "t", 0, 7).unwrap();
-        offsets.committed(&batch);
-        assert_eq!(
-            offsets.get(&metadata, "g", "t", 0),
-            Some(7),
-            "a later commit outlives an earlier proposal"
-        );
+        apply(&offsets, OffsetCommand::Commit(batch.clone()));
+        offsets.commit("g", "t", 0, 7).unwrap();
+        offsets.forget(&batch);
+        assert_eq!(offsets.get("g", "t", 0), Some(7), "a later commit outlives an earlier proposal");
         let batch = commits(&offsets).remove(0);
-        metadata.apply(&Command::CommitOffsets(batch.clone())).unwrap();
-        offsets.committed(&batch);
+        apply(&offsets, OffsetCommand::Commit(batch.clone()));
+        offsets.forget(&batch);
         assert!(commits(&offsets).is_empty() && offsets.table.lock().offsets.is_empty());
-        assert_eq!(offsets.get(&metadata, "g", "t", 0), Some(7));
-        offsets.commit(&metadata, "g", "t", 0, 7).unwrap();
+        assert_eq!(offsets.get("g", "t", 0), Some(7));
+        offsets.commit("g", "t", 0, 7).unwrap();
         assert_eq!(offsets.table.lock().len, 0, "an offset that is committed already is not proposed again");
-        offsets.commit(&metadata, "g", "t", 0, 3).unwrap();
-        assert_eq!(offsets.get(&metadata, "g", "t", 0), Some(3), "offsets may go back");
+        offsets.commit("g", "t", 0, 3).unwrap();
+        assert_eq!(offsets.get("g", "t", 0), Some(3), "offsets may go back");
     }
 
     #[test]
     fn pending_offsets_are_bounded_and_cleared() {
-        let (offsets, metadata) = (pending(2), Metadata::default());
+        let offsets = pending(2);
         for queue in 0..2 {
-            offsets.commit(&metadata, "g", "t", queue, 1).unwrap();
+            offsets.commit("g", "t", queue, 1).unwrap();
         }
-        assert!(offsets.commit(&metadata, "g", "t", 2, 1).unwrap_err().remark.contains("[BUSY]"));
-        offsets.commit(&metadata, "g", "t", 1, 2).unwrap();
+        assert!(offsets.commit("g", "t", 2, 1).unwrap_err().remark.contains("[BUSY]"));
+        offsets.commit("g", "t", 1, 2).unwrap();
         offsets.clear();
-        offsets.commit(&metadata, "g", "t", 2, 1).unwrap();
+        offsets.commit("g", "t", 2, 1).unwrap();
     }
 
     #[test]
     fn what_gathered_in_one_term_is_forgotten_in_the_next() {
         let (role, watched) = watch::channel(leader(1));
-        let offsets = PendingOffsets::new(&Limits::default(), watched);
-        let metadata = Metadata::default();
-        offsets.commit(&metadata, "g", "t", 0, 5).unwrap();
+        let offsets = PendingOffsets::new(&Limits::default(), watched, State::default().offsets);
+        offsets.commit("g", "t", 0, 5).unwrap();
         let mut outcome = offsets.when_committed().unwrap();
-        let round = offsets.round(&metadata);
+        let round = offsets.round();
         offsets.check_term(round.term).unwrap();
         role.send_replace(leader(3));
         assert!(offsets.check_term(round.term).is_err(), "nor is a round that has begun gone on with");
         drop(round);
-        assert_eq!(offsets.get(&metadata, "g", "t", 0), None);
+        assert_eq!(offsets.get("g", "t", 0), None);
         assert!(commits(&offsets).is_empty());
         assert_eq!(outcome.try_recv(), Err(oneshot::error::TryRecvError::Closed), "the outcome is unknown");
     }
 
     #[test]
     fn a_reset_is_told_once_to_each_connection_and_over_when_taken_up() {
-        let (offsets, metadata) = (pending(10), Metadata::default());
-        metadata.apply(&Command::PutTopic(Topic::new("t", 1, 6))).unwrap();
+        let offsets = pending(10);
         let reset = |offset| vec![OffsetCommit { group: "g".into(), topic: "t".into(), queue_id: 0, offset }];
-        let pull = |connection, offset| offsets.take_reset(&metadata, connection, ("g", "t", 0), offset);
-        let commit = |offset| offsets.commit(&metadata, "g", "t", 0, offset).unwrap();
+        let pull = |connection, offset| offsets.take_reset(connection, ("g", "t", 0), offset);
+        let commit = |offset| offsets.commit("g", "t", 0, offset).unwrap();
         assert_eq!(pull(1, 9), None);
         commit(50);
-        metadata.apply(&Command::ResetOffsets(reset(10))).unwrap();
-        assert_eq!(offsets.get(&metadata, "g", "t", 0), Some(10), "not what was pending before");
+        apply(&offsets, OffsetCommand::Reset(reset(10)));
+        assert_eq!(offsets.get("g", "t", 0), Some(10), "not what was pending before");
         offsets.discard(&reset(10));
         assert!(commits(&offsets).is_empty());
         assert_eq!((pull(1, 50), commit(51)), (Some(10), Noted::Ignored));
         assert_eq!(pull(2, 50), Some(10), "another connection has not been told");
-        metadata.apply(&Command::ResetOffsets(reset(10))).unwrap();
+        apply(&offsets, OffsetCommand::Reset(reset(10)));
         assert_eq!(pull(2, 50), Some(10), "nor anyone of a second reset, if to the same offset");
         assert_eq!(pull(2, 51), None, "who was told may pull from anywhere");
         assert_eq!((pull(1, 50), commit(52)), (None, Noted::Pending), "it is over for everyone");
-        let round = offsets.round(&metadata);
+        let round = offsets.round();
         assert_eq!((round.clears.concat().len(), round.commits.concat()[0].offset), (1, 52));
-        metadata.apply(&Command::ClearResets(round.clears.concat())).unwrap();
-        assert!(offsets.round(&metadata).clears.is_empty());
-        metadata.apply(&Command::ResetOffsets(reset(30))).unwrap();
+        apply(&offsets, OffsetCommand::ClearResets(round.clears.concat()));
+        assert!(offsets.round().clears.is_empty());
+        apply(&offsets, OffsetCommand::Reset(reset(30)));
         assert_eq!(pull(3, 30), None, "who pulls from there need not be told");
-        let clears = offsets.round(&metadata).clears.concat();
+        let clears = offsets.round().clears.concat();
         assert_eq!(clears.iter().map(|told| told.number).collect::<Vec<_>>(), [3]);
-        metadata.apply(&Command::ResetOffsets(reset(30))).unwrap();
-        metadata.apply(&Command::ClearResets(clears)).unwrap();
+        apply(&offsets, OffsetCommand::Reset(reset(30)));
+        apply(&offsets, OffsetCommand::ClearResets(clears));
         assert_eq!(pull(3, 31), Some(30), "a reset in between is not cleared with the one before");
     }
 
     #[test]
     fn new_offsets_end_where_there_are_too_many_and_known_ones_go_on() {
         let offsets = with(&Limits { committed_offsets: 3, ..Limits::default() });
-        let metadata = Metadata::default();
-        metadata.apply(&Command::PutTopic(Topic::new("t", 8, 6))).unwrap();
         let commit = |queue_id| OffsetCommit { group: "g".into(), topic: "t".into(), queue_id, offset: 1 };
-        metadata.apply(&Command::CommitOffsets(vec![commit(0)])).unwrap();
+        apply(&offsets, OffsetCommand::Commit(vec![commit(0)]));
         for queue in 1..3 {
-            offsets.commit(&metadata, "g", "t", queue, 5).unwrap();
+            offsets.commit("g", "t", queue, 5).unwrap();
         }
-        let refusal = offsets.commit(&metadata, "g", "t", 3, 5).unwrap_err();
+        let refusal = offsets.commit("g", "t", 3, 5).unwrap_err();
         assert!(refusal.remark.contains("[BUSY]"), "{refusal:?}");
         for queue in 0..3 {
-            offsets.commit(&metadata, "g", "t", queue, 6).unwrap();
+            offsets.commit("g", "t", queue, 6).unwrap();
         }
     }
 
     #[test]
     fn an_offset_that_fits_no_command_makes_no_empty_batch() {
-        let (offsets, metadata) = (pending(10), Metadata::default());
-        let group = "g".repeat(raftmq_raft::COMMAND_BYTES_MAX);
-        offsets.commit(&metadata, &group, "t", 0, 1).unwrap();
+        let offsets = pending(10);
+        let group = "g".repeat(raftmq_raft::CHANGE_BYTES_MAX);
+        offsets.commit(&group, "t", 0, 1).unwrap();
         let batches = commits(&offsets);
         assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), [1]);
-        assert!(Command::CommitOffsets(batches[0].clone()).encode().is_err());
+        assert!(Change::new::<Offsets>(&OffsetCommand::Commit(batches[0].clone())).is_err());
     }
 
     #[test]
     fn a_batch_fits_a_command() {
-        let (offsets, metadata) = (pending(10_000), Metadata::default());
+        let offsets = pending(10_000);
         let group = "g".repeat(200);
         for queue in 0..2000 {
-            offsets.commit(&metadata, &group, "topic", queue, u64::MAX / 2).unwrap();
+            offsets.commit(&group, "topic", queue, u64::MAX / 2).unwrap();
         }
         let batches = commits(&offsets);
         assert_eq!(batches.iter().map(Vec::len).sum::<usize>(), 2000);
         assert!(batches.len() > 1);
         for batch in batches {
-            Command::CommitOffsets(batch).encode().unwrap();
+            Change::new::<Offsets>(&OffsetCommand::Commit(batch)).unwrap();
         }
     }
 

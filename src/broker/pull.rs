@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use raftmq_broker::state::{SubscriptionGroup, Topic};
 use raftmq_message::topic::is_system_group;
-use raftmq_raft::{SubscriptionGroup, Topic};
 use raftmq_remoting::body::perm;
 use raftmq_remoting::codes::response;
 use raftmq_remoting::encode::write_pull_response_header;
@@ -157,9 +157,9 @@ fn send_away(node: &Node, channel: &Arc<Channel>, request: PullRequest, hold_ms:
 
 /// The group's settings; tools' groups need no creation.
 fn consumer_group(node: &Node, name: &str) -> Option<Arc<SubscriptionGroup>> {
-    node.group
-        .metadata()
-        .group(name)
+    node.state
+        .groups
+        .get(name)
         .or_else(|| is_system_group(name).then(|| Arc::new(SubscriptionGroup::new(name))))
 }
 
@@ -167,12 +167,12 @@ fn consumer_group(node: &Node, name: &str) -> Option<Arc<SubscriptionGroup>> {
 /// leader.
 pub(crate) fn reset(node: &Node, channel: &Channel, request: &PullRequest, reader: Reader) -> Option<Found> {
     let PullRequest { group, topic, queue_id, offset, .. } = request;
-    let metadata = node.group.metadata();
+    let state = &node.state;
     let queue_of_group = (group.name.as_str(), topic.name.as_str(), *queue_id);
     let offset = match reader {
-        Reader::Leader => node.offsets.take_reset(metadata, channel.id, queue_of_group, *offset),
+        Reader::Leader => node.offsets.take_reset(channel.id, queue_of_group, *offset),
         Reader::Follower => {
-            metadata.pending_reset(&group.name, &topic.name, *queue_id).map(|reset| reset.offset)
+            state.offsets.pending_reset(&group.name, &topic.name, *queue_id).map(|reset| reset.offset)
         }
     }?;
     let queue = node.group.store().queue(&topic.name, *queue_id);
@@ -186,11 +186,11 @@ fn commit_offset(node: &Node, header: &PullHeader<'_>, queue_id: u32) -> Result<
         return Ok(());
     }
     let Ok(offset) = u64::try_from(header.commit_offset) else { return Ok(()) };
-    let (metadata, group, topic) = (node.group.metadata(), &header.consumer_group, &header.topic);
-    if node.offsets.get(metadata, group, topic, queue_id).is_none_or(|committed| committed < offset) {
+    let (group, topic) = (&header.consumer_group, &header.topic);
+    if node.offsets.get(group, topic, queue_id).is_none_or(|committed| committed < offset) {
         topics::check_group_name(group)?;
         // A commit that finds no room is made again with the next pull.
-        let _ = node.offsets.commit(metadata, group, topic, queue_id, offset);
+        let _ = node.offsets.commit(group, topic, queue_id, offset);
     }
     Ok(())
 }
@@ -274,7 +274,7 @@ fn check(
 
 /// A topic, or the answer that there is none.
 pub(crate) fn existing_topic(node: &Node, name: &str) -> Result<Arc<Topic>, Refusal> {
-    node.group.metadata().topic(name).ok_or_else(|| {
+    node.state.topics.get(name).ok_or_else(|| {
         Refusal::new(response::TOPIC_NOT_EXIST, format!("topic[{name}] not exist, apply first please!"))
     })
 }

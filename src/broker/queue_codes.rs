@@ -28,9 +28,8 @@ pub(crate) async fn query_consumer_offset(node: &Node, command: &Command) -> Han
     node.leading()?;
     let header = QueryConsumerOffsetHeader::decode(command)?;
     let (group, topic) = (&header.consumer_group, &header.topic);
-    let committed = u32::try_from(header.queue_id)
-        .ok()
-        .and_then(|queue_id| node.offsets.get(node.group.metadata(), group, topic, queue_id));
+    let committed =
+        u32::try_from(header.queue_id).ok().and_then(|queue_id| node.offsets.get(group, topic, queue_id));
     if let Some(committed) = committed {
         return offset(committed);
     }
@@ -76,7 +75,7 @@ pub(crate) fn update_consumer_offset(
     let header = UpdateConsumerOffsetHeader::decode(command)?;
     let (group, topic) = (&header.consumer_group, &header.topic);
     let needs_no_creation = is_system_group(group) && topics::check_group_name(group).is_ok();
-    if node.group.metadata().group(group).is_none() && !needs_no_creation {
+    if node.state.groups.get(group).is_none() && !needs_no_creation {
         return Err(Refusal::new(
             response::SUBSCRIPTION_GROUP_NOT_EXIST,
             format!("Group {group} not exist!"),
@@ -85,7 +84,7 @@ pub(crate) fn update_consumer_offset(
     let queue_id = existing_queue(&*existing_topic(node, topic)?, header.queue_id)?;
     let committed = u64::try_from(header.commit_offset)
         .map_err(|_| Refusal::error(format!("commitOffset[{}] is below 0", header.commit_offset)))?;
-    let noted = node.offsets.commit(node.group.metadata(), group, topic, queue_id, committed)?;
+    let noted = node.offsets.commit(group, topic, queue_id, committed)?;
     let outcome = match noted {
         // As RocketMQ answers: a success in all but the words.
         Noted::Ignored => {
@@ -113,7 +112,7 @@ fn queue(node: &Node, command: &Command) -> Result<Option<Arc<ConsumeQueue>>, Re
 
 /// The id of a queue that its topic has, or had when it had more.
 fn queue_of(node: &Node, topic: &str, queue_id: i32) -> Option<u32> {
-    let topic = node.group.metadata().topic(topic)?;
+    let topic = node.state.topics.get(topic)?;
     let queue_id = u32::try_from(queue_id).ok()?;
     let had = || node.group.store().queue(&topic.name, queue_id).is_some();
     (queue_id < topic.queues() || had()).then_some(queue_id)

@@ -92,11 +92,11 @@ impl Registration {
     pub(crate) async fn run(&self, node: &Arc<Node>, index: usize) {
         let name_server = &node.config.namesrv[index];
         let mut role = node.role.clone();
-        let mut topics = node.group.metadata().subscribe();
+        let mut topics = node.state.topics.subscribe();
         loop {
             role.mark_unchanged();
             topics.mark_unchanged();
-            let version = node.group.metadata().version();
+            let version = node.state.topics.version();
             let pause = match self.register(node, name_server).await {
                 Ok(()) => {
                     self.report(node, index, Told { version, ..Told::default() });
@@ -137,7 +137,7 @@ impl Registration {
             (broker_id(&role, node.config.node_id), role.term)
         };
         let Some(id) = broker_id else { return Ok(()) };
-        let stamp = self.stamp(term, node.group.metadata().version(), broker_id, node.wall_ms());
+        let stamp = self.stamp(term, node.state.topics.version(), broker_id, node.wall_ms());
         let mut topics = all_topics(node, stamp);
         // Name servers have no use for them, and a registration has to fit a frame.
         topics.topic_config_table.values_mut().for_each(|topic| topic.attributes.clear());

@@ -188,8 +188,8 @@ pub(crate) fn find(store: &Store, request: &PullRequest) -> Found {
 mod tests {
     use std::sync::Arc;
 
+    use raftmq_broker::state::{SubscriptionGroup, Topic};
     use raftmq_message::hash::tags_code;
-    use raftmq_raft::{SubscriptionGroup, Topic};
     use raftmq_remoting::Serialization;
 
     use super::*;

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::BytesMut;
+use raftmq_broker::state::{State, Topic};
 use raftmq_message::batch::BatchIter;
 use raftmq_message::id::UniqueKeys;
 use raftmq_message::properties::{self, names};
 use raftmq_message::record::sys_flag;
 use raftmq_message::topic::{RETRY_PREFIX, group_of_retry_topic, is_forbidden_to_send, validate_topic};
 use raftmq_message::{BuildError, RecordParts};
-use raftmq_raft::{Metadata, Topic};
 use raftmq_remoting::codes::response;
 use raftmq_remoting::header::SendHeader;
 use raftmq_world::{Clock, World};
@@ -109,13 +109,13 @@ pub(crate) struct TopicCache {
 }
 
 impl TopicCache {
-    fn get(&mut self, metadata: &Metadata, name: &str) -> Option<&Arc<Topic>> {
+    fn get(&mut self, state: &State, name: &str) -> Option<&Arc<Topic>> {
         // Read before the topic, so that a change in between is noticed the next time.
-        let version = metadata.version();
+        let version = state.topics.version();
         let is_current =
             version == self.version && self.topic.as_ref().is_some_and(|topic| topic.name == name);
         if !is_current {
-            self.topic = metadata.topic(name);
+            self.topic = state.topics.get(name);
             self.version = version;
         }
         self.topic.as_ref()
@@ -174,7 +174,7 @@ pub(crate) struct SendRequest<'a> {
 /// `holds_locks` tells whether a member of a group has a queue locked.
 pub(crate) fn encode_send(
     settings: &SendSettings,
-    metadata: &Metadata,
+    state: &State,
     holds_locks: impl FnOnce(&str) -> bool,
     cache: &mut TopicCache,
     request: &SendRequest<'_>,
@@ -182,7 +182,7 @@ pub(crate) fn encode_send(
 ) -> Result<Encoded, SendProblem> {
     let SendRequest { header, body, .. } = request;
     let name = header.topic.as_ref();
-    let topic = match cache.get(metadata, name) {
+    let topic = match cache.get(state, name) {
         Some(topic) if !is_forbidden_to_send(name) => topic,
         _ => return Err(missing_topic(name)),
     };
@@ -192,7 +192,7 @@ pub(crate) fn encode_send(
         return Err(no_transactions().into());
     }
     let dead_group = match group_of_retry_topic(name) {
-        Some(group) => dead_group(metadata, group, header, holds_locks)?,
+        Some(group) => dead_group(state, group, header, holds_locks)?,
         None => None,
     };
     let message = Message { settings, request, header, queue_id, dead_group };
@@ -433,9 +433,10 @@ fn without_added(list: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use raftmq_broker::state::{GroupCommand, SubscriptionGroup, TopicCommand};
     use raftmq_message::batch::BatchMessage;
     use raftmq_message::{RecordIter, RecordView};
-    use raftmq_raft::{Command, SubscriptionGroup};
+    use raftmq_raft::Table as _;
     use std::time::Duration;
 
     use super::*;
@@ -478,7 +479,7 @@ mod tests {
 
     struct Fixture {
         settings: SendSettings,
-        metadata: Metadata,
+        state: State,
         cache: TopicCache,
         out: Records,
         /// Whether the group has queues locked.
@@ -487,28 +488,22 @@ mod tests {
 
     impl Fixture {
         fn new() -> Self {
-            let metadata = Metadata::default();
+            let state = State::default();
             for name in ["T", "%RETRY%G", "%RETRY%gone", "SELF_TEST_TOPIC"] {
-                metadata.apply(&Command::PutTopic(Topic::new(name, 2, 6))).unwrap();
+                state.topics.apply(TopicCommand::Put(Topic::new(name, 2, 6))).unwrap();
             }
-            metadata.apply(&Command::PutGroup(SubscriptionGroup::new("G"))).unwrap();
+            state.groups.apply(GroupCommand::Put(SubscriptionGroup::new("G"))).unwrap();
             let host = "127.0.0.1:10911".parse().unwrap();
             let world = World { clock: Arc::new(StoppedClock), ..World::system() };
             let settings = SendSettings::new("C1", host, 100, 1000, 18, &world);
-            Self {
-                settings,
-                metadata,
-                cache: TopicCache::default(),
-                out: Records::default(),
-                is_locked: false,
-            }
+            Self { settings, state, cache: TopicCache::default(), out: Records::default(), is_locked: false }
         }
 
         fn send(&mut self, header: &SendHeader<'_>, body: &[u8]) -> Result<Encoded, SendProblem> {
             let born_host = "127.0.0.2:4000".parse().unwrap();
-            let Self { settings, metadata, cache, out, is_locked } = self;
+            let Self { settings, state, cache, out, is_locked } = self;
             let request = SendRequest { header: header.clone(), body, born_host };
-            encode_send(settings, metadata, |_| *is_locked, cache, &request, out)
+            encode_send(settings, state, |_| *is_locked, cache, &request, out)
         }
 
         fn code(&mut self, header: &SendHeader<'_>, body: &[u8]) -> i32 {
@@ -622,9 +617,9 @@ mod tests {
         let mut f = Fixture::new();
         let header = SendHeader { queue_id: 3, ..header("T") };
         assert_eq!(f.code(&header, b"x"), response::INVALID_PARAMETER);
-        f.metadata.apply(&Command::PutTopic(Topic::new("T", 4, 6))).unwrap();
+        f.state.topics.apply(TopicCommand::Put(Topic::new("T", 4, 6))).unwrap();
         assert!(f.send(&header, b"x").is_ok());
-        f.metadata.apply(&Command::DeleteTopic { name: "T".into() }).unwrap();
+        f.state.topics.apply(TopicCommand::Delete { name: "T".into() }).unwrap();
         assert_eq!(f.send(&header, b"x"), Err(SendProblem::Missing(Missing::Named)));
     }
 
@@ -710,7 +705,7 @@ mod tests {
         for header in [tried(17, None), tried(3, Some(2)), tried(0, Some(-1))] {
             assert_eq!(f.send(&header, b"x"), missing);
         }
-        f.metadata.apply(&Command::PutTopic(Topic::new("%DLQ%G", 1, 6))).unwrap();
+        f.state.topics.apply(TopicCommand::Put(Topic::new("%DLQ%G", 1, 6))).unwrap();
         f.send(&tried(17, None), b"x").unwrap();
         let record = f.last();
         assert_eq!((record.topic(), record.queue_id(), record.reconsume_times()), ("%DLQ%G", 0, 17));

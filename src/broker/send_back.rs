@@ -7,11 +7,11 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use raftmq_broker::state::{State, SubscriptionGroup};
 use raftmq_message::id::OffsetMessageId;
 use raftmq_message::properties::{self, names};
 use raftmq_message::topic::{dlq_topic, retry_topic};
 use raftmq_message::{RecordParts, RecordView};
-use raftmq_raft::{Metadata, SubscriptionGroup};
 use raftmq_remoting::Command;
 use raftmq_remoting::body::perm;
 use raftmq_remoting::codes::response;
@@ -42,7 +42,7 @@ pub(crate) fn is_ahead(store: &Store, command: &Command) -> bool {
 /// it fails.
 pub(crate) fn encode(
     settings: &SendSettings,
-    metadata: &Metadata,
+    state: &State,
     store: &Store,
     command: &Command,
     out: &mut Records,
@@ -51,17 +51,17 @@ pub(crate) fn encode(
     if command.version < SAYS_MAX_RECONSUME_TIMES {
         header.max_reconsume_times = None;
     }
-    let group = existing_group(metadata, &header.group)?;
+    let group = existing_group(state, &header.group)?;
     if group.retry_queues == 0 {
         return Ok(None);
     }
-    let retry_queue = retry_queue(settings, metadata, &group)?;
+    let retry_queue = retry_queue(settings, state, &group)?;
     let found = u64::try_from(header.offset).ok().and_then(|offset| store.record_at(offset));
     let lost = || Refusal::error(format!("look message by offset failed, {}", header.offset));
     let slice = found.ok_or_else(lost)?;
     let record = RecordView::parse(&slice).map_err(|_| lost())?;
     let detour = if is_dead(&group, &header, &record) {
-        if metadata.topic(&dlq_topic(&group.name)).is_none() {
+        if state.topics.get(&dlq_topic(&group.name)).is_none() {
             return Err(SendProblem::Missing(Missing::DeadLetters(header.group)));
         }
         dead_letter(&group.name, &record)
@@ -73,19 +73,19 @@ pub(crate) fn encode(
 
 /// The settings of the group that returns a message. One that was deleted while its consumers work, or was never made, is
 /// made as for a pull.
-fn existing_group(metadata: &Metadata, group: &str) -> Result<Arc<SubscriptionGroup>, SendProblem> {
-    metadata.group(group).ok_or_else(|| SendProblem::Missing(Missing::Retry(group.to_owned())))
+fn existing_group(state: &State, group: &str) -> Result<Arc<SubscriptionGroup>, SendProblem> {
+    state.groups.get(group).ok_or_else(|| SendProblem::Missing(Missing::Retry(group.to_owned())))
 }
 
 /// The queue of the group's retry topic that the next message goes to.
 fn retry_queue(
     settings: &SendSettings,
-    metadata: &Metadata,
+    state: &State,
     group: &SubscriptionGroup,
 ) -> Result<i32, SendProblem> {
     let name = retry_topic(&group.name);
     let topic =
-        metadata.topic(&name).ok_or_else(|| SendProblem::Missing(Missing::Retry(group.name.clone())))?;
+        state.topics.get(&name).ok_or_else(|| SendProblem::Missing(Missing::Retry(group.name.clone())))?;
     if topic.perm & perm::WRITE as u32 == 0 {
         let remark = format!("the topic[{name}] sending message is forbidden");
         return Err(Refusal::new(response::NO_PERMISSION, remark).into());
@@ -106,17 +106,17 @@ fn is_dead(group: &SubscriptionGroup, header: &SendBackHeader, record: &RecordVi
 /// Clients differ in whether the tries they send count the last one, so more than the most is too many; and whoever holds
 /// queues locked sends only what it has given up.
 pub(crate) fn dead_group<'a>(
-    metadata: &Metadata,
+    state: &State,
     group: &'a str,
     header: &SendHeader<'_>,
     holds_locks: impl FnOnce(&str) -> bool,
 ) -> Result<Option<&'a str>, SendProblem> {
-    let settings = existing_group(metadata, group)?;
+    let settings = existing_group(state, group)?;
     let max = header.max_reconsume_times.unwrap_or(settings.retry_max_times);
     if header.reconsume_times <= max && !holds_locks(group) {
         return Ok(None);
     }
-    match metadata.topic(&dlq_topic(group)) {
+    match state.topics.get(&dlq_topic(group)) {
         Some(_) => Ok(Some(group)),
         None => Err(SendProblem::Missing(Missing::DeadLetters(group.to_owned()))),
     }

@@ -99,7 +99,7 @@ impl SendBatch {
         let batch = MessageBatch {
             records,
             count,
-            command: None,
+            change: None,
             term: None,
             completion: Box::new(Told(open.clone())),
         };

@@ -249,7 +249,7 @@ pub(crate) fn update_broker_config(command: &Command) -> Handled {
 
 /// 305: the system's topics.
 pub(crate) fn system_topics(node: &Node) -> Handled {
-    let topics = node.group.metadata().topics();
+    let topics = node.state.topics.all();
     let of_system =
         topics.iter().map(|topic| &topic.name).filter(|name| topics::is_of_system(&node.config, name));
     json(&TopicList { topic_list: of_system.cloned().collect(), ..TopicList::default() })

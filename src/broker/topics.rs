@@ -5,15 +5,17 @@
 
 use std::sync::Arc;
 
+use raftmq_broker::state::{
+    Added, GroupCommand, Groups, OffsetCommand, Offsets, SubscriptionGroup, Topic, TopicCommand, Topics,
+};
 use raftmq_message::topic::{self, GROUP_NAME_LEN_MAX, dlq_topic, retry_topic, validate_group};
-use raftmq_raft::{Command, CommandOutcome, SubscriptionGroup, Topic};
 use raftmq_remoting::Command as Request;
 use raftmq_remoting::body::perm;
 use raftmq_remoting::codes::response;
 use raftmq_remoting::header::SendHeader;
 
 use super::BrokerConfig;
-use super::node::Node;
+use super::node::{Node, change};
 use super::reply::Refusal;
 use super::send::Missing;
 
@@ -55,10 +57,10 @@ pub(crate) fn is_of_system(config: &BrokerConfig, name: &str) -> bool {
 pub(crate) async fn complete(node: &Node) -> Result<(), Refusal> {
     let BrokerConfig { cluster, broker_name, delay_levels, .. } = &node.config;
     for topic in system_topics(cluster, broker_name, delay_levels.len()) {
-        match node.group.metadata().topic(&topic.name) {
+        match node.state.topics.get(&topic.name) {
             None => add_topic(node, topic).await?,
             Some(present) if lacks_queues(&present, &topic) => {
-                node.propose(Command::PutTopic(topic)).await?;
+                node.change::<Topics>(&TopicCommand::Put(topic)).await?;
             }
             Some(_) => {}
         }
@@ -105,7 +107,7 @@ async fn create_named(node: &Node, header: &SendHeader<'_>) -> Result<(), Refusa
     if !node.config.auto_create_topic {
         return Err(missing());
     }
-    let default_topic = node.group.metadata().topic(&header.default_topic).ok_or_else(missing)?;
+    let default_topic = node.state.topics.get(&header.default_topic).ok_or_else(missing)?;
     let topic = inherited(name, &default_topic, header.default_topic_queue_nums).ok_or_else(missing)?;
     tracing::info!(topic = name, queues = topic.write_queues, peer_group = %header.producer_group, "making a topic");
     put_if_missing(node, topic).await
@@ -120,8 +122,8 @@ fn inherited(name: &str, default_topic: &Topic, wanted_queues: i32) -> Option<To
 /// A group's settings, the group and its retry topic made if they are missing and may be. As RocketMQ has it, that is so
 /// for who consumes, gives back or locks; who looks at a group, commits for it or leaves it does not make it.
 pub(crate) async fn create_group(node: &Node, name: &str) -> Result<Arc<SubscriptionGroup>, Refusal> {
-    let metadata = node.group.metadata();
-    let group = match metadata.group(name) {
+    let state = &node.state;
+    let group = match state.groups.get(name) {
         Some(group) => group,
         None => {
             if !node.config.auto_create_group {
@@ -132,11 +134,11 @@ pub(crate) async fn create_group(node: &Node, name: &str) -> Result<Arc<Subscrip
                 .map_err(|refusal| Refusal { code: response::SUBSCRIPTION_GROUP_NOT_EXIST, ..refusal })?;
             let group = SubscriptionGroup::new(name);
             add_group(node, group).await?;
-            metadata.group(name).ok_or_else(|| absent_group(name))?
+            state.groups.get(name).ok_or_else(|| absent_group(name))?
         }
     };
     let topic = retry_topic(name);
-    if metadata.topic(&topic).is_none() && group.retry_queues > 0 {
+    if state.topics.get(&topic).is_none() && group.retry_queues > 0 {
         put_if_missing(node, Topic::new(topic, group.retry_queues, READ_WRITE)).await?;
     }
     Ok(group)
@@ -162,48 +164,48 @@ pub(crate) fn check_group_name(name: &str) -> Result<(), Refusal> {
 
 /// Creates a group or changes it.
 pub(crate) async fn put_group(node: &Node, group: SubscriptionGroup) -> Result<(), Refusal> {
-    let metadata = node.group.metadata();
-    if metadata.group(&group.name).is_none() {
+    let state = &node.state;
+    if state.groups.get(&group.name).is_none() {
         add_group(node, group.clone()).await?;
-        if metadata.group(&group.name).as_deref() == Some(&group) {
+        if state.groups.get(&group.name).as_deref() == Some(&group) {
             return Ok(());
         }
     }
-    node.propose(Command::PutGroup(group)).await.map(drop)
+    node.change::<Groups>(&GroupCommand::Put(group)).await.map(drop)
 }
 
 /// Creates a group unless it exists.
 async fn add_group(node: &Node, group: SubscriptionGroup) -> Result<(), Refusal> {
     let max = node.config.limits.groups;
-    let command = Command::AddGroup { group, max: u32::try_from(max).unwrap_or(u32::MAX) };
-    match node.propose(command).await? {
-        CommandOutcome::Full => Err(Refusal::busy(format!("there are {max} subscription groups"))),
-        _ => Ok(()),
+    let command = GroupCommand::Add { group, max: u32::try_from(max).unwrap_or(u32::MAX) };
+    match node.change::<Groups>(&command).await? {
+        Added::Full => Err(Refusal::busy(format!("there are {max} subscription groups"))),
+        Added::Done => Ok(()),
     }
 }
 
 /// Creates a topic unless it exists, and lets the name servers know.
 async fn put_if_missing(node: &Node, topic: Topic) -> Result<(), Refusal> {
-    if node.group.metadata().topic(&topic.name).is_none() {
+    if node.state.topics.get(&topic.name).is_none() {
         add_topic(node, topic).await?;
     }
-    node.registration.wait_for(node.group.metadata().version()).await;
+    node.registration.wait_for(node.state.topics.version()).await;
     Ok(())
 }
 
 /// Creates a topic or changes it, and lets the name servers know.
 pub(crate) async fn put(node: &Node, topic: Topic) -> Result<(), Refusal> {
     check_queues(node, &topic)?;
-    let metadata = node.group.metadata();
-    let is_new = metadata.topic(&topic.name).is_none();
+    let state = &node.state;
+    let is_new = state.topics.get(&topic.name).is_none();
     if is_new {
         add_topic(node, topic.clone()).await?;
     }
     // Somebody else's may have been the first of that name.
-    if !is_new || metadata.topic(&topic.name).as_deref() != Some(&topic) {
-        node.propose(Command::PutTopic(topic)).await?;
+    if !is_new || state.topics.get(&topic.name).as_deref() != Some(&topic) {
+        node.change::<Topics>(&TopicCommand::Put(topic)).await?;
     }
-    node.registration.wait_for(metadata.version()).await;
+    node.registration.wait_for(state.topics.version()).await;
     Ok(())
 }
 
@@ -211,10 +213,10 @@ pub(crate) async fn put(node: &Node, topic: Topic) -> Result<(), Refusal> {
 async fn add_topic(node: &Node, topic: Topic) -> Result<(), Refusal> {
     check_queues(node, &topic)?;
     let max = node.config.limits.topics;
-    let command = Command::AddTopic { topic, max: u32::try_from(max).unwrap_or(u32::MAX) };
-    match node.propose(command).await? {
-        CommandOutcome::Full => Err(Refusal::busy(format!("there are {max} topics"))),
-        _ => Ok(()),
+    let command = TopicCommand::Add { topic, max: u32::try_from(max).unwrap_or(u32::MAX) };
+    match node.change::<Topics>(&command).await? {
+        Added::Full => Err(Refusal::busy(format!("there are {max} topics"))),
+        Added::Done => Ok(()),
     }
 }
 
@@ -228,9 +230,12 @@ fn check_queues(node: &Node, topic: &Topic) -> Result<(), Refusal> {
 
 /// Removes a topic; it need not exist.
 pub(crate) async fn delete(node: &Node, name: &str) -> Result<(), Refusal> {
-    if node.group.metadata().topic(name).is_some() {
-        node.propose(Command::DeleteTopic { name: name.to_owned() }).await?;
-        node.registration.wait_for(node.group.metadata().version()).await;
+    if node.state.topics.get(name).is_some() {
+        let deleted = change::<Topics>(&TopicCommand::Delete { name: name.to_owned() })?;
+        let forgotten = deleted.and::<Offsets>(&OffsetCommand::ForgetTopic(name.to_owned()));
+        let change = forgotten.map_err(|error| Refusal::error(error.to_string()))?;
+        node.propose_in(node.leading()?, change).await?;
+        node.registration.wait_for(node.state.topics.version()).await;
     }
     Ok(())
 }

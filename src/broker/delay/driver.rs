@@ -8,7 +8,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use raftmq_raft::{Command, Completion, MessageBatch, Position, ProposeError, Role, RoleState, SubmitError};
+use raftmq_broker::state::DelayTable;
+use raftmq_raft::{Change, Completion, MessageBatch, Position, ProposeError, Role, RoleState, SubmitError};
 use raftmq_store::StoreError;
 use raftmq_world::Mutation;
 use tokio::sync::{Notify, oneshot, watch};
@@ -144,11 +145,13 @@ async fn sleep(node: &Node, wait: Wait, wake: &Notify, role: &mut watch::Receive
 
 async fn submit(node: &Node, term: u64, delivery: Delivery) -> Outcome {
     let Delivery { records, count, progress, .. } = delivery;
-    let command =
-        Some(Command::DelayProgress(progress)).filter(|_| !Mutation::DeliverWithoutProgress.is_on());
+    let change = match Change::new::<DelayTable>(&progress) {
+        Ok(change) => Some(change).filter(|_| !Mutation::DeliverWithoutProgress.is_on()),
+        Err(error) => return Outcome::Refused(error.to_string()),
+    };
     let (told, outcome_told) = oneshot::channel();
     let completion = Box::new(Told(told));
-    let batch = MessageBatch { records, count, command, term: Some(term), completion };
+    let batch = MessageBatch { records, count, change, term: Some(term), completion };
     match node.group.submit(batch) {
         Ok(()) => outcome_told.await.unwrap_or(Outcome::Unknown),
         Err(SubmitError::Busy { .. } | SubmitError::NotLeader { .. }) => Outcome::NotTaken,
@@ -181,7 +184,7 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use bytes::BytesMut;
-    use raftmq_raft::DelayProgress;
+    use raftmq_broker::state::DelayProgress;
 
     use super::*;
     use crate::broker::delay::lane::Source;
@@ -219,13 +222,12 @@ mod tests {
             full: false,
         };
         assert!(matches!(submit(&node, term - 1, delivery()).await, Outcome::NotTaken));
-        assert_eq!(node.group.metadata().delay_level(7), 0);
+        assert_eq!(node.state.delay.level(7), 0);
 
         let made = Arc::clone(&plans);
-        let make =
-            move |node: &Node| Panicking { next: node.group.metadata().delay_level(7), plans: made.clone() };
+        let make = move |node: &Node| Panicking { next: node.state.delay.level(7), plans: made.clone() };
         let driving = tokio::spawn(drive(node.clone(), term, make, Arc::default()));
-        f.until(|f| f.group.metadata().delay_level(7) >= 3).await;
+        f.until(|f| f.state.delay.level(7) >= 3).await;
         assert!(plans.load(Ordering::Relaxed) >= 5);
         driving.abort();
         f.stop().await;

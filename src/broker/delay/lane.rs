@@ -7,8 +7,8 @@
 use std::ops::Range;
 
 use bytes::BytesMut;
+use raftmq_broker::state::DelayProgress;
 use raftmq_message::RecordView;
-use raftmq_raft::DelayProgress;
 use raftmq_store::{LogSlice, Store, StoreError, TimerEntry, Unit};
 
 use super::redelivery::{Redelivery, Undeliverable};

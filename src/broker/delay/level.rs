@@ -9,9 +9,9 @@
 
 use std::collections::VecDeque;
 
+use raftmq_broker::state::DelayProgress;
 use raftmq_message::RecordView;
 use raftmq_message::topic::SCHEDULE_TOPIC;
-use raftmq_raft::DelayProgress;
 use raftmq_store::StoreError;
 
 use super::lane::{Batch, Lane, Limit, Source, Step, Wait};

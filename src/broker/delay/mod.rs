@@ -86,11 +86,11 @@ pub(crate) async fn run(node: Arc<Node>) {
         for (level, wake) in (1..=LEVELS_MAX).zip(&node.delay.levels) {
             let make = move |node: &Node| {
                 let delay_ms = node.config.delay_levels.delay_ms(level);
-                LevelLane::new(level, delay_ms, node.group.metadata().delay_level(level))
+                LevelLane::new(level, delay_ms, node.state.delay.level(level))
             };
             lanes.spawn(driver::drive(node.clone(), term, make, wake.clone()));
         }
-        let make = |node: &Node| TimerLane::new(node.group.metadata().timer_progress());
+        let make = |node: &Node| TimerLane::new(node.state.delay.timers());
         lanes.spawn(driver::drive(node.clone(), term, make, node.delay.timers.clone()));
         while let Some(ended) = lanes.join_next().await {
             if let Err(error) = ended {
@@ -102,19 +102,19 @@ pub(crate) async fn run(node: Arc<Node>) {
 
 /// Lets go of what the timer index holds of messages that are delivered. For every member.
 pub(crate) fn drop_delivered(node: &Node) {
-    node.group.store().drop_timers_before(node.group.metadata().timer_progress().due_ms);
+    node.group.store().drop_timers_before(node.state.delay.timers().due_ms);
 }
 
 /// For tools: how far each level is, and where its queue ends, as `scheduleMessageOffset_<level>`; and how many messages
 /// with a time of their own wait, the current minute's counted whole, as `timerCongestNum`.
 pub(crate) fn runtime_info(node: &Node) -> BTreeMap<String, String> {
-    let (store, metadata) = (node.group.store(), node.group.metadata());
+    let (store, state) = (node.group.store(), &node.state);
     let progress = |level: u32| {
         let end = store.queue(SCHEDULE_TOPIC, level - 1).map_or(0, |queue| queue.max_offset());
-        (format!("scheduleMessageOffset_{level}"), format!("{},{end}", metadata.delay_level(level)))
+        (format!("scheduleMessageOffset_{level}"), format!("{},{end}", state.delay.level(level)))
     };
     let mut info: BTreeMap<_, _> = (1..=node.config.delay_levels.len()).map(progress).collect();
-    let timers = store.timers_from(metadata.timer_progress().due_ms);
+    let timers = store.timers_from(state.delay.timers().due_ms);
     info.insert("timerCongestNum".to_owned(), timers.to_string());
     info
 }

@@ -14,8 +14,8 @@
 
 use std::collections::BTreeMap;
 
+use raftmq_broker::state::{DelayProgress, TimerProgress};
 use raftmq_message::topic::TIMER_TOPIC;
-use raftmq_raft::{DelayProgress, TimerProgress};
 use raftmq_store::StoreError;
 
 use super::lane::{Batch, Lane, Limit, Source, Step, Wait};

@@ -1,8 +1,9 @@
 //! Delayed messages through a real group: delivered once, when they are due, and across a stop in between.
 
+use raftmq_broker::state::TimerProgress;
 use raftmq_message::topic::{SCHEDULE_TOPIC, TIMER_TOPIC};
 use raftmq_message::{RecordParts, RecordView};
-use raftmq_raft::{Completion, MessageBatch, Position, ProposeError, TimerProgress};
+use raftmq_raft::{Completion, MessageBatch, Position, ProposeError};
 use raftmq_store::FRAME_HEADER_BYTES;
 use tokio::sync::oneshot;
 
@@ -42,7 +43,7 @@ async fn store(group: &Group, topic: &str, queue_id: i32, body: &str, properties
     parts.encode_into(&mut records).unwrap();
     let (told, physical_offset) = oneshot::channel();
     let batch =
-        MessageBatch { records, count: 1, command: None, term: None, completion: Box::new(Told(told)) };
+        MessageBatch { records, count: 1, change: None, term: None, completion: Box::new(Told(told)) };
     group.submit(batch).unwrap();
     let physical_offset = physical_offset.await.unwrap();
     let (tell, dispatched) = oneshot::channel();
@@ -150,12 +151,12 @@ async fn a_delayed_message_that_is_taken_can_be_delivered() {
 async fn progress_without_messages_is_applied() {
     let f = Fixture::start().await;
     store(&f.group, TIMER_TOPIC, 0, "nowhere", &format!("{}REAL_QID\u{1}x\u{2}", timer(now_ms()))).await;
-    f.until(|f| f.group.metadata().timer_progress().scanned == 1).await;
+    f.until(|f| f.state.delay.timers().scanned == 1).await;
     let log = f.group.store().log();
     let last = log.frame(log.last().unwrap().index).unwrap().unwrap();
     assert_eq!((last.header.kind, last.records().len()), (raftmq_store::FrameKind::Messages, 0));
     let f = f.restart().await;
-    assert_eq!(f.group.metadata().timer_progress().scanned, 1);
+    assert_eq!(f.state.delay.timers().scanned, 1);
     f.stop().await;
 }
 
@@ -168,16 +169,16 @@ async fn another_leader_goes_on_where_the_last_one_was() {
     store(&f.group, TIMER_TOPIC, 0, "later", &timer(now_ms + 600_000)).await;
     let level_ms = store(&f.group, SCHEDULE_TOPIC, 1, "level", "DELAY\u{1}2\u{2}").await;
     assert_eq!(delivered(&f, 2).await[1].0, "soon");
-    let progress = f.group.metadata().timer_progress();
+    let progress = f.state.delay.timers();
     assert_eq!((progress.due_ms, progress.offset), (now_ms + 1, 0));
     let f = f.restart().await;
-    assert_eq!(f.group.metadata().timer_progress(), progress);
+    assert_eq!(f.state.delay.timers(), progress);
     store(&f.group, TIMER_TOPIC, 0, "past", &timer(now_ms)).await;
     let found = delivered(&f, 4).await;
     let bodies: Vec<_> = found.iter().map(|(body, _)| body.as_str()).collect();
     assert_eq!(bodies, ["first", "soon", "past", "level"]);
     assert!(found[3].1 >= level_ms + 5000);
     let expected = TimerProgress { scanned: 3, ..progress };
-    assert_eq!(f.group.metadata().timer_progress(), expected);
+    assert_eq!(f.state.delay.timers(), expected);
     f.stop().await;
 }

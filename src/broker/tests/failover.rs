@@ -27,7 +27,7 @@ async fn no_queue_gets_two_owners_while_leadership_moves() {
     client.ok(send("T", "zero")).await;
     assert_eq!(lock(&mut client, "a", 0..2).await, [0, 1]);
     let until = |leader: usize| {
-        let locks = trio.members[leader].1.metadata().locks_of_group("G");
+        let locks = trio.members[leader].0.state().locks.of_group("G");
         locks.iter().map(|lock| lock.until_ms).max()
     };
     for _ in 0..3 {
@@ -95,7 +95,7 @@ async fn a_follower_leaves_a_reset_to_the_leader() {
     let fields = [("group", "G"), ("topic", "T"), ("timestamp", "-1"), ("isForce", "true")];
     let reset = Command::request(request::INVOKE_BROKER_TO_RESET_OFFSET, fields.into_iter().collect());
     client.ok(reset).await;
-    trio.until(|trio| trio.members[follower].1.metadata().pending_reset("G", "T", 0).is_some()).await;
+    trio.until(|trio| trio.members[follower].0.state().offsets.pending_reset("G", "T", 0).is_some()).await;
     trio.until(|trio| trio.members[leader].1.is_near(follower as u64 + 1)).await;
     let next = |answer: &Command| {
         let fields = PullResponse::decode(answer).unwrap();
@@ -112,7 +112,7 @@ async fn a_follower_leaves_a_reset_to_the_leader() {
     assert_eq!(next(&client.call(pull("T", 0, 0, "*")).await), (21, 1, follower as i64 + 1));
     assert_eq!(next(&reader.call(pull("T", 1, 0, "*")).await), (20, 1, 0));
     assert_eq!(next(&client.call(pull("T", 1, 0, "*")).await).0, 19, "taken up");
-    trio.until(|trio| trio.members[follower].1.metadata().pending_reset("G", "T", 0).is_none()).await;
+    trio.until(|trio| trio.members[follower].0.state().offsets.pending_reset("G", "T", 0).is_none()).await;
     assert_eq!(next(&reader.call(pull("T", 1, 0, "*")).await).0, 19);
     trio.stop().await;
 }
@@ -123,7 +123,7 @@ async fn a_topic_is_deleted_by_asking_every_member() {
     let leader = trio.leader().await;
     trio.client(leader).await.ok(send("T", "zero")).await;
     let known =
-        |trio: &Trio| trio.members.iter().filter(|(_, group)| group.metadata().topic("T").is_some()).count();
+        |trio: &Trio| trio.members.iter().filter(|(broker, _)| broker.state().topics.has("T")).count();
     trio.until(|trio| known(trio) == 3).await;
     let delete = || Command::request(request::DELETE_TOPIC_IN_BROKER, [("topic", "T")].into_iter().collect());
     // Both have heard by then where the leader is.
@@ -135,7 +135,7 @@ async fn a_topic_is_deleted_by_asking_every_member() {
     assert_eq!(refused.code, response::SERVICE_NOT_AVAILABLE, "not passed on again");
     assert_eq!(known(&trio), 3);
     trio.client(follower(1)).await.ok(delete()).await;
-    assert!(trio.members[leader].1.metadata().topic("T").is_none(), "the leader has done it");
+    assert!(trio.members[leader].0.state().topics.get("T").is_none(), "the leader has done it");
     trio.client(follower(2)).await.ok(delete()).await;
     trio.client(leader).await.ok(delete()).await;
     trio.until(|trio| known(trio) == 0).await;

@@ -35,8 +35,8 @@ async fn a_group_may_read_from_the_follower_it_prefers() {
         store.queue("T", 0).is_some_and(|queue| queue.max_offset() == 1)
     })
     .await;
-    let known = |group: &Group| group.metadata().group(GROUP).is_some_and(|g| g.broker_id != 0);
-    trio.until(|trio| trio.members.iter().all(|(_, group)| known(group))).await;
+    let known = |broker: &Broker| broker.state().groups.get(GROUP).is_some_and(|g| g.broker_id != 0);
+    trio.until(|trio| trio.members.iter().all(|(broker, _)| known(broker))).await;
 
     // The follower has the message, holds what there is nothing for, and takes no offset.
     let mut reader = trio.client(follower).await;
@@ -52,7 +52,7 @@ async fn a_group_may_read_from_the_follower_it_prefers() {
     assert_eq!(bodies(&reader.answer().await.body), [b"one"]);
     client.ok(send("T", "two")).await;
     assert_eq!(bodies(&reader.answer().await.body), [b"two"]);
-    assert_eq!(trio.members[leader].1.metadata().offset(GROUP, "T", 0), None);
+    assert_eq!(trio.members[leader].0.state().offsets.get(GROUP, "T", 0), None);
 
     // Offsets outside of what it has are left as they are, for the leader to correct.
     let other = Command::request(request::GET_ALL_TOPIC_CONFIG, Ext::new());
@@ -80,11 +80,11 @@ async fn pulls_that_followers_hold_outlive_the_leader() {
     client.ok(send("T", "zero")).await;
     client.ok(put_reading_group(GROUP, 1)).await;
     // Two pulls are held by each member; who leads holds one of another group as well.
-    let known = |group: &Group| {
-        group.metadata().group(GROUP).is_some()
+    let known = |(broker, group): &(Broker, Group)| {
+        broker.state().groups.has(GROUP)
             && group.store().queue("T", 0).is_some_and(|queue| queue.max_offset() == 1)
     };
-    trio.until(|trio| trio.members.iter().all(|(_, group)| known(group))).await;
+    trio.until(|trio| trio.members.iter().all(known)).await;
     let mut readers = Vec::new();
     for at in 0..3 {
         let mut reader = trio.client(at).await;

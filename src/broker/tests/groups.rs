@@ -2,7 +2,7 @@
 
 use std::task::{Context, Poll};
 
-use raftmq_raft::OffsetCommit;
+use raftmq_broker::state::{OffsetCommand, OffsetCommit, Offsets};
 use raftmq_remoting::body::{CheckClientRequest, ConsumerConnection, MessageModel};
 
 use super::*;
@@ -63,7 +63,7 @@ async fn consumers_find_each_other_and_their_offsets() {
     assert_eq!(a.call(bad_name).await.code, response::SUBSCRIPTION_GROUP_NOT_EXIST);
     a.ok(Command::request(request::UPDATE_CONSUMER_OFFSET, offset_ext(Some("1")))).await;
     assert_eq!(b.ok(query()).await.ext.get_i64("offset"), Ok(Some(1)), "seen before it is in the log");
-    f.until(|f| f.group.metadata().offset("G", "T", 0) == Some(1)).await;
+    f.until(|f| f.state.offsets.get("G", "T", 0) == Some(1)).await;
 
     assert_eq!(held(&a.ok(lock(request::LOCK_BATCH_MQ, "a")).await), 1);
     assert_eq!(held(&b.ok(lock(request::LOCK_BATCH_MQ, "b")).await), 0);
@@ -78,7 +78,7 @@ async fn consumers_find_each_other_and_their_offsets() {
         response::SUBSCRIPTION_GROUP_NOT_EXIST
     );
     assert_eq!(held(&a.ok(of_new_group(request::LOCK_BATCH_MQ)).await), 1);
-    assert!(f.group.metadata().group("H").is_some(), "locks are of groups that can be deleted");
+    assert!(f.state.groups.get("H").is_some(), "locks are of groups that can be deleted");
 
     drop(a);
     let told = b.read().await.unwrap();
@@ -206,7 +206,7 @@ async fn a_retry_topic_has_the_queues_its_group_says() {
         };
         client.ok(put_group(&settings)).await;
         assert_eq!(client.code(heartbeat("a", consumer(group, &[]))).await, response::SUCCESS);
-        let topic = f.group.metadata().topic(&format!("%RETRY%{group}"));
+        let topic = f.state.topics.get(&format!("%RETRY%{group}"));
         assert_eq!(topic.map_or(0, |topic| topic.read_queues), queues as u32);
     }
     f.stop().await;
@@ -259,10 +259,10 @@ async fn offsets_that_are_on_their_way_do_not_outlive_their_group() {
     let first_step = |context: &mut Context<'_>| Poll::Ready(deleting.as_mut().poll(context).is_pending());
     assert!(std::future::poll_fn(first_step).await);
     let offset = OffsetCommit { group: "G".into(), topic: "T".into(), queue_id: 0, offset: 1 };
-    node.propose(raftmq_raft::Command::CommitOffsets(vec![offset])).await.unwrap();
+    node.change::<Offsets>(&OffsetCommand::Commit(vec![offset])).await.unwrap();
     drop(round);
     deleting.await.unwrap();
-    let metadata = f.group.metadata();
-    assert_eq!((metadata.group("G"), metadata.offset("G", "T", 0)), (None, None));
+    let state = &f.state;
+    assert_eq!((state.groups.get("G"), state.offsets.get("G", "T", 0)), (None, None));
     f.stop().await;
 }

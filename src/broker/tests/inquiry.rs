@@ -147,11 +147,11 @@ async fn a_follower_that_serves_reads_asks_too() {
     let mut client = trio.client(leader).await;
     client.ok(send("T", "zero")).await;
     client.ok(put_reading_group("G", follower as i64 + 1)).await;
-    let has_all = |group: &Group| {
-        group.metadata().group("G").is_some_and(|group| group.broker_id != 0)
+    let has_all = |(broker, group): &(Broker, Group)| {
+        broker.state().groups.get("G").is_some_and(|group| group.broker_id != 0)
             && group.store().queue("T", 0).is_some_and(|queue| queue.max_offset() == 1)
     };
-    trio.until(|trio| has_all(&trio.members[follower].1)).await;
+    trio.until(|trio| has_all(&trio.members[follower])).await;
     let mut reader = trio.client(follower).await;
     reader.subscribe(5, "TagB").await;
     reader.write([pull_of(6, "0")]).await;

@@ -152,6 +152,7 @@ async fn name_server() -> (FakeServer, Registrations) {
 pub(super) struct Fixture {
     pub(super) broker: Broker,
     pub(super) group: Group,
+    pub(super) state: State,
     registrations: Registrations,
     _name_server: FakeServer,
     dir: tempfile::TempDir,
@@ -229,15 +230,15 @@ impl Fixture {
         raft: SocketAddr,
         configure: impl FnOnce(&mut BrokerConfig),
     ) -> Self {
-        let group = Group::start(member_config(1, &[Member { id: 1, raft }], dir.path()), World::system())
-            .await
-            .unwrap();
+        let state = State::default();
+        let config = member_config(1, &[Member { id: 1, raft }], dir.path());
+        let group = Group::start(config, state.tables(), World::system()).await.unwrap();
         let (name_server, registrations) = name_server().await;
         let namesrv = vec![free_address().to_string(), name_server.addr.to_string()];
         let mut config = BrokerConfig { namesrv, ..broker_config(&group) };
         configure(&mut config);
-        let broker = super::start(config, group.clone(), World::system()).unwrap();
-        let fixture = Self { broker, group, registrations, _name_server: name_server, dir };
+        let broker = super::start(config, group.clone(), state.clone(), World::system()).unwrap();
+        let fixture = Self { broker, group, state, registrations, _name_server: name_server, dir };
         fixture.until(|f| f.registered_topics().contains(&"C1_REPLY_TOPIC".to_owned())).await;
         fixture
     }

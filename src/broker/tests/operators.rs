@@ -204,7 +204,7 @@ async fn a_committed_offset_is_in_the_log_when_it_is_answered() {
     for n in 1..50 {
         let (queue, offset) = ((n % 4).to_string(), n.to_string());
         commit(&mut client, &queue, &offset).await;
-        assert_eq!(f.group.metadata().offset("G", "T", n % 4), Some(u64::from(n)));
+        assert_eq!(f.state.offsets.get("G", "T", n % 4), Some(u64::from(n)));
     }
     // Many at once, of which some wait for an answer.
     let ext = [("consumerGroup", "G"), ("topic", "T"), ("queueId", "0"), ("commitOffset", "60")];
@@ -212,7 +212,7 @@ async fn a_committed_offset_is_in_the_log_when_it_is_answered() {
     client.write((0..100).map(|n| if n % 2 == 0 { commit.clone() } else { commit.clone().oneway() })).await;
     for _ in 0..50 {
         assert_eq!(client.read().await.unwrap().code, 0);
-        assert_eq!(f.group.metadata().offset("G", "T", 0), Some(60));
+        assert_eq!(f.state.offsets.get("G", "T", 0), Some(60));
     }
     f.stop().await;
 }
@@ -331,7 +331,7 @@ async fn offsets_are_reset_by_time_by_number_and_to_the_end_and_cloned() {
         CloneOffsetsHeader { source: "G".into(), destination: "H".into(), topic: None, offline: false };
     client.ok(Command::request(request::CLONE_GROUP_OFFSET, clone.to_ext())).await;
     assert_eq!(committed(&mut client, "H", "0").await, 2);
-    assert!(f.group.metadata().group("H").is_some());
+    assert!(f.state.groups.get("H").is_some());
     f.stop().await;
 }
 
@@ -355,8 +355,8 @@ async fn a_reset_reaches_pulls_that_are_held() {
     assert!(ignored.remark.is_some());
     assert_eq!(bodies(&consumer.ok(pull("T", 1, 5000, "*")).await.body).len(), 4);
     commit(&mut consumer, "0", "5").await;
-    f.until(|f| f.group.metadata().pending_reset("G", "T", 0).is_none()).await;
-    assert_eq!(f.group.metadata().offset("G", "T", 0), Some(5));
+    f.until(|f| f.state.offsets.pending_reset("G", "T", 0).is_none()).await;
+    assert_eq!(f.state.offsets.get("G", "T", 0), Some(5));
 
     // Who is where the group is sent to goes on without being told.
     consumer.write([pull("T", 5, 20_000, "*")]).await;
@@ -366,7 +366,7 @@ async fn a_reset_reaches_pulls_that_are_held() {
     let found = consumer.read().await.unwrap();
     assert_eq!((found.code, bodies(&found.body)), (0, vec![b"5".to_vec()]));
     commit(&mut consumer, "0", "6").await;
-    assert_eq!(f.group.metadata().offset("G", "T", 0), Some(6));
+    assert_eq!(f.state.offsets.get("G", "T", 0), Some(6));
     f.stop().await;
 }
 
@@ -385,13 +385,13 @@ async fn groups_are_made_from_a_list_or_not_at_all() {
             .with_body(fastjson::to_vec(&body).unwrap())
     };
     client.ok(put(vec![group("A", 1), group("B", 2)])).await;
-    assert_eq!(f.group.metadata().group("B").unwrap().retry_queues, 2);
+    assert_eq!(f.state.groups.get("B").unwrap().retry_queues, 2);
     let refused = client.call(put(vec![group("C", 1), group("D", 1 << 20)])).await;
     assert_eq!(refused.code, response::INVALID_PARAMETER);
-    assert!(f.group.metadata().group("C").is_none());
+    assert!(f.state.groups.get("C").is_none());
     let huge = client.call(put(vec![group(&"x".repeat(100), 1); 2000])).await;
     assert!(huge.remark.unwrap().contains("at most"));
     client.ok(fields(request::DELETE_SUBSCRIPTIONGROUP, [("groupName", "B"), ("cleanOffset", "true")])).await;
-    assert!(f.group.metadata().group("B").is_none());
+    assert!(f.state.groups.get("B").is_none());
     f.stop().await;
 }

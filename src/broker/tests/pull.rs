@@ -3,6 +3,7 @@
 use raftmq_remoting::body::MessageModel;
 
 use super::*;
+use raftmq_broker::state::{GroupCommand, Groups, SubscriptionGroup, Topic, TopicCommand, Topics};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pull_is_held_until_something_it_wants_arrives_or_its_time_is_over() {
@@ -125,7 +126,7 @@ async fn a_pull_is_refused_with_the_code_that_rocketmq_gives() {
         );
     }
     for tools in ["TOOLS_CONSUMER", "CID_RMQ_SYS_X"] {
-        assert!(f.group.metadata().group(tools).is_none(), "tools leave nothing behind");
+        assert!(f.state.groups.get(tools).is_none(), "tools leave nothing behind");
     }
 
     client.write([heartbeat("a", consumer("G", &[("T", "TagA", 5), ("U", " || ", 5)]))]).await;
@@ -336,13 +337,13 @@ async fn an_offset_that_a_pull_brings_is_committed_and_never_falls() {
         let mut pull = pull("T", 0, 0, "*");
         pull.ext.set("commitOffset", offset).set("sysFlag", "5");
         client.ok(pull).await;
-        f.until(|f| f.group.metadata().offset("G", "T", 0) == committed).await;
-        assert_eq!(f.broker.node.offsets.get(f.group.metadata(), "G", "T", 0), committed);
+        f.until(|f| f.state.offsets.get("G", "T", 0) == committed).await;
+        assert_eq!(f.broker.node.offsets.get("G", "T", 0), committed);
     }
     let mut unflagged = pull("T", 0, 0, "*");
     unflagged.ext.set("commitOffset", "11");
     client.ok(unflagged).await;
-    assert_eq!(f.broker.node.offsets.get(f.group.metadata(), "G", "T", 0), Some(9));
+    assert_eq!(f.broker.node.offsets.get("G", "T", 0), Some(9));
     f.stop().await;
 }
 
@@ -409,18 +410,17 @@ async fn a_held_pull_goes_by_what_its_group_wants_when_messages_come() {
 async fn a_held_pull_learns_of_what_has_become_of_its_topic_and_its_group() {
     let f = Fixture::start().await;
     let (mut other, mut consumer) = (f.client().await, f.client().await);
-    let topic = |queues: u32, perm: u32| {
-        let topic = raftmq_raft::Topic::new("T", queues, perm);
-        f.group.propose(raftmq_raft::Command::PutTopic(topic))
+    let node = f.broker.node.clone();
+    let topic = async |queues: u32, perm: u32| {
+        node.change::<Topics>(&TopicCommand::Put(Topic::new("T", queues, perm))).await
     };
-    let delete_topic = || f.group.propose(raftmq_raft::Command::DeleteTopic { name: "T".into() });
-    let group = |change: fn(&mut raftmq_raft::SubscriptionGroup)| {
-        let mut group = raftmq_raft::SubscriptionGroup::new("G");
+    let delete_topic = async || node.change::<Topics>(&TopicCommand::Delete { name: "T".into() }).await;
+    let group = async |change: fn(&mut SubscriptionGroup)| {
+        let mut group = SubscriptionGroup::new("G");
         change(&mut group);
-        f.group.propose(raftmq_raft::Command::PutGroup(group))
+        node.change::<Groups>(&GroupCommand::Put(group)).await
     };
-    let delete_group =
-        || f.group.propose(raftmq_raft::Command::DeleteGroup { name: "G".into(), clean_offsets: false });
+    let delete_group = async || node.change::<Groups>(&GroupCommand::Delete { name: "G".into() }).await;
     topic(2, 6).await.unwrap();
     other.ok(send("T", "zero")).await;
     other.ok(pull("T", 0, 5000, "*")).await;

@@ -1,6 +1,6 @@
 //! Returned, delayed and given-up messages, as they are stored.
 
-use raftmq_raft::{Command as LogCommand, SubscriptionGroup, Topic};
+use raftmq_broker::state::{GroupCommand, Groups, SubscriptionGroup, Topic, TopicCommand, Topics};
 use raftmq_remoting::header::SendBackHeader;
 
 use super::*;
@@ -35,7 +35,7 @@ impl Stored {
 
 impl Fixture {
     async fn group(&self, group: SubscriptionGroup) {
-        self.group.propose(LogCommand::PutGroup(group)).await.unwrap();
+        self.broker.node.change::<Groups>(&GroupCommand::Put(group)).await.unwrap();
     }
 
     /// The newest record of a queue, once it has so many.
@@ -106,7 +106,7 @@ async fn a_returned_message_is_retried_and_then_given_up() {
     ] {
         assert_eq!(dead.property(name).as_deref(), Some(value), "{name}");
     }
-    let dlq = f.group.metadata().topic("%DLQ%G").unwrap();
+    let dlq = f.state.topics.get("%DLQ%G").unwrap();
     assert_eq!((dlq.write_queues, dlq.read_queues, dlq.perm), (1, 1, 6));
 
     // A level below 0 gives a message up at once.
@@ -122,7 +122,7 @@ async fn what_cannot_be_returned_is_refused_by_code() {
     let offset = f.compressed(&mut client).await;
     f.group(SubscriptionGroup { retry_queues: 0, ..SubscriptionGroup::new(GROUP) }).await;
     client.ok(send_back(offset, 0)).await;
-    assert!(f.group.metadata().topic("%RETRY%G").is_none(), "no retries, and nothing stored");
+    assert!(f.state.topics.get("%RETRY%G").is_none(), "no retries, and nothing stored");
 
     f.group(SubscriptionGroup::new(GROUP)).await;
     for offset in [-1, i64::MIN, i64::MAX, offset + 1, 1 << 40] {
@@ -133,7 +133,7 @@ async fn what_cannot_be_returned_is_refused_by_code() {
     let missing = client.call(Command::request(request::CONSUMER_SEND_MSG_BACK, Ext::new())).await;
     assert!(missing.remark.unwrap().contains("missing"));
     let closed = Topic::new("%RETRY%G", 1, 4);
-    f.group.propose(LogCommand::PutTopic(closed)).await.unwrap();
+    f.broker.node.change::<Topics>(&TopicCommand::Put(closed)).await.unwrap();
     assert_eq!(client.call(send_back(offset, 0)).await.code, response::NO_PERMISSION);
     f.stop().await;
 }
@@ -169,7 +169,7 @@ async fn a_group_that_was_deleted_is_made_again_by_what_it_gives_back() {
     let f = Fixture::start().await;
     let mut client = f.client().await;
     let offset = f.compressed(&mut client).await;
-    let is_there = || f.group.metadata().group(GROUP).is_some();
+    let is_there = || f.state.groups.get(GROUP).is_some();
     // The first time its retry topic is missing too. One that was tried too often needs the topic of the dead letters.
     for (request, retried, dead) in [
         (send_back(offset, 0), 1, 0),
@@ -204,7 +204,7 @@ async fn what_comes_back_makes_no_group_where_none_may_be_made() {
     for request in [send_back(offset, 0), returned(1)] {
         assert_eq!(client.call(request).await.code, response::SUBSCRIPTION_GROUP_NOT_EXIST);
     }
-    assert!(f.group.metadata().group(GROUP).is_none() && f.group.metadata().topic("%RETRY%G").is_none());
+    assert!(f.state.groups.get(GROUP).is_none() && f.state.topics.get("%RETRY%G").is_none());
     f.stop().await;
     // Nor is one made of a name that no group can have.
     let f = Fixture::start().await;

@@ -41,10 +41,10 @@ async fn settings_without_an_effect_are_refused() {
     }
     let bad = put_topic("A", [("topicFilterType", "FOO")]);
     assert_eq!(client.call(bad).await.code, response::SYSTEM_ERROR);
-    assert!(f.group.metadata().topic("A").is_none());
+    assert!(f.state.topics.get("A").is_none());
     client.ok(put_topic("A", [("attributes", "+message.type=FIFO")])).await;
     client.ok(put_topic("A", [])).await;
-    assert_eq!(f.group.metadata().topic("A").unwrap().attributes["message.type"], "FIFO");
+    assert_eq!(f.state.topics.get("A").unwrap().attributes["message.type"], "FIFO");
 
     let group = |attributes: &str| {
         let body = format!(r#"{{"groupName":"G","attributes":{attributes}}}"#);
@@ -71,10 +71,10 @@ async fn a_list_of_topics_is_taken_whole_or_not_at_all() {
     };
     assert_eq!(client.call(list("a b", "+message.type")).await.code, response::INVALID_PARAMETER);
     assert_eq!(client.call(list("L2", "message.type")).await.code, response::SYSTEM_ERROR);
-    assert!(f.group.metadata().topic("L1").is_none());
+    assert!(f.state.topics.get("L1").is_none());
     client.ok(list("L2", "+message.type")).await;
-    assert!(f.group.metadata().topic("L1").is_some());
-    assert_eq!(f.group.metadata().topic("L2").unwrap().attributes["message.type"], "FIFO");
+    assert!(f.state.topics.get("L1").is_some());
+    assert_eq!(f.state.topics.get("L2").unwrap().attributes["message.type"], "FIFO");
     let answer = client.ok(fields(request::GET_SYSTEM_TOPIC_LIST_FROM_BROKER, [])).await;
     let system = fastjson::parse::<TopicList>(&answer.body).unwrap().topic_list;
     assert!(

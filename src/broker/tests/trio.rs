@@ -14,12 +14,11 @@ impl Trio {
         let founders: Vec<_> = (1..=3).map(|id| Member { id, raft: free_address() }).collect();
         let mut members = Vec::new();
         for id in 1..=3 {
-            let group =
-                Group::start(member_config(id, &founders, dir.path()), World::system()).await.unwrap();
-            members.push((
-                crate::broker::start(broker_config(&group), group.clone(), World::system()).unwrap(),
-                group,
-            ));
+            let (state, config) = (State::default(), member_config(id, &founders, dir.path()));
+            let group = Group::start(config, state.tables(), World::system()).await.unwrap();
+            let broker =
+                crate::broker::start(broker_config(&group), group.clone(), state, World::system()).unwrap();
+            members.push((broker, group));
         }
         Self { members, _dir: dir }
     }
@@ -34,8 +33,9 @@ impl Trio {
 
     /// The member that leads, as soon as there is one, every member has said where it is, and all know the topics.
     pub(super) async fn leader(&self) -> usize {
-        let complete = |(_, group): &(Broker, Group)| {
-            group.metadata().topic("C1_REPLY_TOPIC").is_some() && group.metadata().members().len() == 3
+        let complete = |(broker, group): &(Broker, Group)| {
+            let knows_all = (1..=3).all(|id| group.address_of(id).is_some());
+            broker.state().topics.has("C1_REPLY_TOPIC") && knows_all
         };
         let leader = |trio: &Self| trio.members.iter().position(|(broker, _)| broker.node.leading().is_ok());
         self.until(|trio| leader(trio).is_some() && trio.members.iter().all(complete)).await;

@@ -1,4 +1,4 @@
-//! Queue locks: who alone may consume a queue for a consumer group, and until when.
+//! The table of queue locks: who alone may consume a queue for a consumer group, and until when.
 //!
 //! *Invariant 9*: a lock lasts at least its lease. They go by a clock of the group's own. Each request carries what the leader's clock showed, and a new leader's goes
 //! on from the latest of them, so it never runs faster than time and stands still while nobody leads, whichever members
@@ -7,14 +7,30 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use parking_lot::RwLock;
+use raftmq_raft::Table;
 use raftmq_store::StoreError;
 use raftmq_world::hash::HashMap;
 use serde::{Deserialize, Serialize};
 
-use crate::command::QueueLocks;
-
 /// How often locks of all groups are looked through for expired ones, in ms of the group's clock.
 const SWEEP_MS: i64 = 60_000;
+
+/// What is to happen to the locks of some queues.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueLocks {
+    /// The consumer group.
+    pub group: String,
+    /// The client that asks.
+    pub client_id: String,
+    /// The queues, as topic and queue id.
+    pub queues: Vec<(String, u32)>,
+    /// The group's clock when the leader proposed this, in ms: [`Locks::clock_ms`] at the beginning of its
+    /// term and what has passed since. Every member decides by it.
+    pub now_ms: i64,
+    /// How long a grant lasts, in ms; 0 releases.
+    pub lease_ms: i64,
+}
 
 /// A lock of a queue.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -29,9 +45,59 @@ pub struct QueueLock {
     pub until_ms: i64,
 }
 
-/// The locks of all consumer groups. A clone shares every group's until one of the two changes them.
+/// The locks of all consumer groups.
+#[derive(Debug, Default)]
+pub struct Locks(RwLock<Held>);
+
+impl Locks {
+    /// The latest time, in ms of the group's own clock, of a request for queue locks. A leader's requests go on from it.
+    pub fn clock_ms(&self) -> i64 {
+        self.0.read().clock_ms
+    }
+
+    /// How many there are, expired ones included that are not forgotten yet.
+    pub fn count(&self) -> usize {
+        self.0.read().len()
+    }
+
+    /// The locks of a consumer group that have not expired.
+    pub fn of_group(&self, group: &str) -> Vec<QueueLock> {
+        self.0.read().of_group(group)
+    }
+
+    /// Whether a client of `group` holds a lock that is good at `now_ms` of the group's own clock.
+    pub fn has(&self, group: &str, now_ms: i64) -> bool {
+        self.0.read().has_lock(group, now_ms)
+    }
+}
+
+impl Table for Locks {
+    const ID: u8 = 4;
+    const NAME: &'static str = "locks";
+    const IMAGE_VERSION: u8 = 1;
+    type Command = QueueLocks;
+    /// The queues that the client now holds, of those it asked for.
+    type Outcome = Vec<(String, u32)>;
+    type Image = LocksImage;
+
+    fn apply(&self, request: QueueLocks) -> Result<Self::Outcome, StoreError> {
+        Ok(self.0.write().apply(&request))
+    }
+
+    fn freeze(&self) -> impl FnOnce() -> LocksImage + Send + Sync + 'static {
+        let held = self.0.read().clone();
+        move || held.image()
+    }
+
+    fn restore(&self, image: LocksImage) -> Result<(), StoreError> {
+        *self.0.write() = Held::restore(image)?;
+        Ok(())
+    }
+}
+
+/// A clone shares every group's locks until one of the two changes them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct LockTable {
+struct Held {
     /// The latest time of a request.
     clock_ms: i64,
     groups: HashMap<String, Arc<GroupLocks>>,
@@ -48,34 +114,30 @@ struct Lock {
 
 /// All locks as they are written into a checkpoint, sorted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct LocksImage {
+pub struct LocksImage {
     clock_ms: i64,
     locks: Vec<(String, QueueLock)>,
 }
 
-impl LockTable {
-    pub(crate) fn clock_ms(&self) -> i64 {
-        self.clock_ms
-    }
-
-    pub(crate) fn len(&self) -> usize {
+impl Held {
+    fn len(&self) -> usize {
         self.groups.values().map(|held| held.len()).sum()
     }
 
     /// The locks of a group that have not expired.
-    pub(crate) fn of_group(&self, group: &str) -> Vec<QueueLock> {
+    fn of_group(&self, group: &str) -> Vec<QueueLock> {
         let held = self.groups.get(group).into_iter().flat_map(|held| held.iter()).map(to_lock);
         held.filter(|lock| lock.until_ms > self.clock_ms).collect()
     }
 
     /// Whether a group has a lock that does not expire before then, in ms of the group's clock.
-    pub(crate) fn has_lock(&self, group: &str, now_ms: i64) -> bool {
+    fn has_lock(&self, group: &str, now_ms: i64) -> bool {
         self.groups.get(group).is_some_and(|held| held.values().any(|lock| lock.until_ms > now_ms))
     }
 
     /// *Invariant 9*: grants each queue that is free, expired or already the client's; with a lease of 0 releases the client's own.
     /// Returns what it granted.
-    pub(crate) fn apply(&mut self, request: &QueueLocks) -> Vec<(String, u32)> {
+    fn apply(&mut self, request: &QueueLocks) -> Vec<(String, u32)> {
         let now_ms = self.advance(request.now_ms);
         let held = Arc::make_mut(self.groups.entry(request.group.clone()).or_default());
         held.retain(|_, lock| lock.until_ms > now_ms);
@@ -113,7 +175,7 @@ impl LockTable {
         self.clock_ms
     }
 
-    pub(crate) fn image(&self) -> LocksImage {
+    fn image(&self) -> LocksImage {
         let of_group = |(group, held): (&String, &Arc<GroupLocks>)| {
             held.iter().map(|held| (group.clone(), to_lock(held))).collect::<Vec<_>>()
         };
@@ -123,7 +185,7 @@ impl LockTable {
     }
 
     /// *Invariant 9*, read back: no queue has two owners.
-    pub(crate) fn restore(image: LocksImage) -> Result<Self, StoreError> {
+    fn restore(image: LocksImage) -> Result<Self, StoreError> {
         let mut groups = HashMap::<String, GroupLocks>::default();
         for (group, lock) in image.locks {
             let QueueLock { topic, queue_id, client_id, until_ms } = lock;
@@ -159,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_group_has_a_lock_until_its_last_one_expires() {
-        let mut table = LockTable::default();
+        let mut table = Held::default();
         table.apply(&request("g", "a", 0, 60));
         assert!(table.has_lock("g", 59) && !table.has_lock("g", 60) && !table.has_lock("h", 0));
         table.apply(&request("g", "a", 1, 0));
@@ -168,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_lock_is_granted_once_until_it_expires_or_is_released() {
-        let mut table = LockTable::default();
+        let mut table = Held::default();
         let mut ask = |client, now_ms, lease_ms| table.apply(&request("g", client, now_ms, lease_ms)).len();
         assert_eq!(ask("a", 0, 60), 1);
         assert_eq!(ask("b", 59, 60), 0);
@@ -183,15 +245,15 @@ mod tests {
 
     #[test]
     fn the_clock_never_goes_back() {
-        let mut table = LockTable::default();
+        let mut table = Held::default();
         table.apply(&request("g", "a", 1000, 60));
         assert_eq!(table.apply(&request("h", "a", 10, 60)).len(), 1);
-        assert_eq!((table.clock_ms(), table.of_group("h")[0].until_ms), (1000, 1060));
+        assert_eq!((table.clock_ms, table.of_group("h")[0].until_ms), (1000, 1060));
     }
 
     #[test]
     fn groups_that_ask_no_more_are_forgotten() {
-        let mut table = LockTable::default();
+        let mut table = Held::default();
         for n in 0..5 {
             table.apply(&request(&format!("g{n}"), "a", n, 60));
         }
@@ -200,17 +262,17 @@ mod tests {
         table.apply(&request("last", "a", SWEEP_MS, 60));
         assert_eq!((table.len(), table.groups.len()), (1, 1));
         let image = table.image();
-        assert_eq!(LockTable::restore(image.clone()).unwrap().image(), image);
+        assert_eq!(Held::restore(image.clone()).unwrap().image(), image);
     }
 
     #[test]
     fn an_image_with_two_owners_of_a_queue_is_refused() {
-        let mut table = LockTable::default();
+        let mut table = Held::default();
         table.apply(&request("g", "a", 0, 60));
         let mut image = table.image();
         let (group, mut lock) = image.locks[0].clone();
         lock.client_id = "b".into();
         image.locks.push((group, lock));
-        assert!(matches!(LockTable::restore(image), Err(StoreError::Divergence(_))));
+        assert!(matches!(Held::restore(image), Err(StoreError::Divergence(_))));
     }
 }

@@ -1,0 +1,76 @@
+//! What a member's configuration means to the parts of it: to openraft, to the store, to the other members.
+
+use openraft::{Config, SnapshotPolicy};
+use raftmq_store::Identity;
+
+use crate::api::{GroupConfig, Member, StartError};
+use crate::hello::Hello;
+use crate::table::{FIRST_LEVEL, FeatureLevel};
+
+/// The largest configured timeout, in ms: a typing error should not make a group that never elects.
+const TIMEOUT_MS_MAX: u64 = 60_000;
+
+/// Whose a directory is.
+pub(crate) fn identity(config: &GroupConfig) -> Identity {
+    Identity {
+        cluster: config.cluster.clone(),
+        broker_name: config.broker_name.clone(),
+        node_id: config.node_id,
+        segment_bytes: config.segment_bytes,
+    }
+}
+
+/// Members in the order of their ids, as `1=127.0.0.1:10912,2=...`.
+fn members_text(members: &[Member]) -> String {
+    let mut members: Vec<_> = members.iter().map(|member| (member.id, member.raft)).collect();
+    members.sort_unstable();
+    members.iter().map(|(id, raft)| format!("{id}={raft}")).collect::<Vec<_>>().join(",")
+}
+
+/// What a member says of itself.
+pub(crate) fn hello(config: &GroupConfig, reads: FeatureLevel) -> Hello {
+    Hello {
+        cluster: config.cluster.clone(),
+        broker_name: config.broker_name.clone(),
+        segment_bytes: config.segment_bytes,
+        members: members_text(&config.members),
+        node_id: config.node_id,
+        client: config.client.to_string(),
+        admin: config.admin.to_string(),
+        reads,
+        level: FIRST_LEVEL,
+    }
+}
+
+/// openraft's settings.
+pub(crate) fn raft_config(config: &GroupConfig) -> Result<Config, StartError> {
+    let (election_min, election_max) = config.election_timeout_ms;
+    if config.heartbeat_ms == 0 || election_max > TIMEOUT_MS_MAX || election_min < 2 * config.heartbeat_ms {
+        return Err(StartError::Config(format!(
+            "heartbeat of {} ms, election timeout of {election_min} to {election_max} ms: the timeout must be at least \
+             two heartbeats and at most {TIMEOUT_MS_MAX} ms",
+            config.heartbeat_ms
+        )));
+    }
+    Config {
+        cluster_name: format!("{}/{}", config.cluster, config.broker_name),
+        heartbeat_interval: config.heartbeat_ms,
+        election_timeout_min: election_min,
+        election_timeout_max: election_max,
+        enable_pre_vote: Some(true),
+        // A leader that was killed has to be elected again like any other.
+        enable_leader_restore: Some(false),
+        // An entry goes to the followers while the leader's own disk still works on it.
+        broadcast_submitted_on_append: Some(true),
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: 0,
+        purge_batch_size: 1,
+        // Nothing is purged, so a follower that lags gets entries however far back it is.
+        replication_lag_threshold: u64::MAX,
+        max_payload_entries: 256,
+        backoff: "50ms".into(),
+        ..Config::default()
+    }
+    .validate()
+    .map_err(|e| StartError::Config(e.to_string()))
+}
