@@ -17,8 +17,9 @@ use raftmq_remoting::command::language;
 
 use super::channel::{Channel, Sink};
 use super::consumer_group::{Change, ConsumerGroup, Member, Members, Subscription, fingerprint};
-use super::limits::{CLIENT_EXPIRY, Limits, OPERATIONS_PER_GROUP_MAX};
+use super::limits::{CLIENT_EXPIRY, OPERATIONS_PER_GROUP_MAX};
 use super::reply::Refusal;
+use raftmq_broker::Limits;
 
 /// Who sends a heartbeat.
 pub(crate) struct Client<S: Sink> {
@@ -485,7 +486,13 @@ mod tests {
 
     fn client(id: &str, connection: u64) -> Client<Nowhere> {
         let peer = ([127, 0, 0, 1], 1).into();
-        let channel = Channel::new(connection, peer, Nowhere, &Limits::default(), Arc::<Gauge>::default());
+        let channel = Channel::new(
+            connection,
+            peer,
+            Nowhere,
+            &crate::broker::Limits::default(),
+            Arc::<Gauge>::default(),
+        );
         Client { id: id.into(), channel: Arc::new(channel), language: 0, version: 493 }
     }
 

@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use raftmq_broker::state::{
-    FilterType, GroupCommand, GroupSubscription, Groups, OffsetCommand, Offsets, RetryPolicy,
-    SubscriptionGroup, Topic,
-};
+use raftmq_broker::settings::check_group_name;
+use raftmq_broker::state::{FilterType, GroupSubscription, RetryPolicy, SubscriptionGroup, Topic};
 use raftmq_message::topic::{is_system_topic, validate_topic};
 use raftmq_remoting::body::{
     CustomizedRetryPolicy, DataVersion, ExponentialRetryPolicy, GroupRetryPolicy, SimpleSubscriptionData,
@@ -19,11 +17,10 @@ use serde::Serialize;
 
 use super::attributes;
 use super::limits::FORWARD_TIMEOUT;
-use super::node::{Node, change};
+use super::node::Node;
 use super::peer::{self, PeerError};
 use super::pull::existing_topic;
 use super::reply::{Handled, Refusal, Reply};
-use super::topics;
 
 /// Bits that a topic's permission can have: priority, read, write, inherit.
 const PERM_MAX: i32 = 15;
@@ -57,7 +54,7 @@ async fn put_topics(node: &Node, configs: &[TopicConfig]) -> Handled {
     });
     for topic in asked.collect::<Result<Vec<_>, _>>()? {
         tracing::info!(topic = topic.name, read = topic.read_queues, write = topic.write_queues, "topic put");
-        topics::put(node, topic).await?;
+        node.announced(node.settings.put_topic(topic)).await?;
     }
     Reply::done()
 }
@@ -123,7 +120,7 @@ pub(crate) async fn delete_topic(node: &Node, command: &Command) -> Handled {
         return forward(node, command, refusal).await;
     }
     tracing::info!(topic, "topic deleted");
-    topics::delete(node, &topic).await?;
+    node.announced(node.settings.delete_topic(&topic)).await?;
     Reply::done()
 }
 
@@ -132,7 +129,7 @@ pub(crate) async fn delete_topic(node: &Node, command: &Command) -> Handled {
 async fn forward(node: &Node, command: &Command, refusal: Refusal) -> Handled {
     /// Says that a request comes from a follower.
     const FORWARDED: &str = "forwardedBy";
-    let leader = node.other_leader().filter(|_| command.ext.get(FORWARDED).is_none());
+    let leader = node.replica.other_leader().filter(|_| command.ext.get(FORWARDED).is_none());
     let Some(leader) = leader else { return Err(refusal) };
     let mut request = Command::request(command.code, command.ext.clone()).with_body(command.body.clone());
     request.ext.set(FORWARDED, &node.config.node_id.to_string());
@@ -211,7 +208,7 @@ fn check_body(command: &Command) -> Result<(), Refusal> {
 }
 
 async fn put_groups(node: &Node, configs: &[SubscriptionGroupConfig]) -> Handled {
-    let queues_max = node.config.limits.queues_per_topic;
+    let queues_max = node.config.limits.group.queues_per_topic;
     let groups: Vec<_> = configs
         .iter()
         .map(|config| {
@@ -221,7 +218,7 @@ async fn put_groups(node: &Node, configs: &[SubscriptionGroupConfig]) -> Handled
         .collect::<Result<_, _>>()?;
     for group in groups {
         tracing::info!(group = group.name, "subscription group put");
-        topics::put_group(node, group).await?;
+        node.settings.put_group(group).await?;
     }
     Reply::done()
 }
@@ -233,7 +230,7 @@ fn group_from(
     queues_max: u32,
 ) -> Result<SubscriptionGroup, Refusal> {
     let name = &config.group_name;
-    topics::check_group_name(name)?;
+    check_group_name(name)?;
     let negative = |what: &str| Refusal::illegal(format!("{what} of group[{name}] is below 0"));
     let before = before.map(|group| &group.attributes);
     let retry_queues = u32::try_from(config.retry_queue_nums).map_err(|_| negative("retryQueueNums"))?;
@@ -360,12 +357,7 @@ pub(crate) async fn delete_group(node: &Node, command: &Command) -> Handled {
         // committed until it is gone.
         let _no_round = node.offsets.between_rounds().await;
         node.offsets.discard_group(name);
-        let mut deleted = change::<Groups>(&GroupCommand::Delete { name: name.clone() })?;
-        if clean_offsets {
-            let forgotten = deleted.and::<Offsets>(&OffsetCommand::ForgetGroup(name.clone()));
-            deleted = forgotten.map_err(|error| Refusal::error(error.to_string()))?;
-        }
-        let outcome = node.propose_in(term, deleted).await;
+        let outcome = node.settings.delete_group(term, name, clean_offsets).await;
         node.offsets.discard_group(name);
         outcome?;
     }

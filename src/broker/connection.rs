@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use raftmq_broker::settings::NamedTopic;
 use raftmq_remoting::codes::request;
 use raftmq_remoting::header::SendHeader;
 use raftmq_remoting::{Command, CommandError, FrameError, frame};
@@ -16,7 +17,7 @@ use super::node::Node;
 use super::reply::{Handled, Refusal, Reply, write_handled};
 use super::send::{Missing, SendProblem, SendRequest, TopicCache, encode_send};
 use super::send_batch::SendBatch;
-use super::{buffers, dispatch, locks, pull, queue_codes, relay, send_back, topics};
+use super::{buffers, dispatch, pull, queue_codes, relay, send_back};
 
 /// Why a connection is closed from this side.
 #[derive(Debug, thiserror::Error)]
@@ -160,7 +161,7 @@ impl Connection {
                 }
                 if send_back::is_ahead(self.node.group.store(), command) {
                     self.finish(sends);
-                    self.node.settle().await;
+                    self.node.replica.settle().await;
                 }
                 self.send(command, sends).await;
             }
@@ -252,7 +253,7 @@ impl Connection {
     ) -> Result<(), Refusal> {
         // A returned message may need its group's retry topic and then the one of the dead letters.
         for _ in 0..2 {
-            topics::create_for_send(&self.node, command, &missing).await?;
+            create_for_send(&self.node, command, &missing).await?;
             missing = match self.encode(command, sends) {
                 Ok(()) => return Ok(()),
                 Err(SendProblem::Refused(refusal)) => return Err(refusal),
@@ -283,7 +284,7 @@ impl Connection {
                 body: &command.body,
                 born_host: self.channel.peer,
             };
-            let holds_locks = |group: &str| locks::are_held(&self.node, group);
+            let holds_locks = |group: &str| self.node.locks.are_held(group);
             encode_send(settings, state, holds_locks, &mut self.topic, &request, records)?
         };
         sends.add(&self.node, &self.channel, command, &encoded, start);
@@ -300,5 +301,23 @@ impl Connection {
         if !command.is_oneway() {
             self.channel.put(|out| refusal.write(out, command.serialization, command.opaque));
         }
+    }
+}
+
+/// Makes the topic or the group that a send needs, if it may.
+async fn create_for_send(node: &Node, command: &Command, missing: &Missing) -> Result<(), Refusal> {
+    match missing {
+        Missing::Named => {
+            let header = SendHeader::decode(command)?;
+            let named = NamedTopic {
+                name: &header.topic,
+                default_topic: &header.default_topic,
+                queues: header.default_topic_queue_nums,
+                producer_group: &header.producer_group,
+            };
+            node.announced(node.settings.create_named(named)).await
+        }
+        Missing::Retry(group) => node.announced(node.settings.create_retries(group)).await,
+        Missing::DeadLetters(group) => node.announced(node.settings.create_dead_letters(group)).await,
     }
 }

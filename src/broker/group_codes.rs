@@ -110,7 +110,7 @@ pub(crate) fn consumed_topics(node: &Node, group: &str) -> Vec<Arc<Topic>> {
 
 /// 208: how far a consumer group is.
 pub(crate) async fn consume_stats(node: &Arc<Node>, command: &Command) -> Handled {
-    node.settle().await;
+    node.replica.settle().await;
     node.leading()?;
     let header = ConsumeStatsHeader::decode(command)?;
     node.report(move |node| stats_of_group(node, &header)).await
@@ -164,7 +164,7 @@ fn wanted_topics(node: &Node, header: &ConsumeStatsHeader) -> Vec<Arc<Topic>> {
 
 /// 317: how far every group is in every topic.
 pub(crate) async fn broker_consume_stats(node: &Arc<Node>, command: &Command) -> Handled {
-    node.settle().await;
+    node.replica.settle().await;
     node.leading()?;
     let header = BrokerConsumeStatsHeader::decode(command)?;
     node.report(move |node| stats_of_groups(node, &header)).await
@@ -226,7 +226,7 @@ fn lag(progress: &OffsetWrapper) -> i64 {
 
 /// 303: how far behind a group is in a topic, in time.
 pub(crate) async fn consume_time_span(node: &Arc<Node>, command: &Command) -> Handled {
-    node.settle().await;
+    node.replica.settle().await;
     node.leading()?;
     let header = GroupTopicHeader::decode(command)?;
     let topic = existing_topic(node, &header.topic)

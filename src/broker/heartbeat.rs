@@ -22,7 +22,7 @@ use super::limits::{
 };
 use super::node::Node;
 use super::reply::{Handled, Refusal, Reply};
-use super::topics;
+use raftmq_broker::settings::check_group_name;
 
 /// 34: a client is there, with these groups.
 pub(crate) async fn heartbeat(node: &Arc<Node>, channel: &Arc<Channel>, command: &Command) -> Handled {
@@ -46,7 +46,7 @@ pub(crate) async fn heartbeat(node: &Arc<Node>, channel: &Arc<Channel>, command:
     // Made afterwards, so that the client finds itself in all of its groups whatever becomes of this.
     for consumer in consumers() {
         if node.leading().is_ok() && !is_system_group(&consumer.group_name) {
-            topics::create_group(node, &consumer.group_name).await?;
+            node.create_group(&consumer.group_name).await?;
         }
     }
     let answer = HeartbeatResponse { supports_v2: true, subscription_changed: true };
@@ -97,15 +97,12 @@ fn check(heartbeat: &HeartbeatData) -> Result<(), Refusal> {
             "{groups} groups in a heartbeat, at most {HEARTBEAT_GROUPS_MAX}"
         )));
     }
-    heartbeat
-        .producer_data_set
-        .iter()
-        .try_for_each(|producer| topics::check_group_name(&producer.group_name))?;
+    heartbeat.producer_data_set.iter().try_for_each(|producer| check_group_name(&producer.group_name))?;
     heartbeat.consumer_data_set.iter().try_for_each(check_consumer)
 }
 
 pub(crate) fn check_consumer(consumer: &ConsumerData) -> Result<(), Refusal> {
-    topics::check_group_name(&consumer.group_name)?;
+    check_group_name(&consumer.group_name)?;
     let subscriptions = &consumer.subscription_data_set;
     if subscriptions.len() > SUBSCRIPTIONS_PER_GROUP_MAX {
         let count = subscriptions.len();

@@ -9,7 +9,7 @@ use raftmq_world::hash::{HashMap, HashSet};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use super::limits::Limits;
+use raftmq_broker::Limits;
 
 /// Where and how long something is held.
 pub(crate) struct Place<'a> {

@@ -16,11 +16,12 @@ use tokio::sync::Notify;
 
 use super::channel::Channel;
 use super::holds::{Holds, Place};
-use super::limits::{HOLD_ANSWERS, HOLD_TICK, Limits, PULL_TURN_WORK};
-use super::node::{Node, Reader};
+use super::limits::{HOLD_ANSWERS, HOLD_TICK, PULL_TURN_WORK};
+use super::node::Node;
 use super::pull::{PullRequest, answer, held_group, renew, reset, trace_refusal};
 use super::reply::Refusal;
 use super::scan::{PullStatus, find};
+use raftmq_broker::{Limits, Reader};
 
 /// A pull that waits.
 struct HeldPull {
@@ -114,7 +115,11 @@ impl LongPoll {
             let max_offset = queue.map_or(0, |queue| queue.max_offset());
             let is_reset = node.offsets.is_reset(&group.name, &topic.name, queue_id);
             // The same goes for who resets the queue, and who refuses what this member serves no more.
-            if max_offset <= offset && !is_reset && !channel.is_closed() && node.reader(&group).is_ok() {
+            if max_offset <= offset
+                && !is_reset
+                && !channel.is_closed()
+                && node.replica.reader(&group).is_ok()
+            {
                 return work;
             }
             let taken = self.holds.lock().take(id);
@@ -148,7 +153,8 @@ impl LongPoll {
 
     /// Answers what is held and what this member does not serve any more.
     pub(crate) fn refuse_unserved(&self, node: &Node) {
-        let reader = |group: &str| held_group(node, group).and_then(|group| node.reader(&group));
+        let reader =
+            |group: &str| held_group(node, group).and_then(|group| Ok(node.replica.reader(&group)?));
         let unserved = |held: &HeldPull| reader(&held.request.group.name).is_err();
         let held = self.holds.lock().take_where(unserved);
         for held in held {

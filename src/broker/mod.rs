@@ -13,15 +13,14 @@
 //! | `long_poll`, `holds` | holding pulls until there are messages for them |
 //! | `filter`, `filter_cache` | which messages a consumer wants |
 //! | `clients`, `consumer_group`, `heartbeat`, `notices` | who is connected in which group, and telling the members |
-//! | `offsets`, `queue_codes` | consumer offsets, the ends of queues, offsets by time |
+//! | `queue_codes` | consumer offsets, the ends of queues, offsets by time |
 //! | `offset_admin` | resetting a group's offsets, copying another group's |
 //! | `group_codes`, `group_report` | how far groups are, and who consumes what: for tools, for the admin API |
 //! | `locks` | queue locks |
-//! | `topics`, `config_codes`, `attributes` | making topics and groups; what is checked of their attributes |
+//! | `config_codes`, `attributes` | settings of topics and groups; what is checked of their attributes |
 //! | `stats`, `stats_codes` | counters and what tools print |
-//! | `delay` | delivering delayed messages when they are due |
 //! | `registration`, `name_server` | telling the name servers |
-//! | `node` | what all of it shares, and the decision whether this member serves |
+//! | `node` | what all of it shares |
 //! | `reply`, `buffers`, `gauge`, `limits` | answers, shared buffers, counts, bounds |
 //!
 //! A message's way: a read of the socket is cut into frames in place, each send is checked and encoded straight into one
@@ -36,7 +35,6 @@ mod clients;
 mod config_codes;
 mod connection;
 mod consumer_group;
-mod delay;
 mod detour;
 mod dispatch;
 mod filter;
@@ -53,7 +51,6 @@ mod long_poll;
 mod node;
 mod notices;
 mod offset_admin;
-mod offsets;
 mod peer;
 mod pull;
 mod queue_codes;
@@ -69,7 +66,6 @@ mod stats;
 mod stats_codes;
 #[cfg(test)]
 mod tests;
-mod topics;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -82,11 +78,10 @@ use raftmq_raft::{Group, Role};
 use raftmq_world::{Acceptor, WhenFull, World};
 use tokio::task::JoinHandle;
 
-pub(crate) use delay::{DEFAULT_LEVELS, DelayLevels};
 pub(crate) use group_report::GroupReport;
 pub(crate) use limits::Limits;
 use node::Node;
-use reply::Refusal;
+pub(crate) use raftmq_broker::delay::{DEFAULT_LEVELS, DelayLevels};
 pub(crate) use stats::BrokerStats;
 
 /// What a broker needs to know to start.
@@ -172,11 +167,13 @@ pub(crate) fn start(
         tasks.others.push(tokio::spawn(async move { node.registration.run(&node, index).await }));
     }
     tasks.others.push(spawn(&node, |node| async move { node.long_poll.run(&node).await }));
-    tasks.others.push(spawn(&node, |node| async move { node.offsets.run(&node).await }));
+    tasks.others.push(spawn(&node, |node| async move { node.offsets.run(&node.replica).await }));
     tasks.others.push(spawn(&node, |node| async move { node.notices.run(&node).await }));
     tasks.others.push(spawn(&node, follow_role));
-    tasks.others.push(spawn(&node, delay::run));
-    tasks.others.push(spawn(&node, |node| every(delay::DROP_INTERVAL, move || delay::drop_delivered(&node))));
+    tasks.others.push(spawn(&node, |node| async move { node.delay.run().await }));
+    tasks.others.push(spawn(&node, |node| {
+        every(raftmq_broker::delay::DROP_INTERVAL, move || node.delay.drop_delivered())
+    }));
     tasks.others.push(spawn(&node, |node| every(limits::EXPIRY_SCAN, move || node.expire())));
     let sample = Duration::from_secs(stats::SAMPLE_SECONDS as u64);
     tasks.others.push(spawn(&node, move |node| every(sample, move || node.stats.sample())));
@@ -233,7 +230,7 @@ async fn every(period: Duration, act: impl Fn()) {
 async fn follow_role(node: Arc<Node>) {
     /// How soon a leader tries again to make what is missing.
     const RETRY: Duration = Duration::from_millis(200);
-    let mut role = node.role.clone();
+    let mut role = node.replica.watch_role();
     let mut term = role.borrow().term;
     loop {
         let now = role.borrow_and_update().clone();
@@ -257,10 +254,10 @@ async fn follow_role(node: Arc<Node>) {
                     role.mark_changed();
                     true
                 }
-                completed = topics::complete(&node) => match completed {
+                completed = node.settings.complete(node.clients.consumer_groups()) => match completed {
                     Ok(()) => true,
-                    Err(Refusal { remark, .. }) => {
-                        tracing::warn!(%remark, "the system topics are not complete yet");
+                    Err(error) => {
+                        tracing::warn!(%error, "the system topics are not complete yet");
                         tokio::time::sleep(RETRY).await;
                         false
                     }
@@ -286,7 +283,7 @@ impl Broker {
 
     /// Whether a topic is the system's own.
     pub(crate) fn is_system_topic(&self, name: &str) -> bool {
-        topics::is_of_system(&self.node.config, name)
+        self.node.settings.is_of_system(name)
     }
 
     /// A consumer group as this member knows it; `None` where there is no such group.
@@ -296,7 +293,7 @@ impl Broker {
 
     /// Has the consumer offsets that are committed by now written to the log. To be called before another member leads.
     pub(crate) async fn flush_offsets(&self) {
-        if tokio::time::timeout(limits::DRAIN, self.node.offsets.flush(&self.node)).await.is_err() {
+        if tokio::time::timeout(limits::DRAIN, self.node.offsets.flush(&self.node.replica)).await.is_err() {
             tracing::warn!("consumer offsets are still on their way");
         }
     }
@@ -310,11 +307,11 @@ impl Broker {
         for task in accepting {
             end(task).await;
         }
-        if self.node.is_stopping() {
+        if self.node.replica.is_stopping() {
             return;
         }
         self.flush_offsets().await;
-        self.node.stop();
+        self.node.replica.stop();
         for task in others {
             end(task).await;
         }

@@ -1,65 +1,50 @@
 //! What all connections and tasks of a broker share, and the decision whether it serves.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+use raftmq_broker::delay::DelayDelivery;
+use raftmq_broker::locks::QueueLocking;
+use raftmq_broker::offsets::PendingOffsets;
+use raftmq_broker::settings::Settings;
 use raftmq_broker::state::{State, SubscriptionGroup};
-use raftmq_raft::{Change, Group, Outcomes, ProposeError, Role, RoleState, SubmitError, Table};
+use raftmq_broker::{Error, Replica};
+use raftmq_raft::Group;
 use raftmq_remoting::ConnectionPool;
 use raftmq_store::{FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX};
 use raftmq_world::hash::HashMap;
 use raftmq_world::{World, WriteHalf};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::BrokerConfig;
 use super::channel::Channel;
 use super::clients::Clients;
-use super::delay::Delay;
 use super::filter_cache::FilterCache;
 use super::gauge::Gauge;
 use super::inquiry::Inquiries;
 use super::limits::{
-    CONNECTION_IDLE, NAME_SERVER_TIMEOUT, PEER_REQUESTS_MAX, REPORTS_AT_ONCE, SETTLE_MAX,
-    STATUS_REQUESTS_MAX, SUBMIT_BYTES,
+    CONNECTION_IDLE, NAME_SERVER_TIMEOUT, PEER_REQUESTS_MAX, REPORTS_AT_ONCE, STATUS_REQUESTS_MAX,
+    SUBMIT_BYTES,
 };
-use super::locks::LockClock;
 use super::long_poll::LongPoll;
 use super::notices::Notices;
-use super::offsets::PendingOffsets;
 use super::refusal_log::RefusalLog;
 use super::registration::{Registration, broker_id};
 use super::reply::{Handled, Refusal};
 use super::send::SendSettings;
 use super::stats::{BrokerStats, Stats};
 
-/// As what a member serves a pull.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reader {
-    /// It has every acknowledged message, and takes offsets.
-    Leader,
-    /// It may lag.
-    Follower,
-}
-
-/// How long a proposal may take before its outcome is called unknown: no longer than clients wait for an answer.
-const PROPOSE_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// A change of one table, as it goes into the log.
-pub(crate) fn change<T: Table>(command: &T::Command) -> Result<Change, Refusal> {
-    Change::new::<T>(command).map_err(|error| Refusal::error(error.to_string()))
-}
-
 pub(crate) struct Node {
     pub(crate) config: BrokerConfig,
     pub(crate) world: World,
     /// Connections to name servers and to the leader.
     pub(crate) peers: ConnectionPool,
+    pub(crate) replica: Arc<Replica>,
     pub(crate) group: Group,
     pub(crate) state: State,
-    pub(crate) role: watch::Receiver<RoleState>,
+    pub(crate) settings: Settings,
     pub(crate) send: SendSettings,
     pub(crate) clients: Clients<WriteHalf>,
     pub(crate) long_poll: LongPoll,
@@ -68,8 +53,8 @@ pub(crate) struct Node {
     pub(crate) inquiries: Inquiries,
     pub(crate) refusal_log: RefusalLog,
     pub(crate) offsets: PendingOffsets,
-    pub(crate) delay: Delay,
-    pub(crate) lock_clock: LockClock,
+    pub(crate) delay: DelayDelivery,
+    pub(crate) locks: QueueLocking,
     /// The right to ask all members of a group.
     pub(crate) status_requests: Semaphore,
     /// The right to make a long answer about groups.
@@ -89,34 +74,36 @@ pub(crate) struct Node {
     channels: Mutex<HashMap<u64, Arc<Channel>>>,
     next_channel: AtomicU64,
     started: Instant,
-    stopping: AtomicBool,
 }
 
 impl Node {
     pub(crate) fn new(config: BrokerConfig, group: Group, state: State, world: World) -> Self {
         let limits = &config.limits;
+        let replica = Arc::new(Replica::new(group.clone(), state.clone()));
+        let delay_levels = config.delay_levels.clone();
+        let auto_create = (config.auto_create_topic, config.auto_create_group);
         // What a frame of the log can hold at most.
         let entry_bytes =
             FRAME_PAYLOAD_BYTES_MAX.min(group.config().segment_bytes as usize - FRAME_HEADER_BYTES);
         Self {
-            role: group.watch_role(),
             send: SendSettings::new(
                 &config.cluster,
                 config.advertise,
-                limits.message_bytes,
+                limits.group.message_bytes,
                 entry_bytes,
                 config.delay_levels.len(),
                 &world,
             ),
-            clients: Clients::new(limits),
-            long_poll: LongPoll::new(limits),
-            delay: Delay::new(world.clock.clone()),
+            clients: Clients::new(&limits.group),
+            long_poll: LongPoll::new(&limits.group),
+            delay: DelayDelivery::new(replica.clone(), delay_levels, config.advertise, entry_bytes, &world),
+            settings: Settings::new(replica.clone(), config.delay_levels.len(), auto_create, &limits.group),
+            locks: QueueLocking::new(replica.clone(), &limits.group),
             filters: FilterCache::default(),
-            notices: Notices::new(limits),
+            notices: Notices::new(limits.group.groups),
             inquiries: Inquiries::default(),
             refusal_log: RefusalLog::default(),
-            offsets: PendingOffsets::new(limits, group.watch_role(), state.offsets.clone()),
-            lock_clock: LockClock::default(),
+            offsets: PendingOffsets::new(&limits.group, group.watch_role(), state.offsets.clone()),
             status_requests: Semaphore::new(STATUS_REQUESTS_MAX),
             reports: Semaphore::new(REPORTS_AT_ONCE),
             registration: Registration::new(config.namesrv.len()),
@@ -130,7 +117,7 @@ impl Node {
             peers: ConnectionPool::new(world.network.clone(), NAME_SERVER_TIMEOUT, PEER_REQUESTS_MAX),
             next_channel: AtomicU64::new(0),
             started: Instant::now(),
-            stopping: AtomicBool::new(false),
+            replica,
             config,
             group,
             state,
@@ -148,119 +135,29 @@ impl Node {
         self.started.elapsed().as_millis() as u64
     }
 
-    /// Whether this member serves what only a leader serves, and in which term; otherwise the answer to whoever asks. The
-    /// one place that decides it.
+    /// Whether this member serves what only a leader serves, and in which term; otherwise the answer to whoever asks.
     pub(crate) fn leading(&self) -> Result<u64, Refusal> {
-        if self.stopping.load(Ordering::Relaxed) {
-            return Err(Refusal::unavailable("this broker is stopping"));
-        }
-        let role = self.role.borrow();
-        if role.role == Role::Leader && role.ready {
-            return Ok(role.term);
-        }
-        if role.role == Role::Leader {
-            return Err(Refusal::unavailable("this broker has just become the leader and is not ready yet"));
-        }
-        let leader = role.leader;
-        drop(role);
-        Err(self.not_leader(leader))
+        Ok(self.replica.leading()?)
     }
 
-    /// As what this member serves a group's pulls: as the leader, or as a follower where the group prefers to read from
-    /// one; otherwise the answer to whoever asks.
-    pub(crate) fn reader(&self, group: &SubscriptionGroup) -> Result<Reader, Refusal> {
-        let refusal = match self.leading() {
-            Ok(_) => return Ok(Reader::Leader),
-            Err(refusal) => refusal,
-        };
-        let reads = group.broker_id != 0 && !self.is_stopping() && self.role.borrow().role != Role::Stopped;
-        if reads { Ok(Reader::Follower) } else { Err(refusal) }
+    /// A group's settings, the group and its retry topic made if they are missing and may be, see [`Settings`].
+    pub(crate) async fn create_group(&self, name: &str) -> Result<Arc<SubscriptionGroup>, Refusal> {
+        self.announced(self.settings.create_group(name)).await
     }
 
-    /// The broker id that a group should pull from: 0, the leader's, unless it prefers a member that follows. The leader
-    /// names one that keeps up with it; a follower knows of itself only.
-    pub(crate) fn preferred_reader(&self, group: &SubscriptionGroup) -> u64 {
-        let preferred = group.broker_id;
-        let follows = preferred != 0
-            && if preferred == self.config.node_id {
-                self.role.borrow().role == Role::Follower
-            } else {
-                self.group.is_near(preferred)
-            };
-        if follows { preferred } else { 0 }
-    }
-
-    /// Where clients reach the leader, where that is another member.
-    pub(crate) fn other_leader(&self) -> Option<String> {
-        let leader = self.role.borrow().leader.filter(|id| *id != self.config.node_id)?;
-        self.group.address_of(leader).map(|member| member.client)
-    }
-
-    /// The answer that names the leader.
-    fn not_leader(&self, leader: Option<u64>) -> Refusal {
-        let Some(id) = leader.filter(|id| *id != self.config.node_id) else {
-            return Refusal::unavailable("there is no leader at the moment");
-        };
-        let address =
-            self.group.address_of(id).map(|member| format!(" at {}", member.client)).unwrap_or_default();
-        Refusal::unavailable(format!("not the leader, the leader is node {id}{address}"))
-    }
-
-    /// The answer to messages that were not taken.
-    pub(crate) fn submit_refusal(&self, error: &SubmitError) -> Refusal {
-        match error {
-            SubmitError::NotLeader { leader } => self.not_leader(*leader),
-            SubmitError::Busy { .. } | SubmitError::Illegal(_) | SubmitError::Stopped => error.into(),
-        }
-    }
-
-    /// The answer to what was not committed.
-    pub(crate) fn propose_refusal(&self, error: &ProposeError) -> Refusal {
-        match error {
-            ProposeError::NotLeader { leader } => self.not_leader(*leader),
-            ProposeError::Unknown | ProposeError::Refused(_) | ProposeError::Stopped(_) => error.into(),
-        }
-    }
-
-    /// Changes the replicated state; returns when the change is applied here.
-    pub(crate) async fn change<T: Table>(&self, command: &T::Command) -> Result<T::Outcome, Refusal> {
-        self.change_in::<T>(self.leading()?, command).await
-    }
-
-    /// Likewise, for one term alone: what was found right in it may be wrong in another.
-    pub(crate) async fn change_in<T: Table>(
+    /// Does what may change topics. The name servers know of that before anybody is told, so that a route that a client asks
+    /// for next is there.
+    pub(crate) async fn announced<T>(
         &self,
-        term: u64,
-        command: &T::Command,
-    ) -> Result<T::Outcome, Refusal> {
-        let outcomes = self.propose_in(term, change::<T>(command)?).await?;
-        outcomes.first::<T>().ok_or_else(|| Refusal::error("the outcome is of another change"))
-    }
-
-    /// Likewise, for one term alone: what was found right in it may be wrong in another.
-    pub(crate) async fn propose_in(&self, term: u64, change: Change) -> Result<Outcomes, Refusal> {
-        self.leading()?;
-        match tokio::time::timeout(PROPOSE_TIMEOUT, self.group.propose_in(term, change)).await {
-            Ok(outcome) => outcome.map_err(|error| self.propose_refusal(&error)),
-            Err(_) => Err(Refusal::unavailable(format!(
-                "the outcome is unknown: not committed in {PROPOSE_TIMEOUT:?}"
-            ))),
+        change: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Refusal> {
+        let before = self.state.topics.version();
+        let done = change.await?;
+        let version = self.state.topics.version();
+        if version != before {
+            self.registration.wait_for(version).await;
         }
-    }
-
-    /// Waits a moment until queues show all that has been acknowledged by now: a message is acknowledged when its entry
-    /// is committed, and seen by consumers when it is dispatched, shortly after.
-    pub(crate) async fn settle(&self) {
-        const LOOK: Duration = Duration::from_millis(1);
-        let store = self.group.store();
-        let appended = store.max_physical_offset();
-        let dispatched = async {
-            while store.dispatched_physical_offset() < appended {
-                tokio::time::sleep(LOOK).await;
-            }
-        };
-        // What is appended and not committed may take longer, or be gone again.
-        let _ = tokio::time::timeout(SETTLE_MAX, dispatched).await;
+        Ok(done)
     }
 
     /// Makes an answer that takes long beside the network thread; others wait for their turn.
@@ -277,7 +174,7 @@ impl Node {
 
     /// The id this member is registered as, if it is.
     pub(crate) fn broker_id(&self) -> Option<u64> {
-        broker_id(&self.role.borrow(), self.config.node_id)
+        broker_id(&self.replica.role(), self.config.node_id)
     }
 
     /// Where the group's members reach this one; empty where it is not known.
@@ -288,15 +185,6 @@ impl Node {
             .find(|member| member.id == self.config.node_id)
             .map(|member| member.raft)
             .unwrap_or_default()
-    }
-
-    /// From now on nothing is served that takes new work.
-    pub(crate) fn stop(&self) {
-        self.stopping.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Relaxed)
     }
 
     /// A channel for a new connection.

@@ -13,7 +13,7 @@ use raftmq_remoting::encode::encode_command;
 use raftmq_remoting::header::ConsumerGroupHeader;
 use tokio::sync::Notify;
 
-use super::limits::{Limits, NOTICE_GAP, NOTICE_GAP_PER_MEMBER, NOTICES_AT_ONCE};
+use super::limits::{NOTICE_GAP, NOTICE_GAP_PER_MEMBER, NOTICES_AT_ONCE};
 use super::node::Node;
 
 /// Groups that have to be told.
@@ -24,8 +24,8 @@ pub(crate) struct Notices {
 }
 
 impl Notices {
-    pub(crate) fn new(limits: &Limits) -> Self {
-        Self { groups: Mutex::default(), added: Notify::new(), max: limits.groups }
+    pub(crate) fn new(groups_max: usize) -> Self {
+        Self { groups: Mutex::default(), added: Notify::new(), max: groups_max }
     }
 
     /// The members of these groups have to be told. Past the bound they find out when they look by themselves, every
@@ -88,7 +88,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_group_waits_once_and_not_for_ever_many() {
-        let notices = Notices::new(&Limits { groups: 2, ..Limits::default() });
+        let notices = Notices::new(2);
         notices.add([]);
         for group in ["a", "b", "a", "c"] {
             notices.add([group.to_owned()]);

@@ -15,12 +15,11 @@ use raftmq_remoting::header::{CloneOffsetsHeader, ResetOffsetHeader};
 use raftmq_store::Boundary;
 
 use super::node::Node;
-use super::offsets::batches;
 use super::pull::existing_queue;
 use super::queue_codes::offset_at;
 use super::reply::{Handled, Refusal, Reply};
 use super::stats_codes::message_queue;
-use super::topics;
+use raftmq_broker::offsets::batches;
 
 /// 222: a group goes on in a topic from a time, from an offset, or from the end.
 pub(crate) async fn reset_offset(node: &Node, command: &Command) -> Handled {
@@ -34,7 +33,7 @@ pub(crate) async fn reset_offset(node: &Node, command: &Command) -> Handled {
         return Err(Refusal::new(response::SUBSCRIPTION_GROUP_NOT_EXIST, remark));
     }
     // What was acknowledged by now counts, and is what a reset to the end passes over.
-    node.settle().await;
+    node.replica.settle().await;
     let term = node.leading()?;
     let (resets, offset_table) = targets(node, &header, &topic)?;
     tracing::info!(
@@ -53,7 +52,7 @@ pub(crate) async fn reset_offset(node: &Node, command: &Command) -> Handled {
 async fn reset(node: &Node, term: u64, resets: Vec<OffsetCommit>) -> Result<(), Refusal> {
     node.offsets.admit(&resets)?;
     for batch in batches(resets.into_iter()) {
-        node.change_in::<Offsets>(term, &OffsetCommand::Reset(batch.clone())).await?;
+        node.replica.change_in::<Offsets>(term, &OffsetCommand::Reset(batch.clone())).await?;
         node.offsets.discard(&batch);
         let reset = batch.iter().map(|reset| (reset.group.as_str(), reset.topic.as_str()));
         node.long_poll.reset(node, &reset.collect());
@@ -115,9 +114,9 @@ pub(crate) async fn clone_offsets(node: &Node, command: &Command) -> Handled {
     let term = node.leading()?;
     let header = CloneOffsetsHeader::decode(command)?;
     let (source, destination) = (&header.source, &header.destination);
-    topics::create_group(node, destination).await?;
+    node.create_group(destination).await?;
     // What the source has been told is committed is in the log then.
-    node.offsets.flush(node).await;
+    node.offsets.flush(&node.replica).await;
     let subscribed: BTreeSet<_> = node.clients.subscribed_topics(source).into_iter().collect();
     let wanted = header.topic.filter(|topic| !topic.is_empty());
     let retries = retry_topic(source);

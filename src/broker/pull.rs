@@ -6,7 +6,9 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use raftmq_broker::settings::check_group_name;
 use raftmq_broker::state::{SubscriptionGroup, Topic};
+use raftmq_broker::{Error, Reader};
 use raftmq_message::topic::is_system_group;
 use raftmq_remoting::body::perm;
 use raftmq_remoting::codes::response;
@@ -21,10 +23,9 @@ use super::inquiry;
 use super::limits::{
     HOLD_MAX, PULL_BYTES_MAX, PULL_MESSAGES_MAX, PULL_OUTPUT_BYTES, PULL_TURN_WORK, SEND_AWAY_HOLD,
 };
-use super::node::{Node, Reader};
+use super::node::Node;
 use super::reply::Refusal;
 use super::scan::{Found, PullStatus, find};
-use super::topics;
 
 /// A pull that was found to be allowed.
 #[derive(Clone, Debug)]
@@ -102,10 +103,10 @@ pub(crate) async fn serve(
         None => {
             node.leading()?;
             before_waiting();
-            topics::create_group(node, &header.consumer_group).await?
+            node.create_group(&header.consumer_group).await?
         }
     };
-    let reader = node.reader(&group)?;
+    let reader = node.replica.reader(&group)?;
     let request = request(node, command, &header, group)?;
     if reader == Reader::Leader {
         // Before a reset is taken up: what consumers have committed until then does not count.
@@ -125,7 +126,7 @@ pub(crate) async fn serve(
     if reader == Reader::Leader && is_moved(&found, &request) {
         // Before it is sent elsewhere: it may know an offset from an acknowledgement.
         before_waiting();
-        node.settle().await;
+        node.replica.settle().await;
         node.leading()?;
         found = find(node.group.store(), &request);
     }
@@ -188,7 +189,7 @@ fn commit_offset(node: &Node, header: &PullHeader<'_>, queue_id: u32) -> Result<
     let Ok(offset) = u64::try_from(header.commit_offset) else { return Ok(()) };
     let (group, topic) = (&header.consumer_group, &header.topic);
     if node.offsets.get(group, topic, queue_id).is_none_or(|committed| committed < offset) {
-        topics::check_group_name(group)?;
+        check_group_name(group)?;
         // A commit that finds no room is made again with the next pull.
         let _ = node.offsets.commit(group, topic, queue_id, offset);
     }
@@ -227,7 +228,7 @@ fn request(
 /// Looks up anew what a pull that was held depends on. Returns as what it is served.
 pub(crate) fn renew(node: &Node, request: &mut PullRequest) -> Result<Reader, Refusal> {
     let group = held_group(node, &request.group.name)?;
-    let reader = node.reader(&group)?;
+    let reader = node.replica.reader(&group)?;
     // Queue ids stay within 31 bits.
     let queue_id = request.queue_id as i32;
     let (topic, _, filter) =
@@ -243,7 +244,7 @@ pub(crate) fn renew(node: &Node, request: &mut PullRequest) -> Result<Reader, Re
 /// with.
 pub(crate) fn held_group(node: &Node, name: &str) -> Result<Arc<SubscriptionGroup>, Refusal> {
     let made_anew = || node.config.auto_create_group.then(|| Arc::new(SubscriptionGroup::new(name)));
-    consumer_group(node, name).or_else(made_anew).ok_or_else(|| topics::absent_group(name))
+    consumer_group(node, name).or_else(made_anew).ok_or_else(|| Error::NoGroup(name.to_owned()).into())
 }
 
 /// Checks what a pull asks for, in RocketMQ's order.
@@ -322,7 +323,7 @@ fn unparsed(error: &FilterError) -> Refusal {
 /// Appends the answer to the channel's output without sending it.
 pub(crate) fn answer(node: &Node, channel: &Channel, request: &PullRequest, found: &Found, reader: Reader) {
     let mut fields = PullResponse {
-        suggest_which_broker_id: node.preferred_reader(&request.group) as i64,
+        suggest_which_broker_id: node.replica.preferred_reader(&request.group) as i64,
         next_begin_offset: found.next_offset,
         min_offset: found.min_offset,
         max_offset: found.max_offset,

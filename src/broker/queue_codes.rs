@@ -13,10 +13,10 @@ use raftmq_remoting::header::{
 use raftmq_store::{Boundary, ConsumeQueue, Store, Unit};
 
 use super::node::Node;
-use super::offsets::{Noted, YoungQueue, first_offset};
 use super::pull::{existing_queue, existing_topic};
 use super::reply::{Handled, Refusal, Reply};
-use super::topics;
+use raftmq_broker::offsets::{Noted, YoungQueue, first_offset};
+use raftmq_broker::settings::check_group_name;
 
 /// Answers with an offset. Offsets stay within 63 bits.
 fn offset(offset: u64) -> Handled {
@@ -36,7 +36,7 @@ pub(crate) async fn query_consumer_offset(node: &Node, command: &Command) -> Han
     let mut first = None;
     if header.set_zero_if_not_found != Some(false) {
         // A queue whose only messages were acknowledged just now is not empty.
-        node.settle().await;
+        node.replica.settle().await;
         node.leading()?;
         first = first_offset(young_queue(node, topic, header.queue_id), node.world.memory_bytes);
     }
@@ -74,7 +74,7 @@ pub(crate) fn update_consumer_offset(
     node.leading()?;
     let header = UpdateConsumerOffsetHeader::decode(command)?;
     let (group, topic) = (&header.consumer_group, &header.topic);
-    let needs_no_creation = is_system_group(group) && topics::check_group_name(group).is_ok();
+    let needs_no_creation = is_system_group(group) && check_group_name(group).is_ok();
     if node.state.groups.get(group).is_none() && !needs_no_creation {
         return Err(Refusal::new(
             response::SUBSCRIPTION_GROUP_NOT_EXIST,
@@ -120,7 +120,7 @@ fn queue_of(node: &Node, topic: &str, queue_id: i32) -> Option<u32> {
 
 /// 30: the offset behind a queue's last committed message.
 pub(crate) async fn max_offset(node: &Node, command: &Command) -> Handled {
-    node.settle().await;
+    node.replica.settle().await;
     offset(queue(node, command)?.map_or(0, |queue| queue.max_offset()))
 }
 
@@ -169,7 +169,7 @@ pub(crate) fn offset_at(
 /// 33: a message by its physical offset.
 pub(crate) async fn view_message(node: &Node, command: &Command) -> Handled {
     let header = ViewMessageHeader::decode(command)?;
-    node.settle().await;
+    node.replica.settle().await;
     let found = u64::try_from(header.offset).ok().and_then(|offset| node.group.store().record_at(offset));
     match found {
         Some(record) => Reply::body(record),

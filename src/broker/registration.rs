@@ -91,7 +91,7 @@ impl Registration {
     /// Registers at one name server, again and again. Runs until the task is ended.
     pub(crate) async fn run(&self, node: &Arc<Node>, index: usize) {
         let name_server = &node.config.namesrv[index];
-        let mut role = node.role.clone();
+        let mut role = node.replica.watch_role();
         let mut topics = node.state.topics.subscribe();
         loop {
             role.mark_unchanged();
@@ -133,7 +133,7 @@ impl Registration {
     /// Registers once. A member that is about to lead says nothing until it serves.
     async fn register(&self, node: &Arc<Node>, name_server: &str) -> Result<(), String> {
         let (broker_id, term) = {
-            let role = node.role.borrow();
+            let role = node.replica.role();
             (broker_id(&role, node.config.node_id), role.term)
         };
         let Some(id) = broker_id else { return Ok(()) };

@@ -43,7 +43,7 @@ pub(crate) async fn consume_directly(node: Arc<Node>, command: Command) -> Handl
     let header = ConsumerClientHeader::decode(&command)?;
     let id = header.msg_id.as_deref().unwrap_or_default();
     let id = OffsetMessageId::parse(id).map_err(|error| Refusal::error(format!("msgId: {error}")))?;
-    node.settle().await;
+    node.replica.settle().await;
     let missing = || {
         let remark = format!("can not find message by the offset, {}", id.physical_offset);
         Refusal::error(remark)

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use bytes::{Bytes, BytesMut};
-use raftmq_raft::{ProposeError, SubmitError};
+use raftmq_broker::{Error, NotServing};
 use raftmq_remoting::codes::response;
 use raftmq_remoting::encode::{encode_command, write_response};
 use raftmq_remoting::{Command, Ext, FieldError, HeaderError, Serialization};
@@ -87,25 +87,30 @@ impl From<FieldError> for Refusal {
     }
 }
 
-impl From<&ProposeError> for Refusal {
-    fn from(error: &ProposeError) -> Self {
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        let remark = error.to_string();
         match error {
-            ProposeError::Refused(reason) => Self::busy(reason),
-            ProposeError::Unknown | ProposeError::Stopped(_) => {
-                Self::unavailable(format!("the outcome is unknown: {error}"))
+            Error::Full(_) => Self::busy(remark),
+            Error::NotServing(_) | Error::Unknown(_) | Error::OtherTerm { .. } => Self::unavailable(remark),
+            Error::NoTopic(_) => Self::new(response::TOPIC_NOT_EXIST, remark),
+            Error::NoGroup(_) | Error::NoSuchGroupCanBe(_) => {
+                Self::new(response::SUBSCRIPTION_GROUP_NOT_EXIST, remark)
             }
-            ProposeError::NotLeader { .. } => Self::unavailable(error.to_string()),
+            Error::NoQueue { .. }
+            | Error::Name(_)
+            | Error::GroupNameTooLong(_)
+            | Error::TooManyQueues { .. }
+            | Error::ClientId(_)
+            | Error::TooManyAtOnce { .. } => Self::illegal(remark),
+            Error::Change(_) | Error::Store(_) => Self::error(remark),
         }
     }
 }
 
-impl From<&SubmitError> for Refusal {
-    fn from(error: &SubmitError) -> Self {
-        match error {
-            SubmitError::Busy { .. } => Self::busy(error),
-            SubmitError::Illegal(_) => Self::error(error.to_string()),
-            SubmitError::NotLeader { .. } | SubmitError::Stopped => Self::unavailable(error.to_string()),
-        }
+impl From<NotServing> for Refusal {
+    fn from(error: NotServing) -> Self {
+        Error::from(error).into()
     }
 }
 
@@ -128,6 +133,7 @@ pub(crate) fn write_handled(out: &mut BytesMut, request: &Command, handled: Hand
 
 #[cfg(test)]
 mod tests {
+    use raftmq_raft::{ProposeError, SubmitError};
     use raftmq_remoting::frame::{FRAME_LEN_MAX, decode};
 
     use super::*;
@@ -148,10 +154,10 @@ mod tests {
 
     #[test]
     fn an_unknown_outcome_is_called_that_and_can_be_retried() {
-        let refusal = Refusal::from(&ProposeError::Unknown);
+        let refusal = Refusal::from(Error::from(&ProposeError::Unknown));
         assert_eq!(refusal.code, response::SERVICE_NOT_AVAILABLE);
         assert!(refusal.remark.contains("unknown"));
-        let refusal = Refusal::from(&SubmitError::Busy { bytes: 2, limit: 1 });
+        let refusal = Refusal::from(Error::from(&SubmitError::Busy { bytes: 2, limit: 1 }));
         assert!(refusal.remark.starts_with("[BUSY]"));
     }
 }

@@ -7,8 +7,8 @@ use raftmq_store::{Store, Unit};
 
 use super::filter::Glance;
 use super::limits::PULL_WORK;
-use super::node::Reader;
 use super::pull::PullRequest;
+use raftmq_broker::Reader;
 
 /// Work of looking at a unit.
 const UNIT_WORK: usize = 4;

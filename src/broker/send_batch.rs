@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use raftmq_broker::Error;
 use raftmq_message::id::OffsetMessageId;
 use raftmq_raft::{Completion, MessageBatch, Position, ProposeError};
 use raftmq_remoting::codes::{request, response};
@@ -103,8 +104,8 @@ impl SendBatch {
             term: None,
             completion: Box::new(Told(open.clone())),
         };
-        if let Err(error) = node.group.submit(batch) {
-            open.refuse(&node.submit_refusal(&error));
+        if let Err(error) = node.replica.submit(batch) {
+            open.refuse(&error.into());
         }
     }
 }
@@ -128,7 +129,7 @@ impl Completion for Told {
     fn complete(self: Box<Self>, outcome: Result<&[Position], &ProposeError>) {
         match outcome {
             Ok(positions) => self.0.stored(positions),
-            Err(error) => self.0.refuse(&self.0.node.propose_refusal(error)),
+            Err(error) => self.0.refuse(&self.0.node.replica.not_stored(error).into()),
         }
     }
 }
@@ -150,7 +151,7 @@ impl OpenSends {
     fn stored(&self, positions: &[Position]) {
         if positions.len() != self.count as usize {
             tracing::error!(positions = positions.len(), count = self.count, "an outcome without its places");
-            return self.refuse(&self.node.propose_refusal(&ProposeError::Unknown));
+            return self.refuse(&Error::from(&ProposeError::Unknown).into());
         }
         self.node.stats.put(u64::from(self.count), self.bytes as u64);
         self.channel.put(|out| {
@@ -259,7 +260,7 @@ mod tests {
             }
             assert!(client.read_buf(&mut input).await.unwrap() > 0);
         };
-        let unknown = Refusal::from(&ProposeError::Unknown).code;
+        let unknown = Refusal::from(Error::from(&ProposeError::Unknown)).code;
         assert_eq!((answer.opaque, answer.code), (5, unknown));
         assert_ne!(unknown, response::SUCCESS);
         f.stop().await;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use raftmq_broker::settings::AUTO_CREATE_QUEUES;
 use raftmq_message::RecordView;
 use raftmq_raft::{FlushMode, Role};
 use raftmq_remoting::Command;
@@ -12,13 +13,11 @@ use raftmq_remoting::header::TopicHeader;
 use raftmq_store::FrameKind;
 
 use super::config_codes::json;
-use super::delay;
 use super::limits::TIMER_DELAY_MAX;
 use super::node::Node;
 use super::pull::existing_topic;
 use super::queue_codes::store_time;
 use super::reply::{Handled, Refusal, Reply};
-use super::topics;
 
 /// The version that tools print: that of the protocol spoken.
 const VERSION_NAME: &str = "V5_4_0";
@@ -38,7 +37,7 @@ pub(crate) fn message_queue(node: &Node, topic: &str, queue_id: u32) -> MessageQ
 
 /// 202: the queues of a topic.
 pub(crate) async fn topic_stats(node: &Node, command: &Command) -> Handled {
-    node.settle().await;
+    node.replica.settle().await;
     let name = TopicHeader::decode(command)?.topic;
     let topic = existing_topic(node, &name)
         .map_err(|refusal| Refusal::new(refusal.code, format!("topic[{name}] not exist")))?;
@@ -121,7 +120,7 @@ fn runtime_table(node: &Node) -> BTreeMap<String, String> {
     for name in ["timerEnqueueTps", "timerDequeueTps"] {
         table.insert(name.to_owned(), "0.0".to_owned());
     }
-    table.extend(delay::runtime_info(node));
+    table.extend(node.delay.runtime_info());
     table.insert("earliestMessageTimeStamp".to_owned(), earliest_store_time(node).to_string());
     table
 }
@@ -193,7 +192,7 @@ fn settings(node: &Node) -> BTreeMap<&'static str, String> {
         ("brokerName", config.broker_name.clone()),
         // What RocketMQ calls a master that has its messages on others before it acknowledges them.
         ("brokerRole", if leads { "SYNC_MASTER" } else { "SLAVE" }.to_owned()),
-        ("defaultTopicQueueNums", topics::AUTO_CREATE_QUEUES.to_string()),
+        ("defaultTopicQueueNums", AUTO_CREATE_QUEUES.to_string()),
         (
             "flushDiskType",
             match group.flush {
@@ -205,7 +204,7 @@ fn settings(node: &Node) -> BTreeMap<&'static str, String> {
         ("listenPort", config.listen.port().to_string()),
         ("longPollingEnable", "true".to_owned()),
         ("mappedFileSizeCommitLog", group.segment_bytes.to_string()),
-        ("maxMessageSize", limits.message_bytes.to_string()),
+        ("maxMessageSize", limits.group.message_bytes.to_string()),
         ("messageDelayLevel", config.delay_levels.to_string()),
         ("namesrvAddr", config.namesrv.join(";")),
         ("raftElectionTimeoutMs", format!("{election_min}-{election_max}")),
@@ -250,8 +249,7 @@ pub(crate) fn update_broker_config(command: &Command) -> Handled {
 /// 305: the system's topics.
 pub(crate) fn system_topics(node: &Node) -> Handled {
     let topics = node.state.topics.all();
-    let of_system =
-        topics.iter().map(|topic| &topic.name).filter(|name| topics::is_of_system(&node.config, name));
+    let of_system = topics.iter().map(|topic| &topic.name).filter(|name| node.settings.is_of_system(name));
     json(&TopicList { topic_list: of_system.cloned().collect(), ..TopicList::default() })
 }
 

@@ -128,7 +128,8 @@ async fn a_topic_is_deleted_by_asking_every_member() {
     let delete = || Command::request(request::DELETE_TOPIC_IN_BROKER, [("topic", "T")].into_iter().collect());
     // Both have heard by then where the leader is.
     let follower = |n: usize| (leader + n) % 3;
-    trio.until(|trio| (1..3).all(|n| trio.members[follower(n)].0.node.other_leader().is_some())).await;
+    trio.until(|trio| (1..3).all(|n| trio.members[follower(n)].0.node.replica.other_leader().is_some()))
+        .await;
     let mut passed_on = delete();
     passed_on.ext.set("forwardedBy", "7");
     let refused = trio.client(follower(1)).await.call(passed_on).await;

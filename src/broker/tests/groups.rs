@@ -259,7 +259,7 @@ async fn offsets_that_are_on_their_way_do_not_outlive_their_group() {
     let first_step = |context: &mut Context<'_>| Poll::Ready(deleting.as_mut().poll(context).is_pending());
     assert!(std::future::poll_fn(first_step).await);
     let offset = OffsetCommit { group: "G".into(), topic: "T".into(), queue_id: 0, offset: 1 };
-    node.change::<Offsets>(&OffsetCommand::Commit(vec![offset])).await.unwrap();
+    node.replica.change::<Offsets>(&OffsetCommand::Commit(vec![offset])).await.unwrap();
     drop(round);
     deleting.await.unwrap();
     let state = &f.state;

@@ -412,15 +412,17 @@ async fn a_held_pull_learns_of_what_has_become_of_its_topic_and_its_group() {
     let (mut other, mut consumer) = (f.client().await, f.client().await);
     let node = f.broker.node.clone();
     let topic = async |queues: u32, perm: u32| {
-        node.change::<Topics>(&TopicCommand::Put(Topic::new("T", queues, perm))).await
+        node.replica.change::<Topics>(&TopicCommand::Put(Topic::new("T", queues, perm))).await
     };
-    let delete_topic = async || node.change::<Topics>(&TopicCommand::Delete { name: "T".into() }).await;
+    let delete_topic =
+        async || node.replica.change::<Topics>(&TopicCommand::Delete { name: "T".into() }).await;
     let group = async |change: fn(&mut SubscriptionGroup)| {
         let mut group = SubscriptionGroup::new("G");
         change(&mut group);
-        node.change::<Groups>(&GroupCommand::Put(group)).await
+        node.replica.change::<Groups>(&GroupCommand::Put(group)).await
     };
-    let delete_group = async || node.change::<Groups>(&GroupCommand::Delete { name: "G".into() }).await;
+    let delete_group =
+        async || node.replica.change::<Groups>(&GroupCommand::Delete { name: "G".into() }).await;
     topic(2, 6).await.unwrap();
     other.ok(send("T", "zero")).await;
     other.ok(pull("T", 0, 5000, "*")).await;
@@ -522,7 +524,7 @@ async fn hostile_consumers_are_told_and_the_others_go_on() {
     assert!(f.broker.node.clients.consumer_ids("H").is_empty());
     // More held pulls than one connection may have: the rest is answered at once.
     hostile.write((0..5000).map(|_| pull("T", 1, 20_000, "*"))).await;
-    for _ in 0..5000 - Limits::default().held_pulls_per_connection {
+    for _ in 0..5000 - Limits::default().group.held_pulls_per_connection {
         assert_eq!(hostile.answer().await.code, response::PULL_NOT_FOUND);
     }
     other.ok(pull("T", 0, 0, "*")).await;

@@ -35,7 +35,7 @@ impl Stored {
 
 impl Fixture {
     async fn group(&self, group: SubscriptionGroup) {
-        self.broker.node.change::<Groups>(&GroupCommand::Put(group)).await.unwrap();
+        self.broker.node.replica.change::<Groups>(&GroupCommand::Put(group)).await.unwrap();
     }
 
     /// The newest record of a queue, once it has so many.
@@ -133,7 +133,7 @@ async fn what_cannot_be_returned_is_refused_by_code() {
     let missing = client.call(Command::request(request::CONSUMER_SEND_MSG_BACK, Ext::new())).await;
     assert!(missing.remark.unwrap().contains("missing"));
     let closed = Topic::new("%RETRY%G", 1, 4);
-    f.broker.node.change::<Topics>(&TopicCommand::Put(closed)).await.unwrap();
+    f.broker.node.replica.change::<Topics>(&TopicCommand::Put(closed)).await.unwrap();
     assert_eq!(client.call(send_back(offset, 0)).await.code, response::NO_PERMISSION);
     f.stop().await;
 }

@@ -9,7 +9,7 @@
 
 use std::collections::VecDeque;
 
-use raftmq_broker::state::DelayProgress;
+use crate::state::DelayProgress;
 use raftmq_message::RecordView;
 use raftmq_message::topic::SCHEDULE_TOPIC;
 use raftmq_store::StoreError;
@@ -119,8 +119,8 @@ impl Lane for LevelLane {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::delay::fixture::{MemoryLog, REDELIVERY, delivered, limit};
-    use crate::broker::delay::lane::Delivery;
+    use crate::delay::fixture::{MemoryLog, REDELIVERY, delivered, limit};
+    use crate::delay::lane::Delivery;
 
     const DELAY_MS: i64 = 5_000;
     const WAY_BACK: &str = "REAL_TOPIC\u{1}T\u{2}REAL_QID\u{1}1\u{2}";

@@ -1,13 +1,13 @@
 //! The delay levels: how long each of them is.
 
 /// RocketMQ's levels.
-pub(crate) const DEFAULT_LEVELS: &str = "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h";
+pub const DEFAULT_LEVELS: &str = "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h";
 /// Levels that there can be, each with a queue of its own.
-pub(crate) const LEVELS_MAX: u32 = 64;
+pub(super) const LEVELS_MAX: u32 = 64;
 
 /// The delay of each level, which count from 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct DelayLevels {
+pub struct DelayLevels {
     text: String,
     /// Not empty. In ms.
     delays: Vec<i64>,
@@ -21,7 +21,7 @@ impl Default for DelayLevels {
 
 impl DelayLevels {
     /// Reads levels as RocketMQ's `messageDelayLevel` has them: numbers with a unit of s, m, h or d, separated by spaces.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str) -> Result<Self, String> {
         let delays = text.split_whitespace().map(delay_ms).collect::<Result<Vec<_>, _>>()?;
         if delays.is_empty() || delays.len() > LEVELS_MAX as usize {
             return Err(format!("{} delay levels: there can be 1 to {LEVELS_MAX}", delays.len()));
@@ -30,14 +30,14 @@ impl DelayLevels {
     }
 
     /// How many there are.
-    pub(crate) fn len(&self) -> u32 {
+    pub fn len(&self) -> u32 {
         // At most LEVELS_MAX.
         self.delays.len() as u32
     }
 
     /// How long a message of a level waits, in ms. Levels past the last are as long as that one: messages of a table that
     /// was longer once are delivered all the same.
-    pub(crate) fn delay_ms(&self, level: u32) -> i64 {
+    pub fn delay_ms(&self, level: u32) -> i64 {
         let last = self.delays.len() - 1;
         self.delays[(level.saturating_sub(1) as usize).min(last)]
     }

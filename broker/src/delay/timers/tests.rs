@@ -3,8 +3,8 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::broker::delay::fixture::{MemoryLog, REDELIVERY, delivered, limit};
-use crate::broker::delay::lane::Delivery;
+use crate::delay::fixture::{MemoryLog, REDELIVERY, delivered, limit};
+use crate::delay::lane::Delivery;
 
 const START_MS: i64 = 1_700_000_000_000;
 

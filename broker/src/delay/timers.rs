@@ -14,7 +14,7 @@
 
 use std::collections::BTreeMap;
 
-use raftmq_broker::state::{DelayProgress, TimerProgress};
+use crate::state::{DelayProgress, TimerProgress};
 use raftmq_message::topic::TIMER_TOPIC;
 use raftmq_store::StoreError;
 

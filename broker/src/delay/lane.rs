@@ -6,8 +6,8 @@
 
 use std::ops::Range;
 
+use crate::state::DelayProgress;
 use bytes::BytesMut;
-use raftmq_broker::state::DelayProgress;
 use raftmq_message::RecordView;
 use raftmq_store::{LogSlice, Store, StoreError, TimerEntry, Unit};
 

@@ -80,7 +80,7 @@ fn real_queue(delayed: &RecordView<'_>) -> Result<i32, Undeliverable> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::delay::fixture::delayed;
+    use crate::delay::fixture::delayed;
 
     fn redeliver(properties: &str) -> Result<Vec<u8>, Undeliverable> {
         let record = delayed(SCHEDULE_TOPIC, 1, properties);

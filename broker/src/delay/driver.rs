@@ -8,16 +8,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use raftmq_broker::state::DelayTable;
+use crate::state::DelayTable;
 use raftmq_raft::{Change, Completion, MessageBatch, Position, ProposeError, Role, RoleState, SubmitError};
 use raftmq_store::StoreError;
-use raftmq_world::Mutation;
+use raftmq_world::{Clock, Mutation, Threads};
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::lane::{Delivery, Lane, Limit, Step, Wait};
 use super::redelivery::Redelivery;
-use crate::broker::limits::{DELAY_PROGRESS_BYTES, DELAY_STEP_MESSAGES};
-use crate::broker::node::Node;
+use crate::limits::DELAY_STEP_MESSAGES;
+use crate::replica::Replica;
 
 /// How long what is due or arrives gathers before the next step. At 10,000 a second a step has 100 messages.
 const GATHER: Duration = Duration::from_millis(10);
@@ -25,6 +25,18 @@ const GATHER: Duration = Duration::from_millis(10);
 const RETRY: Duration = Duration::from_millis(100);
 /// The longest sleep: the wall clock may be set.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
+
+/// What lanes are driven with.
+#[derive(Clone)]
+pub(super) struct Driver {
+    pub(super) replica: Arc<Replica>,
+    pub(super) redelivery: Redelivery,
+    /// Record bytes of a step.
+    pub(super) bytes: usize,
+    /// The clock that store timestamps are of.
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) threads: Arc<dyn Threads>,
+}
 
 /// What became of a step.
 enum Outcome {
@@ -39,24 +51,20 @@ enum Outcome {
 
 /// Delivers what a lane has as long as this member leads in `term`; at least until then where an outcome is unknown.
 pub(super) async fn drive<L: Lane + Send + 'static>(
-    node: Arc<Node>,
+    driver: Driver,
     term: u64,
-    make: impl Fn(&Node) -> L,
+    make: impl Fn(&Replica) -> L,
     wake: Arc<Notify>,
 ) {
-    let mut role = node.role.clone();
+    let mut role = driver.replica.watch_role();
     if !leads(&mut role, term).await {
         return;
     }
-    let mut lane = make(&node);
-    let all = Limit {
-        messages: DELAY_STEP_MESSAGES,
-        bytes: node.submit_bytes.saturating_sub(DELAY_PROGRESS_BYTES),
-        omit: false,
-    };
+    let mut lane = make(&driver.replica);
+    let all = Limit { messages: DELAY_STEP_MESSAGES, bytes: driver.bytes, omit: false };
     let mut limit = all;
     while leads(&mut role, term).await {
-        let step = match plan(&node, lane, limit).await {
+        let step = match plan(&driver, lane, limit).await {
             Some((returned, step)) => {
                 lane = returned;
                 step
@@ -65,14 +73,14 @@ pub(super) async fn drive<L: Lane + Send + 'static>(
                 tracing::error!("planning the delivery of delayed messages has panicked");
                 tokio::time::sleep(RETRY).await;
                 // No step is open, so the replicated progress is the last one.
-                lane = make(&node);
+                lane = make(&driver.replica);
                 continue;
             }
         };
         let delivery = match step {
             Ok(Step::Deliver(delivery)) => delivery,
             Ok(Step::Wait(wait)) => {
-                sleep(&node, wait, &wake, &mut role).await;
+                sleep(&*driver.clock, wait, &wake, &mut role).await;
                 continue;
             }
             Err(error) => {
@@ -82,7 +90,7 @@ pub(super) async fn drive<L: Lane + Send + 'static>(
             }
         };
         let (full, progress) = (delivery.full && limit == all, delivery.progress);
-        match submit(&node, term, delivery).await {
+        match submit(&driver.replica, term, delivery).await {
             Outcome::Applied => {
                 lane.applied();
                 limit = all;
@@ -119,21 +127,20 @@ async fn leads(role: &mut watch::Receiver<RoleState>, term: u64) -> bool {
 
 /// Plans on a thread that may wait for the disk.
 async fn plan<L: Lane + Send + 'static>(
-    node: &Arc<Node>,
+    driver: &Driver,
     mut lane: L,
     limit: Limit,
 ) -> Option<(L, Result<Step, StoreError>)> {
-    let planner = node.clone();
-    let planning = node.world.threads.run(move || {
-        let redelivery = Redelivery { store_host: planner.config.advertise };
-        let step = lane.plan(&**planner.group.store(), &redelivery, planner.delay.now_ms(), limit);
+    let Driver { replica, redelivery, clock, .. } = driver.clone();
+    let planning = driver.threads.run(move || {
+        let step = lane.plan(&**replica.store(), &redelivery, clock.now_ms(), limit);
         (lane, step)
     });
     planning.await
 }
 
-async fn sleep(node: &Node, wait: Wait, wake: &Notify, role: &mut watch::Receiver<RoleState>) {
-    let left_ms = wait.until_ms.map(|until_ms| until_ms.saturating_sub(node.delay.now_ms()).max(0) as u64);
+async fn sleep(clock: &dyn Clock, wait: Wait, wake: &Notify, role: &mut watch::Receiver<RoleState>) {
+    let left_ms = wait.until_ms.map(|until_ms| until_ms.saturating_sub(clock.now_ms()).max(0) as u64);
     let left = left_ms.map(|left_ms| Duration::from_millis(left_ms).min(SLEEP_MAX));
     tokio::select! {
         () = tokio::time::sleep(left.unwrap_or_default()), if left.is_some() => {}
@@ -143,7 +150,7 @@ async fn sleep(node: &Node, wait: Wait, wake: &Notify, role: &mut watch::Receive
     }
 }
 
-async fn submit(node: &Node, term: u64, delivery: Delivery) -> Outcome {
+async fn submit(replica: &Replica, term: u64, delivery: Delivery) -> Outcome {
     let Delivery { records, count, progress, .. } = delivery;
     let change = match Change::new::<DelayTable>(&progress) {
         Ok(change) => Some(change).filter(|_| !Mutation::DeliverWithoutProgress.is_on()),
@@ -152,7 +159,7 @@ async fn submit(node: &Node, term: u64, delivery: Delivery) -> Outcome {
     let (told, outcome_told) = oneshot::channel();
     let completion = Box::new(Told(told));
     let batch = MessageBatch { records, count, change, term: Some(term), completion };
-    match node.group.submit(batch) {
+    match replica.group().submit(batch) {
         Ok(()) => outcome_told.await.unwrap_or(Outcome::Unknown),
         Err(SubmitError::Busy { .. } | SubmitError::NotLeader { .. }) => Outcome::NotTaken,
         Err(SubmitError::Illegal(reason)) => Outcome::Refused(reason),
@@ -184,11 +191,12 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use bytes::BytesMut;
-    use raftmq_broker::state::DelayProgress;
+    use raftmq_world::World;
 
     use super::*;
-    use crate::broker::delay::lane::Source;
-    use crate::broker::tests::Fixture;
+    use crate::delay::lane::Source;
+    use crate::state::DelayProgress;
+    use crate::tests::member;
 
     /// Passes messages of level 7 over one by one, and panics before each step the first time.
     struct Panicking {
@@ -211,9 +219,17 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_lane_survives_a_panic_and_steps_without_messages_are_for_their_term() {
-        let f = Fixture::start().await;
-        let node = f.broker.node.clone();
-        let term = node.role.borrow().term;
+        let dir = tempfile::tempdir().unwrap();
+        let replica = member(dir.path()).await;
+        let world = World::system();
+        let driver = Driver {
+            replica: replica.clone(),
+            redelivery: Redelivery { store_host: ([127, 0, 0, 1], 1).into() },
+            bytes: 1 << 16,
+            clock: world.clock,
+            threads: world.threads,
+        };
+        let term = replica.leading().unwrap();
         let plans = Arc::<AtomicU32>::default();
         let delivery = || Delivery {
             records: BytesMut::new(),
@@ -221,15 +237,18 @@ mod tests {
             progress: DelayProgress::Level { level: 7, from: 0, to: 5 },
             full: false,
         };
-        assert!(matches!(submit(&node, term - 1, delivery()).await, Outcome::NotTaken));
-        assert_eq!(node.state.delay.level(7), 0);
+        assert!(matches!(submit(&replica, term - 1, delivery()).await, Outcome::NotTaken));
+        assert_eq!(replica.state().delay.level(7), 0);
 
         let made = Arc::clone(&plans);
-        let make = move |node: &Node| Panicking { next: node.state.delay.level(7), plans: made.clone() };
-        let driving = tokio::spawn(drive(node.clone(), term, make, Arc::default()));
-        f.until(|f| f.state.delay.level(7) >= 3).await;
+        let make =
+            move |replica: &Replica| Panicking { next: replica.state().delay.level(7), plans: made.clone() };
+        let driving = tokio::spawn(drive(driver, term, make, Arc::default()));
+        while replica.state().delay.level(7) < 3 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         assert!(plans.load(Ordering::Relaxed) >= 5);
         driving.abort();
-        f.stop().await;
+        replica.group().shutdown().await;
     }
 }

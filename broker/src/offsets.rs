@@ -11,14 +11,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
-use raftmq_broker::state::{OffsetCommand, OffsetCommit, Offsets, PendingReset, ToldReset};
 use raftmq_raft::{Change, Role, RoleState};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
-use super::limits::{Limits, OFFSETS_COMMAND_BYTES, OFFSETS_GATHER};
-use super::node::Node;
-use super::reply::Refusal;
+use crate::error::{Error, Full};
+use crate::limits::{Limits, OFFSETS_COMMAND_BYTES, OFFSETS_GATHER};
+use crate::replica::Replica;
+use crate::state::{OffsetCommand, OffsetCommit, Offsets, PendingReset, ToldReset};
 
 /// Bytes an offset takes in a command besides its names: four numbers of a variable length.
 const COMMIT_BYTES: usize = 32;
@@ -26,7 +26,7 @@ const COMMIT_BYTES: usize = 32;
 const COUNT_AGE: Duration = Duration::from_secs(1);
 
 /// Offsets that are not applied yet.
-pub(crate) struct PendingOffsets {
+pub struct PendingOffsets {
     table: Mutex<Table>,
     role: watch::Receiver<RoleState>,
     added: Notify,
@@ -48,7 +48,7 @@ struct Table {
     offsets: HashMap<String, HashMap<String, HashMap<u32, u64>>>,
     len: usize,
     /// Told what becomes of the next round.
-    waiting: Vec<oneshot::Sender<Result<(), Refusal>>>,
+    waiting: Vec<oneshot::Sender<Result<(), Error>>>,
     /// Resets that consumers are about to take up.
     resets: HashMap<QueueOfGroup, Reset>,
     /// When the committed offsets were counted, and how many there are at most.
@@ -79,7 +79,7 @@ enum Taken {
 
 /// What became of a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Noted {
+pub enum Noted {
     /// It is what the log says already.
     Committed,
     /// It is to go into the log.
@@ -92,13 +92,13 @@ pub(crate) enum Noted {
 struct Round {
     /// The term in which all of this gathered.
     term: u64,
-    waiting: Vec<oneshot::Sender<Result<(), Refusal>>>,
+    waiting: Vec<oneshot::Sender<Result<(), Error>>>,
     clears: Vec<Vec<ToldReset>>,
     commits: Vec<Vec<OffsetCommit>>,
 }
 
 impl PendingOffsets {
-    pub(crate) fn new(limits: &Limits, role: watch::Receiver<RoleState>, committed: Arc<Offsets>) -> Self {
+    pub fn new(limits: &Limits, role: watch::Receiver<RoleState>, committed: Arc<Offsets>) -> Self {
         Self {
             table: Mutex::default(),
             role,
@@ -122,13 +122,7 @@ impl PendingOffsets {
     }
 
     /// Takes note of an offset that is to be committed. One that is committed already costs nothing.
-    pub(crate) fn commit(
-        &self,
-        group: &str,
-        topic: &str,
-        queue_id: u32,
-        offset: u64,
-    ) -> Result<Noted, Refusal> {
+    pub fn commit(&self, group: &str, topic: &str, queue_id: u32, offset: u64) -> Result<Noted, Error> {
         let mut table = self.table();
         if table.untaken_reset(&self.committed, group, topic, queue_id).is_some() {
             return Ok(Noted::Ignored);
@@ -142,10 +136,10 @@ impl PendingOffsets {
             return Ok(Noted::Committed);
         }
         if table.len >= self.max {
-            return Err(Refusal::busy(format!("{} consumer offsets wait to be committed", self.max)));
+            return Err(Full::PendingOffsets(self.max).into());
         }
         if committed.is_none() && !table.admit_new(&self.committed, self.committed_max) {
-            return Err(Refusal::busy(format!("there are {} consumer offsets", self.committed_max)));
+            return Err(Full::Offsets(self.committed_max).into());
         }
         table.insert(group, topic, queue_id, offset);
         if table.len == 1 {
@@ -156,10 +150,10 @@ impl PendingOffsets {
 
     /// Has what is pending now proposed without delay, and tells what becomes of it. Without an answer the outcome is
     /// unknown.
-    pub(crate) fn when_committed(&self) -> Result<oneshot::Receiver<Result<(), Refusal>>, Refusal> {
+    pub fn when_committed(&self) -> Result<oneshot::Receiver<Result<(), Error>>, Error> {
         let mut table = self.table();
         if table.waiting.len() >= self.max {
-            return Err(Refusal::busy(format!("{} requests wait for consumer offsets", self.max)));
+            return Err(Full::OffsetRequests(self.max).into());
         }
         let (sender, outcome) = oneshot::channel();
         table.waiting.push(sender);
@@ -169,7 +163,7 @@ impl PendingOffsets {
     }
 
     /// What a group has committed for a queue, pending or not.
-    pub(crate) fn get(&self, group: &str, topic: &str, queue_id: u32) -> Option<u64> {
+    pub fn get(&self, group: &str, topic: &str, queue_id: u32) -> Option<u64> {
         let mut table = self.table();
         let reset = table.untaken_reset(&self.committed, group, topic, queue_id);
         let pending = reset.or_else(|| table.get_mut(group, topic, queue_id).copied());
@@ -179,7 +173,7 @@ impl PendingOffsets {
     /// Where a pull has to go on instead of where it asks, as an operator has reset the queue. Who was told so and asks
     /// again has it from there: the reset is over, wherever that pull begins. So is it when somebody pulls from there
     /// without having been told.
-    pub(crate) fn take_reset(
+    pub fn take_reset(
         &self,
         connection: u64,
         (group, topic, queue_id): (&str, &str, u32),
@@ -204,25 +198,25 @@ impl PendingOffsets {
     }
 
     /// Whether a queue was reset and consumers have not taken that up.
-    pub(crate) fn is_reset(&self, group: &str, topic: &str, queue_id: u32) -> bool {
+    pub fn is_reset(&self, group: &str, topic: &str, queue_id: u32) -> bool {
         let is_pending = self.committed.pending_reset(group, topic, queue_id).is_some();
         is_pending && self.table().untaken_reset(&self.committed, group, topic, queue_id).is_some()
     }
 
     /// Whether so many offsets may be set at once for queues that have none.
-    pub(crate) fn admit(&self, commits: &[OffsetCommit]) -> Result<(), Refusal> {
+    pub fn admit(&self, commits: &[OffsetCommit]) -> Result<(), Error> {
         let mut table = self.table();
         for commit in commits {
             let is_new = self.committed.get(&commit.group, &commit.topic, commit.queue_id).is_none();
             if is_new && !table.admit_new(&self.committed, self.committed_max) {
-                return Err(Refusal::busy(format!("there are {} consumer offsets", self.committed_max)));
+                return Err(Full::Offsets(self.committed_max).into());
             }
         }
         Ok(())
     }
 
     /// Forgets what is pending for these queues, whatever it is.
-    pub(crate) fn discard(&self, commits: &[OffsetCommit]) {
+    pub fn discard(&self, commits: &[OffsetCommit]) {
         let mut table = self.table();
         for OffsetCommit { group, topic, queue_id, .. } in commits {
             if let Some(&mut offset) = table.get_mut(group, topic, *queue_id) {
@@ -234,12 +228,12 @@ impl PendingOffsets {
 
     /// Waits for the round of proposals that is on its way, and lets no other begin until the guard is dropped: what it
     /// carries then is in the log before what is proposed in the meantime.
-    pub(crate) async fn between_rounds(&self) -> tokio::sync::MutexGuard<'_, ()> {
+    pub async fn between_rounds(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.round.lock().await
     }
 
     /// Forgets what is pending of a group.
-    pub(crate) fn discard_group(&self, group: &str) {
+    pub fn discard_group(&self, group: &str) {
         let mut table = self.table();
         if let Some(topics) = table.offsets.remove(group) {
             table.len -= topics.values().map(HashMap::len).sum::<usize>();
@@ -276,7 +270,7 @@ impl PendingOffsets {
     }
 
     /// Forgets everything: another member leads, and clients commit anew every few seconds.
-    pub(crate) fn clear(&self) {
+    pub fn clear(&self) {
         *self.table.lock() = Table::default();
     }
 
@@ -287,7 +281,7 @@ impl PendingOffsets {
     }
 
     /// Proposes what gathers. Runs until the task is ended.
-    pub(crate) async fn run(&self, node: &Node) {
+    pub async fn run(&self, replica: &Replica) {
         loop {
             if self.is_idle() {
                 self.added.notified().await;
@@ -296,40 +290,40 @@ impl PendingOffsets {
                 () = tokio::time::sleep(OFFSETS_GATHER) => {}
                 () = self.urgent.notified() => {}
             }
-            self.flush(node).await;
+            self.flush(replica).await;
         }
     }
 
     /// Proposes what is pending. What fails stays pending where this member still leads; what no command can carry is
     /// dropped.
-    pub(crate) async fn flush(&self, node: &Node) {
+    pub async fn flush(&self, replica: &Replica) {
         let _one_at_a_time = self.round.lock().await;
         let Round { term, waiting, clears, commits } = self.round();
-        let outcome = self.propose(node, term, clears, commits).await;
-        if let Err(refusal) = &outcome {
-            tracing::debug!(remark = %refusal.remark, "consumer offsets not committed yet");
+        let outcome = self.propose(replica, term, clears, commits).await;
+        if let Err(error) = &outcome {
+            tracing::debug!(%error, "consumer offsets not committed yet");
         }
         for waiting in waiting {
-            // A client may have gone meanwhile.
+            // Who asked may have gone meanwhile.
             let _ = waiting.send(outcome.clone());
         }
     }
 
     async fn propose(
         &self,
-        node: &Node,
+        replica: &Replica,
         term: u64,
         clears: Vec<Vec<ToldReset>>,
         commits: Vec<Vec<OffsetCommit>>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Error> {
         // What is committed for a queue counts from when its reset is cleared.
         for batch in clears {
-            self.check_leading(node, term)?;
-            node.change_in::<Offsets>(term, &OffsetCommand::ClearResets(batch)).await?;
+            self.check_leading(replica, term)?;
+            replica.change_in::<Offsets>(term, &OffsetCommand::ClearResets(batch)).await?;
         }
         let mut outcome = Ok(());
         for batch in commits {
-            self.check_leading(node, term)?;
+            self.check_leading(replica, term)?;
             let command = OffsetCommand::Commit(batch);
             let change = Change::new::<Offsets>(&command);
             let OffsetCommand::Commit(batch) = command else { continue };
@@ -337,12 +331,12 @@ impl PendingOffsets {
                 Err(error) => {
                     tracing::warn!(%error, offsets = batch.len(), "dropping consumer offsets");
                     self.forget(&batch);
-                    outcome = Err(Refusal::error(error.to_string()));
+                    outcome = Err(error.into());
                 }
                 // What is answered after this is in the log.
-                Ok(change) => match node.propose_in(term, change).await {
+                Ok(change) => match replica.propose_in(term, change).await {
                     Ok(_) => self.forget(&batch),
-                    Err(refusal) => outcome = Err(refusal),
+                    Err(error) => outcome = Err(error),
                 },
             }
         }
@@ -350,9 +344,9 @@ impl PendingOffsets {
     }
 
     /// A leader that the others do not answer for a moment keeps what is pending; who leads no more does not.
-    fn check_leading(&self, node: &Node, term: u64) -> Result<(), Refusal> {
-        node.leading().inspect_err(|_| {
-            if node.role.borrow().role != Role::Leader {
+    fn check_leading(&self, replica: &Replica, term: u64) -> Result<(), Error> {
+        replica.leading().inspect_err(|_| {
+            if replica.role().role != Role::Leader {
                 self.clear();
             }
         })?;
@@ -360,17 +354,17 @@ impl PendingOffsets {
     }
 
     /// *Invariant 8*: in another term somebody else may have committed newer ones since this gathered.
-    fn check_term(&self, term: u64) -> Result<(), Refusal> {
+    fn check_term(&self, term: u64) -> Result<(), Error> {
         let now = self.role.borrow().term;
         if now == term {
             return Ok(());
         }
-        Err(Refusal::unavailable(format!("consumer offsets of term {term} are not for term {now}")))
+        Err(Error::OtherTerm { of: term, now })
     }
 }
 
 /// Offsets in pieces that fit a command.
-pub(crate) fn batches(commits: impl Iterator<Item = OffsetCommit>) -> Vec<Vec<OffsetCommit>> {
+pub fn batches(commits: impl Iterator<Item = OffsetCommit>) -> Vec<Vec<OffsetCommit>> {
     in_pieces(commits, |commit| commit.group.len() + commit.topic.len())
 }
 
@@ -456,17 +450,17 @@ impl Table {
 
 /// What is known of a queue when a group without an offset asks for one.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct YoungQueue {
-    pub(crate) min_offset: u64,
-    pub(crate) max_offset: u64,
+pub struct YoungQueue {
+    pub min_offset: u64,
+    pub max_offset: u64,
     /// Bytes of log from the queue's first message to the log's end.
-    pub(crate) bytes_behind: u64,
+    pub bytes_behind: u64,
 }
 
 /// Where a group starts that has no offset, by the rule of RocketMQ 4.9: at 0 where the queue has had no message, or
 /// still has its first one and that is likely to be in memory. `None` leaves it to the client, which would
 /// ask for an empty queue's end, and pass over what is sent before it has done so.
-pub(crate) fn first_offset(queue: Option<YoungQueue>, memory_bytes: u64) -> Option<u64> {
+pub fn first_offset(queue: Option<YoungQueue>, memory_bytes: u64) -> Option<u64> {
     /// The part of memory that RocketMQ takes to hold the log, in percent.
     const LOG_PERCENT: u64 = 40;
     let queue = queue?;
@@ -476,10 +470,10 @@ pub(crate) fn first_offset(queue: Option<YoungQueue>, memory_bytes: u64) -> Opti
 
 #[cfg(test)]
 mod tests {
-    use raftmq_broker::state::{State, Topic, TopicCommand};
     use raftmq_raft::Table as _;
 
     use super::*;
+    use crate::state::{State, Topic, TopicCommand};
 
     fn leader(term: u64) -> RoleState {
         RoleState { role: Role::Leader, term, leader: Some(1), ready: true }
@@ -531,7 +525,7 @@ mod tests {
         for queue in 0..2 {
             offsets.commit("g", "t", queue, 1).unwrap();
         }
-        assert!(offsets.commit("g", "t", 2, 1).unwrap_err().remark.contains("[BUSY]"));
+        assert!(matches!(offsets.commit("g", "t", 2, 1), Err(Error::Full(Full::PendingOffsets(2)))));
         offsets.commit("g", "t", 1, 2).unwrap();
         offsets.clear();
         offsets.commit("g", "t", 2, 1).unwrap();
@@ -592,8 +586,7 @@ mod tests {
         for queue in 1..3 {
             offsets.commit("g", "t", queue, 5).unwrap();
         }
-        let refusal = offsets.commit("g", "t", 3, 5).unwrap_err();
-        assert!(refusal.remark.contains("[BUSY]"), "{refusal:?}");
+        assert_eq!(offsets.commit("g", "t", 3, 5), Err(Full::Offsets(3).into()));
         for queue in 0..3 {
             offsets.commit("g", "t", queue, 6).unwrap();
         }

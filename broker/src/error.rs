@@ -1,0 +1,157 @@
+//! Why an operation has not done what it was asked.
+
+use raftmq_message::topic::NameError;
+use raftmq_raft::{ChangeError, ProposeError, SubmitError};
+
+/// Why this member does not serve what only a leader serves.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotServing {
+    /// It is about to end.
+    #[error("this broker is stopping")]
+    Stopping,
+    /// It leads, and has not applied and dispatched everything that was committed before.
+    #[error("this broker has just become the leader and is not ready yet")]
+    NotReady,
+    /// Nobody is known to lead.
+    #[error("there is no leader at the moment")]
+    NoLeader,
+    /// Another member leads.
+    #[error("not the leader, the leader is node {id}{}", at(address.as_deref()))]
+    Follows {
+        /// Its node id.
+        id: u64,
+        /// Where clients reach it, where that is known.
+        address: Option<String>,
+    },
+}
+
+fn at(address: Option<&str>) -> String {
+    address.map(|address| format!(" at {address}")).unwrap_or_default()
+}
+
+/// A bound that is reached; it may not be later.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Full {
+    /// Topics in all.
+    #[error("there are {0} topics")]
+    Topics(usize),
+    /// Subscription groups in all.
+    #[error("there are {0} subscription groups")]
+    Groups(usize),
+    /// Offsets in all, one for each queue of each group.
+    #[error("there are {0} consumer offsets")]
+    Offsets(usize),
+    /// Offsets that are not in the log yet.
+    #[error("{0} consumer offsets wait to be committed")]
+    PendingOffsets(usize),
+    /// Who waits for them.
+    #[error("{0} requests wait for consumer offsets")]
+    OffsetRequests(usize),
+    /// Queue locks in all.
+    #[error("there are {0} queue locks")]
+    Locks(usize),
+    /// What is on its way into the log.
+    #[error("{0}")]
+    Log(String),
+}
+
+/// Why an operation has not done what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// This member does not serve it.
+    #[error(transparent)]
+    NotServing(#[from] NotServing),
+    /// It may have been done or not.
+    #[error("the outcome is unknown: {0}")]
+    Unknown(String),
+    /// Nothing was done: it was right in one term, and this is another.
+    #[error("what was asked for in term {of} is not for term {now}")]
+    OtherTerm {
+        /// The term in which it was right.
+        of: u64,
+        /// The present term.
+        now: u64,
+    },
+    /// A bound is reached.
+    #[error(transparent)]
+    Full(#[from] Full),
+    /// The topic does not exist.
+    #[error("topic[{0}] not exist, apply first please!")]
+    NoTopic(String),
+    /// The subscription group does not exist.
+    #[error("subscription group [{0}] does not exist")]
+    NoGroup(String),
+    /// Nor can it be made: its name is none.
+    #[error(transparent)]
+    NoSuchGroupCanBe(Box<Error>),
+    /// The topic has no such queue.
+    #[error("queueId[{queue_id}] is illegal, topic[{topic}] has {queues} queues")]
+    NoQueue {
+        /// The topic.
+        topic: String,
+        /// The queue that was asked for.
+        queue_id: i32,
+        /// How many it has.
+        queues: u32,
+    },
+    /// A topic or a group cannot have such a name.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// No group can have such a name, as none can be made.
+    #[error("the group name of {0} bytes is too long for its retry topic")]
+    GroupNameTooLong(usize),
+    /// A topic has too many queues.
+    #[error("a topic has at most {max} queues, not {queues}")]
+    TooManyQueues {
+        /// How many it is to have.
+        queues: u32,
+        /// How many it may have.
+        max: u32,
+    },
+    /// A client's id is too long, or is none.
+    #[error("a client id of {0} bytes")]
+    ClientId(usize),
+    /// A request names too many queues.
+    #[error("{queues} queues at once, at most {max}")]
+    TooManyAtOnce {
+        /// How many it names.
+        queues: usize,
+        /// How many it may name.
+        max: usize,
+    },
+    /// A change that the log does not take.
+    #[error("{0}")]
+    Change(String),
+    /// The store could not be read.
+    #[error("{0}")]
+    Store(String),
+}
+
+impl From<ChangeError> for Error {
+    fn from(error: ChangeError) -> Self {
+        Self::Change(error.to_string())
+    }
+}
+
+impl From<&ProposeError> for Error {
+    /// Of whoever is not the leader it is not told who is, see [`Replica`](crate::replica::Replica).
+    fn from(error: &ProposeError) -> Self {
+        match error {
+            ProposeError::Refused(reason) => Full::Log(reason.clone()).into(),
+            ProposeError::Unknown | ProposeError::Stopped(_) => Self::Unknown(error.to_string()),
+            ProposeError::NotLeader { .. } => NotServing::NoLeader.into(),
+        }
+    }
+}
+
+impl From<&SubmitError> for Error {
+    /// Likewise.
+    fn from(error: &SubmitError) -> Self {
+        match error {
+            SubmitError::Busy { .. } => Full::Log(error.to_string()).into(),
+            SubmitError::Illegal(_) => Self::Change(error.to_string()),
+            SubmitError::NotLeader { .. } => NotServing::NoLeader.into(),
+            SubmitError::Stopped => NotServing::Stopping.into(),
+        }
+    }
+}
