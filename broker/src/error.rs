@@ -3,6 +3,12 @@
 use raftmq_message::topic::NameError;
 use raftmq_raft::{ChangeError, ProposeError, SubmitError};
 
+use crate::filter::FilterError;
+use crate::limits::{
+    EXPRESSION_BYTES_MAX, OPERATIONS_PER_GROUP_MAX, SUBSCRIPTION_BYTES_PER_GROUP_MAX,
+    SUBSCRIPTIONS_PER_GROUP_MAX,
+};
+
 /// Why this member does not serve what only a leader serves.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotServing {
@@ -50,6 +56,24 @@ pub enum Full {
     /// Queue locks in all.
     #[error("there are {0} queue locks")]
     Locks(usize),
+    /// Groups of producers.
+    #[error("there are {0} producer groups")]
+    ProducerGroups(usize),
+    /// Groups of consumers that have members.
+    #[error("there are {0} consumer groups")]
+    ConsumerGroups(usize),
+    /// Clients of one group.
+    #[error("the group has {0} clients")]
+    ClientsOfGroup(usize),
+    /// Memberships in groups, over all connections.
+    #[error("there are {0} memberships in groups")]
+    Memberships(usize),
+    /// Those of one connection.
+    #[error("this connection has {0} memberships in groups")]
+    MembershipsOfConnection(usize),
+    /// Memory of subscriptions.
+    #[error("all groups' subscriptions have {0} bytes")]
+    SubscriptionBytes(usize),
     /// What is on its way into the log.
     #[error("{0}")]
     Log(String),
@@ -94,6 +118,37 @@ pub enum Error {
         /// How many it has.
         queues: u32,
     },
+    /// The topic has no such queue to read from.
+    #[error("queueId[{queue_id}] is illegal, topic:[{topic}] topicConfig.readQueueNums:[{queues}]")]
+    NoReadQueue {
+        /// The topic.
+        topic: String,
+        /// The queue that was asked for.
+        queue_id: i32,
+        /// How many it has.
+        queues: u32,
+    },
+    /// The group's settings forbid it to consume.
+    #[error("subscription group no permission, {0}")]
+    GroupMayNotConsume(String),
+    /// The topic's permission forbids it.
+    #[error("the topic[{0}] pulling message is forbidden")]
+    TopicNotReadable(String),
+    /// The group's settings forbid broadcasting.
+    #[error("the consumer group[{0}] can not consume by broadcast way")]
+    BroadcastForbidden(String),
+    /// No member of the group is known.
+    #[error("the consumer's group info not exist")]
+    NoMembers,
+    /// Nor that the group subscribes to the topic.
+    #[error("the consumer's subscription not exist")]
+    NoSubscription,
+    /// The client knows of a newer one.
+    #[error("the consumer's subscription not latest")]
+    SubscriptionNotLatest,
+    /// An expression cannot be used.
+    #[error("parse the consumer's subscription failed: {0}")]
+    Filter(#[from] FilterError),
     /// A topic or a group cannot have such a name.
     #[error(transparent)]
     Name(#[from] NameError),
@@ -119,6 +174,18 @@ pub enum Error {
         /// How many it may name.
         max: usize,
     },
+    /// A group's expressions are too costly.
+    #[error("the group's expressions have {0} operations, at most {OPERATIONS_PER_GROUP_MAX}")]
+    TooManyOperations(usize),
+    /// A group subscribes to too many topics.
+    #[error("{0} subscriptions, at most {SUBSCRIPTIONS_PER_GROUP_MAX}")]
+    TooManySubscriptions(usize),
+    /// An expression is too long.
+    #[error("the expression for {0} is longer than {EXPRESSION_BYTES_MAX} bytes")]
+    ExpressionTooLong(String),
+    /// All of a group's subscriptions together are.
+    #[error("subscriptions of {0} bytes, at most {SUBSCRIPTION_BYTES_PER_GROUP_MAX}")]
+    SubscriptionsTooLong(usize),
     /// A change that the log does not take.
     #[error("{0}")]
     Change(String),

@@ -5,10 +5,13 @@
 //! | [`state`] | the replicated state: a table for each kind |
 //! | [`replica`] | this member's part in the group: whether it serves, and changes of the state |
 //! | [`settings`] | making topics and groups |
+//! | [`pull`] | what a consumer may see, whether its pull waits, its answer |
 //! | [`offsets`] | consumer offsets on their way into the log, and resets |
 //! | [`locks`] | queue locks |
+//! | [`clients`] | who is in which group of producers or consumers, and what consumers subscribe to |
+//! | [`filter`], [`filter_cache`] | which messages a consumer wants |
 //! | [`delay`] | delivering delayed messages when they are due |
-//! | [`error`], [`limits`], [`perm`] | errors, bounds, permissions of topics |
+//! | [`error`], [`limits`], [`names`], [`perm`] | errors, bounds, names of groups, permissions of topics |
 //!
 //! *Invariant*: no request code, no header, no connection and no socket is named here.
 
@@ -17,12 +20,17 @@
     allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests reach for the system")
 )]
 
+pub mod clients;
 pub mod delay;
 pub mod error;
+pub mod filter;
+pub mod filter_cache;
 pub mod limits;
 pub mod locks;
+pub mod names;
 pub mod offsets;
 pub mod perm;
+pub mod pull;
 pub mod replica;
 pub mod settings;
 pub mod state;

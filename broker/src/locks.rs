@@ -15,8 +15,8 @@ use tokio::time::Instant;
 
 use crate::error::{Error, Full};
 use crate::limits::{CLIENT_ID_LEN_MAX, LOCK_LEASE, LOCK_QUEUES_MAX, Limits};
+use crate::names::check_group_name;
 use crate::replica::Replica;
-use crate::settings::check_group_name;
 use crate::state::{Locks, QueueLocks};
 
 /// Who asks for queue locks.

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use raftmq_message::topic::{self, GROUP_NAME_LEN_MAX, dlq_topic, retry_topic, validate_group};
+use raftmq_message::topic::{self, dlq_topic, retry_topic};
 use raftmq_raft::Change;
 
 use crate::error::{Error, Full};
 use crate::limits::Limits;
+use crate::names::check_group_name;
 use crate::perm;
 use crate::replica::Replica;
 use crate::state::{
@@ -223,15 +224,6 @@ impl Settings {
     }
 }
 
-/// Checks a group's name, room for the prefix of its retry topic included.
-pub fn check_group_name(name: &str) -> Result<(), Error> {
-    validate_group(name)?;
-    if retry_topic(name).len() > GROUP_NAME_LEN_MAX {
-        return Err(Error::GroupNameTooLong(name.len()));
-    }
-    Ok(())
-}
-
 /// The topics that every broker has, as RocketMQ 4.9 makes them, and the timers' of 5.x.
 fn system_topics(cluster: &str, broker_name: &str, delay_levels: u32) -> Vec<Topic> {
     let plain = [
@@ -301,12 +293,5 @@ mod tests {
         }
         let cluster = |queues| Topic::new("DefaultCluster", queues, READ_WRITE);
         assert!(!lacks_queues(&cluster(4), &cluster(16)), "operators may change it");
-    }
-
-    #[test]
-    fn a_group_has_to_leave_room_for_its_retry_topic() {
-        assert!(check_group_name(&"g".repeat(248)).is_ok());
-        assert!(check_group_name(&"g".repeat(249)).is_err());
-        assert!(check_group_name("a b").is_err());
     }
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::{Buf, BytesMut};
 use parking_lot::Mutex;
+use raftmq_broker::clients::Connection;
 use raftmq_world::WriteHalf;
 use tokio::sync::Notify;
 
@@ -262,6 +263,20 @@ impl Channel<WriteHalf> {
     async fn write_when_possible(&self) -> io::Result<()> {
         self.sink.writable().await?;
         self.drain(&mut self.output.lock())
+    }
+}
+
+impl<S: Sink + 'static> Connection for Channel<S> {
+    fn id(&self) -> u64 {
+        self.id
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.peer
+    }
+
+    fn is_closed(&self) -> bool {
+        Self::is_closed(self)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use raftmq_broker::settings::check_group_name;
+use raftmq_broker::names::check_group_name;
 use raftmq_broker::state::{FilterType, GroupSubscription, RetryPolicy, SubscriptionGroup, Topic};
 use raftmq_message::topic::{is_system_topic, validate_topic};
 use raftmq_remoting::body::{
@@ -19,7 +19,6 @@ use super::attributes;
 use super::limits::FORWARD_TIMEOUT;
 use super::node::Node;
 use super::peer::{self, PeerError};
-use super::pull::existing_topic;
 use super::reply::{Handled, Refusal, Reply};
 
 /// Bits that a topic's permission can have: priority, read, write, inherit.
@@ -175,8 +174,9 @@ pub(crate) fn get_all_topics(node: &Node) -> Handled {
 /// 351: a topic's settings.
 pub(crate) fn get_topic(node: &Node, command: &Command) -> Handled {
     let name = TopicHeader::decode(command)?.topic;
-    let topic = existing_topic(node, &name)
-        .map_err(|refusal| Refusal::new(refusal.code, format!("No topic in this broker. topic: {name}")))?;
+    let topic = node.state.topics.get(&name).ok_or_else(|| {
+        Refusal::new(response::TOPIC_NOT_EXIST, format!("No topic in this broker. topic: {name}"))
+    })?;
     json(&topic_config(&topic))
 }
 

@@ -10,16 +10,15 @@ use raftmq_remoting::body::{
     ProducerInfo, ProducerTable, QuerySubscription, QueueMap, QueueTimeSpan, TopicList,
 };
 use raftmq_remoting::codes::response;
-use raftmq_remoting::command::language;
 use raftmq_remoting::header::{
     BrokerConsumeStatsHeader, ConsumeStatsHeader, ConsumerGroupHeader, GroupConfigHeader, GroupTopicHeader,
     ProducerGroupHeader, QuerySubscriptionHeader, TopicHeader,
 };
 
 use super::config_codes::json;
+use super::described::{self, connection_of, subscription_data};
 use super::limits::{REPORTED_PRODUCERS_MAX, REPORTED_QUEUES_MAX};
 use super::node::Node;
-use super::pull::existing_topic;
 use super::queue_codes::store_time;
 use super::reply::{Handled, Refusal};
 use super::stats_codes::{body, message_queue};
@@ -27,8 +26,8 @@ use super::stats_codes::{body, message_queue};
 /// 203: the members of a consumer group and what they subscribe to.
 pub(crate) fn consumer_connection(node: &Node, command: &Command) -> Handled {
     let group = ConsumerGroupHeader::decode(command)?.consumer_group;
-    match node.clients.consumer_connection(&group) {
-        Some(connection) => json(&connection),
+    match node.clients.consumer_group(&group) {
+        Some(known) => json(&described::consumer_connection(known)),
         None => {
             let remark = format!("the consumer group[{group}] not online");
             Err(Refusal::new(response::CONSUMER_NOT_ONLINE, remark))
@@ -39,8 +38,10 @@ pub(crate) fn consumer_connection(node: &Node, command: &Command) -> Handled {
 /// 204: the members of a producer group.
 pub(crate) fn producer_connection(node: &Node, command: &Command) -> Handled {
     let group = ProducerGroupHeader::decode(command)?.producer_group;
-    match node.clients.producer_connections(&group) {
-        Some(connection_set) => json(&ProducerConnection { connection_set }),
+    match node.clients.producer_group(&group) {
+        Some(clients) => {
+            json(&ProducerConnection { connection_set: clients.iter().map(connection_of).collect() })
+        }
         None => Err(Refusal::error(format!("the producer group[{group}] not exist"))),
     }
 }
@@ -62,9 +63,9 @@ fn producer_table(node: &Node) -> Handled {
     for (group, client, heard_ms) in node.clients.producers() {
         table.data.entry(group).or_default().push(ProducerInfo {
             client_id: client.id.to_string(),
-            language: language::name(client.language).to_owned(),
+            language: client.language.to_owned(),
             last_update_timestamp: boot_ms.saturating_add(i64::try_from(heard_ms).unwrap_or(i64::MAX)),
-            remote_ip: format!("/{}", client.channel.peer),
+            remote_ip: format!("/{}", client.connection.peer),
             version: client.version,
         });
     }
@@ -92,7 +93,7 @@ pub(crate) fn topics_of_group(node: &Node, command: &Command) -> Handled {
 pub(crate) fn subscription(node: &Node, command: &Command) -> Handled {
     let QuerySubscriptionHeader { group, topic } = QuerySubscriptionHeader::decode(command)?;
     let topic = topic.unwrap_or_default();
-    let subscription_data = node.clients.subscription_data(&group, &topic);
+    let subscription_data = node.clients.subscription(&group, &topic).map(subscription_data);
     json(&QuerySubscription { group, topic, subscription_data })
 }
 
@@ -229,8 +230,8 @@ pub(crate) async fn consume_time_span(node: &Arc<Node>, command: &Command) -> Ha
     node.replica.settle().await;
     node.leading()?;
     let header = GroupTopicHeader::decode(command)?;
-    let topic = existing_topic(node, &header.topic)
-        .map_err(|refusal| Refusal::new(refusal.code, format!("topic[{}] not exist", header.topic)))?;
+    let missing = || Refusal::new(response::TOPIC_NOT_EXIST, format!("topic[{}] not exist", header.topic));
+    let topic = node.state.topics.get(&header.topic).ok_or_else(missing)?;
     node.report(move |node| {
         let spans = (0..topic.read_queues).map(|id| time_span(node, &header.group, &topic.name, id));
         json(&ConsumeTimeSpan { consume_time_span_set: spans.collect() })

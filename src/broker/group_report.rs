@@ -2,6 +2,7 @@
 
 use raftmq_world::hash::HashMap;
 
+use raftmq_broker::clients::Connection as _;
 use raftmq_broker::state::Topic;
 use raftmq_message::topic::{dlq_topic, retry_topic};
 use serde::Serialize;
@@ -49,7 +50,7 @@ struct Consumers {
 struct MemberReport {
     client_id: String,
     address: String,
-    language: String,
+    language: &'static str,
     version: i32,
 }
 
@@ -114,23 +115,23 @@ pub(crate) fn report(node: &Node, name: &str) -> Option<GroupReport> {
 }
 
 fn consumers(node: &Node, group: &str) -> Option<Consumers> {
-    let known = node.clients.consumer_connection(group)?;
-    let members = known.connection_set.into_iter().map(|member| MemberReport {
-        client_id: member.client_id,
-        address: member.client_addr,
-        language: member.language,
-        version: member.version,
+    let known = node.clients.consumer_group(group)?;
+    let members = known.clients.into_iter().map(|client| MemberReport {
+        client_id: client.id.to_string(),
+        address: client.connection.address().to_string(),
+        language: client.language,
+        version: client.version,
     });
-    let subscriptions = known.subscription_table.into_values().map(|subscription| SubscriptionReport {
+    let subscriptions = known.subscriptions.into_iter().map(|subscription| SubscriptionReport {
         topic: subscription.topic,
         expression_type: subscription.expression_type,
-        expression: subscription.sub_string,
-        version: subscription.sub_version,
+        expression: subscription.expression,
+        version: subscription.version,
     });
     Some(Consumers {
-        consume_type: known.consume_type.name(),
-        message_model: known.message_model.name(),
-        consume_from_where: known.consume_from_where.name(),
+        consume_type: known.consumption.kind.name(),
+        message_model: known.consumption.model.name(),
+        consume_from_where: known.consumption.from_where.name(),
         members: members.collect(),
         subscriptions: subscriptions.collect(),
         conflicts: node.clients.conflicts(group),

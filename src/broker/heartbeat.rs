@@ -4,33 +4,29 @@
 
 use std::sync::Arc;
 
-use raftmq_message::topic::{is_system_group, validate_topic};
-use raftmq_remoting::body::{
-    CheckClientRequest, ConsumerData, ConsumerIdList, HeartbeatData, SubscriptionData,
-};
+use raftmq_broker::clients::{Client, ConsumerData};
+use raftmq_broker::filter::is_tag_type;
+use raftmq_broker::names::check_group_name;
+use raftmq_message::topic::is_system_group;
+use raftmq_remoting::body::{CheckClientRequest, ConsumerIdList, HeartbeatData, SubscriptionData};
 use raftmq_remoting::codes::response;
+use raftmq_remoting::command::language;
 use raftmq_remoting::header::{ConsumerGroupHeader, HeartbeatResponse, UnregisterClientHeader};
 use raftmq_remoting::{Command, fastjson};
-use raftmq_world::WriteHalf;
 
 use super::channel::Channel;
-use super::clients::Client;
-use super::filter::is_tag_type;
-use super::limits::{
-    CLIENT_ID_LEN_MAX, EXPRESSION_BYTES_MAX, HEARTBEAT_BYTES_MAX, HEARTBEAT_GROUPS_MAX,
-    SUBSCRIPTION_BYTES_PER_GROUP_MAX, SUBSCRIPTIONS_PER_GROUP_MAX,
-};
+use super::described::consumer_from;
+use super::limits::{CLIENT_ID_LEN_MAX, HEARTBEAT_BYTES_MAX, HEARTBEAT_GROUPS_MAX};
 use super::node::Node;
 use super::reply::{Handled, Refusal, Reply};
-use raftmq_broker::settings::check_group_name;
 
 /// 34: a client is there, with these groups.
 pub(crate) async fn heartbeat(node: &Arc<Node>, channel: &Arc<Channel>, command: &Command) -> Handled {
-    let heartbeat = read(command)?;
+    let (heartbeat, consumers) = read(command)?;
     let client = Client {
         id: heartbeat.client_id.as_str().into(),
-        channel: channel.clone(),
-        language: command.language,
+        connection: channel.clone(),
+        language: language::name(command.language),
         version: command.version,
     };
     let now_ms = node.now_ms();
@@ -38,15 +34,14 @@ pub(crate) async fn heartbeat(node: &Arc<Node>, channel: &Arc<Channel>, command:
         node.clients.producer(&producer.group_name, &client, now_ms)?;
     }
     // As RocketMQ does, a group that does not exist and may not be made is passed over: its pulls are told.
-    let consumers =
-        || heartbeat.consumer_data_set.iter().filter(|consumer| may_be(node, &consumer.group_name));
+    let consumers = || consumers.iter().filter(|consumer| may_be(node, &consumer.group));
     for consumer in consumers() {
         join(node, consumer, heartbeat.is_without_subscriptions(), &client)?;
     }
     // Made afterwards, so that the client finds itself in all of its groups whatever becomes of this.
     for consumer in consumers() {
-        if node.leading().is_ok() && !is_system_group(&consumer.group_name) {
-            node.create_group(&consumer.group_name).await?;
+        if node.leading().is_ok() && !is_system_group(&consumer.group) {
+            node.create_group(&consumer.group).await?;
         }
     }
     let answer = HeartbeatResponse { supports_v2: true, subscription_changed: true };
@@ -58,14 +53,14 @@ pub(crate) fn join(
     node: &Node,
     consumer: &ConsumerData,
     without_subscriptions: bool,
-    client: &Client<WriteHalf>,
+    client: &Client<Channel>,
 ) -> Result<(), Refusal> {
     let joined = node.clients.consumer(consumer, without_subscriptions, client, node.now_ms())?;
     if joined.is_to_be_told {
-        node.notices.add([consumer.group_name.clone()]);
+        node.notices.add([consumer.group.clone()]);
     }
     if joined.is_refiltered {
-        node.long_poll.refiltered(&consumer.group_name);
+        node.pulls.refiltered(&consumer.group);
     }
     Ok(())
 }
@@ -75,18 +70,19 @@ fn may_be(node: &Node, group: &str) -> bool {
     node.config.auto_create_group || is_system_group(group) || node.state.groups.get(group).is_some()
 }
 
-fn read(command: &Command) -> Result<HeartbeatData, Refusal> {
+/// A heartbeat, and its consumers as the broker knows them.
+fn read(command: &Command) -> Result<(HeartbeatData, Vec<ConsumerData>), Refusal> {
     if command.body.len() > HEARTBEAT_BYTES_MAX {
         let len = command.body.len();
         return Err(Refusal::illegal(format!("heartbeat of {len} bytes, at most {HEARTBEAT_BYTES_MAX}")));
     }
     let heartbeat: HeartbeatData =
         fastjson::parse(&command.body).map_err(|error| Refusal::error(format!("heartbeat: {error}")))?;
-    check(&heartbeat)?;
-    Ok(heartbeat)
+    let consumers = check(&heartbeat)?;
+    Ok((heartbeat, consumers))
 }
 
-fn check(heartbeat: &HeartbeatData) -> Result<(), Refusal> {
+fn check(heartbeat: &HeartbeatData) -> Result<Vec<ConsumerData>, Refusal> {
     let id_len = heartbeat.client_id.len();
     if id_len == 0 || id_len > CLIENT_ID_LEN_MAX {
         return Err(Refusal::illegal(format!("a client id of {id_len} bytes")));
@@ -98,42 +94,9 @@ fn check(heartbeat: &HeartbeatData) -> Result<(), Refusal> {
         )));
     }
     heartbeat.producer_data_set.iter().try_for_each(|producer| check_group_name(&producer.group_name))?;
-    heartbeat.consumer_data_set.iter().try_for_each(check_consumer)
-}
-
-pub(crate) fn check_consumer(consumer: &ConsumerData) -> Result<(), Refusal> {
-    check_group_name(&consumer.group_name)?;
-    let subscriptions = &consumer.subscription_data_set;
-    if subscriptions.len() > SUBSCRIPTIONS_PER_GROUP_MAX {
-        let count = subscriptions.len();
-        return Err(Refusal::illegal(format!(
-            "{count} subscriptions, at most {SUBSCRIPTIONS_PER_GROUP_MAX}"
-        )));
-    }
-    let mut bytes = 0;
-    for subscription in subscriptions {
-        validate_topic(&subscription.topic).map_err(|error| Refusal::illegal(error.to_string()))?;
-        if subscription.sub_string.len() > EXPRESSION_BYTES_MAX {
-            return Err(Refusal::illegal(format!(
-                "the expression for {} is longer than {EXPRESSION_BYTES_MAX} bytes",
-                subscription.topic
-            )));
-        }
-        bytes += subscription_bytes(subscription);
-    }
-    if bytes > SUBSCRIPTION_BYTES_PER_GROUP_MAX {
-        return Err(Refusal::illegal(format!(
-            "subscriptions of {bytes} bytes, at most {SUBSCRIPTION_BYTES_PER_GROUP_MAX}"
-        )));
-    }
-    Ok(())
-}
-
-/// What a subscription holds in text and numbers.
-fn subscription_bytes(subscription: &SubscriptionData) -> usize {
-    let tags = subscription.tags_set.iter().map(|tag| size_of::<String>() + tag.len()).sum::<usize>();
-    let texts = subscription.topic.len() + subscription.sub_string.len() + subscription.expression_type.len();
-    texts + tags + size_of_val(subscription.code_set.as_slice())
+    let consumers: Vec<_> = heartbeat.consumer_data_set.iter().map(consumer_from).collect();
+    consumers.iter().try_for_each(ConsumerData::check)?;
+    Ok(consumers)
 }
 
 /// 35: a client leaves a producer group, a consumer group, or both. What goes by its id over another connection stays.
@@ -165,7 +128,7 @@ pub(crate) fn check_client(node: &Node, command: &Command) -> Handled {
         fastjson::parse(&command.body).map_err(|error| Refusal::error(format!("client check: {error}")))?;
     let SubscriptionData { sub_string, expression_type, .. } = &request.subscription_data;
     if !is_tag_type(Some(expression_type)) {
-        let filter = node.filters.parse(sub_string, Some(expression_type));
+        let filter = node.pulls.filters().parse(sub_string, Some(expression_type));
         filter.map_err(|error| Refusal::new(response::SUBSCRIPTION_PARSE_FAILED, error.to_string()))?;
     }
     Reply::done()
@@ -173,18 +136,18 @@ pub(crate) fn check_client(node: &Node, command: &Command) -> Handled {
 
 #[cfg(test)]
 mod tests {
-    use raftmq_remoting::body::ProducerData;
+    use raftmq_remoting::body::{self, ProducerData};
 
     use super::*;
 
     fn heartbeat() -> HeartbeatData {
-        let consumer = ConsumerData {
+        let consumer = body::ConsumerData {
             group_name: "g".into(),
             subscription_data_set: vec![SubscriptionData {
                 topic: "t".into(),
                 ..SubscriptionData::default()
             }],
-            ..ConsumerData::default()
+            ..body::ConsumerData::default()
         };
         HeartbeatData {
             client_id: "c".into(),
@@ -196,24 +159,14 @@ mod tests {
 
     #[test]
     fn hostile_heartbeats_are_refused() {
-        assert_eq!(check(&heartbeat()), Ok(()));
+        assert!(check(&heartbeat()).is_ok());
         type Spoil = fn(&mut HeartbeatData);
-        let spoils: [Spoil; 9] = [
+        let spoils: [Spoil; 5] = [
             |h| h.client_id.clear(),
             |h| h.client_id = "c".repeat(CLIENT_ID_LEN_MAX + 1),
             |h| h.producer_data_set = vec![ProducerData { group_name: "p".into() }; HEARTBEAT_GROUPS_MAX],
             |h| h.producer_data_set[0].group_name = "a b".into(),
-            |h| {
-                let one = h.consumer_data_set[0].subscription_data_set[0].clone();
-                h.consumer_data_set[0].subscription_data_set = vec![one; 1025];
-            },
             |h| h.consumer_data_set[0].subscription_data_set[0].topic = "a b".into(),
-            |h| h.consumer_data_set[0].subscription_data_set[0].code_set = vec![7; 16 * 1024],
-            |h| h.consumer_data_set[0].subscription_data_set[0].tags_set = vec![String::new(); 4096],
-            |h| {
-                h.consumer_data_set[0].subscription_data_set[0].sub_string =
-                    "x".repeat(EXPRESSION_BYTES_MAX + 1)
-            },
         ];
         for (index, spoil) in spoils.iter().enumerate() {
             let mut heartbeat = heartbeat();

@@ -13,14 +13,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use raftmq_remoting::body::{ConsumerData, RunningSubscriptions};
+use raftmq_broker::clients::{Client, ConsumerData};
+use raftmq_remoting::body::RunningSubscriptions;
 use raftmq_remoting::codes::{request, response};
 use raftmq_remoting::header::{ConsumerClientHeader, PullHeader};
 use raftmq_remoting::{Command, fastjson};
-use raftmq_world::WriteHalf;
 
 use super::channel::Channel;
-use super::clients::Client;
+use super::described::subscription_from;
 use super::heartbeat;
 use super::limits::{HEARTBEAT_BYTES_MAX, INQUIRIES_MAX, INQUIRY_GAP, INQUIRY_PULLS_MAX, INQUIRY_TIMEOUT};
 use super::node::Node;
@@ -125,8 +125,8 @@ pub(crate) fn wait(node: &Arc<Node>, channel: &Arc<Channel>, command: &Command) 
 }
 
 /// Asks a client, and serves what has waited for its answer, or refuses that.
-async fn inquire(node: &Arc<Node>, client: &Client<WriteHalf>, group: &str) {
-    let channel = &client.channel;
+async fn inquire(node: &Arc<Node>, client: &Client<Channel>, group: &str) {
+    let channel = &client.connection;
     node.inquiries.asking(channel.id, group, node.now_ms());
     match ask(node, client, group).await {
         Ok(()) => tracing::debug!(group, client = %client.id, "a client was asked for its subscriptions"),
@@ -145,12 +145,13 @@ async fn inquire(node: &Arc<Node>, client: &Client<WriteHalf>, group: &str) {
 }
 
 /// Asks a client what it subscribes to in a group, and takes that over.
-async fn ask(node: &Node, client: &Client<WriteHalf>, group: &str) -> Result<(), String> {
+async fn ask(node: &Node, client: &Client<Channel>, group: &str) -> Result<(), String> {
     let (consumer_group, client_id) = (group.to_owned(), client.id.to_string());
     let mut ext = ConsumerClientHeader { consumer_group, client_id, msg_id: None }.to_ext();
     ext.set("jstackEnable", "false");
     let question = request_to_client(request::GET_CONSUMER_RUNNING_INFO, ext);
-    let answer = client.channel.call(question, INQUIRY_TIMEOUT).await.map_err(|error| error.to_string())?;
+    let answer =
+        client.connection.call(question, INQUIRY_TIMEOUT).await.map_err(|error| error.to_string())?;
     let (code, len) = (answer.code, answer.body.len());
     if code != response::SUCCESS || len > HEARTBEAT_BYTES_MAX {
         return Err(format!("code {code} with {len} bytes: {}", answer.remark.unwrap_or_default()));
@@ -160,11 +161,11 @@ async fn ask(node: &Node, client: &Client<WriteHalf>, group: &str) -> Result<(),
         return Err("it names none".to_owned());
     }
     // It may have left meanwhile.
-    let member = node.clients.member(group, client.channel.id).ok_or("it is no member any more")?;
-    let told = ConsumerData { subscription_data_set: told.subscription_set, ..member.1 };
-    heartbeat::check_consumer(&told)
-        .and_then(|()| heartbeat::join(node, &told, false, &member.0))
-        .map_err(|refusal| refusal.remark.into_owned())
+    let member = node.clients.member(group, client.connection.id).ok_or("it is no member any more")?;
+    let subscriptions = told.subscription_set.iter().map(subscription_from).collect();
+    let told = ConsumerData { subscriptions, ..member.1 };
+    told.check().map_err(|error| error.to_string())?;
+    heartbeat::join(node, &told, false, &member.0).map_err(|refusal| refusal.remark.into_owned())
 }
 
 #[cfg(test)]

@@ -9,10 +9,8 @@
 //! | `dispatch` | from request codes to handlers |
 //! | `send`, `send_batch` | checking and encoding messages; submitting and answering a read's sends together |
 //! | `send_back`, `detour` | messages that consumers return; where those and delayed ones go instead of their topic |
-//! | `pull`, `scan` | what a pull may see, what it finds, its answer |
-//! | `long_poll`, `holds` | holding pulls until there are messages for them |
-//! | `filter`, `filter_cache` | which messages a consumer wants |
-//! | `clients`, `consumer_group`, `heartbeat`, `notices` | who is connected in which group, and telling the members |
+//! | `pull` | pulls and their answers |
+//! | `heartbeat`, `described`, `notices` | what clients say of themselves, and telling the members of groups |
 //! | `queue_codes` | consumer offsets, the ends of queues, offsets by time |
 //! | `offset_admin` | resetting a group's offsets, copying another group's |
 //! | `group_codes`, `group_report` | how far groups are, and who consumes what: for tools, for the admin API |
@@ -31,23 +29,18 @@ mod attributes;
 mod buffers;
 mod calls;
 mod channel;
-mod clients;
 mod config_codes;
 mod connection;
-mod consumer_group;
+mod described;
 mod detour;
 mod dispatch;
-mod filter;
-mod filter_cache;
 mod gauge;
 mod group_codes;
 mod group_report;
 mod heartbeat;
-mod holds;
 mod inquiry;
 pub(crate) mod limits;
 mod locks;
-mod long_poll;
 mod node;
 mod notices;
 mod offset_admin;
@@ -58,7 +51,6 @@ mod refusal_log;
 mod registration;
 mod relay;
 mod reply;
-mod scan;
 mod send;
 mod send_back;
 mod send_batch;
@@ -156,7 +148,7 @@ pub(crate) fn start(
         let node = Arc::downgrade(&node);
         move |arrivals| {
             if let Some(node) = node.upgrade() {
-                node.long_poll.arrived(arrivals);
+                node.pulls.arrived(arrivals);
                 node.delay.arrived(arrivals);
             }
         }
@@ -166,7 +158,7 @@ pub(crate) fn start(
         let node = node.clone();
         tasks.others.push(tokio::spawn(async move { node.registration.run(&node, index).await }));
     }
-    tasks.others.push(spawn(&node, |node| async move { node.long_poll.run(&node).await }));
+    tasks.others.push(spawn(&node, |node| async move { node.pulls.run().await }));
     tasks.others.push(spawn(&node, |node| async move { node.offsets.run(&node.replica).await }));
     tasks.others.push(spawn(&node, |node| async move { node.notices.run(&node).await }));
     tasks.others.push(spawn(&node, follow_role));
@@ -241,7 +233,7 @@ async fn follow_role(node: Arc<Node>) {
         }
         term = now.term;
         if !leads {
-            node.long_poll.refuse_unserved(&node);
+            node.pulls.refuse_unserved();
         }
         let mut complete = !(leads && now.ready);
         while !complete {
@@ -315,7 +307,7 @@ impl Broker {
         for task in others {
             end(task).await;
         }
-        self.node.long_poll.refuse_unserved(&self.node);
+        self.node.pulls.refuse_unserved();
         let drained = async {
             while self.node.bytes_in_flight.get() > 0 || self.node.channels().iter().any(|c| c.waiting() > 0)
             {

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+use raftmq_broker::clients::Clients;
 use raftmq_broker::delay::DelayDelivery;
 use raftmq_broker::locks::QueueLocking;
 use raftmq_broker::offsets::PendingOffsets;
+use raftmq_broker::pull::Pulls;
 use raftmq_broker::settings::Settings;
 use raftmq_broker::state::{State, SubscriptionGroup};
 use raftmq_broker::{Error, Replica};
@@ -20,15 +22,12 @@ use tokio::time::Instant;
 
 use super::BrokerConfig;
 use super::channel::Channel;
-use super::clients::Clients;
-use super::filter_cache::FilterCache;
 use super::gauge::Gauge;
 use super::inquiry::Inquiries;
 use super::limits::{
     CONNECTION_IDLE, NAME_SERVER_TIMEOUT, PEER_REQUESTS_MAX, REPORTS_AT_ONCE, STATUS_REQUESTS_MAX,
     SUBMIT_BYTES,
 };
-use super::long_poll::LongPoll;
 use super::notices::Notices;
 use super::refusal_log::RefusalLog;
 use super::registration::{Registration, broker_id};
@@ -46,13 +45,12 @@ pub(crate) struct Node {
     pub(crate) state: State,
     pub(crate) settings: Settings,
     pub(crate) send: SendSettings,
-    pub(crate) clients: Clients<WriteHalf>,
-    pub(crate) long_poll: LongPoll,
-    pub(crate) filters: FilterCache,
+    pub(crate) clients: Arc<Clients<Channel>>,
+    pub(crate) pulls: Pulls,
     pub(crate) notices: Notices,
     pub(crate) inquiries: Inquiries,
     pub(crate) refusal_log: RefusalLog,
-    pub(crate) offsets: PendingOffsets,
+    pub(crate) offsets: Arc<PendingOffsets>,
     pub(crate) delay: DelayDelivery,
     pub(crate) locks: QueueLocking,
     /// The right to ask all members of a group.
@@ -80,6 +78,8 @@ impl Node {
     pub(crate) fn new(config: BrokerConfig, group: Group, state: State, world: World) -> Self {
         let limits = &config.limits;
         let replica = Arc::new(Replica::new(group.clone(), state.clone()));
+        let offsets = PendingOffsets::new(&limits.group, group.watch_role(), state.offsets.clone());
+        let (offsets, clients) = (Arc::new(offsets), Arc::new(Clients::new(&limits.group)));
         let delay_levels = config.delay_levels.clone();
         let auto_create = (config.auto_create_topic, config.auto_create_group);
         // What a frame of the log can hold at most.
@@ -91,19 +91,24 @@ impl Node {
                 config.advertise,
                 limits.group.message_bytes,
                 entry_bytes,
-                config.delay_levels.len(),
+                config.delay_levels.count(),
                 &world,
             ),
-            clients: Clients::new(&limits.group),
-            long_poll: LongPoll::new(&limits.group),
+            pulls: Pulls::new(
+                replica.clone(),
+                offsets.clone(),
+                clients.clone(),
+                config.auto_create_group,
+                &limits.group,
+            ),
+            clients,
             delay: DelayDelivery::new(replica.clone(), delay_levels, config.advertise, entry_bytes, &world),
-            settings: Settings::new(replica.clone(), config.delay_levels.len(), auto_create, &limits.group),
+            settings: Settings::new(replica.clone(), config.delay_levels.count(), auto_create, &limits.group),
             locks: QueueLocking::new(replica.clone(), &limits.group),
-            filters: FilterCache::default(),
             notices: Notices::new(limits.group.groups),
             inquiries: Inquiries::default(),
             refusal_log: RefusalLog::default(),
-            offsets: PendingOffsets::new(&limits.group, group.watch_role(), state.offsets.clone()),
+            offsets,
             status_requests: Semaphore::new(STATUS_REQUESTS_MAX),
             reports: Semaphore::new(REPORTS_AT_ONCE),
             registration: Registration::new(config.namesrv.len()),
@@ -201,7 +206,7 @@ impl Node {
     pub(crate) fn close_channel(&self, channel: &Channel) {
         channel.close();
         self.channels.lock().remove(&channel.id);
-        self.long_poll.connection_closed(channel.id);
+        self.pulls.connection_closed(channel.id);
         self.notices.add(self.clients.connection_closed(channel.id));
     }
 
@@ -227,7 +232,7 @@ impl Node {
             put_tps: self.stats.rates(|totals| totals.put_messages),
             get_tps: self.stats.rates(|totals| totals.get_messages),
             connections: self.channels.lock().len(),
-            held_pulls: self.long_poll.len(),
+            held_pulls: self.pulls.held(),
             bytes_in_flight: self.bytes_in_flight.get(),
             consumer_groups,
             producer_groups,

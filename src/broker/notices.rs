@@ -62,7 +62,7 @@ async fn tell(node: &Node, group: String) -> u32 {
     if settings.is_some_and(|settings| !settings.notify_consumer_ids_changed) {
         return 0;
     }
-    let members = node.clients.consumer_channels(&group);
+    let members = node.clients.consumer_connections(&group);
     let ext = ConsumerGroupHeader { consumer_group: group }.to_ext();
     let mut notification = Command::request(request::NOTIFY_CONSUMER_IDS_CHANGED, ext).oneway();
     notification.language = language::JAVA;

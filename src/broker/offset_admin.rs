@@ -15,7 +15,6 @@ use raftmq_remoting::header::{CloneOffsetsHeader, ResetOffsetHeader};
 use raftmq_store::Boundary;
 
 use super::node::Node;
-use super::pull::existing_queue;
 use super::queue_codes::offset_at;
 use super::reply::{Handled, Refusal, Reply};
 use super::stats_codes::message_queue;
@@ -55,7 +54,7 @@ async fn reset(node: &Node, term: u64, resets: Vec<OffsetCommit>) -> Result<(), 
         node.replica.change_in::<Offsets>(term, &OffsetCommand::Reset(batch.clone())).await?;
         node.offsets.discard(&batch);
         let reset = batch.iter().map(|reset| (reset.group.as_str(), reset.topic.as_str()));
-        node.long_poll.reset(node, &reset.collect());
+        node.pulls.was_reset(&reset.collect());
     }
     Ok(())
 }
@@ -69,7 +68,7 @@ fn targets(
     let queues = match header.queue_id {
         ..0 => 0..topic.read_queues,
         id => {
-            let id = existing_queue(topic, id)?;
+            let id = topic.existing_queue(id)?;
             id..id + 1
         }
     };

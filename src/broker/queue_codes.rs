@@ -13,10 +13,9 @@ use raftmq_remoting::header::{
 use raftmq_store::{Boundary, ConsumeQueue, Store, Unit};
 
 use super::node::Node;
-use super::pull::{existing_queue, existing_topic};
 use super::reply::{Handled, Refusal, Reply};
+use raftmq_broker::names::check_group_name;
 use raftmq_broker::offsets::{Noted, YoungQueue, first_offset};
-use raftmq_broker::settings::check_group_name;
 
 /// Answers with an offset. Offsets stay within 63 bits.
 fn offset(offset: u64) -> Handled {
@@ -81,7 +80,7 @@ pub(crate) fn update_consumer_offset(
             format!("Group {group} not exist!"),
         ));
     }
-    let queue_id = existing_queue(&*existing_topic(node, topic)?, header.queue_id)?;
+    let queue_id = node.state.topics.existing(topic)?.existing_queue(header.queue_id)?;
     let committed = u64::try_from(header.commit_offset)
         .map_err(|_| Refusal::error(format!("commitOffset[{}] is below 0", header.commit_offset)))?;
     let noted = node.offsets.commit(group, topic, queue_id, committed)?;

@@ -6,16 +6,16 @@
 use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
+use raftmq_broker::clients::Client;
 use raftmq_message::id::OffsetMessageId;
 use raftmq_remoting::body::{ClientStatus, ConsumerStatus};
 use raftmq_remoting::codes::{request, response};
 use raftmq_remoting::command::language;
 use raftmq_remoting::header::{ConsumerClientHeader, ConsumerStatusHeader};
 use raftmq_remoting::{Command, Ext, fastjson};
-use raftmq_world::WriteHalf;
 
 use super::calls::CallError;
-use super::clients::Client;
+use super::channel::Channel;
 use super::limits::{CALL_TIMEOUT, STATUS_BYTES_MAX, STATUS_CALLS_MAX, STATUS_REQUESTS_MAX, STATUS_TIMEOUT};
 use super::node::Node;
 use super::reply::{Handled, Refusal, Reply};
@@ -68,7 +68,7 @@ async fn ask(node: &Node, header: &ConsumerClientHeader, request: Command) -> Ha
         );
         return Err(Refusal::error(remark));
     }
-    match client.channel.call(request, CALL_TIMEOUT).await {
+    match client.connection.call(request, CALL_TIMEOUT).await {
         Ok(answer) if answer.code == response::SUCCESS => Ok(Reply { ext: answer.ext, body: answer.body }),
         Ok(answer) => Err(Refusal::new(answer.code, answer.remark.unwrap_or_default())),
         Err(error @ CallError::Timeout(_)) => Err(Refusal::new(
@@ -116,11 +116,11 @@ pub(crate) async fn consumer_status(node: Arc<Node>, command: Command) -> Handle
 
 /// What a member answers, if it does.
 async fn status_of(
-    client: Client<WriteHalf>,
+    client: Client<Channel>,
     header: ConsumerStatusHeader,
 ) -> Option<(Arc<str>, bytes::Bytes)> {
     let request = request_to_client(request::GET_CONSUMER_STATUS_FROM_CLIENT, header.to_ext());
-    match client.channel.call(request, STATUS_TIMEOUT).await {
+    match client.connection.call(request, STATUS_TIMEOUT).await {
         Ok(answer) if answer.code == response::SUCCESS => Some((client.id, answer.body)),
         Ok(answer) => {
             tracing::debug!(client = %client.id, code = answer.code, remark = ?answer.remark, "no status");

@@ -94,10 +94,21 @@ impl From<Error> for Refusal {
             Error::Full(_) => Self::busy(remark),
             Error::NotServing(_) | Error::Unknown(_) | Error::OtherTerm { .. } => Self::unavailable(remark),
             Error::NoTopic(_) => Self::new(response::TOPIC_NOT_EXIST, remark),
+            Error::GroupMayNotConsume(_) | Error::TopicNotReadable(_) | Error::BroadcastForbidden(_) => {
+                Self::new(response::NO_PERMISSION, remark)
+            }
+            Error::NoMembers | Error::NoSubscription => Self::new(response::SUBSCRIPTION_NOT_EXIST, remark),
+            Error::SubscriptionNotLatest => Self::new(response::SUBSCRIPTION_NOT_LATEST, remark),
+            Error::Filter(_) => Self::new(response::SUBSCRIPTION_PARSE_FAILED, remark),
             Error::NoGroup(_) | Error::NoSuchGroupCanBe(_) => {
                 Self::new(response::SUBSCRIPTION_GROUP_NOT_EXIST, remark)
             }
             Error::NoQueue { .. }
+            | Error::NoReadQueue { .. }
+            | Error::TooManyOperations(_)
+            | Error::TooManySubscriptions(_)
+            | Error::ExpressionTooLong(_)
+            | Error::SubscriptionsTooLong(_)
             | Error::Name(_)
             | Error::GroupNameTooLong(_)
             | Error::TooManyQueues { .. }

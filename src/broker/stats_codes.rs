@@ -8,6 +8,7 @@ use raftmq_message::RecordView;
 use raftmq_raft::{FlushMode, Role};
 use raftmq_remoting::Command;
 use raftmq_remoting::body::{KvTable, MessageQueue, QueueMap, TopicList, TopicOffset, TopicStatsTable};
+use raftmq_remoting::codes::response;
 use raftmq_remoting::fastjson::BodyError;
 use raftmq_remoting::header::TopicHeader;
 use raftmq_store::FrameKind;
@@ -15,7 +16,6 @@ use raftmq_store::FrameKind;
 use super::config_codes::json;
 use super::limits::TIMER_DELAY_MAX;
 use super::node::Node;
-use super::pull::existing_topic;
 use super::queue_codes::store_time;
 use super::reply::{Handled, Refusal, Reply};
 
@@ -39,8 +39,8 @@ pub(crate) fn message_queue(node: &Node, topic: &str, queue_id: u32) -> MessageQ
 pub(crate) async fn topic_stats(node: &Node, command: &Command) -> Handled {
     node.replica.settle().await;
     let name = TopicHeader::decode(command)?.topic;
-    let topic = existing_topic(node, &name)
-        .map_err(|refusal| Refusal::new(refusal.code, format!("topic[{name}] not exist")))?;
+    let missing = || Refusal::new(response::TOPIC_NOT_EXIST, format!("topic[{name}] not exist"));
+    let topic = node.state.topics.get(&name).ok_or_else(missing)?;
     let mut offset_table = QueueMap::new();
     for queue_id in 0..topic.queues() {
         offset_table.insert(message_queue(node, &name, queue_id), topic_offset(node, &name, queue_id));

@@ -30,7 +30,7 @@ impl DelayLevels {
     }
 
     /// How many there are.
-    pub fn len(&self) -> u32 {
+    pub fn count(&self) -> u32 {
         // At most LEVELS_MAX.
         self.delays.len() as u32
     }
@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn the_default_levels_are_those_of_rocketmq() {
         let levels = DelayLevels::default();
-        assert_eq!(levels.len(), 18);
+        assert_eq!(levels.count(), 18);
         let delay = |level| levels.delay_ms(level) / 1000;
         assert_eq!([1, 2, 5, 14, 17, 18].map(delay), [1, 5, 60, 600, 3600, 7200]);
         assert_eq!([0, 19, u32::MAX].map(delay), [1, 7200, 7200]);

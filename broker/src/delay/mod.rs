@@ -133,7 +133,7 @@ impl DelayDelivery {
             let end = store.queue(SCHEDULE_TOPIC, level - 1).map_or(0, |queue| queue.max_offset());
             (format!("scheduleMessageOffset_{level}"), format!("{},{end}", delay.level(level)))
         };
-        let mut info: BTreeMap<_, _> = (1..=self.levels.len()).map(progress).collect();
+        let mut info: BTreeMap<_, _> = (1..=self.levels.count()).map(progress).collect();
         let timers = store.timers_from(delay.timers().due_ms);
         info.insert("timerCongestNum".to_owned(), timers.to_string());
         info

@@ -8,6 +8,8 @@ use raftmq_store::StoreError;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use crate::error::Error;
+
 use super::named::{Added, Named, NamedTable};
 
 /// How a topic's messages may be tagged; carried for clients that ask.
@@ -60,6 +62,13 @@ impl Topic {
     pub fn queues(&self) -> u32 {
         self.read_queues.max(self.write_queues)
     }
+
+    /// The id of a queue that it has, or the error that it has none such.
+    pub fn existing_queue(&self, queue_id: i32) -> Result<u32, Error> {
+        let queues = self.queues();
+        let none = || Error::NoQueue { topic: self.name.clone(), queue_id, queues };
+        u32::try_from(queue_id).ok().filter(|id| *id < queues).ok_or_else(none)
+    }
 }
 
 impl Named for Topic {
@@ -95,6 +104,11 @@ impl Topics {
     /// A topic's configuration.
     pub fn get(&self, name: &str) -> Option<Arc<Topic>> {
         self.0.get(name)
+    }
+
+    /// A topic's configuration, or the error that there is none.
+    pub fn existing(&self, name: &str) -> Result<Arc<Topic>, Error> {
+        self.get(name).ok_or_else(|| Error::NoTopic(name.to_owned()))
     }
 
     /// Whether there is such a topic.

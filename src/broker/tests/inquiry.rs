@@ -81,8 +81,8 @@ async fn a_client_that_has_missed_its_heartbeat_is_asked_and_served() {
         assert_eq!(bodies(&answer.body), expected, "by the subscription that it has now");
     }
     assert_eq!(client.code(pull_of(6, "0")).await, response::SUCCESS, "it is known from then on");
-    let known = f.broker.node.clients.subscription_data("G", "T").unwrap();
-    assert_eq!((known.sub_version, known.sub_string.as_str()), (6, "B"));
+    let known = f.broker.node.clients.subscription("G", "T").unwrap();
+    assert_eq!((known.version, known.expression.as_str()), (6, "B"));
     // The next time as well.
     client.write([pull_of(7, "0")]).await;
     client.tell(0, running(7, "A")).await;

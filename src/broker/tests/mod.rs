@@ -158,26 +158,6 @@ pub(super) struct Fixture {
     dir: tempfile::TempDir,
 }
 
-/// An encoded record of which only the properties matter.
-pub(super) fn record_with(properties: &str) -> Vec<u8> {
-    let parts = raftmq_message::RecordParts {
-        topic: "t",
-        queue_id: 0,
-        flag: 0,
-        sys_flag: 0,
-        born_timestamp_ms: 1,
-        born_host: ([127, 0, 0, 1], 1).into(),
-        store_host: ([127, 0, 0, 1], 2).into(),
-        reconsume_times: 0,
-        prepared_transaction_offset: 0,
-        body: b"",
-        properties: &[properties],
-    };
-    let mut record = Vec::new();
-    parts.encode_into(&mut record).unwrap();
-    record
-}
-
 /// A member whose acknowledgements do not wait for its disk.
 fn member_config(node_id: u64, members: &[Member], dir: &Path) -> GroupConfig {
     GroupConfig { flush: FlushMode::Async, ..group_config(node_id, members, dir) }

@@ -2,26 +2,56 @@
 
 use std::ops::Deref;
 
-use raftmq_remoting::codes::response;
 use raftmq_store::{Store, Unit};
 
-use super::filter::Glance;
-use super::limits::PULL_WORK;
-use super::pull::PullRequest;
-use raftmq_broker::Reader;
+use crate::filter::{Filter, Glance};
+use crate::limits::PULL_WORK;
+use crate::replica::Reader;
 
 /// Work of looking at a unit.
 const UNIT_WORK: usize = 4;
 
+/// What is looked for in a queue.
+#[derive(Clone, Debug)]
+pub(super) struct Search<'a> {
+    pub(super) topic: &'a str,
+    pub(super) queue_id: u32,
+    /// Below 0 only if the client asks for it.
+    pub(super) offset: i64,
+    pub(super) max_messages: usize,
+    pub(super) max_bytes: usize,
+    pub(super) filter: &'a Filter,
+}
+
+/// What a client does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It has messages.
+    Found,
+    /// There is nothing new: it asks again, or waits.
+    NothingNew,
+    /// It asks again at once, from the next offset on.
+    AskAgain,
+    /// Its offset is outside the queue, or an operator has set another: it goes on from the next offset.
+    Moved,
+}
+
 /// What came of looking for messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PullStatus {
+pub enum PullStatus {
+    /// There are some.
     Found,
+    /// There are some, and none is wanted.
     NoMatchedMessage,
+    /// They go as they are looked for.
     MessageWasRemoving,
+    /// It asks for what comes next.
     OffsetOverflowOne,
+    /// It asks for what comes later.
     OffsetOverflowBadly,
+    /// It asks for what is gone.
     OffsetTooSmall,
+    /// The queue is empty.
     NoMessageInQueue,
     /// The queue has never had a message.
     NoMatchedLogicQueue,
@@ -31,7 +61,7 @@ pub(crate) enum PullStatus {
 
 impl PullStatus {
     /// The name that answers carry as their remark.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Found => "FOUND",
             Self::NoMatchedMessage => "NO_MATCHED_MESSAGE",
@@ -48,58 +78,58 @@ impl PullStatus {
 
 /// Messages found in a queue, or the reason why there are none.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Found {
-    pub(crate) status: PullStatus,
+pub(super) struct Found {
+    pub(super) status: PullStatus,
     /// Where the next pull goes on.
-    pub(crate) next_offset: i64,
-    pub(crate) min_offset: i64,
-    pub(crate) max_offset: i64,
+    pub(super) next_offset: i64,
+    pub(super) min_offset: i64,
+    pub(super) max_offset: i64,
     /// Physical offset and length of records that lie back to back.
-    pub(crate) runs: Vec<(u64, u32)>,
-    pub(crate) messages: u64,
-    /// What looking took, see [`Filter::wants`](super::filter::Filter::wants).
-    pub(crate) work: usize,
+    pub(super) runs: Vec<(u64, u32)>,
+    pub(super) messages: u64,
+    /// What looking took, see [`Filter::wants`].
+    pub(super) work: usize,
 }
 
 impl Found {
     /// No messages.
-    pub(crate) fn nothing(status: PullStatus, next_offset: i64, min_offset: i64, max_offset: i64) -> Self {
+    pub(super) fn nothing(status: PullStatus, next_offset: i64, min_offset: i64, max_offset: i64) -> Self {
         Self { status, next_offset, min_offset, max_offset, runs: Vec::new(), messages: 0, work: 0 }
     }
 
-    /// The leader's response code. An empty queue is "nothing new" to who is at its start and "moved" to who is
+    /// What the leader's client does next. An empty queue is "nothing new" to who is at its start and "moved" to who is
     /// elsewhere.
-    pub(crate) fn code(&self, asked: i64) -> i32 {
+    pub(super) fn outcome(&self, asked: i64) -> Outcome {
         use PullStatus::*;
         match self.status {
-            Found => response::SUCCESS,
-            NoMatchedMessage | MessageWasRemoving => response::PULL_RETRY_IMMEDIATELY,
-            OffsetOverflowOne => response::PULL_NOT_FOUND,
-            NoMessageInQueue | NoMatchedLogicQueue if asked == 0 => response::PULL_NOT_FOUND,
+            Found => Outcome::Found,
+            NoMatchedMessage | MessageWasRemoving => Outcome::AskAgain,
+            OffsetOverflowOne => Outcome::NothingNew,
+            NoMessageInQueue | NoMatchedLogicQueue if asked == 0 => Outcome::NothingNew,
             NoMessageInQueue | NoMatchedLogicQueue | OffsetOverflowBadly | OffsetTooSmall | OffsetReset => {
-                response::PULL_OFFSET_MOVED
+                Outcome::Moved
             }
         }
     }
 
     /// Whether the pull waits for messages, if it may be held at all. A follower may lag: who is past its end waits
     /// until it has caught up.
-    pub(crate) fn may_wait(&self, asked: i64, reader: Reader) -> bool {
-        self.code(asked) == response::PULL_NOT_FOUND || reader == Reader::Follower && asked > self.max_offset
+    pub(super) fn may_wait(&self, asked: i64, reader: Reader) -> bool {
+        self.outcome(asked) == Outcome::NothingNew || reader == Reader::Follower && asked > self.max_offset
     }
 }
 
 /// Looks for messages in a queue with messages from `min_offset` to before `max_offset`. `units` gives at most so many
 /// units from an offset on, `record` the record of one.
-pub(crate) fn scan<R: Deref<Target = [u8]>>(
-    request: &PullRequest,
+pub(super) fn scan<R: Deref<Target = [u8]>>(
+    search: &Search<'_>,
     min_offset: u64,
     max_offset: u64,
     units: impl Fn(u64, usize) -> Vec<Unit>,
     record: impl Fn(&Unit) -> Option<R>,
 ) -> Found {
     // Queue offsets stay within 63 bits.
-    let (min, max, asked) = (min_offset as i64, max_offset as i64, request.offset);
+    let (min, max, asked) = (min_offset as i64, max_offset as i64, search.offset);
     let nothing = |status, next| Found::nothing(status, next, min, max);
     if max == 0 {
         return nothing(PullStatus::NoMessageInQueue, 0);
@@ -114,7 +144,7 @@ pub(crate) fn scan<R: Deref<Target = [u8]>>(
         return nothing(PullStatus::OffsetOverflowBadly, max);
     }
     let mut found = nothing(PullStatus::NoMatchedMessage, asked);
-    collect(request, &mut found, units, record);
+    collect(search, &mut found, units, record);
     if found.messages > 0 {
         found.status = PullStatus::Found;
     } else if found.next_offset == asked {
@@ -127,7 +157,7 @@ pub(crate) fn scan<R: Deref<Target = [u8]>>(
 
 /// Goes through the units from the asked offset on until the answer is full or enough was looked at.
 fn collect<R: Deref<Target = [u8]>>(
-    request: &PullRequest,
+    search: &Search<'_>,
     found: &mut Found,
     units: impl Fn(u64, usize) -> Vec<Unit>,
     record: impl Fn(&Unit) -> Option<R>,
@@ -135,26 +165,26 @@ fn collect<R: Deref<Target = [u8]>>(
     /// Units read at a time: most pulls need no more.
     const CHUNK: usize = 64;
     let mut bytes = 0;
-    found.runs.reserve(request.max_messages.min(CHUNK));
-    while (found.messages as usize) < request.max_messages {
+    found.runs.reserve(search.max_messages.min(CHUNK));
+    while (found.messages as usize) < search.max_messages {
         let chunk = units(found.next_offset as u64, CHUNK);
         if chunk.is_empty() {
             return;
         }
         for unit in &chunk {
             let size = unit.size as usize;
-            let is_full = found.messages as usize >= request.max_messages
-                || found.messages > 0 && bytes + size > request.max_bytes;
+            let is_full = found.messages as usize >= search.max_messages
+                || found.messages > 0 && bytes + size > search.max_bytes;
             if is_full || found.work >= PULL_WORK {
                 return;
             }
             found.next_offset += 1;
             found.work += UNIT_WORK;
-            let wanted = match request.filter.glance(unit.tags_code) {
+            let wanted = match search.filter.glance(unit.tags_code) {
                 Glance::Wanted => true,
                 Glance::Unwanted => false,
                 Glance::Unsure => {
-                    record(unit).is_some_and(|record| request.filter.wants(&record, &mut found.work))
+                    record(unit).is_some_and(|record| search.filter.wants(&record, &mut found.work))
                 }
             };
             if !wanted {
@@ -171,10 +201,10 @@ fn collect<R: Deref<Target = [u8]>>(
 }
 
 /// Looks for messages in the store.
-pub(crate) fn find(store: &Store, request: &PullRequest) -> Found {
-    match store.queue(&request.topic.name, request.queue_id) {
+pub(super) fn find(store: &Store, search: &Search<'_>) -> Found {
+    match store.queue(search.topic, search.queue_id) {
         Some(queue) => scan(
-            request,
+            search,
             queue.min_offset(),
             queue.max_offset(),
             |from, max| queue.read(from, max),
@@ -186,29 +216,14 @@ pub(crate) fn find(store: &Store, request: &PullRequest) -> Found {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use raftmq_broker::state::{SubscriptionGroup, Topic};
     use raftmq_message::hash::tags_code;
-    use raftmq_remoting::Serialization;
 
     use super::*;
-    use crate::broker::filter::Filter;
-    use crate::broker::tests::record_with;
+    use crate::tests::record_with;
 
-    fn request(offset: i64) -> PullRequest {
-        PullRequest {
-            opaque: 1,
-            serialization: Serialization::Json,
-            group: Arc::new(SubscriptionGroup::new("g")),
-            topic: Arc::new(Topic::new("t", 1, 6)),
-            queue_id: 0,
-            offset,
-            max_messages: 32,
-            max_bytes: 1000,
-            filter: Filter::All,
-            sub_version: None,
-        }
+    fn search(offset: i64) -> Search<'static> {
+        let (topic, queue_id, max_messages, max_bytes) = ("t", 0, 32, 1000);
+        Search { topic, queue_id, offset, max_messages, max_bytes, filter: &Filter::All }
     }
 
     /// "Aa" and "BB" have the same code.
@@ -231,8 +246,8 @@ mod tests {
         Some(record_with(&format!("TAGS\u{1}{}\u{2}", tag(at))))
     }
 
-    fn run(request: &PullRequest) -> Found {
-        scan(request, 2, 10, units, record)
+    fn run(search: &Search<'_>) -> Found {
+        scan(search, 2, 10, units, record)
     }
 
     fn tags(expression: &str) -> Filter {
@@ -241,27 +256,35 @@ mod tests {
 
     #[test]
     fn offsets_outside_the_queue_are_answered_as_rocketmq_does() {
+        use Outcome::{Moved, NothingNew};
         use PullStatus::{NoMessageInQueue, OffsetOverflowBadly, OffsetOverflowOne, OffsetTooSmall};
-        for (asked, status, code, next) in [
-            (1, OffsetTooSmall, 21, 2),
-            (-1, OffsetTooSmall, 21, 2),
-            (10, OffsetOverflowOne, 19, 10),
-            (11, OffsetOverflowBadly, 21, 10),
-            (i64::MAX, OffsetOverflowBadly, 21, 10),
-            (i64::MIN, OffsetTooSmall, 21, 2),
+        for (asked, status, outcome, next) in [
+            (1, OffsetTooSmall, Moved, 2),
+            (-1, OffsetTooSmall, Moved, 2),
+            (10, OffsetOverflowOne, NothingNew, 10),
+            (11, OffsetOverflowBadly, Moved, 10),
+            (i64::MAX, OffsetOverflowBadly, Moved, 10),
+            (i64::MIN, OffsetTooSmall, Moved, 2),
         ] {
-            let found = run(&request(asked));
-            assert_eq!((found.status, found.code(asked), found.next_offset), (status, code, next), "{asked}");
+            let found = run(&search(asked));
+            assert_eq!(
+                (found.status, found.outcome(asked), found.next_offset),
+                (status, outcome, next),
+                "{asked}"
+            );
         }
-        for (asked, code) in [(0, 19), (5, 21)] {
-            let found = scan(&request(asked), 0, 0, units, record);
-            assert_eq!((found.status, found.code(asked), found.next_offset), (NoMessageInQueue, code, 0));
+        for (asked, outcome) in [(0, NothingNew), (5, Moved)] {
+            let found = scan(&search(asked), 0, 0, units, record);
+            assert_eq!(
+                (found.status, found.outcome(asked), found.next_offset),
+                (NoMessageInQueue, outcome, 0)
+            );
         }
     }
 
     #[test]
     fn who_is_past_the_end_of_a_follower_waits() {
-        let waits = |asked, reader| run(&request(asked)).may_wait(asked, reader);
+        let waits = |asked, reader| run(&search(asked)).may_wait(asked, reader);
         for reader in [Reader::Leader, Reader::Follower] {
             assert!(waits(10, reader) && !waits(2, reader) && !waits(1, reader));
         }
@@ -270,33 +293,36 @@ mod tests {
 
     #[test]
     fn records_that_lie_together_are_one_run() {
-        let found = run(&PullRequest { max_messages: 3, ..request(2) });
+        let found = run(&Search { max_messages: 3, ..search(2) });
         assert_eq!((found.status, found.next_offset, found.messages), (PullStatus::Found, 5, 3));
         assert_eq!(found.runs, [(1000, 200), (2000, 100)]);
     }
 
     #[test]
     fn bytes_are_bounded_but_for_the_first_message() {
-        let found = run(&PullRequest { max_bytes: 250, ..request(2) });
+        let found = run(&Search { max_bytes: 250, ..search(2) });
         assert_eq!((found.messages, found.next_offset), (2, 4));
-        let found = run(&PullRequest { max_bytes: 1, ..request(2) });
+        let found = run(&Search { max_bytes: 1, ..search(2) });
         assert_eq!((found.messages, found.next_offset), (1, 3));
     }
 
     #[test]
     fn a_filter_skips_and_always_goes_forward() {
-        let found = run(&PullRequest { filter: tags("C || D"), max_messages: 2, ..request(2) });
+        let found = run(&Search { filter: &tags("C || D"), max_messages: 2, ..search(2) });
         assert_eq!((found.messages, found.next_offset), (2, 6));
         assert_eq!(found.runs, [(1100, 100), (2100, 100)]);
-        let found = run(&PullRequest { filter: tags("E"), ..request(2) });
-        assert_eq!((found.status, found.code(2), found.next_offset), (PullStatus::NoMatchedMessage, 20, 10));
+        let found = run(&Search { filter: &tags("E"), ..search(2) });
+        assert_eq!(
+            (found.status, found.outcome(2), found.next_offset),
+            (PullStatus::NoMatchedMessage, Outcome::AskAgain, 10)
+        );
     }
 
     #[test]
     fn tags_of_one_code_are_told_apart_by_their_records() {
-        let found = run(&PullRequest { filter: tags("BB"), ..request(2) });
+        let found = run(&Search { filter: &tags("BB"), ..search(2) });
         assert_eq!((found.runs, found.next_offset), (vec![(1000, 100), (3000, 100)], 10));
-        let gone = scan(&PullRequest { filter: tags("BB"), ..request(2) }, 2, 10, units, |_| None::<Vec<u8>>);
+        let gone = scan(&Search { filter: &tags("BB"), ..search(2) }, 2, 10, units, |_| None::<Vec<u8>>);
         assert_eq!((gone.status, gone.next_offset), (PullStatus::NoMatchedMessage, 10));
     }
 
@@ -312,8 +338,8 @@ mod tests {
         {
             let mut offset = 0;
             for _ in 0..3 {
-                let request = PullRequest { filter: filter.clone(), ..request(offset) };
-                let found = scan(&request, 0, u64::MAX / 2, endless, record);
+                let search = Search { filter: &filter, ..search(offset) };
+                let found = scan(&search, 0, u64::MAX / 2, endless, record);
                 let looked = found.next_offset - offset;
                 assert!(found.work >= PULL_WORK && (least..most).contains(&looked), "{looked}");
                 offset = found.next_offset;
@@ -323,7 +349,10 @@ mod tests {
 
     #[test]
     fn units_that_have_gone_meanwhile_are_stepped_over() {
-        let found = scan(&request(3), 2, 10, |_, _| Vec::new(), record);
-        assert_eq!((found.status, found.code(3), found.next_offset), (PullStatus::MessageWasRemoving, 20, 4));
+        let found = scan(&search(3), 2, 10, |_, _| Vec::new(), record);
+        assert_eq!(
+            (found.status, found.outcome(3), found.next_offset),
+            (PullStatus::MessageWasRemoving, Outcome::AskAgain, 4)
+        );
     }
 }

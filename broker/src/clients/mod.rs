@@ -7,37 +7,26 @@
 //! It decides nothing about groups' settings and sends nothing; its methods say which groups have to be told of a
 //! change.
 
+mod data;
+mod group;
+
 use raftmq_world::hash::{HashMap, HashSet};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::error::{Error, Full};
+use crate::limits::{CLIENT_EXPIRY, Limits, OPERATIONS_PER_GROUP_MAX};
+use group::{Change, ConsumerGroup, Member, Members, fingerprint};
 use parking_lot::Mutex;
-use raftmq_remoting::body::{Connection, ConsumerConnection, ConsumerData, MessageModel, SubscriptionData};
-use raftmq_remoting::command::language;
 
-use super::channel::{Channel, Sink};
-use super::consumer_group::{Change, ConsumerGroup, Member, Members, Subscription, fingerprint};
-use super::limits::{CLIENT_EXPIRY, OPERATIONS_PER_GROUP_MAX};
-use super::reply::Refusal;
-use raftmq_broker::Limits;
+pub use data::{
+    Client, Connection, ConsumeFromWhere, ConsumeType, ConsumerData, Consumption, MessageModel, Subscription,
+};
+pub use group::Wants;
 
-/// Who sends a heartbeat.
-pub(crate) struct Client<S: Sink> {
-    pub(crate) id: Arc<str>,
-    pub(crate) channel: Arc<Channel<S>>,
-    /// Number of its language.
-    pub(crate) language: u8,
-    pub(crate) version: i32,
-}
-
-impl<S: Sink> Clone for Client<S> {
-    fn clone(&self) -> Self {
-        Self { id: self.id.clone(), channel: self.channel.clone(), ..*self }
-    }
-}
-
-pub(crate) struct Clients<S: Sink> {
-    tables: Mutex<Tables<S>>,
+/// The members of all groups.
+pub struct Clients<C: Connection> {
+    tables: Mutex<Tables<C>>,
     groups_max: usize,
     clients_per_group_max: usize,
     memberships_max: usize,
@@ -45,9 +34,9 @@ pub(crate) struct Clients<S: Sink> {
     subscription_bytes_max: usize,
 }
 
-struct Tables<S: Sink> {
-    producers: HashMap<String, Members<S>>,
-    consumers: HashMap<String, ConsumerGroup<S>>,
+struct Tables<C: Connection> {
+    producers: HashMap<String, Members<C>>,
+    consumers: HashMap<String, ConsumerGroup<C>>,
     /// The memberships of each connection.
     by_connection: HashMap<u64, HashSet<Membership>>,
     /// How many memberships there are.
@@ -58,11 +47,11 @@ struct Tables<S: Sink> {
 
 /// What a member's heartbeat means to its group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Joined {
+pub struct Joined {
     /// The members have to be told.
-    pub(crate) is_to_be_told: bool,
+    pub is_to_be_told: bool,
     /// The group wants other messages of a topic than before.
-    pub(crate) is_refiltered: bool,
+    pub is_refiltered: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -71,7 +60,7 @@ struct Membership {
     group: String,
 }
 
-impl<S: Sink> Default for Tables<S> {
+impl<C: Connection> Default for Tables<C> {
     fn default() -> Self {
         Self {
             producers: HashMap::default(),
@@ -83,8 +72,8 @@ impl<S: Sink> Default for Tables<S> {
     }
 }
 
-impl<S: Sink> Clients<S> {
-    pub(crate) fn new(limits: &Limits) -> Self {
+impl<C: Connection> Clients<C> {
+    pub fn new(limits: &Limits) -> Self {
         Self {
             tables: Mutex::default(),
             groups_max: limits.groups,
@@ -96,13 +85,13 @@ impl<S: Sink> Clients<S> {
     }
 
     /// A client is a producer of a group.
-    pub(crate) fn producer(&self, group: &str, client: &Client<S>, now_ms: u64) -> Result<(), Refusal> {
+    pub fn producer(&self, group: &str, client: &Client<C>, now_ms: u64) -> Result<(), Error> {
         let mut tables = self.tables.lock();
         if !tables.producers.contains_key(group) && tables.producers.len() >= self.groups_max {
-            return Err(Refusal::busy(format!("there are {} producer groups", self.groups_max)));
+            return Err(Full::ProducerGroups(self.groups_max).into());
         }
         let membership = Membership { is_consumer: false, group: group.to_owned() };
-        self.check_room(&tables, &membership, client.channel.id)?;
+        self.check_room(&tables, &membership, client.connection.id())?;
         let members = tables.producers.entry(group.to_owned()).or_default();
         let before = join(members, client, now_ms, self.clients_per_group_max)?;
         tables.follow(membership, client, before.is_none());
@@ -110,20 +99,20 @@ impl<S: Sink> Clients<S> {
     }
 
     /// A client is a member of a consumer group. A heartbeat without subscriptions leaves them as they are.
-    pub(crate) fn consumer(
+    pub fn consumer(
         &self,
         data: &ConsumerData,
         without_subscriptions: bool,
-        client: &Client<S>,
+        client: &Client<C>,
         now_ms: u64,
-    ) -> Result<Joined, Refusal> {
-        let group_name = &data.group_name;
+    ) -> Result<Joined, Error> {
+        let group_name = &data.group;
         let mut tables = self.tables.lock();
         if !tables.consumers.contains_key(group_name) && tables.consumers.len() >= self.groups_max {
-            return Err(Refusal::busy(format!("there are {} consumer groups", self.groups_max)));
+            return Err(Full::ConsumerGroups(self.groups_max).into());
         }
         let membership = Membership { is_consumer: true, group: group_name.clone() };
-        self.check_room(&tables, &membership, client.channel.id)?;
+        self.check_room(&tables, &membership, client.connection.id())?;
         let change = match without_subscriptions {
             true => None,
             false => Some(self.change(&tables, data)?),
@@ -131,16 +120,14 @@ impl<S: Sink> Clients<S> {
         let mut subscription_bytes = tables.subscription_bytes;
         let group = tables.consumers.entry(group_name.clone()).or_default();
         let before = join(&mut group.members, client, now_ms, self.clients_per_group_max)?;
-        group.consume_from_where = data.consume_from_where;
-        group.consume_type = data.consume_type;
-        group.message_model = data.message_model;
+        group.consumption = data.consumption;
         let known = before.as_ref().and_then(|member| member.fingerprint);
         let fingerprint = if without_subscriptions { known } else { Some(fingerprint(data)) };
-        group.identify(group_name, client.channel.id, known, fingerprint);
+        group.identify(group_name, client.connection.id(), known, fingerprint);
         let is_refiltered = change.as_ref().is_some_and(|change| change.is_refiltered);
         let subscriptions_changed = change.is_some_and(|change| {
             subscription_bytes = subscription_bytes - group.memory_bytes + change.memory_bytes;
-            group.subscribe(&data.subscription_data_set, change)
+            group.subscribe(&data.subscriptions, change)
         });
         let is_known = before.as_ref().is_some_and(|member| member.client.id == client.id);
         let is_to_be_told = (!is_known || subscriptions_changed) && group.shares();
@@ -150,48 +137,39 @@ impl<S: Sink> Clients<S> {
     }
 
     /// What a heartbeat changes in its group's subscriptions, if there is room for that.
-    fn change(&self, tables: &Tables<S>, data: &ConsumerData) -> Result<Change, Refusal> {
+    fn change(&self, tables: &Tables<C>, data: &ConsumerData) -> Result<Change, Error> {
         let none = ConsumerGroup::default();
-        let group = tables.consumers.get(&data.group_name).unwrap_or(&none);
-        let change = group.change(&data.subscription_data_set);
+        let group = tables.consumers.get(&data.group).unwrap_or(&none);
+        let change = group.change(&data.subscriptions);
         if change.operations > OPERATIONS_PER_GROUP_MAX {
-            return Err(Refusal::illegal(format!(
-                "the group's expressions have {} operations, at most {OPERATIONS_PER_GROUP_MAX}",
-                change.operations
-            )));
+            return Err(Error::TooManyOperations(change.operations));
         }
         let total = tables.subscription_bytes - group.memory_bytes + change.memory_bytes;
         if total > self.subscription_bytes_max && change.memory_bytes > group.memory_bytes {
-            let max = self.subscription_bytes_max;
-            return Err(Refusal::busy(format!("all groups' subscriptions have {max} bytes")));
+            return Err(Full::SubscriptionBytes(self.subscription_bytes_max).into());
         }
         Ok(change)
     }
 
     /// Whether a membership may begin or go on over this connection.
-    fn check_room(
-        &self,
-        tables: &Tables<S>,
-        membership: &Membership,
-        connection: u64,
-    ) -> Result<(), Refusal> {
+    fn check_room(&self, tables: &Tables<C>, membership: &Membership, connection: u64) -> Result<(), Error> {
         let of_connection = tables.by_connection.get(&connection);
         if of_connection.is_some_and(|known| known.contains(membership)) {
             return Ok(());
         }
         if tables.memberships >= self.memberships_max {
-            return Err(Refusal::busy(format!("there are {} memberships in groups", self.memberships_max)));
+            return Err(Full::Memberships(self.memberships_max).into());
         }
         let max = self.memberships_per_connection_max;
         if of_connection.is_some_and(|known| known.len() >= max) {
-            return Err(Refusal::busy(format!("this connection has {max} memberships in groups")));
+            return Err(Full::MembershipsOfConnection(max).into());
         }
         Ok(())
     }
 
     /// A connection leaves a producer group, a consumer group, or both. Returns whether the consumer group has to be
     /// told.
-    pub(crate) fn leave(&self, connection: u64, producer: Option<&str>, consumer: Option<&str>) -> bool {
+    pub fn leave(&self, connection: u64, producer: Option<&str>, consumer: Option<&str>) -> bool {
         let mut tables = self.tables.lock();
         if let Some(group) = producer {
             tables.remove(connection, &Membership { is_consumer: false, group: group.to_owned() });
@@ -202,29 +180,29 @@ impl<S: Sink> Clients<S> {
     }
 
     /// A connection has ended. Returns the consumer groups that have to be told.
-    pub(crate) fn connection_closed(&self, connection: u64) -> Vec<String> {
+    pub fn connection_closed(&self, connection: u64) -> Vec<String> {
         let mut tables = self.tables.lock();
         let memberships = tables.by_connection.remove(&connection).unwrap_or_default();
         tables.remove_all(memberships.into_iter().map(|membership| (connection, membership)))
     }
 
     /// Removes who has not been heard of for too long. Returns the consumer groups that have to be told.
-    pub(crate) fn expire(&self, now_ms: u64) -> Vec<String> {
+    pub fn expire(&self, now_ms: u64) -> Vec<String> {
         let mut tables = self.tables.lock();
         let silent = tables.silent_since(now_ms.saturating_sub(CLIENT_EXPIRY.as_millis() as u64));
         tables.remove_all(silent)
     }
 
     /// The connections of a consumer group's members.
-    pub(crate) fn consumer_channels(&self, group: &str) -> Vec<Arc<Channel<S>>> {
+    pub fn consumer_connections(&self, group: &str) -> Vec<Arc<C>> {
         let tables = self.tables.lock();
         let members = tables.consumers.get(group).map(|group| group.members.values());
-        members.into_iter().flatten().map(|member| member.client.channel.clone()).collect()
+        members.into_iter().flatten().map(|member| member.client.connection.clone()).collect()
     }
 
     /// Client ids of a consumer group whose members subscribe differently, those together that do the same; none where
     /// all agree. An id that several members go by may be on several sides.
-    pub(crate) fn conflicts(&self, group: &str) -> Vec<Vec<String>> {
+    pub fn conflicts(&self, group: &str) -> Vec<Vec<String>> {
         let tables = self.tables.lock();
         let conflicting = tables.consumers.get(group).filter(|group| group.fingerprints.len() > 1);
         let mut parties: HashMap<u64, Vec<String>> = HashMap::default();
@@ -243,47 +221,45 @@ impl<S: Sink> Clients<S> {
     }
 
     /// Client ids of a consumer group, one for each member.
-    pub(crate) fn consumer_ids(&self, group: &str) -> Vec<String> {
+    pub fn consumer_ids(&self, group: &str) -> Vec<String> {
         let tables = self.tables.lock();
         let members = tables.consumers.get(group).map(|group| group.members.values());
         members.into_iter().flatten().map(|member| member.client.id.to_string()).collect()
     }
 
     /// The newest member of a consumer group that goes by a client id.
-    pub(crate) fn consumer_client(&self, group: &str, id: &str) -> Option<Client<S>> {
+    pub fn consumer_client(&self, group: &str, id: &str) -> Option<Client<C>> {
         let tables = self.tables.lock();
         tables.consumers.get(group)?.newest(id).map(|member| member.client.clone())
     }
 
     /// The member of a consumer group that a connection is, and how the group consumes, without its subscriptions.
-    pub(crate) fn member(&self, group: &str, connection: u64) -> Option<(Client<S>, ConsumerData)> {
+    pub fn member(&self, group: &str, connection: u64) -> Option<(Client<C>, ConsumerData)> {
         let tables = self.tables.lock();
         let known = tables.consumers.get(group)?;
         let data = ConsumerData {
-            group_name: group.to_owned(),
-            consume_type: known.consume_type,
-            message_model: known.message_model,
-            consume_from_where: known.consume_from_where,
+            group: group.to_owned(),
+            consumption: known.consumption,
             ..ConsumerData::default()
         };
         Some((known.members.get(&connection)?.client.clone(), data))
     }
 
     /// The version of a consumer group's subscription to a topic.
-    pub(crate) fn subscription_version(&self, group: &str, topic: &str) -> Option<i64> {
+    pub fn subscription_version(&self, group: &str, topic: &str) -> Option<i64> {
         let tables = self.tables.lock();
-        tables.consumers.get(group)?.subscriptions.get(topic).map(|known| known.data.sub_version)
+        tables.consumers.get(group)?.subscriptions.get(topic).map(|known| known.data.version)
     }
 
     /// Whether a member of a consumer group goes by a client id over a newer connection than this one.
-    pub(crate) fn is_succeeded(&self, group: &str, id: &str, connection: u64) -> bool {
+    pub fn is_succeeded(&self, group: &str, id: &str, connection: u64) -> bool {
         let tables = self.tables.lock();
         let newest = tables.consumers.get(group).and_then(|group| group.newest(id));
-        newest.is_some_and(|member| member.client.channel.id > connection)
+        newest.is_some_and(|member| member.client.connection.id() > connection)
     }
 
     /// The members of a consumer group; of those that go by one client id the newest.
-    pub(crate) fn consumer_clients(&self, group: &str) -> Vec<Client<S>> {
+    pub fn consumer_clients(&self, group: &str) -> Vec<Client<C>> {
         let tables = self.tables.lock();
         let members = tables.consumers.get(group).map(|group| group.members.values());
         let clients = members.into_iter().flatten().map(|member| &member.client);
@@ -293,57 +269,57 @@ impl<S: Sink> Clients<S> {
     }
 
     /// Consumer groups whose members subscribe to a topic.
-    pub(crate) fn groups_subscribing(&self, topic: &str) -> Vec<String> {
+    pub fn groups_subscribing(&self, topic: &str) -> Vec<String> {
         let tables = self.tables.lock();
         let groups = tables.consumers.iter().filter(|(_, group)| group.subscriptions.contains_key(topic));
         groups.map(|(name, _)| name.clone()).collect()
     }
 
     /// What a consumer group wants of a topic.
-    pub(crate) fn subscription_data(&self, group: &str, topic: &str) -> Option<SubscriptionData> {
+    pub fn subscription(&self, group: &str, topic: &str) -> Option<Subscription> {
         let tables = self.tables.lock();
         tables.consumers.get(group)?.subscriptions.get(topic).map(|known| known.data.clone())
     }
 
     /// How many producers there are in all groups.
-    pub(crate) fn producer_count(&self) -> usize {
+    pub fn producer_count(&self) -> usize {
         self.tables.lock().producers.values().map(BTreeMap::len).sum()
     }
 
     /// Every producer with its group and the time of the node's clock at which it was last heard of.
-    pub(crate) fn producers(&self) -> Vec<(String, Client<S>, u64)> {
+    pub fn producers(&self) -> Vec<(String, Client<C>, u64)> {
         let tables = self.tables.lock();
-        let of_group = |(group, members): (&String, &Members<S>)| {
-            let known = |member: &Member<S>| (group.clone(), member.client.clone(), member.heard_ms);
+        let of_group = |(group, members): (&String, &Members<C>)| {
+            let known = |member: &Member<C>| (group.clone(), member.client.clone(), member.heard_ms);
             members.values().map(known).collect::<Vec<_>>()
         };
         tables.producers.iter().flat_map(of_group).collect()
     }
 
     /// What a consumer group wants of a topic; `None` where it has no members.
-    pub(crate) fn subscription(&self, group: &str, topic: &str) -> Option<Subscription> {
+    pub fn wants(&self, group: &str, topic: &str) -> Option<Wants> {
         let tables = self.tables.lock();
         let group = tables.consumers.get(group)?;
         let known = group.subscriptions.get(topic);
-        Some(Subscription {
-            broadcasting: group.message_model == MessageModel::Broadcasting,
-            topic: known.map(|known| (known.data.sub_version, known.filter.clone())),
+        Some(Wants {
+            broadcasting: group.consumption.model == MessageModel::Broadcasting,
+            topic: known.map(|known| (known.data.version, known.filter.clone())),
         })
     }
 
     /// Names of consumer groups with members.
-    pub(crate) fn consumer_groups(&self) -> Vec<String> {
+    pub fn consumer_groups(&self) -> Vec<String> {
         self.tables.lock().consumers.keys().cloned().collect()
     }
 
     /// How many groups of producers and of consumers have members.
-    pub(crate) fn group_counts(&self) -> (usize, usize) {
+    pub fn group_counts(&self) -> (usize, usize) {
         let tables = self.tables.lock();
         (tables.producers.len(), tables.consumers.len())
     }
 
     /// Topics that a consumer group subscribes to.
-    pub(crate) fn subscribed_topics(&self, group: &str) -> Vec<String> {
+    pub fn subscribed_topics(&self, group: &str) -> Vec<String> {
         let tables = self.tables.lock();
         tables
             .consumers
@@ -352,61 +328,63 @@ impl<S: Sink> Clients<S> {
             .unwrap_or_default()
     }
 
-    /// The connections of a producer group, `None` where it has no members.
-    pub(crate) fn producer_connections(&self, group: &str) -> Option<Vec<Connection>> {
-        self.tables.lock().producers.get(group).map(connections)
+    /// The members of a producer group, `None` where it has none.
+    pub fn producer_group(&self, group: &str) -> Option<Vec<Client<C>>> {
+        self.tables.lock().producers.get(group).map(clients_of)
     }
 
-    /// The connections of a consumer group and what it subscribes to, `None` where it has no members.
-    pub(crate) fn consumer_connection(&self, group: &str) -> Option<ConsumerConnection> {
+    /// A consumer group, `None` where it has no members.
+    pub fn consumer_group(&self, group: &str) -> Option<ConsumersOfGroup<C>> {
         let tables = self.tables.lock();
         let group = tables.consumers.get(group)?;
-        Some(ConsumerConnection {
-            connection_set: connections(&group.members),
-            consume_from_where: group.consume_from_where,
-            consume_type: group.consume_type,
-            message_model: group.message_model,
-            subscription_table: group
-                .subscriptions
-                .iter()
-                .map(|(topic, known)| (topic.clone(), known.data.clone()))
-                .collect(),
+        let subscriptions = group.subscriptions.values().map(|known| known.data.clone());
+        let mut subscriptions: Vec<_> = subscriptions.collect();
+        subscriptions.sort_by(|a, b| a.topic.cmp(&b.topic));
+        Some(ConsumersOfGroup {
+            clients: clients_of(&group.members),
+            consumption: group.consumption,
+            subscriptions,
         })
     }
 }
 
+/// The members of a consumer group and what they want.
+#[derive(Debug)]
+pub struct ConsumersOfGroup<C> {
+    /// Its members, the oldest connection first.
+    pub clients: Vec<Client<C>>,
+    /// How it consumes.
+    pub consumption: Consumption,
+    /// What it subscribes to, by topic.
+    pub subscriptions: Vec<Subscription>,
+}
+
+fn clients_of<C: Connection>(members: &Members<C>) -> Vec<Client<C>> {
+    members.values().map(|member| member.client.clone()).collect()
+}
+
 /// Adds or renews a member; returns what it was before.
-fn join<S: Sink>(
-    members: &mut Members<S>,
-    client: &Client<S>,
+fn join<C: Connection>(
+    members: &mut Members<C>,
+    client: &Client<C>,
     now_ms: u64,
     max: usize,
-) -> Result<Option<Member<S>>, Refusal> {
-    let connection = client.channel.id;
+) -> Result<Option<Member<C>>, Error> {
+    let connection = client.connection.id();
     if !members.contains_key(&connection) && members.len() >= max {
-        return Err(Refusal::busy(format!("the group has {max} clients")));
+        return Err(Full::ClientsOfGroup(max).into());
     }
     let member = Member { client: client.clone(), heard_ms: now_ms, fingerprint: None };
     Ok(members.insert(connection, member))
 }
 
-fn connections<S: Sink>(members: &Members<S>) -> Vec<Connection> {
-    let connection = |member: &Member<S>| Connection {
-        client_addr: member.client.channel.peer.to_string(),
-        client_id: member.client.id.to_string(),
-        language: language::name(member.client.language).to_owned(),
-        version: member.client.version,
-    };
-    members.values().map(connection).collect()
-}
-
-impl<S: Sink> Tables<S> {
+impl<C: Connection> Tables<C> {
     /// Notes a membership with its connection.
-    fn follow(&mut self, membership: Membership, client: &Client<S>, is_new: bool) {
-        let connection = client.channel.id;
+    fn follow(&mut self, membership: Membership, client: &Client<C>, is_new: bool) {
+        let connection = client.connection.id();
         self.memberships += usize::from(is_new);
         // An ended connection's memberships are not taken out a second time.
-        if client.channel.is_closed() {
+        if client.connection.is_closed() {
             self.remove(connection, &membership);
             return;
         }
@@ -457,7 +435,7 @@ impl<S: Sink> Tables<S> {
     }
 
     fn silent_since(&self, before_ms: u64) -> Vec<(u64, Membership)> {
-        let of = |is_consumer: bool, group: &String, members: &Members<S>| {
+        let of = |is_consumer: bool, group: &String, members: &Members<C>| {
             let silent = members.iter().filter(|(_, member)| member.heard_ms < before_ms);
             silent
                 .map(|(connection, _)| (*connection, Membership { is_consumer, group: group.clone() }))
@@ -472,42 +450,55 @@ impl<S: Sink> Tables<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::filter::Filter;
-    use crate::broker::gauge::Gauge;
+    use crate::filter::Filter;
+    use std::net::SocketAddr;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
-    struct Nowhere;
+    struct Nowhere {
+        id: u64,
+        closed: AtomicBool,
+    }
 
-    impl Sink for Nowhere {
-        fn try_write(&self, bytes: &[u8]) -> std::io::Result<usize> {
-            Ok(bytes.len())
+    impl Nowhere {
+        fn close(&self) {
+            self.closed.store(true, Ordering::Relaxed);
         }
-        fn shut(&self) {}
+    }
+
+    impl Connection for Nowhere {
+        fn id(&self) -> u64 {
+            self.id
+        }
+        fn address(&self) -> SocketAddr {
+            ([127, 0, 0, 1], 1).into()
+        }
+        fn is_closed(&self) -> bool {
+            self.closed.load(Ordering::Relaxed)
+        }
     }
 
     fn client(id: &str, connection: u64) -> Client<Nowhere> {
-        let peer = ([127, 0, 0, 1], 1).into();
-        let channel = Channel::new(
-            connection,
-            peer,
-            Nowhere,
-            &crate::broker::Limits::default(),
-            Arc::<Gauge>::default(),
-        );
-        Client { id: id.into(), channel: Arc::new(channel), language: 0, version: 493 }
+        let connection = Arc::new(Nowhere { id: connection, closed: AtomicBool::new(false) });
+        Client { id: id.into(), connection, language: "JAVA", version: 493 }
     }
 
     fn data(group: &str, subscriptions: &[(&str, i64, &str)]) -> ConsumerData {
-        let subscription = |(topic, version, tag): &(&str, i64, &str)| SubscriptionData {
+        let subscription = |(topic, version, tag): &(&str, i64, &str)| Subscription {
             topic: (*topic).to_owned(),
-            sub_version: *version,
-            sub_string: (*tag).to_owned(),
-            ..SubscriptionData::default()
+            version: *version,
+            expression: (*tag).to_owned(),
+            ..Subscription::default()
         };
         ConsumerData {
-            group_name: group.to_owned(),
-            subscription_data_set: subscriptions.iter().map(subscription).collect(),
+            group: group.to_owned(),
+            subscriptions: subscriptions.iter().map(subscription).collect(),
             ..ConsumerData::default()
         }
+    }
+
+    fn broadcasting(mut data: ConsumerData) -> ConsumerData {
+        data.consumption.model = MessageModel::Broadcasting;
+        data
     }
 
     fn clients() -> Clients<Nowhere> {
@@ -521,7 +512,7 @@ mod tests {
         let beat =
             |client: &Client<Nowhere>, at| clients.consumer(&data, false, client, at).unwrap().is_to_be_told;
         let connections =
-            || clients.consumer_channels("g").iter().map(|channel| channel.id).collect::<Vec<_>>();
+            || clients.consumer_connections("g").iter().map(|connection| connection.id()).collect::<Vec<_>>();
         let (a, b) = (client("a", 1), client("b", 2));
         assert!(beat(&a, 0));
         assert!(!beat(&a, 1));
@@ -543,20 +534,20 @@ mod tests {
     #[test]
     fn members_of_a_broadcast_group_are_not_told() {
         let clients = clients();
-        let data = ConsumerData { message_model: MessageModel::Broadcasting, ..data("g", &[("t", 1, "*")]) };
+        let data = broadcasting(data("g", &[("t", 1, "*")]));
         for (id, connection) in [("a", 1), ("b", 2)] {
             let joined = clients.consumer(&data, false, &client(id, connection), 0).unwrap();
             assert!(!joined.is_to_be_told);
         }
-        assert!(clients.subscription("g", "t").unwrap().broadcasting);
+        assert!(clients.wants("g", "t").unwrap().broadcasting);
         assert!(!clients.leave(1, None, Some("g")));
     }
 
     #[test]
     fn who_takes_over_a_client_id_is_a_member_of_its_own() {
-        let clients = Clients::new(&Limits::default());
+        let clients = Clients::<Nowhere>::new(&Limits::default());
         let (old, new) = (client("a", 1), client("a", 2));
-        let found = || clients.consumer_client("g", "a").map(|client| client.channel.id);
+        let found = || clients.consumer_client("g", "a").map(|client| client.connection.id());
         let beat = |client, subs: &[(&str, i64, &str)]| {
             clients.producer("p", client, 0).unwrap();
             clients.consumer(&data("g", subs), false, client, 0).unwrap().is_to_be_told
@@ -565,18 +556,18 @@ mod tests {
         assert!(beat(&new, &[("t", 2, "B")]));
         assert!(!beat(&old, &[("t", 1, "A")]), "neither is new with its next heartbeat");
         assert_eq!(clients.consumer_ids("g"), ["a", "a"]);
-        assert_eq!(clients.consumer_connection("g").unwrap().connection_set.len(), 2);
-        assert_eq!((clients.producer_connections("p").unwrap().len(), clients.producer_count()), (2, 2));
+        assert_eq!(clients.consumer_group("g").unwrap().clients.len(), 2);
+        assert_eq!((clients.producer_group("p").unwrap().len(), clients.producer_count()), (2, 2));
         assert_eq!(clients.conflicts("g"), [["a"], ["a"]]);
         assert_eq!((found(), clients.consumer_clients("g").len()), (Some(2), 1));
         assert!(clients.is_succeeded("g", "a", 1) && !clients.is_succeeded("g", "a", 2));
-        new.channel.close();
+        new.connection.close();
         assert_eq!(found(), Some(1), "whom nobody can ask any more is passed over");
 
         assert!(clients.leave(1, Some("p"), Some("g")));
         assert!(clients.connection_closed(1).is_empty(), "it has left");
         assert_eq!(clients.consumer_ids("g"), ["a"]);
-        assert_eq!(clients.producer_connections("p").unwrap().len(), 1);
+        assert_eq!(clients.producer_group("p").unwrap().len(), 1);
         assert!(clients.conflicts("g").is_empty());
         clients.connection_closed(2);
         assert_eq!((clients.group_counts(), clients.tables.lock().memberships), ((0, 0), 0));
@@ -590,8 +581,8 @@ mod tests {
             clients.consumer(&data("g", &[]), false, &client("a", connection), at).unwrap();
         }
         assert_eq!(clients.expire(1001 + expiry), ["g"]);
-        let left = clients.consumer_channels("g");
-        assert_eq!(left.iter().map(|channel| channel.id).collect::<Vec<_>>(), [2]);
+        let left = clients.consumer_connections("g");
+        assert_eq!(left.iter().map(|connection| connection.id()).collect::<Vec<_>>(), [2]);
     }
 
     #[test]
@@ -613,9 +604,9 @@ mod tests {
         let a = client("a", 1);
         let joined = |subs: &[(&str, i64, &str)]| clients.consumer(&data("g", subs), false, &a, 0).unwrap();
         let beat = |subs: &[(&str, i64, &str)]| joined(subs).is_to_be_told;
-        assert_eq!(clients.subscription("g", "t"), None);
+        assert_eq!(clients.wants("g", "t"), None);
         beat(&[("t", 5, "A"), ("u", 1, "*")]);
-        let known = |topic: &str| clients.subscription("g", topic).unwrap().topic;
+        let known = |topic: &str| clients.wants("g", topic).unwrap().topic;
         let tag = |tag: &str| Filter::parse(tag, None);
         assert_eq!((known("t"), known("u")), (Some((5, tag("A"))), Some((1, Ok(Filter::All)))));
         assert!(!beat(&[("t", 4, "B"), ("u", 1, "*")]));
@@ -646,16 +637,13 @@ mod tests {
         assert_eq!(clients.conflicts("g"), [vec!["a", "b"], vec!["c"], vec!["d"]]);
         clients.consumer(&data("g", &[]), true, &named("c"), 1).unwrap();
         assert_eq!(clients.conflicts("g").len(), 3, "a heartbeat without subscriptions says nothing new");
-        clients.leave(named("d").channel.id, None, Some("g"));
+        clients.leave(named("d").connection.id(), None, Some("g"));
         beat("c", &[("t", 5, "*"), ("u", 5, "A")]);
         assert!(clients.conflicts("g").is_empty());
-        let broadcasting = ConsumerData {
-            message_model: MessageModel::Broadcasting,
-            ..data("g", &[("t", 6, "*"), ("u", 6, "A")])
-        };
+        let broadcasting = broadcasting(data("g", &[("t", 6, "*"), ("u", 6, "A")]));
         clients.consumer(&broadcasting, false, &named("b"), 2).unwrap();
         assert_eq!(clients.conflicts("g"), [vec!["a", "c"], vec!["b"]]);
-        clients.connection_closed(named("b").channel.id);
+        clients.connection_closed(named("b").connection.id());
         assert!(clients.conflicts("g").is_empty());
     }
 
@@ -685,7 +673,7 @@ mod tests {
         let (a, b) = (client("a", 1), client("b", 2));
         clients.producer("p", &a, 0).unwrap();
         clients.consumer(&data("g", &[]), false, &a, 0).unwrap();
-        assert!(clients.producer("q", &a, 0).unwrap_err().remark.contains("connection"));
+        assert!(clients.producer("q", &a, 0).unwrap_err().to_string().contains("connection"));
         clients.producer("p", &b, 0).unwrap();
         assert!(clients.consumer(&data("g", &[]), false, &b, 0).is_err());
         clients.producer("p", &a, 1).unwrap();
@@ -706,14 +694,13 @@ mod tests {
         let a = client("a", 1);
         let costly = |group: &str, version: i64, terms: usize| {
             let mut data = data(group, &[("t", version, &vec!["a = 'x'"; terms].join(" OR "))]);
-            data.subscription_data_set[0].expression_type = "SQL92".into();
+            data.subscriptions[0].expression_type = "SQL92".into();
             data
         };
         let beat = |data: &ConsumerData| clients.consumer(data, false, &a, 0);
         let accepted = (0..).take_while(|n| beat(&costly(&format!("g{n}"), 1, 50)).is_ok()).count();
         assert!((5..50).contains(&accepted), "{accepted}");
-        let refusal = beat(&costly("another", 1, 50)).unwrap_err();
-        assert!(refusal.remark.contains("[BUSY]") && refusal.remark.contains("subscriptions"), "{refusal:?}");
+        assert_eq!(beat(&costly("another", 1, 50)), Err(Full::SubscriptionBytes(max).into()));
         assert!(beat(&costly("g0", 2, 100)).is_err());
         assert!(beat(&costly("g0", 3, 50)).is_ok(), "what replaces as much has room");
         assert!(beat(&costly("g0", 4, 10)).is_ok());
@@ -730,12 +717,12 @@ mod tests {
         let topics: Vec<_> = (0..40).map(|n| format!("t{n}")).collect();
         let all: Vec<_> = topics.iter().map(|topic| (topic.as_str(), 1, expression.as_str())).collect();
         let mut data = data("g", &all);
-        for subscription in &mut data.subscription_data_set {
+        for subscription in &mut data.subscriptions {
             subscription.expression_type = "SQL92".into();
         }
         let beat = |data: &ConsumerData| clients.consumer(data, false, &client("a", 1), 0);
-        assert!(beat(&data).unwrap_err().remark.contains("operations"));
-        data.subscription_data_set.truncate(5);
+        assert!(matches!(beat(&data), Err(Error::TooManyOperations(_))));
+        data.subscriptions.truncate(5);
         assert!(beat(&data).is_ok());
     }
 
@@ -743,7 +730,7 @@ mod tests {
     fn a_heartbeat_that_comes_after_its_connection_has_ended_leaves_nothing() {
         let clients = clients();
         let a = client("a", 1);
-        a.channel.close();
+        a.connection.close();
         clients.consumer(&data("g", &[]), false, &a, 0).unwrap();
         assert_eq!(clients.group_counts(), (0, 0));
     }

@@ -7,9 +7,9 @@ use raftmq_filter::{Expression, PROPERTIES_MAX, SqlError};
 use raftmq_message::RecordView;
 use raftmq_message::hash::tags_code;
 use raftmq_message::properties::{self, names::TAGS};
-use raftmq_remoting::body::SubscriptionData;
 
-use super::limits::{EXPRESSION_BYTES_MAX, EXPRESSION_OPERATIONS_MAX};
+use crate::clients::Subscription;
+use crate::limits::{EXPRESSION_BYTES_MAX, EXPRESSION_OPERATIONS_MAX};
 
 /// Work of reading a record, besides its properties.
 const RECORD_WORK: usize = 64;
@@ -18,7 +18,7 @@ const EVERYTHING: &str = "*";
 
 /// A filter, cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Filter {
+pub enum Filter {
     /// Everything.
     All,
     Tags(Arc<Tags>),
@@ -27,7 +27,7 @@ pub(crate) enum Filter {
 
 /// Tags that are wanted.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Tags {
+pub struct Tags {
     /// Their codes, sorted. Different tags may have the same.
     codes: Box<[i64]>,
     /// The tags, sorted; none where only the codes are known.
@@ -36,7 +36,7 @@ pub(crate) struct Tags {
 
 /// An expression over properties.
 #[derive(Debug)]
-pub(crate) struct Sql {
+pub struct Sql {
     text: Box<str>,
     compiled: Expression,
     /// Names of the properties that it reads, sorted.
@@ -91,7 +91,7 @@ impl Eq for Sql {}
 
 /// What a unit's tags code says about its message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Glance {
+pub enum Glance {
     Wanted,
     Unwanted,
     /// The record decides.
@@ -100,7 +100,7 @@ pub(crate) enum Glance {
 
 /// Why an expression is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum FilterError {
+pub enum FilterError {
     #[error(transparent)]
     Sql(#[from] SqlError),
     #[error("expression of {0} bytes is longer than {EXPRESSION_BYTES_MAX}")]
@@ -114,13 +114,13 @@ pub(crate) enum FilterError {
 }
 
 /// Whether a type of expressions is that of tags. It is the default.
-pub(crate) fn is_tag_type(expression_type: Option<&str>) -> bool {
+pub fn is_tag_type(expression_type: Option<&str>) -> bool {
     matches!(expression_type, None | Some("" | "TAG"))
 }
 
 impl Filter {
     /// Reads an expression. Of tags: `A || B`; nothing and `*` want everything.
-    pub(crate) fn parse(expression: &str, expression_type: Option<&str>) -> Result<Self, FilterError> {
+    pub fn parse(expression: &str, expression_type: Option<&str>) -> Result<Self, FilterError> {
         if expression.len() > EXPRESSION_BYTES_MAX {
             return Err(FilterError::TooLong(expression.len()));
         }
@@ -143,20 +143,20 @@ impl Filter {
     }
 
     /// The filter of a subscription in a heartbeat. Clients read a tag expression themselves and send what they found.
-    pub(crate) fn subscription(data: &SubscriptionData) -> Result<Self, FilterError> {
-        if data.class_filter_mode {
+    pub fn subscription(data: &Subscription) -> Result<Self, FilterError> {
+        if data.is_class_filter {
             return Ok(Self::All);
         }
         let is_read = is_tag_type(Some(&data.expression_type))
-            && data.sub_string != EVERYTHING
-            && !(data.tags_set.is_empty() && data.code_set.is_empty());
+            && data.expression != EVERYTHING
+            && !(data.tags.is_empty() && data.codes.is_empty());
         if !is_read {
-            return Self::parse(&data.sub_string, Some(&data.expression_type));
+            return Self::parse(&data.expression, Some(&data.expression_type));
         }
-        if data.tags_set.is_empty() {
-            return Ok(Self::codes(data.code_set.iter().map(|code| i64::from(*code))));
+        if data.tags.is_empty() {
+            return Ok(Self::codes(data.codes.iter().map(|code| i64::from(*code))));
         }
-        Ok(Self::tags(data.tags_set.iter().map(String::as_str)))
+        Ok(Self::tags(data.tags.iter().map(String::as_str)))
     }
 
     fn tags<'a>(tags: impl IntoIterator<Item = &'a str>) -> Self {
@@ -173,7 +173,7 @@ impl Filter {
     }
 
     /// What a message's tags code tells.
-    pub(crate) fn glance(&self, tags_code: i64) -> Glance {
+    pub fn glance(&self, tags_code: i64) -> Glance {
         match self {
             Self::All => Glance::Wanted,
             Self::Tags(wanted) if wanted.codes.binary_search(&tags_code).is_err() => Glance::Unwanted,
@@ -183,7 +183,7 @@ impl Filter {
     }
 
     /// Whether a record is wanted. Adds to `work` what it took to find out: a unit of it is some 4 ns.
-    pub(crate) fn wants(&self, record: &[u8], work: &mut usize) -> bool {
+    pub fn wants(&self, record: &[u8], work: &mut usize) -> bool {
         *work += RECORD_WORK;
         let Ok(record) = RecordView::parse(record) else { return false };
         let list = record.properties();
@@ -200,7 +200,7 @@ impl Filter {
     }
 
     /// Operations of its compiled expression, if it has one.
-    pub(crate) fn operations(&self) -> usize {
+    pub fn operations(&self) -> usize {
         match self {
             Self::All | Self::Tags(_) => 0,
             Self::Sql(sql) => sql.compiled.operations(),
@@ -208,7 +208,7 @@ impl Filter {
     }
 
     /// Bytes of memory that it holds, roughly.
-    pub(crate) fn memory_bytes(&self) -> usize {
+    pub fn memory_bytes(&self) -> usize {
         match self {
             Self::All => 0,
             Self::Tags(wanted) => {
@@ -230,7 +230,7 @@ fn sorted(codes: impl Iterator<Item = i64>) -> Box<[i64]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::tests::record_with;
+    use crate::tests::record_with;
 
     #[test]
     fn expressions_are_read_as_rocketmq_reads_them() {
@@ -250,11 +250,11 @@ mod tests {
     #[test]
     fn a_subscription_is_taken_as_its_client_has_read_it() {
         let read = |sub_string: &str, tags: &[&str], codes: &[i32]| {
-            let data = SubscriptionData {
-                sub_string: sub_string.into(),
-                tags_set: tags.iter().map(ToString::to_string).collect(),
-                code_set: codes.to_vec(),
-                ..SubscriptionData::default()
+            let data = Subscription {
+                expression: sub_string.into(),
+                tags: tags.iter().map(ToString::to_string).collect(),
+                codes: codes.to_vec(),
+                ..Subscription::default()
             };
             (Filter::subscription(&data).unwrap(), data)
         };
@@ -263,10 +263,9 @@ mod tests {
         assert_eq!(read("*", &[], &[]).0, Filter::All);
         let (codes, data) = read("A", &[], &[65]);
         assert_eq!((codes.glance(65), codes.glance(66)), (Glance::Wanted, Glance::Unwanted));
-        let sql =
-            SubscriptionData { expression_type: "SQL92".into(), sub_string: "a >".into(), ..data.clone() };
+        let sql = Subscription { expression_type: "SQL92".into(), expression: "a >".into(), ..data.clone() };
         assert!(matches!(Filter::subscription(&sql), Err(FilterError::Sql(_))));
-        let class = SubscriptionData { class_filter_mode: true, ..data };
+        let class = Subscription { is_class_filter: true, ..data };
         assert_eq!(
             Filter::subscription(&class),
             Ok(Filter::All),

@@ -9,24 +9,24 @@ use raftmq_world::hash::{HashMap, HashSet};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use raftmq_broker::Limits;
+use crate::limits::Limits;
 
 /// Where and how long something is held.
-pub(crate) struct Place<'a> {
-    pub(crate) topic: &'a str,
-    pub(crate) queue_id: u32,
+pub(super) struct Place<'a> {
+    pub(super) topic: &'a str,
+    pub(super) queue_id: u32,
     /// It is due once the queue's end is beyond this offset.
-    pub(crate) offset: u64,
-    pub(crate) connection: u64,
+    pub(super) offset: u64,
+    pub(super) connection: u64,
     /// When it is due anyway, in ms of the caller's clock.
-    pub(crate) deadline_ms: u64,
+    pub(super) deadline_ms: u64,
 }
 
 /// Why something is not held.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Full;
+pub(super) struct Full;
 
-pub(crate) struct Holds<T> {
+pub(super) struct Holds<T> {
     entries: HashMap<u64, Entry<T>>,
     by_topic: HashMap<Arc<str>, HashMap<u32, Queue>>,
     /// Marked queues, the longest marked first. Some may have lost their entries since.
@@ -64,7 +64,7 @@ impl Queue {
 }
 
 impl<T> Holds<T> {
-    pub(crate) fn new(limits: &Limits) -> Self {
+    pub(super) fn new(limits: &Limits) -> Self {
         Self {
             entries: HashMap::default(),
             by_topic: HashMap::default(),
@@ -77,12 +77,12 @@ impl<T> Holds<T> {
         }
     }
 
-    pub(crate) fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
 
     /// Holds `held`; returns its number, or gives it back where too many are held.
-    pub(crate) fn hold(&mut self, place: &Place<'_>, held: T) -> Result<u64, (Full, T)> {
+    pub(super) fn hold(&mut self, place: &Place<'_>, held: T) -> Result<u64, (Full, T)> {
         let of_connection = self.by_connection.get(&place.connection).map_or(0, HashSet::len);
         if self.entries.len() >= self.max || of_connection >= self.max_per_connection {
             return Err((Full, held));
@@ -102,8 +102,13 @@ impl<T> Holds<T> {
         Ok(id)
     }
 
+    /// One that is held still.
+    pub(super) fn get(&self, id: u64) -> Option<&T> {
+        self.entries.get(&id).map(|entry| &entry.held)
+    }
+
     /// Takes one out, unless somebody else has.
-    pub(crate) fn take(&mut self, id: u64) -> Option<T> {
+    pub(super) fn take(&mut self, id: u64) -> Option<T> {
         let entry = self.entries.remove(&id)?;
         if let Some(queues) = self.by_topic.get_mut(&entry.topic) {
             if let Some(queue) = queues.get_mut(&entry.queue_id) {
@@ -127,7 +132,7 @@ impl<T> Holds<T> {
     }
 
     /// Notes that a queue's end is now `max_offset`. Returns whether that makes something due.
-    pub(crate) fn arrived(&mut self, topic: &Arc<str>, queue_id: u32, max_offset: u64) -> bool {
+    pub(super) fn arrived(&mut self, topic: &Arc<str>, queue_id: u32, max_offset: u64) -> bool {
         let queue = self.by_topic.get_mut(topic).and_then(|queues| queues.get_mut(&queue_id));
         let Some(queue) = queue else { return false };
         queue.end = queue.end.max(max_offset);
@@ -140,7 +145,7 @@ impl<T> Holds<T> {
     }
 
     /// Takes out at most `max` of what arrivals have made due.
-    pub(crate) fn take_arrived(&mut self, max: usize, due: &mut Vec<T>) {
+    pub(super) fn take_arrived(&mut self, max: usize, due: &mut Vec<T>) {
         let room = due.len() + max;
         while due.len() < room
             && let Some((topic, queue_id)) = self.marked.front()
@@ -157,7 +162,7 @@ impl<T> Holds<T> {
     }
 
     /// Takes out at most `max` of what has waited long enough.
-    pub(crate) fn take_expired(&mut self, now_ms: u64, max: usize, due: &mut Vec<T>) {
+    pub(super) fn take_expired(&mut self, now_ms: u64, max: usize, due: &mut Vec<T>) {
         let room = due.len() + max;
         while due.len() < room
             && let Some(&(deadline_ms, id)) = self.by_deadline.first()
@@ -168,13 +173,13 @@ impl<T> Holds<T> {
     }
 
     /// Takes out all that a connection has waiting.
-    pub(crate) fn take_connection(&mut self, connection: u64) -> Vec<T> {
+    pub(super) fn take_connection(&mut self, connection: u64) -> Vec<T> {
         let ids = self.by_connection.get(&connection).cloned().unwrap_or_default();
         ids.into_iter().filter_map(|id| self.take(id)).collect()
     }
 
     /// Takes out what `is_meant` says.
-    pub(crate) fn take_where(&mut self, is_meant: impl Fn(&T) -> bool) -> Vec<T> {
+    pub(super) fn take_where(&mut self, is_meant: impl Fn(&T) -> bool) -> Vec<T> {
         let meant = self.entries.iter().filter(|(_, entry)| is_meant(&entry.held));
         let ids: Vec<_> = meant.map(|(id, _)| *id).collect();
         ids.into_iter().filter_map(|id| self.take(id)).collect()

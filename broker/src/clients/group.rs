@@ -5,34 +5,32 @@ use raftmq_world::hash::{HashMap, HashSet};
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use raftmq_remoting::body::{ConsumeFromWhere, ConsumeType, ConsumerData, MessageModel, SubscriptionData};
-
-use super::channel::Sink;
-use super::clients::Client;
-use super::filter::{Filter, FilterError};
+use super::data::{Client, Connection, ConsumerData, Consumption, MessageModel, Subscription};
+use crate::filter::{Filter, FilterError};
 
 /// What is known about a consumer group's subscription to a topic.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Subscription {
-    pub(crate) broadcasting: bool,
+pub struct Wants {
+    /// Whether each member gets all messages.
+    pub broadcasting: bool,
     /// The newest version of the subscription that a member has brought, and what it wants or why it cannot be used.
-    pub(crate) topic: Option<(i64, Result<Filter, FilterError>)>,
+    pub topic: Option<(i64, Result<Filter, FilterError>)>,
 }
 
 /// A subscription as a member has brought it, and what it wants or why it cannot be used.
-pub(crate) struct Known {
-    pub(crate) data: SubscriptionData,
-    pub(crate) filter: Result<Filter, FilterError>,
+pub(super) struct Known {
+    pub(super) data: Subscription,
+    pub(super) filter: Result<Filter, FilterError>,
 }
 
 impl Known {
     /// Bytes of memory that it holds, roughly, its place in the table included.
     fn memory_bytes(&self) -> usize {
-        let SubscriptionData { topic, sub_string, expression_type, tags_set, code_set, .. } = &self.data;
-        let texts = 2 * topic.len() + sub_string.len() + expression_type.len();
-        let tags = tags_set.iter().map(|tag| size_of::<String>() + tag.len()).sum::<usize>();
+        let Subscription { topic, expression, expression_type, tags, codes, .. } = &self.data;
+        let texts = 2 * topic.len() + expression.len() + expression_type.len();
+        let tags = tags.iter().map(|tag| size_of::<String>() + tag.len()).sum::<usize>();
         let filter = self.filter.as_ref().map_or(0, Filter::memory_bytes);
-        size_of::<(String, Self)>() + texts + tags + size_of_val(code_set.as_slice()) + filter
+        size_of::<(String, Self)>() + texts + tags + size_of_val(codes.as_slice()) + filter
     }
 
     fn operations(&self) -> usize {
@@ -41,46 +39,42 @@ impl Known {
 }
 
 /// What a group's subscriptions are to become.
-pub(crate) struct Change {
+pub(super) struct Change {
     newer: Vec<Known>,
     /// Whether other messages of a topic are wanted afterwards than before.
-    pub(crate) is_refiltered: bool,
+    pub(super) is_refiltered: bool,
     /// Bytes of memory afterwards.
-    pub(crate) memory_bytes: usize,
+    pub(super) memory_bytes: usize,
     /// Operations of all expressions afterwards.
-    pub(crate) operations: usize,
+    pub(super) operations: usize,
 }
 
 /// By connection, the oldest first.
-pub(crate) type Members<S> = BTreeMap<u64, Member<S>>;
+pub(super) type Members<C> = BTreeMap<u64, Member<C>>;
 
-pub(crate) struct Member<S: Sink> {
-    pub(crate) client: Client<S>,
-    pub(crate) heard_ms: u64,
+pub(super) struct Member<C: Connection> {
+    pub(super) client: Client<C>,
+    pub(super) heard_ms: u64,
     /// Stands for all it subscribes to; `None` for a producer and where it has not said so yet.
-    pub(crate) fingerprint: Option<u64>,
+    pub(super) fingerprint: Option<u64>,
 }
 
 /// Members and their subscriptions.
-pub(crate) struct ConsumerGroup<S: Sink> {
-    pub(crate) consume_from_where: ConsumeFromWhere,
-    pub(crate) consume_type: ConsumeType,
-    pub(crate) message_model: MessageModel,
+pub(super) struct ConsumerGroup<C: Connection> {
+    pub(super) consumption: Consumption,
     /// By topic.
-    pub(crate) subscriptions: HashMap<String, Known>,
+    pub(super) subscriptions: HashMap<String, Known>,
     /// Bytes of memory of the subscriptions.
-    pub(crate) memory_bytes: usize,
-    pub(crate) members: Members<S>,
+    pub(super) memory_bytes: usize,
+    pub(super) members: Members<C>,
     /// How many members have each fingerprint. They should all have one.
-    pub(crate) fingerprints: HashMap<u64, usize>,
+    pub(super) fingerprints: HashMap<u64, usize>,
 }
 
-impl<S: Sink> Default for ConsumerGroup<S> {
+impl<C: Connection> Default for ConsumerGroup<C> {
     fn default() -> Self {
         Self {
-            consume_from_where: ConsumeFromWhere::default(),
-            consume_type: ConsumeType::default(),
-            message_model: MessageModel::default(),
+            consumption: Consumption::default(),
             subscriptions: HashMap::default(),
             memory_bytes: 0,
             members: BTreeMap::new(),
@@ -89,20 +83,20 @@ impl<S: Sink> Default for ConsumerGroup<S> {
     }
 }
 
-impl<S: Sink> ConsumerGroup<S> {
+impl<C: Connection> ConsumerGroup<C> {
     /// Whether there are members that share the queues, and have to share them anew after a change.
-    pub(crate) fn shares(&self) -> bool {
-        self.message_model != MessageModel::Broadcasting && !self.members.is_empty()
+    pub(super) fn shares(&self) -> bool {
+        self.consumption.model != MessageModel::Broadcasting && !self.members.is_empty()
     }
 
     /// The newest member that goes by a client id and can be reached.
-    pub(crate) fn newest(&self, client: &str) -> Option<&Member<S>> {
+    pub(super) fn newest(&self, client: &str) -> Option<&Member<C>> {
         let mut members = self.members.values().rev();
-        members.find(|member| *member.client.id == *client && !member.client.channel.is_closed())
+        members.find(|member| *member.client.id == *client && !member.client.connection.is_closed())
     }
 
     /// Notes that a member's fingerprint has changed, and tells the log where that makes a difference to the others.
-    pub(crate) fn identify(&mut self, group: &str, connection: u64, before: Option<u64>, now: Option<u64>) {
+    pub(super) fn identify(&mut self, group: &str, connection: u64, before: Option<u64>, now: Option<u64>) {
         let Some(member) = self.members.get_mut(&connection) else { return };
         member.fingerprint = now;
         let client = member.client.id.clone();
@@ -119,7 +113,7 @@ impl<S: Sink> ConsumerGroup<S> {
         }
     }
 
-    pub(crate) fn forget_fingerprint(&mut self, group: &str, fingerprint: Option<u64>) {
+    pub(super) fn forget_fingerprint(&mut self, group: &str, fingerprint: Option<u64>) {
         let Some(fingerprint) = fingerprint else { return };
         let Some(same) = self.fingerprints.get_mut(&fingerprint) else { return };
         *same -= 1;
@@ -132,12 +126,12 @@ impl<S: Sink> ConsumerGroup<S> {
     }
 
     /// What a member's subscriptions change: newer ones are taken over, and those that are gone go.
-    pub(crate) fn change(&self, subscriptions: &[SubscriptionData]) -> Change {
+    pub(super) fn change(&self, subscriptions: &[Subscription]) -> Change {
         let mut newer = HashMap::default();
         for data in subscriptions {
-            let known = self.subscriptions.get(&data.topic).map(|known| known.data.sub_version);
-            let version = newer.get(&data.topic).map(|known: &Known| known.data.sub_version).or(known);
-            if version.is_none_or(|version| version < data.sub_version) {
+            let known = self.subscriptions.get(&data.topic).map(|known| known.data.version);
+            let version = newer.get(&data.topic).map(|known: &Known| known.data.version).or(known);
+            if version.is_none_or(|version| version < data.version) {
                 let known = Known { data: data.clone(), filter: Filter::subscription(data) };
                 newer.insert(&data.topic, known);
             }
@@ -159,7 +153,7 @@ impl<S: Sink> ConsumerGroup<S> {
     }
 
     /// Carries out a change that `subscriptions` ask for. Returns whether the topics are others now.
-    pub(crate) fn subscribe(&mut self, subscriptions: &[SubscriptionData], change: Change) -> bool {
+    pub(super) fn subscribe(&mut self, subscriptions: &[Subscription], change: Change) -> bool {
         let mut changed = false;
         for known in change.newer {
             changed |= self.subscriptions.insert(known.data.topic.clone(), known).is_none();
@@ -173,14 +167,14 @@ impl<S: Sink> ConsumerGroup<S> {
 }
 
 /// Stands for how a member consumes and what it subscribes to, whatever the order and the versions.
-pub(crate) fn fingerprint(data: &ConsumerData) -> u64 {
+pub(super) fn fingerprint(data: &ConsumerData) -> u64 {
     let mut subscriptions: Vec<_> = data
-        .subscription_data_set
+        .subscriptions
         .iter()
-        .map(|data| (&data.topic, &data.expression_type, &data.sub_string))
+        .map(|data| (&data.topic, &data.expression_type, &data.expression))
         .collect();
     subscriptions.sort_unstable();
     let mut hasher = DefaultHasher::new();
-    (data.message_model.name(), data.consume_type.name(), subscriptions).hash(&mut hasher);
+    (data.consumption.model.name(), data.consumption.kind.name(), subscriptions).hash(&mut hasher);
     hasher.finish()
 }

@@ -4,12 +4,12 @@ use raftmq_world::hash::HashMap;
 
 use parking_lot::Mutex;
 
-use super::filter::{Filter, FilterError};
-use super::limits::{FILTER_BYTES_KEPT, FILTERS_KEPT};
+use crate::filter::{Filter, FilterError};
+use crate::limits::{FILTER_BYTES_KEPT, FILTERS_KEPT};
 
 /// Keeps what was used lately: once the younger generation is full, the older one is forgotten and it takes its place.
 #[derive(Default)]
-pub(crate) struct FilterCache {
+pub struct FilterCache {
     generations: Mutex<[Generation; 2]>,
 }
 
@@ -29,11 +29,7 @@ impl Generation {
 
 impl FilterCache {
     /// What [`Filter::parse`] gives.
-    pub(crate) fn parse(
-        &self,
-        expression: &str,
-        expression_type: Option<&str>,
-    ) -> Result<Filter, FilterError> {
+    pub fn parse(&self, expression: &str, expression_type: Option<&str>) -> Result<Filter, FilterError> {
         let key = expression_type.unwrap_or_default();
         {
             let mut generations = self.generations.lock();
