@@ -6,7 +6,7 @@ use raftmq_raft::{ChangeError, ProposeError, SubmitError};
 use crate::filter::FilterError;
 use crate::limits::{
     EXPRESSION_BYTES_MAX, OPERATIONS_PER_GROUP_MAX, SUBSCRIPTION_BYTES_PER_GROUP_MAX,
-    SUBSCRIPTIONS_PER_GROUP_MAX,
+    SUBSCRIPTIONS_PER_GROUP_MAX, TIMER_DELAY_MAX,
 };
 
 /// Why this member does not serve what only a leader serves.
@@ -149,6 +149,52 @@ pub enum Error {
     /// An expression cannot be used.
     #[error("parse the consumer's subscription failed: {0}")]
     Filter(#[from] FilterError),
+    /// The topic has no such queue to send to.
+    #[error("request queueId[{queue_id}] is illegal, topic[{topic}] has {queues} queues")]
+    NoSendQueue {
+        /// The topic.
+        topic: String,
+        /// The queue that was asked for.
+        queue_id: i32,
+        /// How many it has.
+        queues: u32,
+    },
+    /// Nobody may send to the topic.
+    #[error("Sending message to topic[{0}] is forbidden.")]
+    SendForbidden(String),
+    /// The topic's permission forbids it.
+    #[error("the topic[{0}] sending message is forbidden")]
+    TopicNotWritable(String),
+    /// A message cannot be stored as it is.
+    #[error(
+        "the message is illegal, maybe msg body or properties length not matched. msg body length limit {body_max}B, \
+         msg properties length limit 32KB. {detail}"
+    )]
+    MessageIllegal {
+        /// Bytes that a body may have.
+        body_max: usize,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// A delay level that is none.
+    #[error("the delay level {0:?} is no number")]
+    DelayLevel(String),
+    /// A message asks to be delivered too late, or at a time that is none.
+    #[error(
+        "timer message illegal, the delay time should not be bigger than the max delay {}ms; or if set del msg, the \
+         delay time should be bigger than the current time",
+        TIMER_DELAY_MAX.as_millis()
+    )]
+    Untimely,
+    /// A record cannot hold the topic's name.
+    #[error("{0}")]
+    TopicTooLong(String),
+    /// There is no message at a physical offset.
+    #[error("look message by offset failed, {0}")]
+    Lost(i64),
+    /// What this broker does not do.
+    #[error("{0}")]
+    Unsupported(&'static str),
     /// A topic or a group cannot have such a name.
     #[error(transparent)]
     Name(#[from] NameError),

@@ -5,6 +5,7 @@
 //! | [`state`] | the replicated state: a table for each kind |
 //! | [`replica`] | this member's part in the group: whether it serves, and changes of the state |
 //! | [`settings`] | making topics and groups |
+//! | [`send`] | messages as they are stored, those included that consumers give back |
 //! | [`pull`] | what a consumer may see, whether its pull waits, its answer |
 //! | [`offsets`] | consumer offsets on their way into the log, and resets |
 //! | [`locks`] | queue locks |
@@ -32,6 +33,7 @@ pub mod offsets;
 pub mod perm;
 pub mod pull;
 pub mod replica;
+pub mod send;
 pub mod settings;
 pub mod state;
 #[cfg(test)]

@@ -4,9 +4,9 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use raftmq_broker::settings::NamedTopic;
+use raftmq_broker::send::{Missing, TopicCache};
 use raftmq_remoting::codes::request;
-use raftmq_remoting::header::SendHeader;
+use raftmq_remoting::header::{SendBackHeader, SendHeader};
 use raftmq_remoting::{Command, CommandError, FrameError, frame};
 use raftmq_world::{Accepted, ReadHalf};
 use tokio::io::AsyncReadExt;
@@ -15,9 +15,9 @@ use super::channel::Channel;
 use super::limits::{READ_BYTES, SMALL_REST_BYTES};
 use super::node::Node;
 use super::reply::{Handled, Refusal, Reply, write_handled};
-use super::send::{Missing, SendProblem, SendRequest, TopicCache, encode_send};
 use super::send_batch::SendBatch;
-use super::{buffers, dispatch, pull, queue_codes, relay, send_back};
+use super::sending::{Unsent, create_for_send, given_back, send_of};
+use super::{buffers, dispatch, pull, queue_codes, relay};
 
 /// Why a connection is closed from this side.
 #[derive(Debug, thiserror::Error)]
@@ -159,7 +159,8 @@ impl Connection {
                     self.finish(sends);
                     self.channel.may_read().await;
                 }
-                if send_back::is_ahead(self.node.group.store(), command) {
+                let header = SendBackHeader::decode(command).ok();
+                if header.is_some_and(|header| self.node.sends.is_ahead(header.offset)) {
                     self.finish(sends);
                     self.node.replica.settle().await;
                 }
@@ -232,11 +233,11 @@ impl Connection {
 
     async fn send(&mut self, command: &Command, sends: &mut SendBatch) {
         let outcome = match self.encode(command, sends) {
-            Err(SendProblem::Missing(missing)) => {
+            Err(Unsent::Missing(missing)) => {
                 self.finish(sends);
                 Box::pin(self.send_to_new_topic(command, missing, sends)).await
             }
-            Err(SendProblem::Refused(refusal)) => Err(refusal),
+            Err(Unsent::Refused(refusal)) => Err(refusal),
             Ok(()) => Ok(()),
         };
         if let Err(refusal) = outcome {
@@ -256,22 +257,21 @@ impl Connection {
             create_for_send(&self.node, command, &missing).await?;
             missing = match self.encode(command, sends) {
                 Ok(()) => return Ok(()),
-                Err(SendProblem::Refused(refusal)) => return Err(refusal),
-                Err(SendProblem::Missing(next)) => next,
+                Err(Unsent::Refused(refusal)) => return Err(refusal),
+                Err(Unsent::Missing(next)) => next,
             };
         }
         Err(Refusal::unavailable("the topic has been deleted again"))
     }
 
     /// Checks a send and adds its records to the batch.
-    fn encode(&mut self, command: &Command, sends: &mut SendBatch) -> Result<(), SendProblem> {
+    fn encode(&mut self, command: &Command, sends: &mut SendBatch) -> Result<(), Unsent> {
         self.node.leading()?;
-        let (settings, state) = (&self.node.send, &self.node.state);
         let records = sends.records();
         let start = records.end();
         let encoded = if command.code == request::CONSUMER_SEND_MSG_BACK {
-            let store = self.node.group.store();
-            match send_back::encode(settings, state, store, command, records)? {
+            let header = SendBackHeader::decode(command).map_err(Refusal::from)?;
+            match self.node.sends.give_back(&given_back(command, &header), records)? {
                 Some(encoded) => encoded,
                 None => {
                     self.succeed(command);
@@ -279,13 +279,9 @@ impl Connection {
                 }
             }
         } else {
-            let request = SendRequest {
-                header: SendHeader::decode(command).map_err(Refusal::from)?,
-                body: &command.body,
-                born_host: self.channel.peer,
-            };
-            let holds_locks = |group: &str| self.node.locks.are_held(group);
-            encode_send(settings, state, holds_locks, &mut self.topic, &request, records)?
+            let header = SendHeader::decode(command).map_err(Refusal::from)?;
+            let send = send_of(&header, &command.body, self.channel.peer);
+            self.node.sends.encode(&mut self.topic, &send, records)?
         };
         sends.add(&self.node, &self.channel, command, &encoded, start);
         Ok(())
@@ -301,23 +297,5 @@ impl Connection {
         if !command.is_oneway() {
             self.channel.put(|out| refusal.write(out, command.serialization, command.opaque));
         }
-    }
-}
-
-/// Makes the topic or the group that a send needs, if it may.
-async fn create_for_send(node: &Node, command: &Command, missing: &Missing) -> Result<(), Refusal> {
-    match missing {
-        Missing::Named => {
-            let header = SendHeader::decode(command)?;
-            let named = NamedTopic {
-                name: &header.topic,
-                default_topic: &header.default_topic,
-                queues: header.default_topic_queue_nums,
-                producer_group: &header.producer_group,
-            };
-            node.announced(node.settings.create_named(named)).await
-        }
-        Missing::Retry(group) => node.announced(node.settings.create_retries(group)).await,
-        Missing::DeadLetters(group) => node.announced(node.settings.create_dead_letters(group)).await,
     }
 }

@@ -7,8 +7,7 @@
 //! | `calls`, `relay` | asking a client over its own connection; what operators have asked of clients |
 //! | `inquiry`, `refusal_log` | asking a client what it subscribes to; a trace of pulls for which that is not known |
 //! | `dispatch` | from request codes to handlers |
-//! | `send`, `send_batch` | checking and encoding messages; submitting and answering a read's sends together |
-//! | `send_back`, `detour` | messages that consumers return; where those and delayed ones go instead of their topic |
+//! | `sending`, `send_batch` | sends and what consumers give back; submitting and answering a read's sends together |
 //! | `pull` | pulls and their answers |
 //! | `heartbeat`, `described`, `notices` | what clients say of themselves, and telling the members of groups |
 //! | `queue_codes` | consumer offsets, the ends of queues, offsets by time |
@@ -32,7 +31,6 @@ mod channel;
 mod config_codes;
 mod connection;
 mod described;
-mod detour;
 mod dispatch;
 mod gauge;
 mod group_codes;
@@ -51,9 +49,8 @@ mod refusal_log;
 mod registration;
 mod relay;
 mod reply;
-mod send;
-mod send_back;
 mod send_batch;
+mod sending;
 mod stats;
 mod stats_codes;
 #[cfg(test)]

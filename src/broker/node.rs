@@ -9,6 +9,7 @@ use raftmq_broker::delay::DelayDelivery;
 use raftmq_broker::locks::QueueLocking;
 use raftmq_broker::offsets::PendingOffsets;
 use raftmq_broker::pull::Pulls;
+use raftmq_broker::send::{SendSettings, Sends};
 use raftmq_broker::settings::Settings;
 use raftmq_broker::state::{State, SubscriptionGroup};
 use raftmq_broker::{Error, Replica};
@@ -32,7 +33,6 @@ use super::notices::Notices;
 use super::refusal_log::RefusalLog;
 use super::registration::{Registration, broker_id};
 use super::reply::{Handled, Refusal};
-use super::send::SendSettings;
 use super::stats::{BrokerStats, Stats};
 
 pub(crate) struct Node {
@@ -44,7 +44,7 @@ pub(crate) struct Node {
     pub(crate) group: Group,
     pub(crate) state: State,
     pub(crate) settings: Settings,
-    pub(crate) send: SendSettings,
+    pub(crate) sends: Sends,
     pub(crate) clients: Arc<Clients<Channel>>,
     pub(crate) pulls: Pulls,
     pub(crate) notices: Notices,
@@ -52,7 +52,7 @@ pub(crate) struct Node {
     pub(crate) refusal_log: RefusalLog,
     pub(crate) offsets: Arc<PendingOffsets>,
     pub(crate) delay: DelayDelivery,
-    pub(crate) locks: QueueLocking,
+    pub(crate) locks: Arc<QueueLocking>,
     /// The right to ask all members of a group.
     pub(crate) status_requests: Semaphore,
     /// The right to make a long answer about groups.
@@ -80,20 +80,21 @@ impl Node {
         let replica = Arc::new(Replica::new(group.clone(), state.clone()));
         let offsets = PendingOffsets::new(&limits.group, group.watch_role(), state.offsets.clone());
         let (offsets, clients) = (Arc::new(offsets), Arc::new(Clients::new(&limits.group)));
-        let delay_levels = config.delay_levels.clone();
-        let auto_create = (config.auto_create_topic, config.auto_create_group);
         // What a frame of the log can hold at most.
         let entry_bytes =
             FRAME_PAYLOAD_BYTES_MAX.min(group.config().segment_bytes as usize - FRAME_HEADER_BYTES);
+        let settings = SendSettings::new(
+            &config.cluster,
+            config.advertise,
+            limits.group.message_bytes,
+            entry_bytes,
+            config.delay_levels.count(),
+            &world,
+        );
+        let locks = Arc::new(QueueLocking::new(replica.clone(), &limits.group));
+        let delay_levels = config.delay_levels.clone();
+        let auto_create = (config.auto_create_topic, config.auto_create_group);
         Self {
-            send: SendSettings::new(
-                &config.cluster,
-                config.advertise,
-                limits.group.message_bytes,
-                entry_bytes,
-                config.delay_levels.count(),
-                &world,
-            ),
             pulls: Pulls::new(
                 replica.clone(),
                 offsets.clone(),
@@ -104,7 +105,8 @@ impl Node {
             clients,
             delay: DelayDelivery::new(replica.clone(), delay_levels, config.advertise, entry_bytes, &world),
             settings: Settings::new(replica.clone(), config.delay_levels.count(), auto_create, &limits.group),
-            locks: QueueLocking::new(replica.clone(), &limits.group),
+            sends: Sends::new(replica.clone(), locks.clone(), settings),
+            locks,
             notices: Notices::new(limits.group.groups),
             inquiries: Inquiries::default(),
             refusal_log: RefusalLog::default(),

@@ -94,9 +94,15 @@ impl From<Error> for Refusal {
             Error::Full(_) => Self::busy(remark),
             Error::NotServing(_) | Error::Unknown(_) | Error::OtherTerm { .. } => Self::unavailable(remark),
             Error::NoTopic(_) => Self::new(response::TOPIC_NOT_EXIST, remark),
-            Error::GroupMayNotConsume(_) | Error::TopicNotReadable(_) | Error::BroadcastForbidden(_) => {
-                Self::new(response::NO_PERMISSION, remark)
+            Error::GroupMayNotConsume(_)
+            | Error::TopicNotReadable(_)
+            | Error::TopicNotWritable(_)
+            | Error::SendForbidden(_)
+            | Error::BroadcastForbidden(_) => Self::new(response::NO_PERMISSION, remark),
+            Error::MessageIllegal { .. } | Error::DelayLevel(_) | Error::Untimely => {
+                Self::new(response::MESSAGE_ILLEGAL, remark)
             }
+            Error::Unsupported(_) => Self::unsupported(remark),
             Error::NoMembers | Error::NoSubscription => Self::new(response::SUBSCRIPTION_NOT_EXIST, remark),
             Error::SubscriptionNotLatest => Self::new(response::SUBSCRIPTION_NOT_LATEST, remark),
             Error::Filter(_) => Self::new(response::SUBSCRIPTION_PARSE_FAILED, remark),
@@ -104,6 +110,8 @@ impl From<Error> for Refusal {
                 Self::new(response::SUBSCRIPTION_GROUP_NOT_EXIST, remark)
             }
             Error::NoQueue { .. }
+            | Error::NoSendQueue { .. }
+            | Error::TopicTooLong(_)
             | Error::NoReadQueue { .. }
             | Error::TooManyOperations(_)
             | Error::TooManySubscriptions(_)
@@ -114,7 +122,7 @@ impl From<Error> for Refusal {
             | Error::TooManyQueues { .. }
             | Error::ClientId(_)
             | Error::TooManyAtOnce { .. } => Self::illegal(remark),
-            Error::Change(_) | Error::Store(_) => Self::error(remark),
+            Error::Change(_) | Error::Store(_) | Error::Lost(_) => Self::error(remark),
         }
     }
 }

@@ -15,7 +15,7 @@ use super::channel::Channel;
 use super::limits::JOINED_IDS_MAX;
 use super::node::Node;
 use super::reply::Refusal;
-use super::send::{Encoded, REGION, Records, RecordsEnd};
+use raftmq_broker::send::{Encoded, REGION, Records, RecordsEnd};
 
 /// Records of sends that are not submitted yet.
 #[derive(Default)]

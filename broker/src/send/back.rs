@@ -1,80 +1,66 @@
-//! 36: a consumer returns a message it could not handle. A copy goes into its group's retry topic after a delay that
+//! A consumer gives back a message it could not handle. A copy goes into its group's retry topic after a delay that
 //! grows with every try, or to the group's dead letters when there were enough.
 //!
 //! The request is stored like a send: encoded into the records of one socket read and answered when they are committed.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use raftmq_broker::state::{State, SubscriptionGroup};
 use raftmq_message::id::OffsetMessageId;
 use raftmq_message::properties::{self, names};
 use raftmq_message::topic::{dlq_topic, retry_topic};
 use raftmq_message::{RecordParts, RecordView};
-use raftmq_remoting::Command;
-use raftmq_remoting::body::perm;
-use raftmq_remoting::codes::response;
-use raftmq_remoting::header::{SendBackHeader, SendHeader};
 use raftmq_store::Store;
 
 use super::detour::{self, Detour};
-use super::reply::Refusal;
-use super::send::{Encoded, Missing, Records, SendProblem, SendSettings, append_record, check_entry};
+use super::given_up::existing_group;
+use super::records::{Encoded, Missing, Records, SendProblem, SendSettings, append_record, check_entry};
+use crate::error::Error;
+use crate::perm;
+use crate::state::{State, SubscriptionGroup};
 
 /// The delay level of a message's first retry, less its tries before: 10 s with the levels as they are by default.
 const FIRST_RETRY_LEVEL: i32 = 3;
-/// From this version on (3.4.9) a client says itself how often a message is tried.
-const SAYS_MAX_RECONSUME_TIMES: i32 = 121;
-
-/// Whether the message that is given back is in the log and not dispatched yet: a consumer may have it from a member that was
-/// further.
-pub(crate) fn is_ahead(store: &Store, command: &Command) -> bool {
-    let ahead = store.dispatched_physical_offset()..store.max_physical_offset();
-    if ahead.is_empty() {
-        return false;
-    }
-    let header = SendBackHeader::decode(command).ok();
-    header.and_then(|header| u64::try_from(header.offset).ok()).is_some_and(|offset| ahead.contains(&offset))
+/// A message that is given back.
+#[derive(Clone, Copy, Debug)]
+pub struct GivenBack<'a> {
+    /// The consumer group.
+    pub group: &'a str,
+    /// The physical offset of its record.
+    pub offset: i64,
+    /// The delay level that the consumer asks for: 0 leaves it to the broker, below 0 gives it up.
+    pub delay_level: i32,
+    /// How often it is tried, where the consumer says so.
+    pub max_reconsume_times: Option<i32>,
 }
 
 /// Checks the request and appends the record that it asks for; `None` where its group has no retries. Writes nothing where
 /// it fails.
-pub(crate) fn encode(
+pub(super) fn encode(
     settings: &SendSettings,
     state: &State,
     store: &Store,
-    command: &Command,
+    given_back: &GivenBack<'_>,
     out: &mut Records,
 ) -> Result<Option<Encoded>, SendProblem> {
-    let mut header = SendBackHeader::decode(command).map_err(Refusal::from)?;
-    if command.version < SAYS_MAX_RECONSUME_TIMES {
-        header.max_reconsume_times = None;
-    }
-    let group = existing_group(state, &header.group)?;
+    let group = existing_group(state, given_back.group)?;
     if group.retry_queues == 0 {
         return Ok(None);
     }
     let retry_queue = retry_queue(settings, state, &group)?;
-    let found = u64::try_from(header.offset).ok().and_then(|offset| store.record_at(offset));
-    let lost = || Refusal::error(format!("look message by offset failed, {}", header.offset));
+    let found = u64::try_from(given_back.offset).ok().and_then(|offset| store.record_at(offset));
+    let lost = || Error::Lost(given_back.offset);
     let slice = found.ok_or_else(lost)?;
     let record = RecordView::parse(&slice).map_err(|_| lost())?;
-    let detour = if is_dead(&group, &header, &record) {
+    let detour = if is_dead(&group, given_back, &record) {
         if state.topics.get(&dlq_topic(&group.name)).is_none() {
-            return Err(SendProblem::Missing(Missing::DeadLetters(header.group)));
+            return Err(SendProblem::Missing(Missing::DeadLetters(given_back.group.to_owned())));
         }
         dead_letter(&group.name, &record)
     } else {
-        retry(settings, &group.name, retry_queue, &header, &record)
+        retry(settings, &group.name, retry_queue, given_back, &record)
     };
     Ok(Some(append_copy(settings, &detour, &record, out)?))
-}
-
-/// The settings of the group that returns a message. One that was deleted while its consumers work, or was never made, is
-/// made as for a pull.
-fn existing_group(state: &State, group: &str) -> Result<Arc<SubscriptionGroup>, SendProblem> {
-    state.groups.get(group).ok_or_else(|| SendProblem::Missing(Missing::Retry(group.to_owned())))
 }
 
 /// The queue of the group's retry topic that the next message goes to.
@@ -86,50 +72,27 @@ fn retry_queue(
     let name = retry_topic(&group.name);
     let topic =
         state.topics.get(&name).ok_or_else(|| SendProblem::Missing(Missing::Retry(group.name.clone())))?;
-    if topic.perm & perm::WRITE as u32 == 0 {
-        let remark = format!("the topic[{name}] sending message is forbidden");
-        return Err(Refusal::new(response::NO_PERMISSION, remark).into());
+    if topic.perm & perm::WRITE == 0 {
+        return Err(Error::TopicNotWritable(name).into());
     }
     let queues = group.retry_queues.min(topic.write_queues).max(1);
     // Topics have far fewer queues than 31 bits count.
     Ok((settings.next_queue.fetch_add(1, Ordering::Relaxed) % queues) as i32)
 }
 
-fn is_dead(group: &SubscriptionGroup, header: &SendBackHeader, record: &RecordView<'_>) -> bool {
-    let max = header.max_reconsume_times.unwrap_or(group.retry_max_times);
-    record.reconsume_times() >= max || header.delay_level < 0
-}
-
-/// The group whose dead letters a send belongs to, if it does: one to a retry topic, which is how clients return a message
-/// where the request for it fails or the message is consumed in order.
-///
-/// Clients differ in whether the tries they send count the last one, so more than the most is too many; and whoever holds
-/// queues locked sends only what it has given up.
-pub(crate) fn dead_group<'a>(
-    state: &State,
-    group: &'a str,
-    header: &SendHeader<'_>,
-    holds_locks: impl FnOnce(&str) -> bool,
-) -> Result<Option<&'a str>, SendProblem> {
-    let settings = existing_group(state, group)?;
-    let max = header.max_reconsume_times.unwrap_or(settings.retry_max_times);
-    if header.reconsume_times <= max && !holds_locks(group) {
-        return Ok(None);
-    }
-    match state.topics.get(&dlq_topic(group)) {
-        Some(_) => Ok(Some(group)),
-        None => Err(SendProblem::Missing(Missing::DeadLetters(group.to_owned()))),
-    }
+fn is_dead(group: &SubscriptionGroup, given_back: &GivenBack<'_>, record: &RecordView<'_>) -> bool {
+    let max = given_back.max_reconsume_times.unwrap_or(group.retry_max_times);
+    record.reconsume_times() >= max || given_back.delay_level < 0
 }
 
 fn retry(
     settings: &SendSettings,
     group: &str,
     queue_id: i32,
-    header: &SendBackHeader,
+    given_back: &GivenBack<'_>,
     record: &RecordView<'_>,
 ) -> Detour {
-    let level = match header.delay_level {
+    let level = match given_back.delay_level {
         0 => FIRST_RETRY_LEVEL.saturating_add(record.reconsume_times()),
         level => level,
     };
@@ -184,7 +147,7 @@ fn append_copy(
     detour: &Detour,
     record: &RecordView<'_>,
     out: &mut Records,
-) -> Result<Encoded, Refusal> {
+) -> Result<Encoded, Error> {
     let parts = RecordParts {
         topic: &detour.topic,
         queue_id: detour.queue_id,

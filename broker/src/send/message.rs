@@ -1,109 +1,35 @@
 //! Send requests: what is checked, and how a request becomes records.
 //!
-//! Everything here is synchronous and works on borrowed bytes. Submitting and answering is [`super::send_batch`]'s.
+//! Everything here is synchronous and works on borrowed bytes.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 
 use bytes::BytesMut;
-use raftmq_broker::state::{State, Topic};
+use raftmq_message::RecordParts;
 use raftmq_message::batch::BatchIter;
-use raftmq_message::id::UniqueKeys;
 use raftmq_message::properties::{self, names};
 use raftmq_message::record::sys_flag;
 use raftmq_message::topic::{RETRY_PREFIX, group_of_retry_topic, is_forbidden_to_send, validate_topic};
-use raftmq_message::{BuildError, RecordParts};
-use raftmq_remoting::codes::response;
-use raftmq_remoting::header::SendHeader;
-use raftmq_world::{Clock, World};
 
 use super::detour::{self, Detour, Timing};
-use super::limits::BATCH_MESSAGES_MAX;
-use super::reply::Refusal;
-use super::send_back::dead_group;
+use super::given_up::{Tries, dead_group};
+use super::records::{
+    Encoded, Missing, Records, SendProblem, SendSettings, append_record, check_entry, illegal_message,
+};
+use crate::error::Error;
+use crate::limits::BATCH_MESSAGES_MAX;
+use crate::state::{State, Topic};
 
-/// The region that answers and records name; RocketMQ's default.
-pub(crate) const REGION: &str = "DefaultRegion";
 /// Flags of a send that are stored; transactions are refused and the hosts' flags follow from the hosts.
 const STORED_FLAGS: i32 = sys_flag::COMPRESSED | sys_flag::MULTI_TAGS | COMPRESSION_TYPE_MASK;
 /// Bits 8 to 10: how a body is compressed.
 const COMPRESSION_TYPE_MASK: i32 = 0x700;
 
-/// What all sends of a broker have in common.
-pub(crate) struct SendSettings {
-    pub(crate) store_host: SocketAddr,
-    /// Largest body, in bytes.
-    pub(crate) message_bytes: usize,
-    /// Most record bytes of one request: they go into one entry.
-    entry_bytes: usize,
-    /// Properties that every single message gets, as a 5.x broker adds them.
-    added: String,
-    /// How many delay levels there are.
-    pub(crate) delay_levels: u32,
-    /// The clock that delays are counted by.
-    clock: Arc<dyn Clock>,
-    unique_keys: UniqueKeys,
-    /// Counts the messages that leave the choice of their queue to the broker.
-    pub(crate) next_queue: AtomicU32,
-}
-
-impl SendSettings {
-    pub(crate) fn new(
-        cluster: &str,
-        store_host: SocketAddr,
-        message_bytes: usize,
-        entry_bytes: usize,
-        delay_levels: u32,
-        world: &World,
-    ) -> Self {
-        let salt = world.random.number() as u32;
-        Self {
-            store_host,
-            message_bytes,
-            entry_bytes,
-            added: properties::from_pairs([
-                (names::MSG_REGION, REGION),
-                (names::TRACE_ON, "true"),
-                (names::CLUSTER, cluster),
-            ]),
-            delay_levels,
-            clock: world.clock.clone(),
-            unique_keys: UniqueKeys::new(store_host.ip(), world.process_id, salt),
-            next_queue: AtomicU32::new(salt),
-        }
-    }
-}
-
-/// Why a send is not stored.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum SendProblem {
-    /// It is answered so.
-    Refused(Refusal),
-    /// The topic that it goes to does not exist, or the group that returns it; both may be made and the send tried again.
-    Missing(Missing),
-}
-
-/// What a send needs.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Missing {
-    /// The topic it names.
-    Named,
-    /// A group, its retry topic, or both.
-    Retry(String),
-    /// The topic of a group's dead letters.
-    DeadLetters(String),
-}
-
-impl From<Refusal> for SendProblem {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
-    }
-}
-
 /// The topic a connection sent to last, so that its next send need not look it up.
 #[derive(Default)]
-pub(crate) struct TopicCache {
+pub struct TopicCache {
     version: u64,
     topic: Option<Arc<Topic>>,
 }
@@ -122,82 +48,64 @@ impl TopicCache {
     }
 }
 
-/// Where sends are encoded to.
-#[derive(Debug, Default)]
-pub(crate) struct Records {
-    /// Records back to back.
-    pub(crate) bytes: BytesMut,
-    /// The unique keys of single messages, one after the other.
-    pub(crate) keys: String,
-}
-
-/// A place in [`Records`].
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RecordsEnd {
-    pub(crate) bytes: usize,
-    pub(crate) keys: usize,
-}
-
-impl Records {
-    pub(crate) fn end(&self) -> RecordsEnd {
-        RecordsEnd { bytes: self.bytes.len(), keys: self.keys.len() }
-    }
-
-    fn truncate(&mut self, to: RecordsEnd) {
-        self.bytes.truncate(to.bytes);
-        self.keys.truncate(to.keys);
-    }
-
-    /// Takes off what lies behind a place.
-    pub(crate) fn split_off(&mut self, at: RecordsEnd) -> Self {
-        Self { bytes: self.bytes.split_off(at.bytes), keys: self.keys.split_off(at.keys) }
-    }
-}
-
-/// What a send became.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Encoded {
-    pub(crate) queue_id: i32,
-    pub(crate) records: u32,
-}
-
 /// A send as it came in.
-pub(crate) struct SendRequest<'a> {
-    pub(crate) header: SendHeader<'a>,
-    pub(crate) body: &'a [u8],
+#[derive(Clone, Copy, Debug)]
+pub struct Send<'a> {
+    /// The topic.
+    pub topic: &'a str,
+    /// Below 0 leaves the choice to the broker.
+    pub queue_id: i32,
+    /// How the body is compressed, whether there are several tags.
+    pub sys_flag: i32,
+    /// The producer's clock, in ms since the epoch.
+    pub born_timestamp_ms: i64,
+    /// The user's own flag.
+    pub flag: i32,
+    /// Raw properties, see `raftmq_message::properties`.
+    pub properties: &'a str,
+    /// How often it was tried to consume it.
+    pub reconsume_times: i32,
+    /// How often that is tried, where the consumer says so.
+    pub max_reconsume_times: Option<i32>,
+    /// Whether the body is a batch.
+    pub is_batch: bool,
+    /// The body.
+    pub body: &'a [u8],
     /// The client.
-    pub(crate) born_host: SocketAddr,
+    pub born_host: SocketAddr,
 }
 
 /// Checks a send and appends its records to `out`, with a single message's unique key. Writes nothing where it fails.
 ///
 /// `holds_locks` tells whether a member of a group has a queue locked.
-pub(crate) fn encode_send(
+pub(super) fn encode_send(
     settings: &SendSettings,
     state: &State,
     holds_locks: impl FnOnce(&str) -> bool,
     cache: &mut TopicCache,
-    request: &SendRequest<'_>,
+    send: &Send<'_>,
     out: &mut Records,
 ) -> Result<Encoded, SendProblem> {
-    let SendRequest { header, body, .. } = request;
-    let name = header.topic.as_ref();
+    let Send { topic: name, body, .. } = *send;
     let topic = match cache.get(state, name) {
         Some(topic) if !is_forbidden_to_send(name) => topic,
         _ => return Err(missing_topic(name)),
     };
     check_body(settings, body)?;
-    let queue_id = choose_queue(settings, topic, header.queue_id)?;
-    if header.sys_flag & sys_flag::TRANSACTION_MASK != 0 {
+    let queue_id = choose_queue(settings, topic, send.queue_id)?;
+    if send.sys_flag & sys_flag::TRANSACTION_MASK != 0 {
         return Err(no_transactions().into());
     }
     let dead_group = match group_of_retry_topic(name) {
-        Some(group) => dead_group(state, group, header, holds_locks)?,
+        Some(group) => {
+            let tries = Tries { times: send.reconsume_times, max: send.max_reconsume_times };
+            dead_group(state, group, tries, holds_locks)?
+        }
         None => None,
     };
-    let message = Message { settings, request, header, queue_id, dead_group };
+    let message = Message { settings, send, queue_id, dead_group };
     let start = out.end();
-    let encoded = if header.batch {
+    let encoded = if send.is_batch {
         message.encode_batch(body, &mut out.bytes).map(|records| (records, 0))
     } else {
         message.encode_single(body, out).map(|growth| (1, growth))
@@ -215,11 +123,10 @@ pub(crate) fn encode_send(
 
 fn missing_topic(name: &str) -> SendProblem {
     if let Err(error) = validate_topic(name) {
-        return Refusal::illegal(error.to_string()).into();
+        return Error::from(error).into();
     }
     if is_forbidden_to_send(name) {
-        let remark = format!("Sending message to topic[{name}] is forbidden.");
-        return Refusal::new(response::NO_PERMISSION, remark).into();
+        return Error::SendForbidden(name.to_owned()).into();
     }
     SendProblem::Missing(match group_of_retry_topic(name) {
         Some(group) => Missing::Retry(group.to_owned()),
@@ -227,52 +134,29 @@ fn missing_topic(name: &str) -> SendProblem {
     })
 }
 
-fn check_body(settings: &SendSettings, body: &[u8]) -> Result<(), Refusal> {
+fn check_body(settings: &SendSettings, body: &[u8]) -> Result<(), Error> {
     if body.is_empty() || body.len() > settings.message_bytes {
-        return Err(illegal_message(settings, &format!("the body has {} bytes", body.len())));
+        return Err(illegal_message(settings, format!("the body has {} bytes", body.len())));
     }
     Ok(())
-}
-
-/// Checks that records fit into one entry of the log, `bytes` being what they need of it now or later.
-pub(crate) fn check_entry(settings: &SendSettings, bytes: usize) -> Result<(), Refusal> {
-    if bytes > settings.entry_bytes {
-        let detail = format!("its records need {bytes} bytes, the log takes {}", settings.entry_bytes);
-        return Err(illegal_message(settings, &detail));
-    }
-    Ok(())
-}
-
-fn illegal_message(settings: &SendSettings, detail: &str) -> Refusal {
-    Refusal::new(
-        response::MESSAGE_ILLEGAL,
-        format!(
-            "the message is illegal, maybe msg body or properties length not matched. msg body length limit {}B, \
-             msg properties length limit 32KB. {detail}",
-            settings.message_bytes
-        ),
-    )
 }
 
 /// The queue asked for, or the next in turn where none is.
-fn choose_queue(settings: &SendSettings, topic: &Topic, wanted: i32) -> Result<i32, Refusal> {
+fn choose_queue(settings: &SendSettings, topic: &Topic, wanted: i32) -> Result<i32, Error> {
     let queues = topic.queues();
     let queue_id = match u32::try_from(wanted) {
         Ok(queue_id) => queue_id,
         Err(_) => settings.next_queue.fetch_add(1, Ordering::Relaxed) % topic.write_queues.max(1),
     };
     if queue_id >= queues {
-        return Err(Refusal::illegal(format!(
-            "request queueId[{wanted}] is illegal, topic[{}] has {queues} queues",
-            topic.name
-        )));
+        return Err(Error::NoSendQueue { topic: topic.name.clone(), queue_id: wanted, queues });
     }
     // Topics have far fewer queues.
     Ok(queue_id as i32)
 }
 
-fn no_transactions() -> Refusal {
-    Refusal::unsupported("transactional messages are not supported")
+fn no_transactions() -> Error {
+    Error::Unsupported("transactional messages are not supported")
 }
 
 /// What the properties of a message say about how it has to be stored.
@@ -285,7 +169,7 @@ struct Scanned<'a> {
 }
 
 /// Goes through the properties once, refusing what cannot be stored.
-fn scan(list: &str) -> Result<Scanned<'_>, Refusal> {
+fn scan(list: &str) -> Result<Scanned<'_>, Error> {
     let mut scanned = Scanned::default();
     for (key, value) in properties::iter(list) {
         match key {
@@ -301,8 +185,7 @@ fn scan(list: &str) -> Result<Scanned<'_>, Refusal> {
 /// One send request on its way to records.
 struct Message<'a> {
     settings: &'a SendSettings,
-    request: &'a SendRequest<'a>,
-    header: &'a SendHeader<'a>,
+    send: &'a Send<'a>,
     queue_id: i32,
     /// The group whose dead letters it belongs to.
     dead_group: Option<&'a str>,
@@ -310,8 +193,8 @@ struct Message<'a> {
 
 impl Message<'_> {
     /// Returns by how much the record may grow later. What is written when it fails is for the caller to take back.
-    fn encode_single(&self, body: &[u8], out: &mut Records) -> Result<usize, Refusal> {
-        let list = self.header.properties.as_ref();
+    fn encode_single(&self, body: &[u8], out: &mut Records) -> Result<usize, Error> {
+        let list = self.send.properties;
         let scanned = scan(list)?;
         let stripped = scanned.has_added.then(|| without_added(list));
         let list = stripped.as_deref().unwrap_or(list);
@@ -324,23 +207,23 @@ impl Message<'_> {
         let added = &self.settings.added;
         if let Some(key) = scanned.unique_key {
             out.keys.push_str(key);
-            self.encode(place, self.header.flag, body, &[list, added], &mut out.bytes)?;
+            self.encode(place, self.send.flag, body, &[list, added], &mut out.bytes)?;
             return Ok(growth);
         }
-        let key = self.settings.unique_keys.next(self.header.born_timestamp_ms);
+        let key = self.settings.unique_keys.next(self.send.born_timestamp_ms);
         out.keys.push_str(&key);
         let own = properties::from_pairs([(names::UNIQ_KEY, key.as_str())]);
-        self.encode(place, self.header.flag, body, &[list, &own, added], &mut out.bytes)?;
+        self.encode(place, self.send.flag, body, &[list, &own, added], &mut out.bytes)?;
         Ok(growth)
     }
 
     /// The topic and the queue it was sent to.
     fn place(&self) -> (&str, i32) {
-        (&self.header.topic, self.queue_id)
+        (self.send.topic, self.queue_id)
     }
 
     /// Where it goes instead.
-    fn detour(&self, timing: Timing, list: &str) -> Result<Option<Detour>, Refusal> {
+    fn detour(&self, timing: Timing, list: &str) -> Result<Option<Detour>, Error> {
         if let Some(group) = self.dead_group {
             return Ok(Some(detour::dead_letters(list, group)));
         }
@@ -353,18 +236,18 @@ impl Message<'_> {
 
     /// One record for each message of the batch; returns how many. What is written when it fails is for the caller to
     /// take back.
-    fn encode_batch(&self, body: &[u8], out: &mut BytesMut) -> Result<u32, Refusal> {
-        if self.header.topic.starts_with(RETRY_PREFIX) {
+    fn encode_batch(&self, body: &[u8], out: &mut BytesMut) -> Result<u32, Error> {
+        if self.send.topic.starts_with(RETRY_PREFIX) {
             return Err(illegal_message(self.settings, "a batch cannot be sent to a retry topic"));
         }
-        let shared = self.header.properties.as_ref();
+        let shared = self.send.properties;
         self.scan_in_batch(shared)?;
         // Of the batch as a whole; each message brings its own.
         let shared = properties::remove(&without_added(shared), names::UNIQ_KEY);
         let start = out.len();
         let mut count = 0;
         for message in BatchIter::new(body) {
-            let message = message.map_err(|error| illegal_message(self.settings, &error.to_string()))?;
+            let message = message.map_err(|error| illegal_message(self.settings, error.to_string()))?;
             let scanned = self.scan_in_batch(message.properties)?;
             let stripped = scanned.has_added.then(|| without_added(message.properties));
             let own = stripped.as_deref().unwrap_or(message.properties);
@@ -378,7 +261,7 @@ impl Message<'_> {
         Ok(count)
     }
 
-    fn scan_in_batch<'l>(&self, list: &'l str) -> Result<Scanned<'l>, Refusal> {
+    fn scan_in_batch<'l>(&self, list: &'l str) -> Result<Scanned<'l>, Error> {
         let scanned = scan(list)?;
         if scanned.timing.is_delayed() {
             return Err(illegal_message(self.settings, "the messages of a batch cannot be delayed"));
@@ -393,36 +276,21 @@ impl Message<'_> {
         body: &[u8],
         properties: &[&str],
         out: &mut BytesMut,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Error> {
         let parts = RecordParts {
             topic,
             queue_id,
             flag,
-            sys_flag: self.header.sys_flag & STORED_FLAGS,
-            born_timestamp_ms: self.header.born_timestamp_ms,
-            born_host: self.request.born_host,
+            sys_flag: self.send.sys_flag & STORED_FLAGS,
+            born_timestamp_ms: self.send.born_timestamp_ms,
+            born_host: self.send.born_host,
             store_host: self.settings.store_host,
-            reconsume_times: self.header.reconsume_times,
+            reconsume_times: self.send.reconsume_times,
             prepared_transaction_offset: 0,
             body,
             properties,
         };
         append_record(self.settings, &parts, out)
-    }
-}
-
-/// Appends a record; writes nothing where its parts fit none.
-pub(crate) fn append_record(
-    settings: &SendSettings,
-    parts: &RecordParts<'_>,
-    out: &mut BytesMut,
-) -> Result<(), Refusal> {
-    match parts.encode_into(out) {
-        Ok(_) => Ok(()),
-        Err(error @ (BuildError::PropertiesTooLong { .. } | BuildError::RecordTooLong { .. })) => {
-            Err(illegal_message(settings, &error.to_string()))
-        }
-        Err(error @ BuildError::TopicTooLong { .. }) => Err(Refusal::illegal(error.to_string())),
     }
 }
 
@@ -433,14 +301,15 @@ fn without_added(list: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use raftmq_broker::state::{GroupCommand, SubscriptionGroup, TopicCommand};
     use raftmq_message::batch::BatchMessage;
     use raftmq_message::{RecordIter, RecordView};
     use raftmq_raft::Table as _;
+    use raftmq_world::{Clock, World};
     use std::time::Duration;
 
     use super::*;
-    use crate::broker::limits::DELAY_GROWTH_MAX;
+    use crate::limits::DELAY_GROWTH_MAX;
+    use crate::state::{GroupCommand, SubscriptionGroup, TopicCommand};
 
     const NOW_MS: i64 = 1_795_248_170_000;
 
@@ -458,24 +327,27 @@ mod tests {
 
     const LIST: &str = "KEYS\u{1}k\u{2}UNIQ_KEY\u{1}FD00\u{2}WAIT\u{1}true\u{2}TAGS\u{1}TagA";
 
-    fn header(topic: &str) -> SendHeader<'_> {
-        SendHeader {
-            producer_group: "P".into(),
-            topic: topic.into(),
-            default_topic: "TBW102".into(),
-            default_topic_queue_nums: 4,
+    fn header(topic: &str) -> Send<'_> {
+        Send {
+            topic,
             queue_id: 1,
             sys_flag: 0,
             born_timestamp_ms: 1_795_248_168_603,
             flag: 9,
-            properties: LIST.into(),
+            properties: LIST,
             reconsume_times: 2,
-            unit_mode: false,
             max_reconsume_times: None,
-            batch: false,
-            broker_name: None,
+            is_batch: false,
+            body: b"",
+            born_host: "127.0.0.2:4000".parse().unwrap(),
         }
     }
+
+    /// Kinds of errors.
+    const MESSAGE: &str = "the message is illegal";
+    const ILLEGAL: &str = "the place is illegal";
+    const FORBIDDEN: &str = "it is forbidden";
+    const UNSUPPORTED: &str = "it is not supported";
 
     struct Fixture {
         settings: SendSettings,
@@ -499,21 +371,25 @@ mod tests {
             Self { settings, state, cache: TopicCache::default(), out: Records::default(), is_locked: false }
         }
 
-        fn send(&mut self, header: &SendHeader<'_>, body: &[u8]) -> Result<Encoded, SendProblem> {
-            let born_host = "127.0.0.2:4000".parse().unwrap();
+        fn send(&mut self, header: &Send<'_>, body: &[u8]) -> Result<Encoded, SendProblem> {
             let Self { settings, state, cache, out, is_locked } = self;
-            let request = SendRequest { header: header.clone(), body, born_host };
-            encode_send(settings, state, |_| *is_locked, cache, &request, out)
+            encode_send(settings, state, |_| *is_locked, cache, &Send { body, ..*header }, out)
         }
 
-        fn code(&mut self, header: &SendHeader<'_>, body: &[u8]) -> i32 {
+        /// What kind of error a send is refused with.
+        fn kind(&mut self, header: &Send<'_>, body: &[u8]) -> &'static str {
             let before = (self.out.bytes.len(), self.out.keys.len());
             let problem = self.send(header, body).unwrap_err();
             let after = (self.out.bytes.len(), self.out.keys.len());
             assert_eq!(after, before, "a refused send left something behind");
             match problem {
-                SendProblem::Refused(refusal) => refusal.code,
-                SendProblem::Missing(missing) => panic!("missing: {missing:?}"),
+                SendProblem::Refused(
+                    Error::MessageIllegal { .. } | Error::DelayLevel(_) | Error::Untimely,
+                ) => MESSAGE,
+                SendProblem::Refused(Error::Name(_) | Error::NoSendQueue { .. }) => ILLEGAL,
+                SendProblem::Refused(Error::SendForbidden(_)) => FORBIDDEN,
+                SendProblem::Refused(Error::Unsupported(_)) => UNSUPPORTED,
+                other => panic!("{other:?}"),
             }
         }
 
@@ -543,7 +419,7 @@ mod tests {
     fn a_message_that_was_stored_before_does_not_collect_properties() {
         let mut f = Fixture::new();
         let list = "CLUSTER\u{1}old\u{2}TAGS\u{1}a\u{2}TRACE_ON\u{1}false\u{2}";
-        f.send(&SendHeader { properties: list.into(), ..header("T") }, b"x").unwrap();
+        f.send(&Send { properties: list, ..header("T") }, b"x").unwrap();
         let record = RecordIter::new(&f.out.bytes).next().unwrap().unwrap();
         let names: Vec<_> = properties::iter(record.properties()).map(|(name, _)| name).collect();
         assert_eq!(names, ["TAGS", "UNIQ_KEY", "MSG_REGION", "TRACE_ON", "CLUSTER"]);
@@ -554,30 +430,30 @@ mod tests {
     #[test]
     fn what_cannot_be_stored_is_refused_by_code() {
         let mut f = Fixture::new();
-        fn with(list: &str) -> SendHeader<'_> {
-            SendHeader { properties: list.into(), ..header("T") }
+        fn with(list: &str) -> Send<'_> {
+            Send { properties: list, ..header("T") }
         }
         let long = "x".repeat(33_000);
         let almost = format!("K\u{1}{}", "x".repeat(990));
         let cases = [
-            (header("a b"), "x", response::INVALID_PARAMETER),
-            (header("SELF_TEST_TOPIC"), "x", response::NO_PERMISSION),
-            (header("SCHEDULE_TOPIC_XXXX"), "x", response::NO_PERMISSION),
-            (header("T"), "", response::MESSAGE_ILLEGAL),
-            (header("T"), &long, response::MESSAGE_ILLEGAL),
-            (SendHeader { queue_id: 2, ..header("T") }, "x", response::INVALID_PARAMETER),
-            (SendHeader { sys_flag: 4, ..header("T") }, "x", response::REQUEST_CODE_NOT_SUPPORTED),
-            (with("TRAN_MSG\u{1}true\u{2}"), "x", response::REQUEST_CODE_NOT_SUPPORTED),
-            (header("rmq_sys_wheel_timer"), "x", response::NO_PERMISSION),
-            (with("DELAY\u{1}soon\u{2}"), "x", response::MESSAGE_ILLEGAL),
-            (with("TIMER_DELAY_SEC\u{1}259201\u{2}"), "x", response::MESSAGE_ILLEGAL),
-            (SendHeader { properties: long.clone().into(), ..header("T") }, "x", response::MESSAGE_ILLEGAL),
-            (with(&almost), "x", response::MESSAGE_ILLEGAL),
-            (SendHeader { batch: true, ..header("T") }, "x", response::MESSAGE_ILLEGAL),
-            (SendHeader { batch: true, ..header("%RETRY%G") }, "x", response::MESSAGE_ILLEGAL),
+            (header("a b"), "x", ILLEGAL),
+            (header("SELF_TEST_TOPIC"), "x", FORBIDDEN),
+            (header("SCHEDULE_TOPIC_XXXX"), "x", FORBIDDEN),
+            (header("T"), "", MESSAGE),
+            (header("T"), &long, MESSAGE),
+            (Send { queue_id: 2, ..header("T") }, "x", ILLEGAL),
+            (Send { sys_flag: 4, ..header("T") }, "x", UNSUPPORTED),
+            (with("TRAN_MSG\u{1}true\u{2}"), "x", UNSUPPORTED),
+            (header("rmq_sys_wheel_timer"), "x", FORBIDDEN),
+            (with("DELAY\u{1}soon\u{2}"), "x", MESSAGE),
+            (with("TIMER_DELAY_SEC\u{1}259201\u{2}"), "x", MESSAGE),
+            (Send { properties: &long, ..header("T") }, "x", MESSAGE),
+            (with(&almost), "x", MESSAGE),
+            (Send { is_batch: true, ..header("T") }, "x", MESSAGE),
+            (Send { is_batch: true, ..header("%RETRY%G") }, "x", MESSAGE),
         ];
         for (header, body, code) in cases {
-            assert_eq!(f.code(&header, body.as_bytes()), code, "{header:?}");
+            assert_eq!(f.kind(&header, body.as_bytes()), code, "{header:?}");
         }
         assert_eq!(f.send(&header("U"), b"x"), Err(SendProblem::Missing(Missing::Named)));
         // Its topic is there, its group is not.
@@ -594,20 +470,20 @@ mod tests {
             BatchMessage { flag, body: b"m", properties }.encode_into(&mut body).unwrap();
         }
         let list = "WAIT\u{1}true\u{2}UNIQ_KEY\u{1}whole\u{2}";
-        let header = SendHeader { batch: true, properties: list.into(), ..header("T") };
+        let header = Send { is_batch: true, properties: list, ..header("T") };
         assert_eq!(f.send(&header, &body), Ok(Encoded { queue_id: 1, records: 2 }));
         let records: Vec<_> = RecordIter::new(&f.out.bytes).map(Result::unwrap).collect();
         let seen: Vec<_> =
             records.iter().map(|r| (r.flag(), r.property("UNIQ_KEY"), r.property("WAIT"))).collect();
         assert_eq!(seen, [(1, Some("A"), Some("true")), (2, Some("B"), Some("true"))]);
         body.truncate(body.len() - 1);
-        assert_eq!(f.code(&header, &body), response::MESSAGE_ILLEGAL);
+        assert_eq!(f.kind(&header, &body), MESSAGE);
     }
 
     #[test]
     fn without_a_queue_the_broker_takes_them_in_turn() {
         let mut f = Fixture::new();
-        let header = SendHeader { queue_id: -1, ..header("T") };
+        let header = Send { queue_id: -1, ..header("T") };
         let queues: Vec<_> = (0..4).map(|_| f.send(&header, b"x").unwrap().queue_id).collect();
         assert!(queues == [0, 1, 0, 1] || queues == [1, 0, 1, 0], "{queues:?}");
     }
@@ -615,8 +491,8 @@ mod tests {
     #[test]
     fn a_changed_topic_is_noticed() {
         let mut f = Fixture::new();
-        let header = SendHeader { queue_id: 3, ..header("T") };
-        assert_eq!(f.code(&header, b"x"), response::INVALID_PARAMETER);
+        let header = Send { queue_id: 3, ..header("T") };
+        assert_eq!(f.kind(&header, b"x"), ILLEGAL);
         f.state.topics.apply(TopicCommand::Put(Topic::new("T", 4, 6))).unwrap();
         assert!(f.send(&header, b"x").is_ok());
         f.state.topics.apply(TopicCommand::Delete { name: "T".into() }).unwrap();
@@ -630,14 +506,14 @@ mod tests {
         let added = "MSG_REGION\u{1}DefaultRegion\u{2}TRACE_ON\u{1}true\u{2}CLUSTER\u{1}C1\u{2}";
         let own = "TAGS\u{1}a\u{2}UNIQ_KEY\u{1}FD00\u{2}";
         let stored = Ok(Encoded { queue_id: 1, records: 1 });
-        assert_eq!(f.send(&SendHeader { properties: list.into(), ..header("T") }, b"x"), stored);
+        assert_eq!(f.send(&Send { properties: &list, ..header("T") }, b"x"), stored);
         let record = f.last();
         assert_eq!((record.topic(), record.queue_id()), ("SCHEDULE_TOPIC_XXXX", 2));
         let expected = format!("{own}DELAY\u{1}3\u{2}REAL_TOPIC\u{1}T\u{2}REAL_QID\u{1}1\u{2}{added}");
         assert_eq!(record.properties(), expected);
 
         let list = format!("{own}TIMER_DELAY_MS\u{1}250");
-        assert_eq!(f.send(&SendHeader { properties: list.into(), ..header("T") }, b"x"), stored);
+        assert_eq!(f.send(&Send { properties: &list, ..header("T") }, b"x"), stored);
         let record = f.last();
         assert_eq!((record.topic(), record.queue_id()), ("rmq_sys_wheel_timer", 0));
         assert_eq!(record.property("TIMER_OUT_MS"), Some((NOW_MS + 250).to_string().as_str()));
@@ -651,27 +527,31 @@ mod tests {
         f.settings.entry_bytes = 1 << 20;
         let list = |delay: &str, len: usize| format!("{delay}K\u{1}{}\u{2}UNIQ_KEY\u{1}A", "x".repeat(len));
         let len = 32_767 - list("", 0).len() - 1 - f.settings.added.len();
-        let with = |list: String| SendHeader { properties: list.into(), ..header("T") };
-        assert!(f.send(&with(list("", len)), b"x").is_ok());
-        assert_eq!(f.code(&with(list("", len + 1)), b"x"), response::MESSAGE_ILLEGAL);
+        fn with(list: &str) -> Send<'_> {
+            Send { properties: list, ..header("T") }
+        }
+        assert!(f.send(&with(&list("", len)), b"x").is_ok());
+        assert_eq!(f.kind(&with(&list("", len + 1)), b"x"), MESSAGE);
         let delay = "DELAY\u{1}1\u{2}";
         let len = len - "DELAY\u{1}1\u{2}REAL_TOPIC\u{1}T\u{2}REAL_QID\u{1}1\u{2}".len();
-        assert!(f.send(&with(list(delay, len)), b"x").is_ok());
-        assert_eq!(f.code(&with(list(delay, len + 1)), b"x"), response::MESSAGE_ILLEGAL);
+        assert!(f.send(&with(&list(delay, len)), b"x").is_ok());
+        assert_eq!(f.kind(&with(&list(delay, len + 1)), b"x"), MESSAGE);
     }
 
     #[test]
     fn a_delayed_message_has_to_fit_an_entry_when_it_is_delivered() {
         let mut f = Fixture::new();
         let list = |delay: &str, len: usize| format!("{delay}K\u{1}{}\u{2}UNIQ_KEY\u{1}A", "x".repeat(len));
-        let with = |list: String| SendHeader { properties: list.into(), ..header("T") };
+        fn with(list: &str) -> Send<'_> {
+            Send { properties: list, ..header("T") }
+        }
         for (delay, growth) in
             [("", 0), ("DELAY\u{1}1\u{2}", DELAY_GROWTH_MAX), ("TIMER_DELAY_MS\u{1}9\u{2}", DELAY_GROWTH_MAX)]
         {
-            f.send(&with(list(delay, 0)), b"x").unwrap();
+            f.send(&with(&list(delay, 0)), b"x").unwrap();
             let room = f.settings.entry_bytes - growth - f.last().total_size();
-            assert!(f.send(&with(list(delay, room)), b"x").is_ok(), "{delay}");
-            assert_eq!(f.code(&with(list(delay, room + 1)), b"x"), response::MESSAGE_ILLEGAL, "{delay}");
+            assert!(f.send(&with(&list(delay, room)), b"x").is_ok(), "{delay}");
+            assert_eq!(f.kind(&with(&list(delay, room + 1)), b"x"), MESSAGE, "{delay}");
         }
     }
 
@@ -681,18 +561,18 @@ mod tests {
         for (shared, own) in [("DELAY\u{1}1", ""), ("", "DELAY\u{1}1"), ("", "TIMER_DELAY_SEC\u{1}1")] {
             let mut body = BytesMut::new();
             BatchMessage { flag: 0, body: b"m", properties: own }.encode_into(&mut body).unwrap();
-            let header = SendHeader { batch: true, properties: shared.into(), ..header("T") };
-            assert_eq!(f.code(&header, &body), response::MESSAGE_ILLEGAL, "{shared} {own}");
+            let header = Send { is_batch: true, properties: shared, ..header("T") };
+            assert_eq!(f.kind(&header, &body), MESSAGE, "{shared} {own}");
         }
     }
 
     #[test]
     fn a_returned_message_that_was_tried_too_often_goes_to_the_dead_letters() {
         let mut f = Fixture::new();
-        let tried = |times, max| SendHeader {
+        let tried = |times, max| Send {
             reconsume_times: times,
             max_reconsume_times: max,
-            properties: "UNIQ_KEY\u{1}A\u{2}DELAY\u{1}5\u{2}".into(),
+            properties: "UNIQ_KEY\u{1}A\u{2}DELAY\u{1}5\u{2}",
             ..header("%RETRY%G")
         };
         for header in [tried(16, None), tried(2, Some(2))] {

@@ -8,43 +8,42 @@ use std::borrow::Cow;
 
 use raftmq_message::properties::{self, names};
 use raftmq_message::topic::{SCHEDULE_TOPIC, TIMER_TOPIC, dlq_topic};
-use raftmq_remoting::codes::response;
 
-use super::limits::{DELAY_GROWTH_MAX, TIMER_DELAY_MAX};
-use super::reply::Refusal;
+use crate::error::Error;
+use crate::limits::{DELAY_GROWTH_MAX, TIMER_DELAY_MAX};
 
 /// Where a message is stored instead, and its properties there.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Detour {
-    pub(crate) topic: Cow<'static, str>,
-    pub(crate) queue_id: i32,
-    pub(crate) properties: String,
+pub(super) struct Detour {
+    pub(super) topic: Cow<'static, str>,
+    pub(super) queue_id: i32,
+    pub(super) properties: String,
 }
 
 impl Detour {
     /// What the log has to have room for beside the record: a delayed message becomes longer when it is delivered.
-    pub(crate) fn growth(&self) -> usize {
+    pub(super) fn growth(&self) -> usize {
         if [SCHEDULE_TOPIC, TIMER_TOPIC].contains(&&*self.topic) { DELAY_GROWTH_MAX } else { 0 }
     }
 }
 
 /// What a message says about when it is to be delivered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Timing {
+pub(super) struct Timing {
     /// The delay level asked for; 0 or less asks for none.
-    pub(crate) level: i32,
+    pub(super) level: i32,
     /// Whether it asks for a time of its own.
-    pub(crate) is_timed: bool,
+    pub(super) is_timed: bool,
 }
 
 impl Timing {
     /// Takes up a property. One of them is enough to know that a message is not an ordinary one.
-    pub(crate) fn take_up(&mut self, name: &str, value: &str) -> Result<(), Refusal> {
+    pub(super) fn take_up(&mut self, name: &str, value: &str) -> Result<(), Error> {
         match name {
             names::DELAY => {
                 self.level = value.parse().map_err(|_| {
                     let shown: String = value.chars().take(SHOWN_MAX).collect();
-                    Refusal::new(response::MESSAGE_ILLEGAL, format!("the delay level {shown:?} is no number"))
+                    Error::DelayLevel(shown)
                 })?;
             }
             names::TIMER_DELAY_SEC | names::TIMER_DELAY_MS | names::TIMER_DELIVER_MS => self.is_timed = true,
@@ -53,7 +52,7 @@ impl Timing {
         Ok(())
     }
 
-    pub(crate) fn is_delayed(self) -> bool {
+    pub(super) fn is_delayed(self) -> bool {
         self.level > 0 || self.is_timed
     }
 }
@@ -65,13 +64,13 @@ const SHOWN_MAX: usize = 64;
 ///
 /// `topic` and `queue_id` are its own, `levels` is how many there are, `now_ms` is the broker's clock, in ms since the
 /// epoch.
-pub(crate) fn delayed(
+pub(super) fn delayed(
     list: &str,
     timing: Timing,
     (topic, queue_id): (&str, i32),
     levels: u32,
     now_ms: i64,
-) -> Result<Option<Detour>, Refusal> {
+) -> Result<Option<Detour>, Error> {
     if timing.level > 0 {
         return Ok(Some(by_level(list, timing.level, (topic, queue_id), levels)));
     }
@@ -80,7 +79,7 @@ pub(crate) fn delayed(
 }
 
 /// The queue of a delay level, which counts from 1. Levels past the last are taken for that.
-pub(crate) fn by_level(list: &str, level: i32, (topic, queue_id): (&str, i32), levels: u32) -> Detour {
+pub(super) fn by_level(list: &str, level: i32, (topic, queue_id): (&str, i32), levels: u32) -> Detour {
     const REPLACED: [&str; 6] = [
         names::DELAY,
         names::REAL_TOPIC,
@@ -108,43 +107,31 @@ fn by_time(list: &str, due_ms: i64, (topic, queue_id): (&str, i32), now_ms: i64)
 }
 
 /// When a message is due that asks for a time, in ms since the epoch; `None` where that has come.
-fn due_ms(list: &str, now_ms: i64) -> Result<Option<i64>, Refusal> {
+fn due_ms(list: &str, now_ms: i64) -> Result<Option<i64>, Error> {
     // It has waited already, and comes back from whoever received it.
     if properties::get(list, names::TIMER_OUT_MS).is_some() {
         return Ok(None);
     }
     if properties::get(list, names::TIMER_DEL_UNIQKEY).is_some() {
-        return Err(Refusal::unsupported(
-            "taking back a delayed message (TIMER_DEL_UNIQKEY) is not supported",
-        ));
+        return Err(Error::Unsupported("taking back a delayed message (TIMER_DEL_UNIQKEY) is not supported"));
     }
-    let number = |name| properties::get(list, name).map(|value| value.parse::<i64>().map_err(|_| untimely()));
+    let number =
+        |name| properties::get(list, name).map(|value| value.parse::<i64>().map_err(|_| Error::Untimely));
     let due_ms = if let Some(seconds) = number(names::TIMER_DELAY_SEC) {
         now_ms.saturating_add(seconds?.saturating_mul(1000))
     } else if let Some(delay_ms) = number(names::TIMER_DELAY_MS) {
         now_ms.saturating_add(delay_ms?)
     } else {
-        number(names::TIMER_DELIVER_MS).ok_or_else(untimely)??
+        number(names::TIMER_DELIVER_MS).ok_or(Error::Untimely)??
     };
     if due_ms.saturating_sub(now_ms) > TIMER_DELAY_MAX.as_millis() as i64 {
-        return Err(untimely());
+        return Err(Error::Untimely);
     }
     Ok((due_ms > now_ms).then_some(due_ms))
 }
 
-fn untimely() -> Refusal {
-    Refusal::new(
-        response::MESSAGE_ILLEGAL,
-        format!(
-            "timer message illegal, the delay time should not be bigger than the max delay {}ms; or if set del msg, the \
-             delay time should be bigger than the current time",
-            TIMER_DELAY_MAX.as_millis()
-        ),
-    )
-}
-
 /// The way to a group's dead letters, for a message that comes as a send to its retry topic.
-pub(crate) fn dead_letters(list: &str, group: &str) -> Detour {
+pub(super) fn dead_letters(list: &str, group: &str) -> Detour {
     Detour {
         topic: dlq_topic(group).into(),
         queue_id: 0,
@@ -159,7 +146,7 @@ mod tests {
     const NOW_MS: i64 = 1_800_000_000_123;
     const DAYS_3_MS: i64 = 3 * 24 * 3600 * 1000;
 
-    fn route(list: &str) -> Result<Option<Detour>, Refusal> {
+    fn route(list: &str) -> Result<Option<Detour>, Error> {
         let mut timing = Timing::default();
         for (name, value) in properties::iter(list) {
             timing.take_up(name, value)?;
@@ -187,7 +174,7 @@ mod tests {
             assert_eq!(route(&list(&[("DELAY", level)])), Ok(None));
         }
         for level in ["x", "2147483648", "1 "] {
-            assert_eq!(route(&list(&[("DELAY", level)])).unwrap_err().code, response::MESSAGE_ILLEGAL);
+            assert!(matches!(route(&list(&[("DELAY", level)])), Err(Error::DelayLevel(_))));
         }
     }
 
@@ -253,12 +240,9 @@ mod tests {
             ("TIMER_DELIVER_MS", "soon"),
             ("TIMER_DELAY_MS", "99999999999999999999"),
         ] {
-            let refusal = route(&list(&[asked])).unwrap_err();
-            assert_eq!(refusal.code, response::MESSAGE_ILLEGAL, "{asked:?}");
-            assert!(refusal.remark.contains("max delay 259200000ms"), "{}", refusal.remark);
+            assert_eq!(route(&list(&[asked])), Err(Error::Untimely), "{asked:?}");
         }
-        let refusal = route(&list(&[("TIMER_DELAY_SEC", "9"), ("TIMER_DEL_UNIQKEY", "A")])).unwrap_err();
-        assert_eq!(refusal.code, response::REQUEST_CODE_NOT_SUPPORTED);
-        assert!(refusal.remark.contains("TIMER_DEL_UNIQKEY"));
+        let taken_back = route(&list(&[("TIMER_DELAY_SEC", "9"), ("TIMER_DEL_UNIQKEY", "A")]));
+        assert!(matches!(taken_back, Err(Error::Unsupported(_))));
     }
 }
