@@ -12,8 +12,8 @@ use raftmq_remoting::codes::{request, response};
 use raftmq_remoting::{Command, Ext, fastjson};
 use tokio::time::Instant;
 
+use super::inner::{Inner, Stage};
 use super::process_queue::{Phase, ProcessQueue};
-use super::{Inner, Stage};
 use crate::error::ClientError;
 
 /// How often locks are renewed, as in the Java client.

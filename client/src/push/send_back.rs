@@ -8,7 +8,7 @@ use raftmq_remoting::Command;
 use raftmq_remoting::codes::{request, response};
 use raftmq_remoting::header::SendBackHeader;
 
-use super::Inner;
+use super::inner::Inner;
 use super::process_queue::ProcessQueue;
 use crate::client::Client;
 use crate::error::ClientError;
