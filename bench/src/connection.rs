@@ -8,11 +8,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use raftmq_world::Stream;
 
-use super::STALLED;
 use super::frames::{OPAQUE_END, OPAQUE_MIN, Template, remark, timestamp_digits};
 use super::tally::Tally;
 use super::target::Target;
-use super::wire::Wire;
+use super::wire::{STALLED, Wire};
 
 /// Responses have some 300 bytes: room for several hundred of them in a read.
 const READ_BUFFER_BYTES: usize = 256 * 1024;

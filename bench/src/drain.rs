@@ -10,12 +10,14 @@ use raftmq_remoting::codes::response;
 use raftmq_world::{Stream, World};
 use serde::Serialize;
 
-use super::frames::{OPAQUE_MIN, field, remark};
+use super::args::{CONNECTIONS_MAX, seconds};
+use super::frames::{GROUP, OPAQUE_MIN, field, remark};
 use super::pulls::{PullShape, PullTemplate, count_records};
+use super::send;
 use super::tally::{Latencies, Tally, write_errors};
 use super::target::{Held, Target, TargetArgs};
-use super::wire::Wire;
-use super::{CONNECTIONS_MAX, GROUP, STALLED, current_thread, seconds, send, thread_cpu_ns};
+use super::thread::{current_thread, thread_cpu_ns};
+use super::wire::{STALLED, Wire};
 
 /// Room for an answer of 32 small messages; longer ones make it grow.
 const READ_BUFFER_BYTES: usize = 64 * 1024;

@@ -20,13 +20,15 @@ use raftmq_world::{Stream, World};
 use serde::Serialize;
 use tokio::time::MissedTickBehavior;
 
+use super::args::{CONNECTIONS_MAX, seconds};
 use super::connection::timestamp_now;
-use super::frames::{OPAQUE_MIN, Template, field, remark};
+use super::frames::{GROUP, OPAQUE_MIN, Template, field, remark};
 use super::pulls::{PullShape, PullTemplate};
+use super::send;
 use super::tally::{Latencies, Tally, write_errors};
 use super::target::{Held, Target, TargetArgs};
+use super::thread::{current_thread, thread_cpu_ns};
 use super::wire::Wire;
-use super::{CONNECTIONS_MAX, GROUP, current_thread, seconds, send, thread_cpu_ns};
 
 /// How long the broker may hold a pull, as the official clients ask.
 const HOLD: Duration = Duration::from_secs(15);

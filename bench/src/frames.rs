@@ -4,6 +4,9 @@
 //! The generator shares its machine with the servers it measures, so a message costs a copy and some digits here, not
 //! an encoder. Requests are what a Java client writes: JSON header, request 310, fields of one letter.
 
+/// Names of groups begin with this.
+pub(super) const GROUP: &str = "raftmq-bench";
+
 /// Opaques have ten digits, so that a template's length never changes.
 pub(super) const OPAQUE_MIN: u32 = 1_000_000_000;
 /// Where opaques start over.

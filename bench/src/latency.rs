@@ -10,12 +10,13 @@ use raftmq_world::{Stream, World};
 use serde::Serialize;
 
 use super::connection::timestamp_now;
-use super::frames::{OPAQUE_MIN, Response, Template, remark};
+use super::frames::{GROUP, OPAQUE_MIN, Response, Template, remark};
 use super::pulls::{PullShape, PullTemplate, count_records};
+use super::send;
 use super::tally::{Latencies, Tally};
 use super::target::{Target, TargetArgs};
-use super::wire::Wire;
-use super::{GROUP, STALLED, current_thread, send};
+use super::thread::current_thread;
+use super::wire::{STALLED, Wire};
 
 /// How long the broker may hold a pull; pulls are answered long before.
 const HOLD: Duration = Duration::from_secs(15);

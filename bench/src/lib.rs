@@ -6,11 +6,14 @@
 //! | `drain` | a backlog read as fast as it comes |
 //! | `latency` | one held pull, and a send that answers it, over and over |
 //! | `fanout` | many connections, groups and held pulls at once |
+//! | `args` | arguments that several of them have |
 //! | `target` | where the server is and what its queues hold |
 //! | `frames`, `pulls` | requests as patched templates, a scan of responses and of the records in them |
 //! | `wire` | buffers and sockets |
 //! | `connection` | the loop of one connection that sends |
 //! | `tally` | counts and percentiles |
+//! | `report` | a report for a person, or as JSON |
+//! | `thread` | the runtime of a thread that generates load, and its CPU time |
 //! | `null_server` | a server that stores nothing, to know the ceiling |
 //!
 //! It costs the same for every broker that speaks the protocol, so that two can be compared.
@@ -24,6 +27,7 @@
     reason = "measures in real time, over sockets of its own"
 )]
 
+mod args;
 mod connection;
 mod drain;
 mod fanout;
@@ -31,27 +35,18 @@ mod frames;
 mod latency;
 mod null_server;
 mod pulls;
+mod report;
 mod send;
 mod tally;
 mod target;
+mod thread;
 mod wire;
 
-use std::fmt::Display;
-use std::time::Duration;
-
-use anyhow::Context;
 use clap::{Args, Subcommand};
 use raftmq_world::World;
-use serde::Serialize;
 
 pub use null_server::run_null_server;
-
-/// Most connections: a safeguard against a typing error.
-const CONNECTIONS_MAX: u32 = 10_000;
-/// How long a server may owe every response before the connection is given up.
-const STALLED: Duration = Duration::from_secs(10);
-/// Names of groups begin with this.
-const GROUP: &str = "raftmq-bench";
+use report::print;
 
 /// What to measure: sends, if nothing else is named.
 #[derive(Args, Clone, Debug)]
@@ -81,33 +76,6 @@ pub fn run(args: &BenchArgs, world: &World) -> anyhow::Result<()> {
         Some(Mode::Latency(args)) => print(&latency::measure(args, world)?, args.json),
         Some(Mode::Fanout(args)) => print(&fanout::measure(args, world)?, args.json),
     }
-}
-
-/// For a person, or as one line of JSON.
-fn print<R: Serialize + Display>(report: &R, json: bool) -> anyhow::Result<()> {
-    if json {
-        println!("{}", serde_json::to_string(report).context("the report as JSON")?);
-    } else {
-        println!("{report}");
-    }
-    Ok(())
-}
-
-fn seconds(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok(seconds),
-        _ => Err("a number of seconds from 0 to 86400".to_owned()),
-    }
-}
-
-/// CPU time of this thread in ns, or 0 where the system does not tell.
-fn thread_cpu_ns() -> u64 {
-    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    stat.split(' ').next().and_then(|ns| ns.parse().ok()).unwrap_or(0)
-}
-
-fn current_thread() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")
 }
 
 #[cfg(test)]

@@ -15,6 +15,8 @@ use raftmq_remoting::{Command, RawFrame};
 use raftmq_world::{Listener, Stream, World};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::thread::current_thread;
+
 /// Room made for each read.
 const READ_BYTES: usize = 256 * 1024;
 /// Messages of each queue.
@@ -24,7 +26,7 @@ const BATCH_MAX: i64 = 4096;
 
 /// Acknowledges sends without storing them, until the process ends.
 pub fn run_null_server(listen: SocketAddr, world: &World) -> anyhow::Result<()> {
-    super::current_thread()?.block_on(async {
+    current_thread()?.block_on(async {
         let listener = world.network.listen(listen).with_context(|| format!("listen on {listen}"))?;
         tracing::info!(%listen, "acknowledging without storing");
         serve(listener).await
@@ -146,7 +148,7 @@ pub(super) mod tests {
         let (tell, told) = std::sync::mpsc::channel();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let server = std::thread::spawn(move || {
-            super::super::current_thread().unwrap().block_on(async {
+            current_thread().unwrap().block_on(async {
                 let listener = OsNetwork.listen(([127, 0, 0, 1], 0).into()).unwrap();
                 tell.send(listener.local_addr().unwrap()).unwrap();
                 tokio::select! {

@@ -8,11 +8,13 @@ use clap::Args;
 use raftmq_message::topic::validate_group;
 use raftmq_world::World;
 
+use super::args::{CONNECTIONS_MAX, seconds};
 use super::connection::{Loop, Window};
-use super::frames::{RequestShape, Template};
+use super::frames::{GROUP, RequestShape, Template};
+use super::report::print;
 use super::tally::{SendReport, Tally};
 use super::target::{Target, TargetArgs};
-use super::{CONNECTIONS_MAX, GROUP, current_thread, print, seconds, thread_cpu_ns};
+use super::thread::{current_thread, thread_cpu_ns};
 
 /// The pause before a broken connection is made anew.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);

@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use raftmq_world::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -12,6 +13,8 @@ use super::frames::{Response, Scanner};
 
 /// A response may be as long as a frame.
 const INPUT_BYTES_MAX: usize = 17 * 1024 * 1024;
+/// How long a server may owe every response before the connection is given up.
+pub(super) const STALLED: Duration = Duration::from_secs(10);
 
 /// Both directions of a connection.
 #[derive(Debug)]

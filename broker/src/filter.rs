@@ -8,13 +8,12 @@ use raftmq_message::RecordView;
 use raftmq_message::hash::tags_code;
 use raftmq_message::properties::{self, names::TAGS};
 
-use crate::clients::Subscription;
 use crate::limits::{EXPRESSION_BYTES_MAX, EXPRESSION_OPERATIONS_MAX};
 
 /// Work of reading a record, besides its properties.
 const RECORD_WORK: usize = 64;
 /// The expression that wants everything.
-const EVERYTHING: &str = "*";
+pub const EVERYTHING: &str = "*";
 
 /// A filter, cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,24 +141,8 @@ impl Filter {
         Ok(Self::tags(tags))
     }
 
-    /// The filter of a subscription in a heartbeat. Clients read a tag expression themselves and send what they found.
-    pub fn subscription(data: &Subscription) -> Result<Self, FilterError> {
-        if data.is_class_filter {
-            return Ok(Self::All);
-        }
-        let is_read = is_tag_type(Some(&data.expression_type))
-            && data.expression != EVERYTHING
-            && !(data.tags.is_empty() && data.codes.is_empty());
-        if !is_read {
-            return Self::parse(&data.expression, Some(&data.expression_type));
-        }
-        if data.tags.is_empty() {
-            return Ok(Self::codes(data.codes.iter().map(|code| i64::from(*code))));
-        }
-        Ok(Self::tags(data.tags.iter().map(String::as_str)))
-    }
-
-    fn tags<'a>(tags: impl IntoIterator<Item = &'a str>) -> Self {
+    /// A filter by tags.
+    pub fn tags<'a>(tags: impl IntoIterator<Item = &'a str>) -> Self {
         let mut tags: Vec<Box<str>> = tags.into_iter().map(Box::from).collect();
         tags.sort_unstable();
         tags.dedup();
@@ -168,7 +151,7 @@ impl Filter {
     }
 
     /// A filter by codes alone.
-    fn codes(codes: impl Iterator<Item = i64>) -> Self {
+    pub fn codes(codes: impl Iterator<Item = i64>) -> Self {
         Self::Tags(Arc::new(Tags { codes: sorted(codes), tags: Box::default() }))
     }
 
@@ -245,32 +228,6 @@ mod tests {
         assert!(matches!(Filter::parse("x", Some("LUA")), Err(FilterError::UnknownType(_))));
         let long = "x".repeat(EXPRESSION_BYTES_MAX + 1);
         assert_eq!(Filter::parse(&long, None), Err(FilterError::TooLong(long.len())));
-    }
-
-    #[test]
-    fn a_subscription_is_taken_as_its_client_has_read_it() {
-        let read = |sub_string: &str, tags: &[&str], codes: &[i32]| {
-            let data = Subscription {
-                expression: sub_string.into(),
-                tags: tags.iter().map(ToString::to_string).collect(),
-                codes: codes.to_vec(),
-                ..Subscription::default()
-            };
-            (Filter::subscription(&data).unwrap(), data)
-        };
-        assert_eq!(read("B||A", &["A", "B"], &[65, 66]).0, Filter::parse("A||B", None).unwrap());
-        assert_eq!(read("B||A", &[], &[]).0, Filter::parse("A||B", None).unwrap());
-        assert_eq!(read("*", &[], &[]).0, Filter::All);
-        let (codes, data) = read("A", &[], &[65]);
-        assert_eq!((codes.glance(65), codes.glance(66)), (Glance::Wanted, Glance::Unwanted));
-        let sql = Subscription { expression_type: "SQL92".into(), expression: "a >".into(), ..data.clone() };
-        assert!(matches!(Filter::subscription(&sql), Err(FilterError::Sql(_))));
-        let class = Subscription { is_class_filter: true, ..data };
-        assert_eq!(
-            Filter::subscription(&class),
-            Ok(Filter::All),
-            "classes filtered on servers that are no more"
-        );
     }
 
     #[test]

@@ -6,7 +6,7 @@ use raftmq_remoting::codes::{request, response};
 use raftmq_remoting::header::CreateTopicHeader;
 use raftmq_remoting::{Command, Ext, fastjson};
 
-use crate::client::{Client, Tries, refused};
+use crate::client::{Client, Tries};
 use crate::error::ClientError;
 
 impl Client {
@@ -15,7 +15,7 @@ impl Client {
         let request = Command::request(request::GET_BROKER_CLUSTER_INFO, Ext::new());
         let (addr, answer) = self.routes().name_servers().ask(&request).await?;
         if answer.code != response::SUCCESS {
-            return Err(refused(&addr, answer));
+            return Err(ClientError::refused(&addr, answer));
         }
         fastjson::parse(&answer.body)
             .map_err(|error| ClientError::Malformed { addr, reason: error.to_string() })
@@ -75,7 +75,7 @@ impl Client {
             let timeout = tries.bound(self.config().try_timeout);
             let answer = self.call(addr, request.clone(), timeout).await?;
             if answer.code != response::SUCCESS {
-                return Err(refused(addr, answer));
+                return Err(ClientError::refused(addr, answer));
             }
         }
         Ok(())

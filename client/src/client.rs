@@ -1,19 +1,19 @@
 //! What producers, consumers and administrative calls share: connections, routes, and trying again.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use raftmq_remoting::body::MessageQueue;
 use raftmq_remoting::codes::response;
 use raftmq_remoting::{CallError, Command, Connection, ConnectionPool, PeerRequest, deadline_in};
-use raftmq_world::World;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use crate::config::ClientConfig;
 use crate::error::ClientError;
 use crate::instance::Instance;
-use crate::name_servers::{NameServers, parse_name_servers};
+use crate::name_servers::NameServers;
+use crate::peer;
 use crate::route::{REFRESH_EVERY, RouteTable, Routed};
 
 /// Tries of a request that is refused for a reason that waiting seldom removes: the Java producer's three.
@@ -25,53 +25,10 @@ const PAUSE_MAX: Duration = Duration::from_millis(50);
 
 /// Requests of brokers that wait to be handled. They are few; more are left out, and brokers ask again.
 const PEER_REQUESTS_MAX: usize = 1024;
+/// Pause between rounds of heartbeats, however many queues find at the same time that a broker does not know them.
+const HEARTBEATS_PAUSE: Duration = Duration::from_millis(50);
 /// How long a request may wait for its answer before the route is looked at again, and again.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(150);
-
-/// Settings of a [`Client`].
-#[derive(Debug, Clone)]
-pub struct ClientConfig {
-    /// Name servers as `host:port`.
-    pub name_servers: Vec<String>,
-    /// For a TCP connection to stand.
-    pub connect_timeout: Duration,
-    /// For one try of a request. Short, so that a broker that hangs is noticed and left.
-    pub try_timeout: Duration,
-    /// For a request with all its tries.
-    pub request_timeout: Duration,
-    /// Requests on one connection that wait for answers at a time; more callers queue up.
-    pub in_flight_max: usize,
-    /// Queues that a topic created by sending to it gets at most.
-    pub default_topic_queues: u32,
-    /// What tells this client from others of the same machine; Java's `instanceName`. By default every client has one
-    /// of its own. Two clients with the same name look like one to brokers and must not be in one group.
-    pub instance_name: Option<String>,
-    /// Clock, network, disk, randomness and threads.
-    pub world: World,
-}
-
-impl ClientConfig {
-    /// The address of this machine that a name server sees, for ids.
-    pub(crate) fn local_ip(&self) -> IpAddr {
-        let towards = self.name_servers.first();
-        let seen = towards.and_then(|server| self.world.network.local_ip(server));
-        seen.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
-    }
-
-    /// The defaults. `name_servers` is a list as `host:port;host:port`.
-    pub fn new(name_servers: &str) -> Self {
-        Self {
-            name_servers: parse_name_servers(name_servers),
-            connect_timeout: Duration::from_millis(500),
-            try_timeout: Duration::from_millis(300),
-            request_timeout: Duration::from_secs(3),
-            in_flight_max: 4096,
-            default_topic_queues: 4,
-            instance_name: None,
-            world: World::system(),
-        }
-    }
-}
 
 /// Connections and routes. Clones share them.
 #[derive(Debug, Clone)]
@@ -117,7 +74,7 @@ impl Client {
         let client = Self { shared };
         tokio::spawn(refresh_routes(client.downgrade()));
         tokio::spawn(follow_routes(Arc::downgrade(&client.shared.instance), changes));
-        tokio::spawn(Self::keep_heartbeats(client.downgrade()));
+        tokio::spawn(keep_heartbeats(client.downgrade()));
         tokio::spawn(answer_peers(Arc::downgrade(&client.shared.instance), requested));
         client
     }
@@ -237,7 +194,7 @@ impl Client {
         };
         match answer.code {
             response::SERVICE_NOT_AVAILABLE | response::SYSTEM_BUSY | response::GO_AWAY => {
-                Err(refused(addr, answer))
+                Err(ClientError::refused(addr, answer))
             }
             _ => Ok((addr.to_owned(), answer)),
         }
@@ -250,9 +207,32 @@ impl Client {
         request: Command,
         timeout: Duration,
     ) -> Result<Command, ClientError> {
-        let deadline = deadline_in(timeout);
-        let connection = self.connection_within(addr, timeout).await?;
-        Ok(connection.call(request, deadline.saturating_duration_since(Instant::now())).await?)
+        Ok(self.shared.pool.call(addr, request, timeout).await?)
+    }
+
+    /// What brokers know this client by, as `ip@process#number`.
+    pub fn client_id(&self) -> &str {
+        self.instance().client_id()
+    }
+
+    /// Sends a heartbeat to every broker that is due one, and waits for the answers.
+    pub(crate) async fn send_heartbeats(&self) {
+        self.instance().send_heartbeats(self.routes(), &self.shared.pool).await;
+    }
+
+    /// Tells every broker that the client has left a consumer group, unless it has joined it again.
+    pub(crate) async fn unregister(&self, group: &str) {
+        let timeout = self.config().try_timeout;
+        self.instance().unregister(group, self.routes(), &self.shared.pool, timeout).await;
+    }
+
+    /// Takes a consumer out of its group and tells the brokers in the background, where there is a runtime for that.
+    pub(crate) fn leave_soon(&self, group: &str) {
+        self.instance().leave(group);
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let (client, group) = (self.clone(), group.to_owned());
+            runtime.spawn(async move { client.unregister(&group).await });
+        }
     }
 
     /// Resolves when a name server says that another than `addr` leads now. A leader that hangs keeps its connections,
@@ -292,14 +272,6 @@ impl Client {
             Ok(Err(error)) if !error.is_retryable() => Err(error),
             Ok(Err(_)) | Err(_) => Ok(None),
         }
-    }
-}
-
-pub(crate) fn refused(addr: &str, answer: Command) -> ClientError {
-    ClientError::Refused {
-        addr: addr.to_owned(),
-        code: answer.code,
-        remark: answer.remark.unwrap_or_else(|| "no remark".to_owned()),
     }
 }
 
@@ -365,10 +337,22 @@ async fn follow_routes(instance: Weak<Instance>, mut changes: watch::Receiver<u6
     }
 }
 
+/// Sends heartbeats when they are due, for as long as somebody else holds the client.
+async fn keep_heartbeats(client: WeakClient) {
+    let Some(instance) = client.upgrade().map(|client| client.instance().clone()) else { return };
+    loop {
+        instance.heartbeat_may_be_due().await;
+        let Some(client) = client.upgrade() else { return };
+        client.send_heartbeats().await;
+        drop(client);
+        tokio::time::sleep(HEARTBEATS_PAUSE).await;
+    }
+}
+
 /// Hands what brokers ask to the consumer it is meant for.
 async fn answer_peers(instance: Weak<Instance>, mut requested: mpsc::Receiver<PeerRequest>) {
     while let Some(request) = requested.recv().await {
         let Some(instance) = instance.upgrade() else { return };
-        crate::peer::handle(&instance, request);
+        peer::handle(&instance, request);
     }
 }

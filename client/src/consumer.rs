@@ -12,7 +12,7 @@ use raftmq_remoting::header::{
 };
 use raftmq_remoting::{Command, Ext};
 
-use crate::client::{Client, refused};
+use crate::client::Client;
 use crate::error::ClientError;
 use crate::message::MessageExt;
 
@@ -137,7 +137,9 @@ impl PullConsumer {
         let (try_timeout, timeout) =
             (config.try_timeout + options.suspend, config.request_timeout + options.suspend);
         let (addr, answer) = self.client.call_queue(queue, &request, try_timeout, timeout).await?;
-        let Some(status) = PullStatus::from_code(answer.code) else { return Err(refused(&addr, answer)) };
+        let Some(status) = PullStatus::from_code(answer.code) else {
+            return Err(ClientError::refused(&addr, answer));
+        };
         let fields = PullResponse::decode(&answer).map_err(|error| ClientError::header(&addr, &error))?;
         let messages = MessageExt::read_all(&answer.body, &queue.broker_name)
             .map_err(|error| ClientError::Malformed { addr, reason: error.to_string() })?;
@@ -219,7 +221,7 @@ impl Client {
             commit_offset: offset,
         };
         let (addr, answer) = self.ask(queue, request::UPDATE_CONSUMER_OFFSET, header.to_ext()).await?;
-        if answer.code == response::SUCCESS { Ok(()) } else { Err(refused(&addr, answer)) }
+        if answer.code == response::SUCCESS { Ok(()) } else { Err(ClientError::refused(&addr, answer)) }
     }
 
     async fn bound_offset(&self, queue: &MessageQueue, code: i32) -> Result<i64, ClientError> {
@@ -243,7 +245,7 @@ impl Client {
 
 fn read_offset(addr: &str, answer: Command) -> Result<i64, ClientError> {
     if answer.code != response::SUCCESS {
-        return Err(refused(addr, answer));
+        return Err(ClientError::refused(addr, answer));
     }
     let fields = OffsetResponse::decode(&answer).map_err(|error| ClientError::header(addr, &error))?;
     Ok(fields.offset)

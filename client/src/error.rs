@@ -1,7 +1,7 @@
 //! What can go wrong, and whether a request may have been carried out all the same.
 
 use raftmq_remoting::codes::response;
-use raftmq_remoting::{CallError, HeaderError};
+use raftmq_remoting::{CallError, Command, HeaderError};
 
 /// An operation that failed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -63,6 +63,15 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// The peer's answer says no.
+    pub(crate) fn refused(addr: &str, answer: Command) -> Self {
+        Self::Refused {
+            addr: addr.to_owned(),
+            code: answer.code,
+            remark: answer.remark.unwrap_or_else(|| "no remark".to_owned()),
+        }
+    }
+
     pub(crate) fn header(addr: &str, error: &HeaderError) -> Self {
         Self::Malformed { addr: addr.to_owned(), reason: error.to_string() }
     }

@@ -13,7 +13,7 @@ use raftmq_remoting::body::MessageQueue;
 
 use crate::error::SendError;
 use crate::message::{Message, MessageExt};
-use crate::producer::SendResult;
+use crate::send_result::SendResult;
 
 /// A send as a [`SendMessageHook`] sees it.
 #[derive(Debug, Clone, Copy)]

@@ -4,7 +4,7 @@
 //! every 30 s. With consumers in the client every broker of every known route gets them, so that whichever member leads
 //! next knows the groups; producers alone are made known to leaders.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -13,22 +13,21 @@ use parking_lot::Mutex;
 use raftmq_remoting::body::{ConsumerData, HeartbeatData, ProducerData};
 use raftmq_remoting::codes::{request, response};
 use raftmq_remoting::header::UnregisterClientHeader;
-use raftmq_remoting::{Command, Connection, Ext, PeerRequest, fastjson};
+use raftmq_remoting::{Command, Connection, ConnectionPool, Ext, PeerRequest, fastjson};
 use raftmq_world::World;
 use raftmq_world::hash::HashMap;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::client::{Client, ClientConfig, refused};
+use crate::config::ClientConfig;
 use crate::error::ClientError;
+use crate::route::RouteTable;
 
 /// How often a broker hears from a client of which nothing has changed, as with the Java client.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(30);
 /// How often it is looked whether a heartbeat is due, and so how soon one that failed is tried again.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Pause between rounds of heartbeats, whatever asks for them.
-const ROUND_PAUSE: Duration = Duration::from_millis(50);
 /// How long a broker may take to answer a heartbeat.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -124,7 +123,7 @@ impl Instance {
         Ok(())
     }
 
-    /// Takes a consumer out of its group; brokers still have to be told, see [`Client::unregister`].
+    /// Takes a consumer out of its group; brokers still have to be told, see [`Instance::unregister`].
     pub(crate) fn leave(&self, group: &str) {
         self.groups.lock().consumers.remove(group);
         self.changed();
@@ -179,37 +178,24 @@ impl Instance {
             ..HeartbeatData::default()
         }
     }
-}
-
-/// The process and a random number; the Java client makes its default name in the same way, with a time.
-fn unique_name(world: &World) -> String {
-    format!("{}#{}", world.process_id, world.random.number())
-}
-
-impl Client {
-    /// What brokers know this client by, as `ip@process#number`.
-    pub fn client_id(&self) -> &str {
-        self.instance().client_id()
-    }
 
     /// Sends a heartbeat to every broker that is due one, and waits for the answers.
-    pub(crate) async fn send_heartbeats(&self) {
-        let instance = self.instance();
-        let mut told = instance.told.lock().await;
-        let version = instance.version.load(Ordering::Acquire);
-        let heartbeat = instance.heartbeat();
+    pub(crate) async fn send_heartbeats(&self, routes: &RouteTable, pool: &Arc<ConnectionPool>) {
+        let mut told = self.told.lock().await;
+        let version = self.version.load(Ordering::Acquire);
+        let heartbeat = self.heartbeat();
         if heartbeat.consumer_data_set.is_empty() && heartbeat.producer_data_set.is_empty() {
             return;
         }
-        let addrs = self.routes().broker_addrs(heartbeat.consumer_data_set.is_empty());
+        let addrs = routes.broker_addrs(heartbeat.consumer_data_set.is_empty());
         told.retain(|addr, _| addrs.contains(addr));
         let Ok(body) = fastjson::to_vec(&heartbeat) else { return };
         let request = Command::request(request::HEART_BEAT, Ext::new()).with_body(body);
         let mut sending = JoinSet::new();
         for addr in addrs {
             if told.get(&addr).is_none_or(|told| told.is_due(version)) {
-                let (client, request) = (self.clone(), request.clone());
-                sending.spawn(async move { (client.heartbeat_to(&addr, request).await, addr) });
+                let (pool, request) = (pool.clone(), request.clone());
+                sending.spawn(async move { (heartbeat_to(&pool, &addr, request).await, addr) });
             }
         }
         while let Some(sent) = sending.join_next().await {
@@ -231,27 +217,18 @@ impl Client {
         }
     }
 
-    async fn heartbeat_to(&self, addr: &str, request: Command) -> Result<Arc<Connection>, ClientError> {
-        let connection = self.connection(addr).await?;
-        let answer = connection.call(request, HEARTBEAT_TIMEOUT).await?;
-        if answer.code == response::SUCCESS { Ok(connection) } else { Err(refused(addr, answer)) }
-    }
-
-    /// Takes a consumer out of its group and tells the brokers in the background, where there is a runtime for that.
-    pub(crate) fn leave_soon(&self, group: &str) {
-        self.instance().leave(group);
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let (client, group) = (self.clone(), group.to_owned());
-            runtime.spawn(async move { client.unregister(&group).await });
-        }
-    }
-
     /// Tells every broker that the client has left a consumer group, unless it has joined it again. Brokers that cannot be
     /// told find out by the connection's end or the missing heartbeats.
-    pub(crate) async fn unregister(&self, group: &str) {
+    pub(crate) async fn unregister(
+        &self,
+        group: &str,
+        routes: &RouteTable,
+        pool: &Arc<ConnectionPool>,
+        timeout: Duration,
+    ) {
         // A heartbeat that still names the group is answered before, and one with another consumer of it is sent behind.
-        let _told = self.instance().told.lock().await;
-        if self.instance().member(group).is_some() {
+        let _told = self.told.lock().await;
+        if self.member(group).is_some() {
             return;
         }
         let header = UnregisterClientHeader {
@@ -261,11 +238,10 @@ impl Client {
         };
         let request = Command::request(request::UNREGISTER_CLIENT, header.to_ext());
         let mut telling = JoinSet::new();
-        for addr in self.routes().broker_addrs(false) {
-            let (client, request) = (self.clone(), request.clone());
+        for addr in routes.broker_addrs(false) {
+            let (pool, request) = (pool.clone(), request.clone());
             telling.spawn(async move {
-                let timeout = client.config().try_timeout;
-                if let Err(error) = client.call(&addr, request, timeout).await {
+                if let Err(error) = pool.call(&addr, request, timeout).await {
                     tracing::debug!(addr, %error, "not unregistered");
                 }
             });
@@ -273,29 +249,36 @@ impl Client {
         while telling.join_next().await.is_some() {}
     }
 
-    /// Sends heartbeats when they are due, for as long as somebody else holds the client.
-    pub(crate) async fn keep_heartbeats(client: crate::client::WeakClient) {
-        let Some(instance) = client.upgrade().map(|client| client.instance().clone()) else { return };
-        loop {
-            tokio::select! {
-                () = instance.work.notified() => {}
-                () = tokio::time::sleep(LOOK_EVERY) => {}
-            }
-            let Some(client) = client.upgrade() else { return };
-            client.send_heartbeats().await;
-            drop(client);
-            // However many queues find at the same time that a broker does not know them.
-            tokio::time::sleep(ROUND_PAUSE).await;
+    /// Resolves when there may be a heartbeat due.
+    pub(crate) async fn heartbeat_may_be_due(&self) {
+        tokio::select! {
+            () = self.work.notified() => {}
+            () = tokio::time::sleep(LOOK_EVERY) => {}
         }
     }
 }
 
-/// The addresses heartbeats go to.
-pub(crate) type BrokerAddrs = BTreeSet<String>;
+/// The process and a random number; the Java client makes its default name in the same way, with a time.
+fn unique_name(world: &World) -> String {
+    format!("{}#{}", world.process_id, world.random.number())
+}
+
+async fn heartbeat_to(
+    pool: &ConnectionPool,
+    addr: &str,
+    request: Command,
+) -> Result<Arc<Connection>, ClientError> {
+    let connection = pool.get(addr).await?;
+    let answer = connection.call(request, HEARTBEAT_TIMEOUT).await?;
+    if answer.code == response::SUCCESS { Ok(connection) } else { Err(ClientError::refused(addr, answer)) }
+}
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::client::Client;
 
     #[test]
     fn every_client_has_an_id_of_its_own() {
@@ -308,7 +291,7 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_leaves_a_group_while_heartbeats_are_on_their_way() {
-        let client = Client::new(crate::client::ClientConfig::new("127.0.0.1:9"));
+        let client = Client::new(ClientConfig::new("127.0.0.1:9"));
         let sending = client.instance().told.lock().await;
         let mut leaving = std::pin::pin!(client.unregister("g"));
         // Without a broker that is known there is nothing else to wait for.

@@ -58,9 +58,10 @@
 //! | module | what it holds |
 //! |---|---|
 //! | `name_servers`, `route` | where topics live |
+//! | `config` | settings of a client |
 //! | `client` | what the rest shares; trying again |
 //! | `instance`, `peer` | a client's id, groups and heartbeats; brokers' requests to it |
-//! | `producer` | sending |
+//! | `producer`, `send_result` | sending, and what it comes to |
 //! | `push`, `listener` | the push consumer and what a program gives it |
 //! | `lite_pull` | the consumer that polls |
 //! | `consumer` | pulling by hand, offsets |
@@ -81,6 +82,7 @@ mod admin;
 mod allocate;
 mod client;
 mod compression;
+mod config;
 mod consumer;
 mod error;
 #[doc(hidden)]
@@ -98,6 +100,7 @@ mod pull_request;
 mod push;
 mod rebalance;
 mod route;
+mod send_result;
 mod subscription;
 mod trace;
 
@@ -106,7 +109,8 @@ pub use allocate::{
     AllocateMessageQueueByConfig, AllocateMessageQueueByMachineRoom, AllocateMessageQueueConsistentHash,
     AllocateMessageQueueStrategy, MachineRoomResolver,
 };
-pub use client::{Client, ClientConfig};
+pub use client::Client;
+pub use config::ClientConfig;
 pub use consumer::{PullConsumer, PullOptions, PullResult, PullStatus};
 pub use error::{ClientError, SendError, SendOutcome};
 pub use hooks::{
@@ -125,11 +129,12 @@ pub use offset_store::{
     LocalFileOffsetStore, OffsetFuture, OffsetStore, ReadOffsetType, RemoteBrokerOffsetStore,
     default_offset_dir,
 };
-pub use producer::{Producer, SendResult, SendStatus};
+pub use producer::Producer;
 pub use push::{PushConsumer, PushConsumerConfig};
 pub use raftmq_remoting::body::{ConsumeFromWhere, MessageModel, MessageQueue, TopicConfig};
 pub use raftmq_remoting::{CallError, Connection, ConnectionPool};
 pub use raftmq_world::World;
 pub use route::{BrokerQueues, RouteTable, Routed, TopicRoute};
+pub use send_result::{SendResult, SendStatus};
 pub use subscription::MessageSelector;
 pub use trace::AsyncTraceDispatcher;

@@ -11,60 +11,20 @@ use raftmq_message::id::UniqueKeys;
 use raftmq_message::properties::{self, names};
 use raftmq_message::topic::{AUTO_CREATE_TOPIC, RETRY_PREFIX, validate_group, validate_topic};
 use raftmq_remoting::body::MessageQueue;
-use raftmq_remoting::codes::response;
 use raftmq_remoting::encode::write_send_request;
 use raftmq_remoting::header::{SendHeader, SendResponse};
 use raftmq_remoting::{Command, Serialization};
 use tokio::time::Instant;
 
-use crate::client::{Client, LOOK_EVERY, Tries, refused};
+use crate::client::{Client, LOOK_EVERY, Tries};
 use crate::error::{ClientError, SendError, SendOutcome};
 use crate::hooks::{Hooks, SendMessageContext, SendMessageHook};
 use crate::message::Message;
 use crate::route::{Routed, TopicRoute};
+use crate::send_result::{SendResult, SendStatus};
 
 /// The brokers' default limit for a body, a batch's included.
 const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
-
-/// How safely a message is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SendStatus {
-    /// As safely as the broker is set to.
-    SendOk,
-    /// Stored, but not flushed in time.
-    FlushDiskTimeout,
-    /// Stored, but not on another replica in time.
-    FlushSlaveTimeout,
-    /// Stored, but there is no other replica.
-    SlaveNotAvailable,
-}
-
-impl SendStatus {
-    fn from_code(code: i32) -> Option<Self> {
-        match code {
-            response::SUCCESS => Some(Self::SendOk),
-            response::FLUSH_DISK_TIMEOUT => Some(Self::FlushDiskTimeout),
-            response::FLUSH_SLAVE_TIMEOUT => Some(Self::FlushSlaveTimeout),
-            response::SLAVE_NOT_AVAILABLE => Some(Self::SlaveNotAvailable),
-            _ => None,
-        }
-    }
-}
-
-/// Where a message was stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SendResult {
-    /// How safely.
-    pub status: SendStatus,
-    /// The unique key this producer gave the message; for a batch one for each message, joined by commas.
-    pub message_id: String,
-    /// The broker's id of the message; for a batch one for each, joined by commas.
-    pub offset_message_id: String,
-    /// The queue.
-    pub queue: MessageQueue,
-    /// The message's place in the queue, counted in messages; for a batch the first one's.
-    pub queue_offset: i64,
-}
 
 /// Sends messages to topics. Cheap to share behind a reference: as many sends as one likes may be awaited at a time.
 ///
@@ -423,7 +383,9 @@ fn read_answer(
     addr: &str,
     answer: Command,
 ) -> Result<SendResult, ClientError> {
-    let Some(status) = SendStatus::from_code(answer.code) else { return Err(refused(addr, answer)) };
+    let Some(status) = SendStatus::from_code(answer.code) else {
+        return Err(ClientError::refused(addr, answer));
+    };
     let fields = SendResponse::decode(&answer).map_err(|error| ClientError::header(addr, &error))?;
     Ok(SendResult {
         status,

@@ -8,7 +8,7 @@ use raftmq_remoting::body::{MessageQueue, SubscriptionData};
 use raftmq_remoting::codes::{request, response};
 use raftmq_remoting::header::{PullHeader, PullResponse, pull_flag};
 
-use crate::client::{Client, refused};
+use crate::client::Client;
 use crate::consumer::PullStatus;
 use crate::error::ClientError;
 use crate::message::MessageExt;
@@ -168,7 +168,7 @@ pub(crate) fn read_answer(
     answer: Command,
 ) -> Result<Pulled, ClientError> {
     let status = PullStatus::from_code(answer.code);
-    let Some(status) = status else { return Err(refused(addr, answer)) };
+    let Some(status) = status else { return Err(ClientError::refused(addr, answer)) };
     let fields = PullResponse::decode(&answer).map_err(|error| ClientError::header(addr, &error))?;
     let malformed = |reason| ClientError::Malformed { addr: addr.to_owned(), reason };
     if fields.next_begin_offset < 0 {

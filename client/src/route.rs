@@ -1,6 +1,7 @@
 //! Routes of topics: asked for when first needed, again every 30 s, and at once when a send has failed.
 
 use raftmq_world::hash::HashMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -15,7 +16,6 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::error::ClientError;
-use crate::instance::BrokerAddrs;
 use crate::name_servers::NameServers;
 
 /// How long the route of the topic that new ones copy stands in for that of a topic nobody knew.
@@ -151,8 +151,8 @@ impl RouteTable {
     }
 
     /// The addresses of all brokers of all known routes, or of those that lead.
-    pub(crate) fn broker_addrs(&self, leaders_only: bool) -> BrokerAddrs {
-        let mut addrs = BrokerAddrs::new();
+    pub(crate) fn broker_addrs(&self, leaders_only: bool) -> BTreeSet<String> {
+        let mut addrs = BTreeSet::new();
         for entry in self.topics.read().values() {
             let Some(route) = entry.known.read().as_ref().map(|known| known.route.clone()) else { continue };
             let members = route.brokers.values().flatten();

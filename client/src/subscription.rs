@@ -5,7 +5,7 @@ use raftmq_remoting::body::{CheckClientRequest, SubscriptionData};
 use raftmq_remoting::codes::{request, response};
 use raftmq_remoting::{Command, Ext, fastjson};
 
-use crate::client::{Client, refused};
+use crate::client::Client;
 use crate::error::ClientError;
 use crate::message::MessageExt;
 
@@ -100,7 +100,7 @@ impl Client {
         let config = self.config();
         let (addr, answer) =
             self.call_queue(queue, &request, config.try_timeout, config.request_timeout).await?;
-        if answer.code == response::SUCCESS { Ok(()) } else { Err(refused(&addr, answer)) }
+        if answer.code == response::SUCCESS { Ok(()) } else { Err(ClientError::refused(&addr, answer)) }
     }
 }
 

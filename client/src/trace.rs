@@ -22,7 +22,8 @@ use crate::hooks::{
     ConsumeMessageContext, ConsumeMessageHook, ConsumeReturnType, SendMessageContext, SendMessageHook,
 };
 use crate::message::{Message, MessageExt};
-use crate::producer::{Producer, SendResult, SendStatus};
+use crate::producer::Producer;
+use crate::send_result::{SendResult, SendStatus};
 
 /// Records that wait for being sent; the Java client's number of contexts.
 const WAITING_MAX: usize = 2048;

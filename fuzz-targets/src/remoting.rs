@@ -8,7 +8,7 @@ use raftmq_remoting::frame::{self, FRAME_LEN_MAX};
 use raftmq_remoting::header::*;
 use raftmq_remoting::{Command, Ext, HeaderError, RawFrame, Serialization};
 
-use crate::Input;
+use crate::input::Input;
 
 /// Takes frames off a connection, which brings the bytes in two pieces.
 pub(crate) fn frames(data: &[u8]) {

@@ -13,8 +13,8 @@ use raftmq_store::{
     StoreError, StoreOptions, decode_frame,
 };
 
-use crate::Input;
 use crate::disk::{Image, MemoryDisk, Steps};
+use crate::input::Input;
 
 const DIR: &str = "/data";
 const TOPIC: &str = "t";

@@ -7,8 +7,10 @@ use parking_lot::Mutex;
 use raftmq_world::Network;
 use raftmq_world::hash::HashMap;
 use tokio::sync::mpsc::Sender;
+use tokio::time::Instant;
 
-use crate::connection::{CallError, Connection, PeerRequest};
+use crate::command::Command;
+use crate::connection::{CallError, Connection, PeerRequest, deadline_in};
 
 /// Addresses beyond this make the pool forget those without a connection. Routes hold far fewer.
 const ADDRESSES_MAX: usize = 1024;
@@ -56,6 +58,13 @@ impl ConnectionPool {
     pub async fn get_within(&self, addr: &str, timeout: Duration) -> Result<Arc<Connection>, CallError> {
         let late = |_| CallError::Timeout { addr: addr.to_owned(), waited: timeout, sent: false };
         tokio::time::timeout(timeout, self.get(addr)).await.map_err(late)?
+    }
+
+    /// One request to one address; connecting counts towards the timeout.
+    pub async fn call(&self, addr: &str, request: Command, timeout: Duration) -> Result<Command, CallError> {
+        let deadline = deadline_in(timeout);
+        let connection = self.get_within(addr, timeout).await?;
+        connection.call(request, deadline.saturating_duration_since(Instant::now())).await
     }
 
     fn slot(&self, addr: &str) -> Slot {

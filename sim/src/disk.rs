@@ -17,7 +17,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use raftmq_world::{Disk, DiskFile, Random, Space, memory_file};
 
-use crate::threads::is_beside;
+use crate::beside::is_beside;
 use crate::time::MachineClock;
 
 const SECTOR: usize = 512;
@@ -659,7 +659,7 @@ mod tests {
             let machine = Machine::new(Random::seeded(seed));
             let disk = machine.disk();
             // Nobody is held up without a runtime.
-            crate::threads::beside(|| {
+            crate::beside::beside(|| {
                 let file = disk.create(Path::new("/d/f"), 4096, Space::Sparse).unwrap();
                 file.write_at(0, &[1; 1024]).unwrap();
                 file.sync().unwrap();
@@ -682,7 +682,7 @@ mod tests {
         let telling = told.clone();
         machine.on_loss(move || telling.store(true, std::sync::atomic::Ordering::Relaxed));
         let disk = machine.disk();
-        crate::threads::beside(|| {
+        crate::beside::beside(|| {
             let file = disk.create(Path::new("/d/f"), 4096, Space::Sparse).unwrap();
             machine.set_trap(DiskOp::Sync, 2);
             for round in 1..=2 {

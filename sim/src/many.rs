@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use raftmq_sim::{Breach, Kind, NOT_KEPT, NOT_STOOD, Promise, Report};
 
-use crate::{FaultArgs, ManyArgs};
+#[cfg(feature = "mutations")]
+use crate::args::MutationArgs;
+use crate::args::{FaultArgs, ManyArgs};
 
 /// Runs a seed in a process of its own.
 fn child(seed: u64, faults: &FaultArgs, skip: &[u64], mutation: Option<&str>) -> anyhow::Result<Report> {
@@ -234,7 +236,7 @@ fn tell(why: Why, promise: Promise, reports: &[Report], args: &ManyArgs) -> anyh
 
 /// Runs seeds with each mutation until it breaks a promise that is known to be kept. Says whether all did.
 #[cfg(feature = "mutations")]
-pub(crate) fn mutations(args: &crate::MutationArgs) -> anyhow::Result<bool> {
+pub(crate) fn mutations(args: &MutationArgs) -> anyhow::Result<bool> {
     // Faults and promises that hide nothing: whatever breaks is the mutation's doing.
     let leave = NOT_KEPT.map(|(promise, _)| promise).to_vec();
     let faults = FaultArgs { seconds: 20, kinds: Vec::new(), without: NOT_STOOD.to_vec(), leave };

@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Cluster, ClusterOptions, DATA_DIR, LOG_DIR, MEMBERS};
 use crate::disk::{DiskCopy, Ending, Pace};
-use crate::nemesis::{Kind, Nemesis};
+use crate::fault::Kind;
+use crate::nemesis::Nemesis;
 use crate::programs::{
     How, LANES, LATER, Lanes, QUEUES, Shared, commit, config, consume, produce, read, workload,
 };

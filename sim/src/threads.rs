@@ -3,7 +3,6 @@
 //! A step that goes on at once, and a job, wait for a little first: that is the time its work takes, for what a disk does
 //! there costs nothing by itself. So others run in between, as they do beside a real thread.
 
-use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -14,24 +13,8 @@ use parking_lot::Mutex;
 use raftmq_world::{Job, Next, Step, Threads, Worker};
 use tokio::sync::Notify;
 
+use crate::beside::beside;
 use crate::disk::Machine;
-
-thread_local! {
-    static BESIDE: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Whether what runs now runs beside the network thread, and so does not hold it up.
-pub(crate) fn is_beside() -> bool {
-    BESIDE.get()
-}
-
-/// Does work as a thread beside the network thread does.
-pub(crate) fn beside<T>(work: impl FnOnce() -> T) -> T {
-    let before = BESIDE.replace(true);
-    let result = work();
-    BESIDE.set(before);
-    result
-}
 
 /// All threads of one process.
 pub(crate) struct HostThreads {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use raftmq_message::topic::validate_topic;
 
 use crate::error::Error;
+use crate::filter::{EVERYTHING, Filter, FilterError, is_tag_type};
 use crate::limits::{EXPRESSION_BYTES_MAX, SUBSCRIPTION_BYTES_PER_GROUP_MAX, SUBSCRIPTIONS_PER_GROUP_MAX};
 use crate::names::check_group_name;
 
@@ -196,6 +197,26 @@ impl ConsumerData {
 }
 
 impl Subscription {
+    /// Which messages it wants. Clients read a tag expression themselves and send what they found.
+    ///
+    /// # Errors
+    /// Its expression cannot be used.
+    pub fn filter(&self) -> Result<Filter, FilterError> {
+        if self.is_class_filter {
+            return Ok(Filter::All);
+        }
+        let is_read = is_tag_type(Some(&self.expression_type))
+            && self.expression != EVERYTHING
+            && !(self.tags.is_empty() && self.codes.is_empty());
+        if !is_read {
+            return Filter::parse(&self.expression, Some(&self.expression_type));
+        }
+        if self.tags.is_empty() {
+            return Ok(Filter::codes(self.codes.iter().map(|code| i64::from(*code))));
+        }
+        Ok(Filter::tags(self.tags.iter().map(String::as_str)))
+    }
+
     /// What it holds in text and numbers.
     fn bytes(&self) -> usize {
         let tags = self.tags.iter().map(|tag| size_of::<String>() + tag.len()).sum::<usize>();
@@ -207,6 +228,7 @@ impl Subscription {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::filter::Glance;
 
     #[test]
     fn what_is_more_than_a_group_may_have_is_refused() {
@@ -229,5 +251,27 @@ mod tests {
         ] {
             assert!(matches!(with(heavy), Err(Error::SubscriptionsTooLong(_))));
         }
+    }
+
+    #[test]
+    fn a_subscription_is_taken_as_its_client_has_read_it() {
+        let read = |sub_string: &str, tags: &[&str], codes: &[i32]| {
+            let data = Subscription {
+                expression: sub_string.into(),
+                tags: tags.iter().map(ToString::to_string).collect(),
+                codes: codes.to_vec(),
+                ..Subscription::default()
+            };
+            (data.filter().unwrap(), data)
+        };
+        assert_eq!(read("B||A", &["A", "B"], &[65, 66]).0, Filter::parse("A||B", None).unwrap());
+        assert_eq!(read("B||A", &[], &[]).0, Filter::parse("A||B", None).unwrap());
+        assert_eq!(read("*", &[], &[]).0, Filter::All);
+        let (codes, data) = read("A", &[], &[65]);
+        assert_eq!((codes.glance(65), codes.glance(66)), (Glance::Wanted, Glance::Unwanted));
+        let sql = Subscription { expression_type: "SQL92".into(), expression: "a >".into(), ..data.clone() };
+        assert!(matches!(sql.filter(), Err(FilterError::Sql(_))));
+        let class = Subscription { is_class_filter: true, ..data };
+        assert_eq!(class.filter(), Ok(Filter::All), "classes filtered on servers that are no more");
     }
 }

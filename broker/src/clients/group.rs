@@ -132,7 +132,7 @@ impl<C: Connection> ConsumerGroup<C> {
             let known = self.subscriptions.get(&data.topic).map(|known| known.data.version);
             let version = newer.get(&data.topic).map(|known: &Known| known.data.version).or(known);
             if version.is_none_or(|version| version < data.version) {
-                let known = Known { data: data.clone(), filter: Filter::subscription(data) };
+                let known = Known { data: data.clone(), filter: data.filter() };
                 newer.insert(&data.topic, known);
             }
         }

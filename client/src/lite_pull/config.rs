@@ -6,8 +6,8 @@ use std::time::Duration;
 use raftmq_message::topic::validate_group;
 use raftmq_remoting::body::{ConsumeFromWhere, MessageModel};
 
+use super::listeners::MessageQueueListener;
 use super::queues::Limits;
-use super::rebalance::MessageQueueListener;
 use crate::allocate::{AllocateMessageQueueAveragely, AllocateMessageQueueStrategy};
 use crate::error::ClientError;
 use crate::offset_store::OffsetStore;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use raftmq_remoting::body::{MessageQueue, SubscriptionData};
 
-use super::Shared;
 use super::queues::Turn;
+use super::shared::{Shared, State};
 use crate::consumer::PullStatus;
 use crate::pull_request::{LEADER, Progress, PullPauses, PullRequest, Pulled};
 use crate::subscription::accepts;
@@ -15,12 +15,7 @@ use crate::subscription::accepts;
 const PAUSE_REFUSED: Duration = Duration::from_secs(1);
 
 /// Pulls until the generation is over: from an offset on, or from the one that was committed.
-pub(super) async fn pull_queue(
-    shared: Arc<Shared>,
-    queue: MessageQueue,
-    generation: u64,
-    offset: Option<i64>,
-) {
+async fn pull_queue(shared: Arc<Shared>, queue: MessageQueue, generation: u64, offset: Option<i64>) {
     let mut offset = match offset {
         Some(offset) => offset,
         None => shared.first_offset(&queue).await,
@@ -65,6 +60,19 @@ pub(super) async fn pull_queue(
 }
 
 impl Shared {
+    /// Starts to pull a queue: at an offset, or at the one that was committed.
+    pub(super) fn start_pulling(
+        self: &Arc<Self>,
+        state: &mut State,
+        queue: &MessageQueue,
+        offset: Option<i64>,
+    ) {
+        state.queues.start(queue, |generation| {
+            let task = pull_queue(self.clone(), queue.clone(), generation, offset);
+            tokio::spawn(task).abort_handle()
+        });
+    }
+
     /// Waits until the queue may be pulled, and returns what is wanted of it; nothing if it never may again. A topic that
     /// is not subscribed to is either given up or subscribed to again.
     async fn wait_for_turn(&self, queue: &MessageQueue, generation: u64) -> Option<SubscriptionData> {

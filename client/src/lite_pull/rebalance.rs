@@ -1,7 +1,6 @@
 //! Which queues a subscribed consumer has, and its place in the group.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
 use raftmq_remoting::Command;
@@ -9,57 +8,12 @@ use raftmq_remoting::body::{ConsumeType, ConsumerData, MessageQueue, Subscriptio
 use raftmq_remoting::codes::response;
 use tokio::time::Instant;
 
-use super::{Mode, Shared, State};
+use super::shared::{Mode, Shared, State};
 use crate::hooks::guarded;
 use crate::instance::GroupMember;
 use crate::rebalance::{RebalancePauses, Sharing};
 use raftmq_remoting::PeerRequest;
 use raftmq_remoting::deadline_in;
-
-/// Told when the queues of a topic change. Java's interface of the same name.
-pub trait TopicMessageQueueChangeListener: Send + Sync + 'static {
-    /// `queues` are all there are now, sorted. Must not block.
-    fn on_changed(&self, topic: &str, queues: &[MessageQueue]);
-}
-
-/// Told when the queues of a subscribed topic were divided otherwise than before. Java's interface of the same name.
-pub trait MessageQueueListener: fmt::Debug + Send + Sync {
-    /// `all` are the topic's queues, `divided` those among them that this consumer has now, both sorted. Must not block.
-    fn message_queue_changed(&self, topic: &str, all: &[MessageQueue], divided: &[MessageQueue]);
-}
-
-/// The listeners by topic, and the queues each was told last.
-#[derive(Default)]
-pub(super) struct Listeners {
-    topics: BTreeMap<String, (Vec<MessageQueue>, Arc<dyn TopicMessageQueueChangeListener>)>,
-}
-
-impl Listeners {
-    /// Sets the listener of a topic, which has these queues at present.
-    pub(super) fn add(
-        &mut self,
-        topic: &str,
-        mut queues: Vec<MessageQueue>,
-        listener: Arc<dyn TopicMessageQueueChangeListener>,
-    ) {
-        queues.sort();
-        self.topics.insert(topic.to_owned(), (queues, listener));
-    }
-
-    /// Notes the queues of a topic. Gives back whom to tell, if they have changed.
-    fn changed(
-        &mut self,
-        topic: &str,
-        queues: &[MessageQueue],
-    ) -> Option<Arc<dyn TopicMessageQueueChangeListener>> {
-        let (known, listener) = self.topics.get_mut(topic)?;
-        if known == queues {
-            return None;
-        }
-        *known = queues.to_vec();
-        Some(listener.clone())
-    }
-}
 
 /// Divides the queues whenever something has changed, and now and then.
 pub(super) async fn keep_balanced(shared: Arc<Shared>) {
@@ -172,7 +126,7 @@ impl Shared {
 
     /// Looks whether the queues of topics have changed that somebody listens to.
     async fn check_topics(&self) {
-        let topics: Vec<_> = self.state.lock().listeners.topics.keys().cloned().collect();
+        let topics = self.state.lock().listeners.topics();
         for topic in topics {
             // A route that cannot be had at the moment has not changed.
             let Ok(mut queues) = self.client.fetch_queues(&topic).await else { continue };

@@ -14,7 +14,8 @@ use raftmq_remoting::body::{MessageQueue, OffsetTable};
 use raftmq_remoting::fastjson;
 use raftmq_world::{Disk, Threads, World};
 
-use super::{OffsetFuture, OffsetStore, ReadOffsetType, Table};
+use super::store::{OffsetFuture, OffsetStore, ReadOffsetType};
+use super::table::Table;
 use crate::error::ClientError;
 
 /// Where the Java client keeps offsets of broadcast groups: `.rocketmq_offsets` in the home directory, or in the current

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use raftmq_remoting::body::MessageQueue;
 use tokio::task::JoinSet;
 
-use super::{OffsetFuture, OffsetStore, ReadOffsetType, Table};
+use super::store::{OffsetFuture, OffsetStore, ReadOffsetType};
+use super::table::Table;
 use crate::client::Client;
 use crate::error::ClientError;
 

@@ -5,13 +5,11 @@ use std::sync::Arc;
 use raftmq_remoting::body::MessageQueue;
 use tokio::sync::mpsc;
 
-use super::process_queue::{Phase, ProcessQueue, Thresholds};
-use super::{Inner, Stage, orderly};
+use super::inner::{Inner, Stage};
+use super::orderly;
+use super::process_queue::{Phase, ProcessQueue};
 use crate::pull_request::PullPauses;
 use crate::rebalance::{RebalancePauses, Sharing};
-
-/// Bytes of a MiB.
-const MIB: usize = 1024 * 1024;
 
 /// Divides the queues at once, when something has changed, and regularly.
 pub(super) async fn keep_rebalanced(consumer: Arc<Inner>) {
@@ -26,25 +24,7 @@ pub(super) async fn keep_rebalanced(consumer: Arc<Inner>) {
     }
 }
 
-/// Persists the offsets regularly.
-pub(super) async fn keep_persisted(consumer: Arc<Inner>) {
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(consumer.config.persist_consumer_offset_interval) => {}
-            () = consumer.stopping() => return,
-        }
-        let queues: Vec<_> = consumer.queues.lock().keys().cloned().collect();
-        consumer.persist(&queues).await;
-    }
-}
-
 impl Inner {
-    pub(super) async fn persist(&self, queues: &[MessageQueue]) {
-        if let Err(error) = self.store.persist_all(queues).await {
-            tracing::warn!(group = self.group(), %error, "offsets were not persisted");
-        }
-    }
-
     /// Divides the queues of all topics. False if that has to be tried again soon.
     async fn rebalance(self: &Arc<Self>) -> bool {
         let topics: Vec<_> = self.subscriptions.read().keys().cloned().collect();
@@ -200,44 +180,5 @@ impl Inner {
         drop(queues);
         self.let_go.notify_one();
         self.rebalance.notify_one();
-    }
-
-    /// What a queue may hold, given how many of its topic there are.
-    pub(super) fn thresholds(&self, topic: &str) -> Thresholds {
-        let config = &self.config;
-        let by_topic = config.pull_threshold_for_topic.or(config.pull_threshold_size_for_topic).is_some();
-        let queues = if by_topic {
-            self.queues.lock().keys().filter(|queue| queue.topic == topic).count().max(1)
-        } else {
-            1
-        };
-        let share = |of: Option<usize>, otherwise: usize| of.map_or(otherwise, |of| (of / queues).max(1));
-        let mib = share(config.pull_threshold_size_for_topic, config.pull_threshold_size_for_queue);
-        Thresholds {
-            messages: share(config.pull_threshold_for_topic, config.pull_threshold_for_queue),
-            bytes: mib.saturating_mul(MIB),
-            span: (!self.is_orderly()).then_some(config.consume_concurrently_max_span),
-        }
-    }
-
-    /// Sets the offset of a queue the consumer has, drops what was pulled of it, and has the queue taken anew.
-    pub(super) async fn reset(&self, queue: &ProcessQueue, offset: i64) {
-        // Frozen first, so that nothing that is being consumed moves it, and persisted before the queue is let go.
-        if !self.freeze(queue, offset) {
-            return;
-        }
-        self.persist(std::slice::from_ref(&queue.queue)).await;
-        queue.drop_now();
-    }
-
-    /// Freezes the offset of a queue, unless it was let go: it may be somebody else's, or taken anew.
-    fn freeze(&self, queue: &ProcessQueue, offset: i64) -> bool {
-        // Under the lock under which the store forgets a queue.
-        let queues = self.queues.lock();
-        let is_ours = queues.get(&queue.queue).is_some_and(|present| std::ptr::eq(&**present, queue));
-        if is_ours {
-            self.store.update_and_freeze_offset(&queue.queue, offset);
-        }
-        is_ours
     }
 }

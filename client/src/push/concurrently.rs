@@ -6,9 +6,9 @@ use std::time::Duration;
 use raftmq_remoting::body::MessageModel;
 use tokio::time::Instant;
 
-use super::Inner;
+use super::batch::Batch;
+use super::inner::Inner;
 use super::process_queue::ProcessQueue;
-use super::report::Batch;
 use crate::hooks::ConsumeReturnType;
 use crate::listener::{ConsumeConcurrentlyContext, ConsumeConcurrentlyStatus, Kind};
 use crate::message::MessageExt;

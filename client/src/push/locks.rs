@@ -12,9 +12,8 @@ use raftmq_remoting::codes::{request, response};
 use raftmq_remoting::{Command, Ext, fastjson};
 use tokio::time::Instant;
 
+use super::inner::{Inner, Stage};
 use super::process_queue::{Phase, ProcessQueue};
-use super::{Inner, Stage};
-use crate::client::refused;
 use crate::error::ClientError;
 
 /// How often locks are renewed, as in the Java client.
@@ -103,7 +102,7 @@ impl Inner {
         let called = self.client.call_queue(&first, &request, config.try_timeout, config.request_timeout);
         let (addr, answer) = called.await?;
         if answer.code != response::SUCCESS {
-            return Err(refused(&addr, answer));
+            return Err(ClientError::refused(&addr, answer));
         }
         if code == request::UNLOCK_BATCH_MQ {
             return Ok(BTreeSet::new());

@@ -8,9 +8,9 @@ use tokio::sync::SemaphorePermit;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
 
-use super::Inner;
+use super::batch::Batch;
+use super::inner::Inner;
 use super::process_queue::ProcessQueue;
-use super::report::Batch;
 use crate::hooks::ConsumeReturnType;
 use crate::listener::{ConsumeOrderlyContext, ConsumeOrderlyStatus, Kind};
 use crate::message::MessageExt;

@@ -7,8 +7,8 @@ use raftmq_message::properties::names;
 use raftmq_message::topic::RETRY_PREFIX;
 use raftmq_remoting::body::SubscriptionData;
 
-use super::Inner;
-use super::process_queue::ProcessQueue;
+use super::inner::Inner;
+use super::process_queue::{ProcessQueue, Thresholds};
 use crate::consumer::PullStatus;
 use crate::message::MessageExt;
 use crate::offset_store::ReadOffsetType;
@@ -16,6 +16,9 @@ use crate::pull_request::{
     LEADER, Progress, PullFailure, PullPauses, PullRequest, Pulled, is_unknown_subscription,
 };
 use crate::subscription::accepts;
+
+/// Bytes of a MiB.
+const MIB: usize = 1024 * 1024;
 
 impl Inner {
     /// Pulls a queue from an offset on and gives the messages to `deliver`, until the queue is closed.
@@ -89,6 +92,24 @@ impl Inner {
             from: queue.pull_from.load(Ordering::Relaxed),
         };
         self.client.pull_once(pull).await.map(Some)
+    }
+
+    /// What a queue may hold, given how many of its topic there are.
+    fn thresholds(&self, topic: &str) -> Thresholds {
+        let config = &self.config;
+        let by_topic = config.pull_threshold_for_topic.or(config.pull_threshold_size_for_topic).is_some();
+        let queues = if by_topic {
+            self.queues.lock().keys().filter(|queue| queue.topic == topic).count().max(1)
+        } else {
+            1
+        };
+        let share = |of: Option<usize>, otherwise: usize| of.map_or(otherwise, |of| (of / queues).max(1));
+        let mib = share(config.pull_threshold_size_for_topic, config.pull_threshold_size_for_queue);
+        Thresholds {
+            messages: share(config.pull_threshold_for_topic, config.pull_threshold_for_queue),
+            bytes: mib.saturating_mul(MIB),
+            span: (!self.is_orderly()).then_some(config.consume_concurrently_max_span),
+        }
     }
 
     /// The offset that goes along with a pull.

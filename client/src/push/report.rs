@@ -1,24 +1,21 @@
-//! What operators ask of a consumer through brokers, and what is counted for them.
+//! What operators ask of a consumer through brokers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use parking_lot::Mutex;
 use raftmq_remoting::Command;
 use raftmq_remoting::body::{
-    ClientStatus, ConsumeMessageDirectlyResult, ConsumeStatus, ConsumerRunningInfo, MessageQueue,
-    OffsetTable, ProcessQueueInfo,
+    ClientStatus, ConsumeMessageDirectlyResult, ConsumerRunningInfo, MessageQueue, OffsetTable,
+    ProcessQueueInfo,
 };
 use raftmq_remoting::codes::{request, response};
 use raftmq_remoting::fastjson;
 use tokio::time::Instant;
 
-use super::Inner;
+use super::inner::Inner;
 use super::process_queue::{Phase, ProcessQueue};
 use super::pull::restore_topic;
-use crate::hooks::{ConsumeMessageContext, ConsumeReturnType};
 use crate::listener::{
     ConsumeConcurrentlyContext, ConsumeConcurrentlyStatus, ConsumeOrderlyContext, ConsumeOrderlyStatus, Kind,
 };
@@ -27,105 +24,6 @@ use raftmq_remoting::PeerRequest;
 
 /// Bytes of a MiB.
 const MIB: usize = 1024 * 1024;
-
-/// What a consumer has done, by topic.
-#[derive(Debug, Default)]
-pub(super) struct Statistics {
-    topics: Mutex<BTreeMap<String, Counts>>,
-}
-
-/// Counted since the topic was first met.
-#[derive(Debug)]
-struct Counts {
-    since: Instant,
-    pulled: usize,
-    consumed: usize,
-    failed: usize,
-    batches: u32,
-    cost: Duration,
-}
-
-impl Default for Counts {
-    fn default() -> Self {
-        let since = Instant::now();
-        Self { since, pulled: 0, consumed: 0, failed: 0, batches: 0, cost: Duration::ZERO }
-    }
-}
-
-impl Statistics {
-    pub(super) fn pulled(&self, topic: &str, count: usize) {
-        self.count(topic, |counts| counts.pulled += count);
-    }
-
-    fn consumed(&self, topic: &str, count: usize, success: bool, cost: Duration) {
-        self.count(topic, |counts| {
-            *(if success { &mut counts.consumed } else { &mut counts.failed }) += count;
-            counts.batches = counts.batches.saturating_add(1);
-            counts.cost += cost;
-        });
-    }
-
-    fn count(&self, topic: &str, count: impl FnOnce(&mut Counts)) {
-        let mut topics = self.topics.lock();
-        match topics.get_mut(topic) {
-            Some(counts) => count(counts),
-            None => count(topics.entry(topic.to_owned()).or_default()),
-        }
-    }
-
-    fn table(&self) -> BTreeMap<String, ConsumeStatus> {
-        self.topics.lock().iter().map(|(topic, counts)| (topic.clone(), counts.status())).collect()
-    }
-}
-
-impl Counts {
-    fn status(&self) -> ConsumeStatus {
-        let seconds = self.since.elapsed().as_secs_f64().max(1.0);
-        ConsumeStatus {
-            pull_tps: self.pulled as f64 / seconds,
-            consume_rt: self.cost.as_secs_f64() * 1000.0 / f64::from(self.batches.max(1)),
-            consume_ok_tps: self.consumed as f64 / seconds,
-            consume_failed_tps: self.failed as f64 / seconds,
-            consume_failed_msgs: i64::try_from(self.failed).unwrap_or(i64::MAX),
-        }
-    }
-}
-
-/// A batch at the listener, with what is to happen around it.
-pub(super) struct Batch<'a> {
-    consumer: &'a Inner,
-    context: ConsumeMessageContext<'a>,
-    /// Absent without hooks.
-    request_id: Option<String>,
-}
-
-impl<'a> Batch<'a> {
-    pub(super) fn begin(consumer: &'a Inner, queue: &'a MessageQueue, messages: &'a [MessageExt]) -> Self {
-        let context = ConsumeMessageContext {
-            consumer_group: consumer.group(),
-            messages,
-            queue,
-            request_id: "",
-            begin_timestamp_ms: consumer.client.now_ms(),
-        };
-        let request_id = (!consumer.hooks.is_empty()).then(|| consumer.producer.unique_key());
-        if let Some(request_id) = &request_id {
-            let context = ConsumeMessageContext { request_id, ..context };
-            consumer.hooks.each(|hook| hook.consume_message_before(&context));
-        }
-        Self { consumer, context, request_id }
-    }
-
-    pub(super) fn end(self, outcome: ConsumeReturnType, cost: Duration) {
-        let Self { consumer, context, request_id } = self;
-        if let Some(request_id) = &request_id {
-            let context = ConsumeMessageContext { request_id, ..context };
-            consumer.hooks.each(|hook| hook.consume_message_after(&context, outcome, cost));
-        }
-        let count = context.messages.len();
-        consumer.statistics.consumed(&context.queue.topic, count, outcome.is_success(), cost);
-    }
-}
 
 /// Answers a broker's request.
 pub(super) fn answer(consumer: Arc<Inner>, request: PeerRequest) {

@@ -8,9 +8,9 @@ use raftmq_remoting::Command;
 use raftmq_remoting::codes::{request, response};
 use raftmq_remoting::header::SendBackHeader;
 
-use super::Inner;
+use super::inner::Inner;
 use super::process_queue::ProcessQueue;
-use crate::client::{Client, refused};
+use crate::client::Client;
 use crate::error::ClientError;
 use crate::message::{Message, MessageExt};
 
@@ -64,7 +64,7 @@ impl Inner {
         let request = Command::request(request::CONSUMER_SEND_MSG_BACK, header.to_ext());
         let asking = self.client.call_queue_once(&queue.queue, &request, patience(&self.client));
         let (addr, answer) = asking.await?;
-        if answer.code == response::SUCCESS { Ok(()) } else { Err(refused(&addr, answer)) }
+        if answer.code == response::SUCCESS { Ok(()) } else { Err(ClientError::refused(&addr, answer)) }
     }
 
     /// Sends what stands for a message to the group's retry topic, where it counts as delivered in vain so many times.
