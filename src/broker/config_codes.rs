@@ -16,15 +16,11 @@ use raftmq_remoting::{Command, fastjson};
 use serde::Serialize;
 
 use super::attributes;
-use super::limits::FORWARD_TIMEOUT;
 use super::node::Node;
-use super::peer::{self, PeerError};
 use super::reply::{Handled, Refusal, Reply};
 
 /// Bits that a topic's permission can have: priority, read, write, inherit.
 const PERM_MAX: i32 = 15;
-/// Bytes of a request to change topics or groups. What they hold stays in memory; a command of the log has room for one's.
-const SETTINGS_BYTES_MAX: usize = 128 * 1024;
 
 pub(crate) fn json(body: &impl Serialize) -> Handled {
     Reply::body(fastjson::to_vec(body).map_err(|error| Refusal::error(error.to_string()))?)
@@ -32,15 +28,12 @@ pub(crate) fn json(body: &impl Serialize) -> Handled {
 
 /// 17: creates a topic or changes its settings.
 pub(crate) async fn put_topic(node: &Node, command: &Command) -> Handled {
-    node.leading()?;
     let header = CreateTopicHeader::decode(command)?;
     put_topics(node, &[config_from(header)?]).await
 }
 
 /// 18: creates topics or changes their settings; none of them where one is refused.
 pub(crate) async fn put_topic_list(node: &Node, command: &Command) -> Handled {
-    node.leading()?;
-    check_body(command)?;
     let list: TopicConfigList =
         fastjson::parse(&command.body).map_err(|error| Refusal::error(format!("topic settings: {error}")))?;
     put_topics(node, &list.topic_config_list).await
@@ -106,7 +99,7 @@ fn topic_from(config: &TopicConfig, before: Option<&Topic>) -> Result<Topic, Ref
 
 /// 215: removes a topic. One that does not exist is a success, one that cannot exist too.
 ///
-/// Tools of 5.x ask every member, in no certain order, and stop at the first error: a follower has the leader do it.
+/// Tools of 5.x ask every member, in no certain order, and stop at the first error: so a follower passes it on.
 pub(crate) async fn delete_topic(node: &Node, command: &Command) -> Handled {
     let topic = TopicHeader::decode(command)?.topic;
     if topic.trim().is_empty() {
@@ -115,28 +108,9 @@ pub(crate) async fn delete_topic(node: &Node, command: &Command) -> Handled {
     if is_system_topic(&topic) {
         return Err(Refusal::illegal(format!("The topic[{topic}] is conflict with system topic.")));
     }
-    if let Err(refusal) = node.leading() {
-        return forward(node, command, refusal).await;
-    }
     tracing::info!(topic, "topic deleted");
     node.announced(node.settings.delete_topic(&topic)).await?;
     Reply::done()
-}
-
-/// Passes a request on to the leader and answers as that does; refuses where none is known, and what was passed on
-/// already.
-async fn forward(node: &Node, command: &Command, refusal: Refusal) -> Handled {
-    /// Says that a request comes from a follower.
-    const FORWARDED: &str = "forwardedBy";
-    let leader = node.replica.other_leader().filter(|_| command.ext.get(FORWARDED).is_none());
-    let Some(leader) = leader else { return Err(refusal) };
-    let mut request = Command::request(command.code, command.ext.clone()).with_body(command.body.clone());
-    request.ext.set(FORWARDED, &node.config.node_id.to_string());
-    match peer::ask(&node.peers, &leader, request, FORWARD_TIMEOUT).await {
-        Ok(()) => Reply::done(),
-        Err(PeerError::Refused { code, remark }) => Err(Refusal::new(code, remark)),
-        Err(error) => Err(Refusal::unavailable(format!("the outcome is unknown: the leader: {error}"))),
-    }
 }
 
 /// A topic's settings as clients read them.
@@ -182,8 +156,6 @@ pub(crate) fn get_topic(node: &Node, command: &Command) -> Handled {
 
 /// 200: creates a group or changes its settings.
 pub(crate) async fn put_group(node: &Node, command: &Command) -> Handled {
-    node.leading()?;
-    check_body(command)?;
     let config: SubscriptionGroupConfig =
         fastjson::parse(&command.body).map_err(|error| Refusal::error(format!("group settings: {error}")))?;
     put_groups(node, &[config]).await
@@ -191,20 +163,9 @@ pub(crate) async fn put_group(node: &Node, command: &Command) -> Handled {
 
 /// 225: creates groups or changes their settings; none of them where one is refused.
 pub(crate) async fn put_group_list(node: &Node, command: &Command) -> Handled {
-    node.leading()?;
-    check_body(command)?;
     let list: SubscriptionGroupList =
         fastjson::parse(&command.body).map_err(|error| Refusal::error(format!("group settings: {error}")))?;
     put_groups(node, &list.group_config_list).await
-}
-
-fn check_body(command: &Command) -> Result<(), Refusal> {
-    let len = command.body.len();
-    if len > SETTINGS_BYTES_MAX {
-        let remark = format!("settings of {len} bytes, at most {SETTINGS_BYTES_MAX}");
-        return Err(Refusal::illegal(remark));
-    }
-    Ok(())
 }
 
 async fn put_groups(node: &Node, configs: &[SubscriptionGroupConfig]) -> Handled {

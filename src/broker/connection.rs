@@ -15,9 +15,10 @@ use super::channel::Channel;
 use super::limits::{READ_BYTES, SMALL_REST_BYTES};
 use super::node::Node;
 use super::reply::{Handled, Refusal, Reply, write_handled};
+use super::requests::{self, Handler, Otherwise, Row, ServedBy};
 use super::send_batch::SendBatch;
 use super::sending::{Unsent, create_for_send, given_back, send_of};
-use super::{buffers, dispatch, pull, queue_codes, relay};
+use super::{buffers, forwarding, pull};
 
 /// Why a connection is closed from this side.
 #[derive(Debug, thiserror::Error)]
@@ -148,62 +149,88 @@ impl Connection {
         self.channel.flush();
     }
 
+    /// Does what the table of requests says.
     async fn handle(&mut self, command: &Command, sends: &mut SendBatch) {
-        match command.code {
-            request::SEND_MESSAGE | request::SEND_MESSAGE_V2 | request::SEND_BATCH_MESSAGE => {
+        let row = match requests::row(command.code).and_then(|row| self.admit(row, command).map(|()| row)) {
+            Ok(row) => row,
+            Err(refusal) => return self.refuse(command, &refusal),
+        };
+        match row.handler {
+            Handler::Send => self.send(command, sends).await,
+            Handler::GiveBack => {
+                self.before_giving_back(command, sends).await;
                 self.send(command, sends).await;
             }
-            request::CONSUMER_SEND_MSG_BACK => {
-                // A few bytes ask for a large record: the bounds hold between two of them, not only between two reads.
-                if self.channel.must_pause() {
-                    self.finish(sends);
-                    self.channel.may_read().await;
-                }
-                let header = SendBackHeader::decode(command).ok();
-                if header.is_some_and(|header| self.node.sends.is_ahead(header.offset)) {
-                    self.finish(sends);
-                    self.node.replica.settle().await;
-                }
-                self.send(command, sends).await;
-            }
-            request::PULL_MESSAGE | request::LITE_PULL_MESSAGE => {
+            Handler::Pull => {
                 let before_waiting = || self.finish(sends);
                 let handled = pull::handle(&self.node, &self.channel, command, before_waiting);
                 if let Err(refusal) = handled.await {
                     self.refuse(command, &refusal);
                 }
             }
-            request::UPDATE_CONSUMER_OFFSET => {
+            Handler::Later(handle) => {
                 self.finish(sends);
-                match queue_codes::update_consumer_offset(&self.node, command) {
-                    // Others of the connection do not wait until it is in the log.
-                    Ok(committed) => self.answer_later(command, committed),
+                match self.may_serve(row).and_then(|()| handle(&self.node, command)) {
+                    // Others of the connection do not wait for it.
+                    Ok(handled) => self.answer_later(command, handled),
                     Err(refusal) => self.refuse(command, &refusal),
                 }
             }
-            request::GET_CONSUMER_RUNNING_INFO => {
-                self.answer_later(command, relay::running_info(self.node.clone(), command.clone()));
-            }
-            request::CONSUME_MESSAGE_DIRECTLY => {
-                self.answer_later(command, relay::consume_directly(self.node.clone(), command.clone()));
-            }
-            request::INVOKE_BROKER_TO_GET_CONSUMER_STATUS => {
-                self.answer_later(command, relay::consumer_status(self.node.clone(), command.clone()));
-            }
-            _ => {
+            Handler::AtOnce(_) | Handler::InTurn(_) => {
                 // It may take a while: what came before it does not wait for it.
                 self.finish(sends);
-                self.handle_other(command).await;
+                self.handle_in_turn(row, command).await;
             }
+            Handler::Not(why) => self.refuse(command, &Refusal::unsupported(why)),
         }
     }
 
-    /// Handles what is neither a send nor a pull.
-    async fn handle_other(&self, command: &Command) {
+    /// Whether a request is within its bounds.
+    fn admit(&self, row: &Row, command: &Command) -> Result<(), Refusal> {
+        match row.body_max {
+            Some(max) if command.body.len() > max => {
+                let (name, len) = (row.name(), command.body.len());
+                Err(Refusal::illegal(format!("{name} with a body of {len} bytes, at most {max}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether this member serves a request, unless that depends on what it asks for.
+    fn may_serve(&self, row: &Row) -> Result<(), Refusal> {
+        match row.served_by {
+            ServedBy::Leader => self.node.leading().map(drop),
+            ServedBy::Reader | ServedBy::Any => Ok(()),
+        }
+    }
+
+    /// A few bytes ask for a large record: the bounds hold between two of them, not only between two reads.
+    async fn before_giving_back(&self, command: &Command, sends: &mut SendBatch) {
+        if self.channel.must_pause() {
+            self.finish(sends);
+            self.channel.may_read().await;
+        }
+        let header = SendBackHeader::decode(command).ok();
+        if header.is_some_and(|header| self.node.sends.is_ahead(header.offset)) {
+            self.finish(sends);
+            self.node.replica.settle().await;
+        }
+    }
+
+    /// Handles what is answered before the next request is looked at.
+    async fn handle_in_turn(&self, row: &Row, command: &Command) {
         if self.channel.is_congested() {
             self.refuse(command, &Refusal::busy("too many bytes wait to be sent"));
         } else {
-            let handled = Box::pin(dispatch::handle(&self.node, &self.channel, command)).await;
+            let handled = match (self.may_serve(row), row.otherwise, row.handler) {
+                (Ok(()), _, Handler::AtOnce(handle)) => handle(&self.node, &self.channel, command),
+                (Ok(()), _, Handler::InTurn(handle)) => handle(&self.node, &self.channel, command).await,
+                (Err(refusal), Otherwise::PassOn, _) => {
+                    Box::pin(forwarding::pass_on(&self.node, command, refusal)).await
+                }
+                (Err(refusal), Otherwise::Refuse, _) => Err(refusal),
+                (Ok(()), _, _) => return,
+            };
             if !command.is_oneway() {
                 self.channel.write(|out| write_handled(out, command, handled));
             }

@@ -16,7 +16,7 @@ use raftmq_remoting::{Command, fastjson};
 
 use super::channel::Channel;
 use super::described::consumer_from;
-use super::limits::{CLIENT_ID_LEN_MAX, HEARTBEAT_BYTES_MAX, HEARTBEAT_GROUPS_MAX};
+use super::limits::{CLIENT_ID_LEN_MAX, HEARTBEAT_GROUPS_MAX};
 use super::node::Node;
 use super::reply::{Handled, Refusal, Reply};
 
@@ -72,10 +72,6 @@ fn may_be(node: &Node, group: &str) -> bool {
 
 /// A heartbeat, and its consumers as the broker knows them.
 fn read(command: &Command) -> Result<(HeartbeatData, Vec<ConsumerData>), Refusal> {
-    if command.body.len() > HEARTBEAT_BYTES_MAX {
-        let len = command.body.len();
-        return Err(Refusal::illegal(format!("heartbeat of {len} bytes, at most {HEARTBEAT_BYTES_MAX}")));
-    }
     let heartbeat: HeartbeatData =
         fastjson::parse(&command.body).map_err(|error| Refusal::error(format!("heartbeat: {error}")))?;
     let consumers = check(&heartbeat)?;

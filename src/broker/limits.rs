@@ -111,6 +111,8 @@ pub(crate) const REPORTED_PRODUCERS_MAX: usize = 50_000;
 /// Answers about groups that are made at a time, beside the network thread: each takes a processor and some 20 MiB.
 pub(crate) const REPORTS_AT_ONCE: usize = 2;
 
+/// Bytes of a request to change topics or groups. What they hold stays in memory; a command of the log has room for one's.
+pub(crate) const SETTINGS_BYTES_MAX: usize = 128 * 1024;
 /// How long the leader may take with a request that a follower passes on: less than operators' tools wait for theirs.
 pub(crate) const FORWARD_TIMEOUT: Duration = Duration::from_secs(4);
 

@@ -12,7 +12,7 @@ use super::reply::{Handled, Refusal, Reply};
 
 /// 41: takes or renews locks, and answers with those the client holds then.
 pub(crate) async fn lock(node: &Node, request: &Command) -> Handled {
-    let batch = read(node, request)?;
+    let batch = read(request)?;
     if !node.state.groups.has(&batch.consumer_group) {
         node.create_group(&batch.consumer_group).await?;
     }
@@ -41,7 +41,7 @@ fn held(mut queues: Vec<MessageQueue>, granted: &[Queue]) -> Vec<MessageQueue> {
 
 /// 42: releases locks. What an older connection gives up is not given up where a newer one has taken over its client id.
 pub(crate) async fn unlock(node: &Node, channel: &Channel, request: &Command) -> Handled {
-    let batch = read(node, request)?;
+    let batch = read(request)?;
     let group = &batch.consumer_group;
     if !node.state.groups.has(group) {
         return Err(raftmq_broker::Error::NoGroup(group.clone()).into());
@@ -52,8 +52,7 @@ pub(crate) async fn unlock(node: &Node, channel: &Channel, request: &Command) ->
     Reply::done()
 }
 
-fn read(node: &Node, request: &Command) -> Result<LockBatchRequest, Refusal> {
-    node.leading()?;
+fn read(request: &Command) -> Result<LockBatchRequest, Refusal> {
     let batch: LockBatchRequest =
         fastjson::parse(&request.body).map_err(|error| Refusal::error(format!("lock request: {error}")))?;
     check(holder(&batch), batch.mq_set.len())?;

@@ -6,7 +6,8 @@
 //! | `channel` | the way back to a client: one bounded buffer, one system call |
 //! | `calls`, `relay` | asking a client over its own connection; what operators have asked of clients |
 //! | `inquiry`, `refusal_log` | asking a client what it subscribes to; a trace of pulls for which that is not known |
-//! | `dispatch` | from request codes to handlers |
+//! | `requests` | the table of requests: who serves each, what it needs, its handler |
+//! | `forwarding` | passing requests on to the leader |
 //! | `sending`, `send_batch` | sends and what consumers give back; submitting and answering a read's sends together |
 //! | `pull` | pulls and their answers |
 //! | `heartbeat`, `described`, `notices` | what clients say of themselves, and telling the members of groups |
@@ -31,7 +32,7 @@ mod channel;
 mod config_codes;
 mod connection;
 mod described;
-mod dispatch;
+mod forwarding;
 mod gauge;
 mod group_codes;
 mod group_report;
@@ -49,6 +50,7 @@ mod refusal_log;
 mod registration;
 mod relay;
 mod reply;
+mod requests;
 mod send_batch;
 mod sending;
 mod stats;

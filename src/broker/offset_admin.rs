@@ -22,7 +22,6 @@ use raftmq_broker::offsets::batches;
 
 /// 222: a group goes on in a topic from a time, from an offset, or from the end.
 pub(crate) async fn reset_offset(node: &Node, command: &Command) -> Handled {
-    node.leading()?;
     let header = ResetOffsetHeader::decode(command)?;
     let topic = node.state.topics.get(&header.topic).ok_or_else(|| {
         Refusal::new(response::TOPIC_NOT_EXIST, format!("Topic {} does not exist", header.topic))

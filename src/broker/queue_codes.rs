@@ -24,7 +24,6 @@ fn offset(offset: u64) -> Handled {
 
 /// 14: what a group has committed for a queue.
 pub(crate) async fn query_consumer_offset(node: &Node, command: &Command) -> Handled {
-    node.leading()?;
     let header = QueryConsumerOffsetHeader::decode(command)?;
     let (group, topic) = (&header.consumer_group, &header.topic);
     let committed =
@@ -70,7 +69,6 @@ pub(crate) fn update_consumer_offset(
     node: &Node,
     command: &Command,
 ) -> Result<impl Future<Output = Handled> + Send + use<>, Refusal> {
-    node.leading()?;
     let header = UpdateConsumerOffsetHeader::decode(command)?;
     let (group, topic) = (&header.consumer_group, &header.topic);
     let needs_no_creation = is_system_group(group) && check_group_name(group).is_ok();
@@ -143,7 +141,6 @@ pub(crate) fn store_time(store: &Store, unit: Unit) -> Option<i64> {
 
 /// 29: the offset that belongs to a time; 0 in a queue that does not exist.
 pub(crate) fn search_offset(node: &Node, command: &Command) -> Handled {
-    node.leading()?;
     let header = SearchOffsetHeader::decode(command)?;
     let Some(queue_id) = queue_of(node, &header.topic, header.queue_id) else { return offset(0) };
     let is_upper = header.boundary_type.is_some_and(|boundary| boundary.eq_ignore_ascii_case("UPPER"));
