@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use bytes::BytesMut;
-use raftmq_store::StoreError;
+use raftmq_store::{Derived, StoreError};
 use serde::Serialize;
 
 use crate::command::{Command, CommandError};
@@ -39,6 +39,8 @@ pub struct GroupConfig {
     pub node_id: u64,
     /// The directory that holds everything this member stores.
     pub dir: PathBuf,
+    /// What is derived from the log there.
+    pub derived: Derived,
     /// Every member, this one included.
     pub members: Vec<Member>,
     /// Where this member is reached by clients and over HTTP; told to the others.

@@ -9,7 +9,9 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::metrics::RaftDataMetrics;
 use openraft::{BasicNode, Config, Instant as _, Raft, ServerState, SnapshotPolicy};
 use parking_lot::{Mutex, RwLock};
-use raftmq_store::{FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX, Identity, Store, StoreError, StoreOptions};
+use raftmq_store::{
+    Derived, FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX, Identity, Store, StoreError, StoreOptions,
+};
 use raftmq_world::{Acceptor, Mutation, Threads, WhenFull, World};
 use tokio::sync::{OnceCell, watch};
 use tokio::task::JoinHandle;
@@ -80,7 +82,7 @@ impl Group {
             .ok_or_else(|| StartError::Config(format!("node {} is not among the members", config.node_id)))?;
         let options =
             StoreOptions { dir: config.dir.clone(), identity: identity(&config), flush: config.flush.into() };
-        let store = open_store(options, &world).await?;
+        let store = open_store(options, config.derived.clone(), &world).await?;
         let clocks = Arc::new(Clocks::new(world.clock.clone()));
         let log = LogStorage::open(store.clone(), config.node_id, &world)?;
         let state = Arc::new(Shared::open(store.clone(), &world)?);
@@ -579,10 +581,14 @@ fn hello(config: &GroupConfig) -> Hello {
     }
 }
 
-async fn open_store(options: StoreOptions, world: &World) -> Result<Arc<Store>, StartError> {
+async fn open_store(
+    options: StoreOptions,
+    derived: Derived,
+    world: &World,
+) -> Result<Arc<Store>, StartError> {
     let opened = {
         let world = world.clone();
-        world.threads.clone().run(move || Store::open(options, &world)).await
+        world.threads.clone().run(move || Store::open(options, derived, &world)).await
     };
     Ok(opened.ok_or_else(|| StartError::Raft("the store could not be opened".into()))??)
 }

@@ -362,14 +362,14 @@ impl RaftLogStorage<TypeConfig> for LogStorage {
 #[cfg(test)]
 mod tests {
     use raftmq_store::FlushMode;
-    use raftmq_testkit::store_options;
+    use raftmq_testkit::{queues_alone, store_options};
 
     use super::*;
     use crate::types::{CommandProposal, MessageProposal};
 
     fn open(dir: &std::path::Path) -> (Arc<Store>, LogStorage) {
         let world = World::system();
-        let store = Store::open(store_options(dir, FlushMode::Async), &world).unwrap();
+        let store = Store::open(store_options(dir, FlushMode::Async), queues_alone(dir), &world).unwrap();
         let log = LogStorage::open(store.clone(), 1, &world).unwrap();
         (store, log)
     }

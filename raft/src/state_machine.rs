@@ -346,14 +346,14 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
 #[cfg(test)]
 mod tests {
     use raftmq_store::{FlushMode, NewEntry};
-    use raftmq_testkit::store_options;
+    use raftmq_testkit::{queues_alone, store_options};
 
     use super::*;
     use crate::command::DelayProgress;
 
     fn open(dir: &std::path::Path) -> (Arc<Store>, Shared) {
         let world = World::system();
-        let store = Store::open(store_options(dir, FlushMode::Async), &world).unwrap();
+        let store = Store::open(store_options(dir, FlushMode::Async), queues_alone(dir), &world).unwrap();
         (store.clone(), Shared::open(store, &world).unwrap())
     }
 

@@ -77,6 +77,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use parking_lot::Mutex;
+use raftmq_broker::views::Views;
 use raftmq_raft::{Group, Role};
 use raftmq_world::{Acceptor, WhenFull, World};
 use tokio::task::JoinHandle;
@@ -130,11 +131,16 @@ struct Tasks {
     others: Vec<JoinHandle<()>>,
 }
 
-/// Starts to serve clients with a running member of a group.
+/// Starts to serve clients with a running member of a group, and the views of its log.
 ///
 /// # Errors
 /// The address cannot be listened on, or the node id is 0, which stands for the leader.
-pub(crate) fn start(config: BrokerConfig, group: Group, world: World) -> anyhow::Result<Broker> {
+pub(crate) fn start(
+    config: BrokerConfig,
+    group: Group,
+    views: Views,
+    world: World,
+) -> anyhow::Result<Broker> {
     anyhow::ensure!(config.node_id > 0, "node id 0 is what clients know the leader by; members count from 1");
     let listen = |address| world.network.listen(address);
     let listener =
@@ -149,7 +155,7 @@ pub(crate) fn start(config: BrokerConfig, group: Group, world: World) -> anyhow:
     }
     acceptors.push(clients);
     let name_servers = config.namesrv.len();
-    let node = Arc::new(Node::new(config, group, world));
+    let node = Arc::new(Node::new(config, group, views, world));
     node.group.store().set_arrival_listener(Box::new({
         // The store outlives the broker, and must not keep it alive.
         let node = Arc::downgrade(&node);

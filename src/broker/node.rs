@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use raftmq_broker::views::Views;
 use raftmq_raft::{
     Command, CommandOutcome, Group, ProposeError, Role, RoleState, SubmitError, SubscriptionGroup,
 };
@@ -88,7 +89,7 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub(crate) fn new(config: BrokerConfig, group: Group, world: World) -> Self {
+    pub(crate) fn new(config: BrokerConfig, group: Group, views: Views, world: World) -> Self {
         let limits = &config.limits;
         // What a frame of the log can hold at most.
         let entry_bytes =
@@ -105,7 +106,7 @@ impl Node {
             ),
             clients: Clients::new(limits),
             long_poll: LongPoll::new(limits),
-            delay: Delay::new(world.clock.clone()),
+            delay: Delay::new(world.clock.clone(), views.timers),
             filters: FilterCache::default(),
             notices: Notices::new(limits),
             inquiries: Inquiries::default(),

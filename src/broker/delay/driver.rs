@@ -13,7 +13,7 @@ use raftmq_store::StoreError;
 use raftmq_world::Mutation;
 use tokio::sync::{Notify, oneshot, watch};
 
-use super::lane::{Delivery, Lane, Limit, Step, Wait};
+use super::lane::{Delivery, Lane, Limit, Step, Stored, Wait};
 use super::redelivery::Redelivery;
 use crate::broker::limits::{DELAY_PROGRESS_BYTES, DELAY_STEP_MESSAGES};
 use crate::broker::node::Node;
@@ -125,7 +125,8 @@ async fn plan<L: Lane + Send + 'static>(
     let planner = node.clone();
     let planning = node.world.threads.run(move || {
         let redelivery = Redelivery { store_host: planner.config.advertise };
-        let step = lane.plan(&**planner.group.store(), &redelivery, planner.delay.now_ms(), limit);
+        let source = Stored { store: planner.group.store(), timers: &planner.delay.index };
+        let step = lane.plan(&source, &redelivery, planner.delay.now_ms(), limit);
         (lane, step)
     });
     planning.await

@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use raftmq_message::topic::{SCHEDULE_TOPIC, TIMER_TOPIC};
 use raftmq_raft::Role;
-use raftmq_store::Arrival;
+use raftmq_store::{Arrival, TimerIndex};
 use raftmq_world::Clock;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -44,14 +44,16 @@ pub(crate) const DROP_INTERVAL: Duration = Duration::from_secs(10);
 /// What tells lanes of new messages.
 pub(crate) struct Delay {
     clock: Arc<dyn Clock>,
+    /// What is due when.
+    index: Arc<TimerIndex>,
     levels: Vec<Arc<Notify>>,
     timers: Arc<Notify>,
 }
 
 impl Delay {
-    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(clock: Arc<dyn Clock>, index: Arc<TimerIndex>) -> Self {
         let levels = (0..LEVELS_MAX).map(|_| Arc::default()).collect();
-        Self { clock, levels, timers: Arc::default() }
+        Self { clock, index, levels, timers: Arc::default() }
     }
 
     /// The clock that store timestamps are of, in ms since the epoch.
@@ -102,7 +104,7 @@ pub(crate) async fn run(node: Arc<Node>) {
 
 /// Lets go of what the timer index holds of messages that are delivered. For every member.
 pub(crate) fn drop_delivered(node: &Node) {
-    node.group.store().drop_timers_before(node.group.metadata().timer_progress().due_ms);
+    node.delay.index.drop_before(node.group.metadata().timer_progress().due_ms);
 }
 
 /// For tools: how far each level is, and where its queue ends, as `scheduleMessageOffset_<level>`; and how many messages
@@ -114,7 +116,7 @@ pub(crate) fn runtime_info(node: &Node) -> BTreeMap<String, String> {
         (format!("scheduleMessageOffset_{level}"), format!("{},{end}", metadata.delay_level(level)))
     };
     let mut info: BTreeMap<_, _> = (1..=node.config.delay_levels.len()).map(progress).collect();
-    let timers = store.timers_from(metadata.timer_progress().due_ms);
+    let timers = node.delay.index.count_from(metadata.timer_progress().due_ms);
     info.insert("timerCongestNum".to_owned(), timers.to_string());
     info
 }

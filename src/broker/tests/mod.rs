@@ -177,9 +177,12 @@ pub(super) fn record_with(properties: &str) -> Vec<u8> {
     record
 }
 
-/// A member whose acknowledgements do not wait for its disk.
-fn member_config(node_id: u64, members: &[Member], dir: &Path) -> GroupConfig {
-    GroupConfig { flush: FlushMode::Async, ..group_config(node_id, members, dir) }
+/// A member whose acknowledgements do not wait for its disk, and the views of its log.
+async fn start_member(node_id: u64, members: &[Member], dir: &Path) -> (Group, Views) {
+    let (world, config) = (World::system(), group_config(node_id, members, dir));
+    let views = Views::new(&world.disk, &config.dir);
+    let config = GroupConfig { flush: FlushMode::Async, derived: views.derived.clone(), ..config };
+    (Group::start(config, world).await.unwrap(), views)
 }
 
 /// A broker of a member, without name servers.
@@ -229,14 +232,12 @@ impl Fixture {
         raft: SocketAddr,
         configure: impl FnOnce(&mut BrokerConfig),
     ) -> Self {
-        let group = Group::start(member_config(1, &[Member { id: 1, raft }], dir.path()), World::system())
-            .await
-            .unwrap();
+        let (group, views) = start_member(1, &[Member { id: 1, raft }], dir.path()).await;
         let (name_server, registrations) = name_server().await;
         let namesrv = vec![free_address().to_string(), name_server.addr.to_string()];
         let mut config = BrokerConfig { namesrv, ..broker_config(&group) };
         configure(&mut config);
-        let broker = super::start(config, group.clone(), World::system()).unwrap();
+        let broker = super::start(config, group.clone(), views, World::system()).unwrap();
         let fixture = Self { broker, group, registrations, _name_server: name_server, dir };
         fixture.until(|f| f.registered_topics().contains(&"C1_REPLY_TOPIC".to_owned())).await;
         fixture

@@ -14,12 +14,10 @@ impl Trio {
         let founders: Vec<_> = (1..=3).map(|id| Member { id, raft: free_address() }).collect();
         let mut members = Vec::new();
         for id in 1..=3 {
-            let group =
-                Group::start(member_config(id, &founders, dir.path()), World::system()).await.unwrap();
-            members.push((
-                crate::broker::start(broker_config(&group), group.clone(), World::system()).unwrap(),
-                group,
-            ));
+            let (group, views) = start_member(id, &founders, dir.path()).await;
+            let broker =
+                crate::broker::start(broker_config(&group), group.clone(), views, World::system()).unwrap();
+            members.push((broker, group));
         }
         Self { members, _dir: dir }
     }
