@@ -5,9 +5,11 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use raftmq_bench::BenchArgs;
 use raftmq_broker::state::State;
+use raftmq_broker::views::Views;
 use raftmq_client::parse_name_servers;
 use raftmq_namesrv::{Namesrv, NamesrvConfig};
 use raftmq_raft::{Group, GroupConfig, RoleState};
+use raftmq_store::Derived;
 use raftmq_world::World;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -110,7 +112,8 @@ impl Member {
     /// # Errors
     /// The configuration contradicts itself, an address is taken, or the log cannot be opened.
     pub async fn start(args: &BrokerArgs, world: World) -> anyhow::Result<Self> {
-        let group_config = group_config(args)?;
+        let views = Views::new(&world.disk, &args.dir);
+        let group_config = group_config(args, views.derived.clone())?;
         let mut broker_config = broker_config(args)?;
         let namesrv = match args.namesrv_listen {
             Some(listen) => Some(raftmq_namesrv::start(&NamesrvConfig::new(listen), &world)?),
@@ -125,7 +128,7 @@ impl Member {
         let state = State::default();
         let bound = admin::bind(args.admin, world.clone())?;
         let group = Group::start(group_config, state.tables(), world.clone()).await?;
-        let broker = match broker::start(broker_config, group.clone(), state, world) {
+        let broker = match broker::start(broker_config, group.clone(), state, views, world) {
             Ok(broker) => broker,
             Err(error) => {
                 group.shutdown().await;
@@ -171,7 +174,7 @@ impl Member {
     }
 }
 
-fn group_config(args: &BrokerArgs) -> anyhow::Result<GroupConfig> {
+fn group_config(args: &BrokerArgs, derived: Derived) -> anyhow::Result<GroupConfig> {
     let own = args.peers.0.iter().find(|member| member.id == args.id);
     let own = own.with_context(|| format!("--peers has no member {}, which --id says this is", args.id))?;
     if own.raft != args.raft {
@@ -182,6 +185,7 @@ fn group_config(args: &BrokerArgs) -> anyhow::Result<GroupConfig> {
         broker_name: args.broker_name.clone(),
         node_id: args.id,
         dir: args.dir.clone(),
+        derived,
         members: args.peers.0.clone(),
         client: advertised(args)?,
         admin: args.admin,
@@ -275,7 +279,8 @@ mod tests {
     #[test]
     fn a_configuration_that_contradicts_itself_is_refused() {
         let peers = "--peers 1=127.0.0.1:10912,2=127.0.0.1:2";
-        let config = group_config(&args(&format!("--id 1 {peers}"))).unwrap();
+        let derived = || Views::new(&World::system().disk, std::path::Path::new("nowhere")).derived;
+        let config = group_config(&args(&format!("--id 1 {peers}")), derived()).unwrap();
         assert_eq!((config.members.len(), config.client), (2, "127.0.0.1:10911".parse().unwrap()));
         for (line, why) in [
             ("--id 3", "no member 3"),
@@ -283,7 +288,7 @@ mod tests {
             ("--id 1 --listen 0.0.0.0:10911", "--advertise"),
             ("--id 1 --advertise 0.0.0.0:10911", "--advertise"),
         ] {
-            let error = group_config(&args(&format!("{line} {peers}"))).unwrap_err().to_string();
+            let error = group_config(&args(&format!("{line} {peers}")), derived()).unwrap_err().to_string();
             assert!(error.contains(why), "{line}: {error}");
         }
         let args = args(&format!("--id 1 {peers} --namesrv a:1;b:2"));

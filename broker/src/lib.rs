@@ -3,6 +3,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`state`] | the replicated state: a table for each kind |
+//! | [`views`] | what is derived from the log, and what of a record goes where |
 //! | [`replica`] | this member's part in the group: whether it serves, and changes of the state |
 //! | [`settings`] | making topics and groups |
 //! | [`send`] | messages as they are stored, those included that consumers give back |
@@ -38,6 +39,7 @@ pub mod settings;
 pub mod state;
 #[cfg(test)]
 mod tests;
+pub mod views;
 
 pub use error::{Error, Full, NotServing};
 pub use limits::Limits;

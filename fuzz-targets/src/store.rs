@@ -6,12 +6,14 @@ use std::sync::{Arc, LazyLock};
 
 use bytes::BytesMut;
 use raftmq_broker::state::State;
+use raftmq_broker::views::Views;
 use raftmq_message::topic::TIMER_TOPIC;
 use raftmq_message::{RecordIter, RecordParts};
 use raftmq_store::{
     Boundary, EntryId, FRAME_HEADER_BYTES, FlushMode, FrameHeader, FrameKind, Identity, NewEntry, Store,
     StoreError, StoreOptions, decode_frame,
 };
+use raftmq_world::World;
 
 use crate::disk::{Image, MemoryDisk, Steps};
 use crate::input::Input;
@@ -80,6 +82,12 @@ fn options() -> StoreOptions {
     StoreOptions { dir: DIR.into(), identity, flush: FlushMode::Sync }
 }
 
+/// The store in the directory, with what a broker derives.
+fn open(world: &World) -> Result<(Arc<Store>, Views), StoreError> {
+    let views = Views::new(&world.disk, Path::new(DIR));
+    Ok((Store::open(options(), views.derived.clone(), world)?, views))
+}
+
 fn record(topic: &str, queue_id: i32, properties: &str, body: &[u8]) -> BytesMut {
     let host = ([127, 0, 0, 1], 10911).into();
     let parts = RecordParts {
@@ -103,8 +111,7 @@ fn record(topic: &str, queue_id: i32, properties: &str, body: &[u8]) -> BytesMut
 impl Template {
     fn make() -> Result<Self, StoreError> {
         let (disk, steps) = (MemoryDisk::default(), Steps::default());
-        let world = steps.world(disk.clone());
-        let store = Store::open(options(), &world)?;
+        let (store, _) = open(&steps.world(disk.clone()))?;
         let mut frames = Vec::new();
         for index in 0_i64..8 {
             let due = format!("TIMER_OUT_MS\u{1}{}\u{2}", 1_700_000_000_000 + index * 40_000);
@@ -153,8 +160,8 @@ pub(crate) fn directory(data: &[u8]) {
     let steps = Steps::default();
     // Opened twice: the second start finds what the first made of it.
     for _ in 0..2 {
-        let Ok(store) = Store::open(options(), &steps.world(disk.clone())) else { return };
-        look_at(&store, &steps, &mut input);
+        let Ok((store, views)) = open(&steps.world(disk.clone())) else { return };
+        look_at(&store, &views, &steps, &mut input);
     }
 }
 
@@ -278,7 +285,7 @@ fn add_frame(files: &mut BTreeMap<PathBuf, Image>, input: &mut Input<'_>) {
 }
 
 /// Asks for all that a broker may ask for, and appends an entry as a follower would.
-fn look_at(store: &Arc<Store>, steps: &Steps, input: &mut Input<'_>) {
+fn look_at(store: &Arc<Store>, views: &Views, steps: &Steps, input: &mut Input<'_>) {
     store.commit(store.max_physical_offset());
     steps.run();
     let mut walk = store.log().walk(store.min_physical_offset());
@@ -295,12 +302,12 @@ fn look_at(store: &Arc<Store>, steps: &Steps, input: &mut Input<'_>) {
             store.record_at(unit.physical_offset).map(|_| 1)
         });
     }
-    let _ = store.query_index(TOPIC, "k1", 0, i64::MAX, 32);
-    let _ = store.query_index(TOPIC, "k", i64::MIN, i64::MAX, 32);
-    let _ = store.timers_due((0, 0), i64::MAX, u64::MAX, 32);
+    let _ = views.index.query(TOPIC, "k1", 0, i64::MAX, 32);
+    let _ = views.index.query(TOPIC, "k", i64::MIN, i64::MAX, 32);
+    let _ = views.timers.due((0, 0), i64::MAX, u64::MAX, 32);
     for time_ms in [i64::MIN, 0, 1_700_000_040_000, i64::MAX] {
-        store.next_timer_slot_ms(time_ms);
-        store.timers_from(time_ms);
+        views.timers.next_slot_ms(time_ms);
+        views.timers.count_from(time_ms);
     }
     let header = any_header(input);
     let payload = &input.0[..input.0.len().min(header.payload_len as usize)];
@@ -308,6 +315,6 @@ fn look_at(store: &Arc<Store>, steps: &Steps, input: &mut Input<'_>) {
     let id = EntryId { term: header.term, index: header.index };
     let _ = store.append_frame(id, &frame);
     steps.run();
-    store.drop_timers_before(i64::from(input.u8()) * 1_000_000_000_000);
+    views.timers.drop_before(i64::from(input.u8()) * 1_000_000_000_000);
     let _ = store.close();
 }

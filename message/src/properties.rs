@@ -83,6 +83,24 @@ fn pieces(properties: &str) -> impl Iterator<Item = &str> {
     })
 }
 
+/// How many bytes come before the first 0x02, or all. Eight at a time: most entries are too short for what
+/// [`memchr`] costs to begin.
+#[inline]
+pub fn pair_end(list: &[u8]) -> usize {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    let (words, rest) = list.as_chunks::<8>();
+    for (at, word) in words.iter().enumerate() {
+        // Zero where the byte stands; the first of the high bits is that of the first zero.
+        let differs = u64::from_le_bytes(*word) ^ (LOW * PAIR_END as u64);
+        let found = differs.wrapping_sub(LOW) & !differs & (LOW << 7);
+        if found != 0 {
+            return at * 8 + found.trailing_zeros() as usize / 8;
+        }
+    }
+    let in_rest = rest.iter().position(|b| *b == PAIR_END).unwrap_or(rest.len());
+    words.len() * 8 + in_rest
+}
+
 /// Value of `name`; the last one where a name occurs twice, as in a map that is filled front to back. One pass over the
 /// list, whatever it holds.
 pub fn get<'a>(properties: &'a str, name: &str) -> Option<&'a str> {
@@ -210,6 +228,12 @@ mod tests {
         fn get_agrees_with_the_plain_walk(list in "[ab\u{1}\u{2}]{0,40}", name in "[ab]{1,2}") {
             let walked = iter(&list).filter(|(key, _)| *key == name).last().map(|(_, value)| value);
             prop_assert_eq!(get(&list, &name), walked);
+        }
+
+        #[test]
+        fn the_end_of_a_pair_is_the_first_one(list in "[a\u{0}-\u{3}\u{80}-\u{83}]{0,40}") {
+            let list = list.as_bytes();
+            prop_assert_eq!(pair_end(list), list.iter().position(|b| *b == PAIR_END).unwrap_or(list.len()));
         }
 
         #[test]

@@ -5,8 +5,12 @@ use crate::properties::{self, names};
 /// When a message of the timers' topic is due, in ms since 1970: its TIMER_OUT_MS. One that does not say so in a way
 /// that can be read is due at 0, so at once. A function of the record alone: every member comes to the same.
 pub fn due_ms(properties: &str) -> i64 {
-    let due = properties::get(properties, names::TIMER_OUT_MS).and_then(|due| due.parse::<i64>().ok());
-    due.map_or(0, |due| due.max(0))
+    read_due_ms(properties::get(properties, names::TIMER_OUT_MS))
+}
+
+/// The same from the value of TIMER_OUT_MS.
+pub fn read_due_ms(value: Option<&str>) -> i64 {
+    value.and_then(|due| due.parse::<i64>().ok()).map_or(0, |due| due.max(0))
 }
 
 #[cfg(test)]

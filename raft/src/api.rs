@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use bytes::BytesMut;
-use raftmq_store::{FlushMode, StoreError};
+use raftmq_store::{Derived, FlushMode, StoreError};
 use serde::Serialize;
 
 use crate::table::{Change, FeatureLevel};
@@ -29,6 +29,8 @@ pub struct GroupConfig {
     pub node_id: u64,
     /// The directory that holds everything this member stores.
     pub dir: PathBuf,
+    /// What is derived from the log there.
+    pub derived: Derived,
     /// Every member, this one included.
     pub members: Vec<Member>,
     /// Where this member is reached by clients and over HTTP; told to the others.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 use raftmq_store::{FlushMode, Store, StoreError};
-use raftmq_testkit::store_options;
+use raftmq_testkit::{queues_alone, store_options};
 use raftmq_world::World;
 use tempfile::TempDir;
 
@@ -32,7 +32,8 @@ impl Builder {
     fn open() -> Result<(Guard, LogStorage, StateMachine), StoreError> {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let world = World::system();
-        let store = Store::open(store_options(dir.path(), FlushMode::Sync), &world)?;
+        let store =
+            Store::open(store_options(dir.path(), FlushMode::Sync), queues_alone(dir.path()), &world)?;
         let log = LogStorage::open(store.clone(), 1, &world)?;
         let state = Shared::open(store.clone(), Tables::new(1), &world).expect("a new state");
         Ok((Guard { store, _dir: dir }, log, StateMachine::new(Arc::new(state))))

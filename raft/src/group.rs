@@ -7,7 +7,7 @@ use std::time::Duration;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{BasicNode, Raft, ServerState};
 use parking_lot::Mutex;
-use raftmq_store::{FRAME_PAYLOAD_BYTES_MAX, Store, StoreError, StoreOptions};
+use raftmq_store::{Derived, FRAME_PAYLOAD_BYTES_MAX, Store, StoreError, StoreOptions};
 use raftmq_world::{Acceptor, Mutation, Threads, WhenFull, World};
 use tokio::sync::{OnceCell, watch};
 use tokio::task::JoinHandle;
@@ -66,7 +66,7 @@ impl Group {
             .ok_or_else(|| StartError::Config(format!("node {} is not among the members", config.node_id)))?;
         let options =
             StoreOptions { dir: config.dir.clone(), identity: identity(&config), flush: config.flush };
-        let store = open_store(options, &world).await?;
+        let store = open_store(options, config.derived.clone(), &world).await?;
         let clocks = Arc::new(Clocks::new(world.clock.clone()));
         let log = LogStorage::open(store.clone(), config.node_id, &world)?;
         let (reads, members) = (tables.reads(), Arc::<Members>::default());
@@ -314,10 +314,14 @@ fn note_stop(stopped: &watch::Sender<Option<String>>, reason: String) {
     });
 }
 
-async fn open_store(options: StoreOptions, world: &World) -> Result<Arc<Store>, StartError> {
+async fn open_store(
+    options: StoreOptions,
+    derived: Derived,
+    world: &World,
+) -> Result<Arc<Store>, StartError> {
     let opened = {
         let world = world.clone();
-        world.threads.clone().run(move || Store::open(options, &world)).await
+        world.threads.clone().run(move || Store::open(options, derived, &world)).await
     };
     Ok(opened.ok_or_else(|| StartError::Raft("the store could not be opened".into()))??)
 }

@@ -312,7 +312,7 @@ impl RaftLogStorage<TypeConfig> for LogStorage {
 #[cfg(test)]
 mod tests {
     use raftmq_store::FlushMode;
-    use raftmq_testkit::store_options;
+    use raftmq_testkit::{queues_alone, store_options};
 
     use super::*;
     use crate::table::tests::{Sum, SumCommand};
@@ -320,7 +320,7 @@ mod tests {
 
     fn open(dir: &std::path::Path) -> (Arc<Store>, LogStorage) {
         let world = World::system();
-        let store = Store::open(store_options(dir, FlushMode::Async), &world).unwrap();
+        let store = Store::open(store_options(dir, FlushMode::Async), queues_alone(dir), &world).unwrap();
         let log = LogStorage::open(store.clone(), 1, &world).unwrap();
         (store, log)
     }

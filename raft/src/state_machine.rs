@@ -341,7 +341,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
 #[cfg(test)]
 mod tests {
     use raftmq_store::{FlushMode, NewEntry};
-    use raftmq_testkit::store_options;
+    use raftmq_testkit::{queues_alone, store_options};
 
     use super::*;
     use crate::table::Change;
@@ -352,7 +352,7 @@ mod tests {
 
     fn open(dir: &std::path::Path) -> (Arc<Store>, Arc<Steps>, Shared) {
         let world = World::system();
-        let store = Store::open(store_options(dir, FlushMode::Async), &world).unwrap();
+        let store = Store::open(store_options(dir, FlushMode::Async), queues_alone(dir), &world).unwrap();
         let steps = Arc::<Steps>::default();
         let shared = Shared::open(store.clone(), Tables::new(2).with(steps.clone()), &world).unwrap();
         (store, steps, shared)

@@ -24,7 +24,7 @@ const ROOMS: &[Room<'_>] = &[
     Room { name: "namesrv", knows: &["remoting", "message", "world"], tests_know: &[] },
     Room { name: "bench", knows: &["client", "remoting", "message", "world"], tests_know: &[] },
     Room { name: "checks", knows: &["client", "remoting", "message", "world"], tests_know: &[] },
-    Room { name: "testkit", knows: &["raft", "remoting", "store"], tests_know: &[] },
+    Room { name: "testkit", knows: &["raft", "remoting", "store", "world"], tests_know: &[] },
     Room {
         name: "src",
         knows: &[

@@ -65,6 +65,7 @@ use std::time::Duration;
 use anyhow::Context;
 use parking_lot::Mutex;
 use raftmq_broker::state::State;
+use raftmq_broker::views::Views;
 use raftmq_raft::{Group, Role};
 use raftmq_world::{Acceptor, WhenFull, World};
 use tokio::task::JoinHandle;
@@ -117,7 +118,7 @@ struct Tasks {
     others: Vec<JoinHandle<()>>,
 }
 
-/// Starts to serve clients with a running member of a group.
+/// Starts to serve clients with a running member of a group, and the views of its log.
 ///
 /// # Errors
 /// The address cannot be listened on, or the node id is 0, which stands for the leader.
@@ -125,6 +126,7 @@ pub(crate) fn start(
     config: BrokerConfig,
     group: Group,
     state: State,
+    views: Views,
     world: World,
 ) -> anyhow::Result<Broker> {
     anyhow::ensure!(config.node_id > 0, "node id 0 is what clients know the leader by; members count from 1");
@@ -141,7 +143,7 @@ pub(crate) fn start(
     }
     acceptors.push(clients);
     let name_servers = config.namesrv.len();
-    let node = Arc::new(Node::new(config, group, state, world));
+    let node = Arc::new(Node::new(config, group, state, views, world));
     node.group.store().set_arrival_listener(Box::new({
         // The store outlives the broker, and must not keep it alive.
         let node = Arc::downgrade(&node);

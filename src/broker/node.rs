@@ -12,6 +12,7 @@ use raftmq_broker::pull::Pulls;
 use raftmq_broker::send::{SendSettings, Sends};
 use raftmq_broker::settings::Settings;
 use raftmq_broker::state::{State, SubscriptionGroup};
+use raftmq_broker::views::Views;
 use raftmq_broker::{Error, Replica};
 use raftmq_raft::Group;
 use raftmq_remoting::ConnectionPool;
@@ -75,7 +76,7 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub(crate) fn new(config: BrokerConfig, group: Group, state: State, world: World) -> Self {
+    pub(crate) fn new(config: BrokerConfig, group: Group, state: State, views: Views, world: World) -> Self {
         let limits = &config.limits;
         let replica = Arc::new(Replica::new(group.clone(), state.clone()));
         let offsets = PendingOffsets::new(&limits.group, group.watch_role(), state.offsets.clone());
@@ -103,7 +104,14 @@ impl Node {
                 &limits.group,
             ),
             clients,
-            delay: DelayDelivery::new(replica.clone(), delay_levels, config.advertise, entry_bytes, &world),
+            delay: DelayDelivery::new(
+                replica.clone(),
+                views.timers,
+                delay_levels,
+                config.advertise,
+                entry_bytes,
+                &world,
+            ),
             settings: Settings::new(replica.clone(), config.delay_levels.count(), auto_create, &limits.group),
             sends: Sends::new(replica.clone(), locks.clone(), settings),
             locks,

@@ -3,10 +3,14 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "measures in real time")]
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use raftmq_store::{ConsumeQueues, DEFAULT_UNITS_PER_FILE, IndexFiles, IndexShape, StoreError, Unit};
+use raftmq_store::{
+    ConsumeQueues, DEFAULT_UNITS_PER_FILE, IndexFiles, IndexShape, Keys, Numbers, Reads, StoreError,
+    TagsCode, Unit, View,
+};
 use raftmq_world::OsDisk;
 
 const MESSAGES: u64 = 2_000_000;
@@ -28,9 +32,22 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn consume_queues(dir: &std::path::Path, batch: u64) -> Result<(), StoreError> {
-    let queues = ConsumeQueues::open(Arc::new(OsDisk), dir, DEFAULT_UNITS_PER_FILE)?;
-    queues.recover_all(u64::MAX)?;
+fn open_queues(dir: &Path) -> Result<ConsumeQueues, StoreError> {
+    let tags_code: Reads<TagsCode> = Reads { properties: &[], read: |_| 0 };
+    let queues = ConsumeQueues::new(Arc::new(OsDisk), dir, DEFAULT_UNITS_PER_FILE, tags_code);
+    queues.recover(u64::MAX, &Numbers::default())?;
+    Ok(queues)
+}
+
+fn open_index(dir: &Path) -> Result<IndexFiles, StoreError> {
+    let keys: Reads<Keys> = Reads { properties: &[], read: |_, _| () };
+    let index = IndexFiles::new(Arc::new(OsDisk), dir, IndexShape::default(), keys);
+    index.recover(u64::MAX, &Numbers::default())?;
+    Ok(index)
+}
+
+fn consume_queues(dir: &Path, batch: u64) -> Result<(), StoreError> {
+    let queues = open_queues(dir)?;
     let since = Instant::now();
     for queue in 0..QUEUES {
         queues.get_or_create("bench", queue as u32)?;
@@ -51,7 +68,7 @@ fn consume_queues(dir: &std::path::Path, batch: u64) -> Result<(), StoreError> {
         since,
     );
     let since = Instant::now();
-    queues.flush_all()?;
+    queues.flush()?;
     report("flush of a queue", QUEUES, since);
     let since = Instant::now();
     let mut read = 0;
@@ -65,19 +82,18 @@ fn consume_queues(dir: &std::path::Path, batch: u64) -> Result<(), StoreError> {
     report("read, 32 at a time", MESSAGES, since);
     drop(queues);
     let since = Instant::now();
-    let queues = ConsumeQueues::open(Arc::new(OsDisk), dir, DEFAULT_UNITS_PER_FILE)?;
-    queues.recover_all(u64::MAX)?;
+    open_queues(dir)?;
     report("open and recovery of a queue", QUEUES, since);
     Ok(())
 }
 
-fn index_files(dir: &std::path::Path) -> Result<(), StoreError> {
-    let index = IndexFiles::open(Arc::new(OsDisk), dir, IndexShape::default(), u64::MAX)?;
+fn index_files(dir: &Path) -> Result<(), StoreError> {
+    let index = open_index(dir)?;
     let keys: Vec<String> =
         (0..MESSAGES).map(|message| format!("7F0000010D2A18B4AAC2{message:012X}")).collect();
     let since = Instant::now();
     for (message, key) in (0..).zip(&keys) {
-        index.put("bench", key, 64 + message * 200, message as i64 / 100)?;
+        index.add("bench", key, 64 + message * 200, message as i64 / 100)?;
     }
     report("index put", MESSAGES, since);
     let since = Instant::now();
@@ -91,7 +107,7 @@ fn index_files(dir: &std::path::Path) -> Result<(), StoreError> {
     report("index query", found, since);
     drop(index);
     let since = Instant::now();
-    IndexFiles::open(Arc::new(OsDisk), dir, IndexShape::default(), u64::MAX)?;
+    open_index(dir)?;
     report("open and recovery of the index", 1, since);
     Ok(())
 }

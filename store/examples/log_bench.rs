@@ -14,8 +14,11 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use raftmq_message::RecordParts;
+use raftmq_message::{hash, properties};
 use raftmq_store::{
-    Callback, EntryId, FlushMode, FrameKind, Identity, NewEntry, Placed, Store, StoreError, StoreOptions,
+    Callback, Committed, ConsumeQueues, DEFAULT_UNITS_PER_FILE, Derived, DueMs, EntryId, FlushMode,
+    FrameKind, Identity, IndexFiles, IndexShape, Keys, NewEntry, Placed, Reads, Store, StoreError,
+    StoreOptions, TagsCode, TimerIndex,
 };
 use raftmq_world::World;
 
@@ -55,6 +58,34 @@ fn template(messages: usize) -> BytesMut {
     records
 }
 
+/// What a broker derives, read as a broker reads it.
+fn derived(world: &World, dir: &Path) -> Derived {
+    let tags_code: Reads<TagsCode> = Reads {
+        properties: &["TAGS", "TIMER_OUT_MS"],
+        read: |message| {
+            due_ms(message).unwrap_or_else(|| message.property("TAGS").map_or(0, hash::tags_code))
+        },
+    };
+    let keys: Reads<Keys> = Reads {
+        properties: &["UNIQ_KEY", "KEYS"],
+        read: |message, add| {
+            let keys = message.property("KEYS").into_iter().flat_map(properties::split_keys);
+            message.property("UNIQ_KEY").into_iter().chain(keys).for_each(add);
+        },
+    };
+    let due: Reads<DueMs> = Reads { properties: &["TIMER_OUT_MS"], read: due_ms };
+    let disk = || world.disk.clone();
+    let mut derived = Derived::new(ConsumeQueues::new(disk(), dir, DEFAULT_UNITS_PER_FILE, tags_code));
+    derived.add(IndexFiles::new(disk(), dir, IndexShape::default(), keys));
+    derived.add(TimerIndex::new(disk(), dir, due));
+    derived
+}
+
+fn due_ms(message: &Committed<'_>) -> Option<i64> {
+    let waits = message.record.topic() == "rmq_sys_wheel_timer" && message.record.queue_id() == 0;
+    waits.then(|| message.property("TIMER_OUT_MS").map_or(0, |due| due.parse().unwrap_or(0)))
+}
+
 /// Asks the store for something and waits to be told how it went.
 fn done(ask: impl FnOnce(Callback)) -> Result<(), StoreError> {
     let (tell, told) = channel();
@@ -67,7 +98,9 @@ impl Bench {
         let identity =
             Identity { cluster: "c".into(), broker_name: "b".into(), node_id: 1, segment_bytes: 1 << 30 };
         let options = StoreOptions { dir: dir.to_owned(), identity, flush: FlushMode::Sync };
-        Ok(Self { store: Store::open(options, &World::system())?, index: 0, placed: Vec::new() })
+        let world = World::system();
+        let store = Store::open(options, derived(&world, dir), &world)?;
+        Ok(Self { store, index: 0, placed: Vec::new() })
     }
 
     /// Appends one entry; returns how long that took.

@@ -1,7 +1,8 @@
-//! The checkpoint: up to where in the log ConsumeQueues, IndexFiles and the timer index are complete and durable.
+//! The checkpoint: up to where in the log the views are complete and durable.
 //!
 //! A start drops what they hold behind it and dispatches from there on. How much they held is recorded with it, so that
-//! files which were deleted are noticed and made again.
+//! files which were deleted are noticed and made again. It is a text of lines `name=number`: first `dispatched`, the
+//! position, then each view's [numbers](crate::view::Numbers).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,82 +11,73 @@ use parking_lot::Mutex;
 use raftmq_world::{Disk, Next, Step, Threads};
 
 use crate::commit_log::CommitLog;
-use crate::consume_queues::ConsumeQueues;
 use crate::error::StoreError;
 use crate::flush::Flusher;
-use crate::index_files::IndexFiles;
-use crate::reput::Stop;
-use crate::timer_index::{self, TimerIndex};
-use crate::worker::{Handle, Report};
+use crate::view::{Numbers, View};
+use crate::worker::{Handle, Report, Stop};
 
 /// The checkpoint's file in the data directory.
 const FILE: &str = "dispatched";
+/// The name of the position in it.
+const POSITION: &str = "dispatched";
 
-/// Up to where the derived files were complete, and what they held then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Up to where the views were complete, and what they held then.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Checkpoint {
     /// Physical offset.
     position: u64,
-    /// Units in all queues.
-    units: u64,
-    /// Entries in all index files.
-    index_entries: u64,
-    /// The first minute of the timer index that is needed.
-    timer_slot: u64,
-    /// Entries of the timer index from there on.
-    timers: u64,
+    /// Of each view, in the order of their list.
+    held: Vec<Numbers>,
 }
 
 impl Checkpoint {
-    fn write(self, disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
-        let Self { position, units, index_entries, timer_slot, timers } = self;
-        let text = format!(
-            "dispatched={position}\nunits={units}\nindex_entries={index_entries}\ntimer_slot={timer_slot}\ntimers={timers}\n"
-        );
+    /// What the views hold, everything below `position` having been published.
+    pub(crate) fn as_of(position: u64, views: &[Arc<dyn View>]) -> Self {
+        Self { position, held: views.iter().map(|view| view.held()).collect() }
+    }
+
+    /// The same with other numbers. `None` where there is none for a name.
+    fn with(&self, number: impl Fn(&str) -> Option<u64>) -> Option<Self> {
+        let of_view = |names: &Numbers| {
+            let numbers = names.iter().map(|(name, _)| Some((name, number(name)?)));
+            numbers.collect::<Option<Vec<_>>>().map(Numbers::new)
+        };
+        let held = self.held.iter().map(of_view).collect::<Option<_>>()?;
+        Some(Self { position: number(POSITION)?, held })
+    }
+
+    fn lines(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        std::iter::once((POSITION, self.position)).chain(self.held.iter().flat_map(Numbers::iter))
+    }
+
+    fn write(&self, disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
+        let text: String = self.lines().map(|(name, number)| format!("{name}={number}\n")).collect();
         disk.replace(path, text.as_bytes()).map_err(StoreError::io("write", path))
     }
 
-    fn read(disk: &dyn Disk, path: &Path) -> Result<Option<Self>, StoreError> {
+    /// What was recorded of the views that `of` is of. Without numbers of one of them it counts for nothing: such a view has
+    /// been added since.
+    fn read(disk: &dyn Disk, path: &Path, of: &Self) -> Result<Option<Self>, StoreError> {
         let Some(bytes) = disk.read(path).map_err(StoreError::io("read", path))? else { return Ok(None) };
         let text = String::from_utf8_lossy(&bytes);
-        let number =
-            |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')?.parse().ok());
-        let read = || {
-            Some(Self {
-                position: number("dispatched")?,
-                units: number("units")?,
-                index_entries: number("index_entries")?,
-                timer_slot: number("timer_slot")?,
-                timers: number("timers")?,
-            })
+        let number = |name: &str| {
+            text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
         };
-        Ok(read())
-    }
-}
-
-/// What is derived from the log.
-#[derive(Clone, Debug)]
-pub(crate) struct Derived {
-    pub(crate) queues: Arc<ConsumeQueues>,
-    pub(crate) index: Arc<IndexFiles>,
-    pub(crate) timers: Arc<TimerIndex>,
-}
-
-/// The same, just opened.
-pub(crate) type Opened = (ConsumeQueues, IndexFiles, TimerIndex);
-
-impl Derived {
-    /// What it holds, everything below `position` having been published.
-    pub(crate) fn as_of(&self, position: u64) -> Checkpoint {
-        let units = self.queues.max_offsets().map(|(_, _, max)| max).sum();
-        let (timer_slot, timers) = self.timers.held();
-        Checkpoint { position, units, index_entries: self.index.entries(), timer_slot, timers }
+        Ok(of.with(number))
     }
 
-    fn flush(&self) -> Result<(), StoreError> {
-        self.queues.flush_all()?;
-        self.index.flush()?;
-        self.timers.flush()
+    /// Has the views take in what they held then. Returns why they do not hold it, if so.
+    fn recover(&self, views: &[Arc<dyn View>]) -> Result<Option<String>, StoreError> {
+        for (view, held) in views.iter().zip(&self.held) {
+            match view.recover(self.position, held) {
+                // A disk that fails is no reason to delete anything.
+                Err(e @ StoreError::Io { .. }) => return Err(e),
+                Err(e) => return Ok(Some(e.to_string())),
+                Ok(()) => {}
+            }
+        }
+        let found = Self::as_of(self.position, views);
+        Ok((found != *self).then(|| format!("{self:?} was recorded, {found:?} is there")))
     }
 }
 
@@ -118,7 +110,7 @@ impl Checkpoints {
         self.state.lock().busy
     }
 
-    /// Has a checkpoint made, after the one that is being made. What is added to the derived files meanwhile is not
+    /// Has a checkpoint made, after the one that is being made. What is added to the views meanwhile is not
     /// counted.
     pub(crate) fn record(&self, checkpoint: Checkpoint) {
         let mut state = self.state.lock();
@@ -144,7 +136,7 @@ impl Checkpoints {
 /// Makes checkpoints, one at a time, apart from dispatch: syncing thousands of queues takes long.
 pub(crate) struct CheckpointStep {
     checkpoints: Arc<Checkpoints>,
-    derived: Derived,
+    views: Vec<Arc<dyn View>>,
     flusher: Arc<Flusher>,
     disk: Arc<dyn Disk>,
     path: PathBuf,
@@ -156,13 +148,13 @@ pub(crate) struct CheckpointStep {
 impl CheckpointStep {
     pub(crate) fn new(
         checkpoints: Arc<Checkpoints>,
-        derived: Derived,
+        views: Vec<Arc<dyn View>>,
         flusher: Arc<Flusher>,
         disk: Arc<dyn Disk>,
         dir: &Path,
         on_failure: Report,
     ) -> Self {
-        Self { checkpoints, derived, flusher, disk, path: dir.join(FILE), on_failure, making: None }
+        Self { checkpoints, views, flusher, disk, path: dir.join(FILE), on_failure, making: None }
     }
 
     fn go_on(&mut self) -> Result<Next, StoreError> {
@@ -170,12 +162,13 @@ impl CheckpointStep {
         if state.stop == Some(Stop::AtOnce) {
             return Ok(Next::End);
         }
-        if let Some(checkpoint) = self.making {
+        if let Some(checkpoint) = &self.making {
             let Some(flushed) = state.log_flushed.take() else { return Ok(Next::Wait) };
             drop(state);
             flushed?;
             checkpoint.write(&*self.disk, &self.path)?;
-            self.derived.timers.remove_before(checkpoint.timer_slot)?;
+            let mut recorded = self.views.iter().zip(&checkpoint.held);
+            recorded.try_for_each(|(view, held)| view.clean_up(held))?;
             self.making = None;
             return Ok(Next::Again);
         }
@@ -184,7 +177,7 @@ impl CheckpointStep {
             return Ok(if state.stop.is_some() { Next::End } else { Next::Wait });
         };
         drop(state);
-        self.derived.flush()?;
+        self.views.iter().try_for_each(|view| view.flush())?;
         self.making = Some(checkpoint);
         // Committed entries may be dispatched before they are durable here. A checkpoint must not be ahead of the log
         // that a start finds.
@@ -204,73 +197,102 @@ impl Step for CheckpointStep {
     }
 }
 
-/// Brings the derived files back to a position in the log from which dispatch goes on, and returns it. *Invariant 4*, read
-/// back: whatever does not fit together is deleted, and the position is the log's start. `open` opens them as of a position, without what the
-/// timer index has before a slot.
-pub(crate) fn recover_derived(
+/// Brings the views back to a position in the log from which dispatch goes on, and returns it. *Invariant 4*, read back:
+/// whatever does not fit together is deleted, and the position is the log's start.
+///
+/// # Errors
+/// [`StoreError::Illegal`] where two views have numbers of the same name; a disk that fails, and then nothing is deleted.
+pub(crate) fn recover_views(
     disk: &dyn Disk,
     dir: &Path,
     log: &CommitLog,
-    open: impl Fn(u64, u64) -> Result<Opened, StoreError>,
-) -> Result<(Derived, u64), StoreError> {
-    let open = |Checkpoint { position, timer_slot, .. }: Checkpoint| {
-        let (queues, index, timers) = open(position, timer_slot)?;
-        let derived = Derived { queues: Arc::new(queues), index: Arc::new(index), timers: Arc::new(timers) };
-        Ok::<_, StoreError>(derived)
-    };
+    views: &[Arc<dyn View>],
+) -> Result<u64, StoreError> {
     let path = dir.join(FILE);
-    let nothing = Checkpoint { position: log.start(), units: 0, index_entries: 0, timer_slot: 0, timers: 0 };
-    let recorded = Checkpoint::read(disk, &path)?.filter(|c| (log.start()..=log.end()).contains(&c.position));
-    let checkpoint = recorded.unwrap_or(nothing);
-    let why = match open(checkpoint) {
-        Ok(derived) if derived.as_of(checkpoint.position) == checkpoint => {
-            return Ok((derived, checkpoint.position));
-        }
-        Ok(derived) => {
-            format!("{checkpoint:?} was recorded, {:?} is there", derived.as_of(checkpoint.position))
-        }
-        // A disk that fails is no reason to delete anything.
-        Err(e @ StoreError::Io { .. }) => return Err(e),
-        Err(e) => e.to_string(),
-    };
+    let present = Checkpoint::as_of(log.start(), views);
+    check_names(&present)?;
+    let nothing = Checkpoint { held: present.held.iter().map(Numbers::zeros).collect(), ..present };
+    let recorded = Checkpoint::read(disk, &path, &nothing)?;
+    let recorded = recorded.filter(|c| (log.start()..=log.end()).contains(&c.position));
+    let checkpoint = recorded.as_ref().unwrap_or(&nothing);
+    let Some(why) = checkpoint.recover(views)? else { return Ok(checkpoint.position) };
     tracing::warn!("making what is derived from the log again: {why}");
     // First of all: should this be interrupted, what it leaves must not pass for what was recorded.
     nothing.write(disk, &path)?;
-    for folder in ["consumequeue", "index", timer_index::DIRECTORY].map(|name| dir.join(name)) {
-        disk.remove_all(&folder).map_err(StoreError::io("remove", &folder))?;
+    for folder in views.iter().map(|view| view.dir()) {
+        disk.remove_all(folder).map_err(StoreError::io("remove", folder))?;
     }
-    Ok((open(nothing)?, nothing.position))
+    match nothing.recover(views)? {
+        Some(why) => Err(StoreError::Illegal(format!("what is derived cannot be made: {why}"))),
+        None => Ok(nothing.position),
+    }
+}
+
+/// Numbers are told apart by their names alone.
+fn check_names(checkpoint: &Checkpoint) -> Result<(), StoreError> {
+    let mut names: Vec<_> = checkpoint.lines().map(|(name, _)| name).collect();
+    names.sort_unstable();
+    match names.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(StoreError::Illegal(format!("two views have a number of the name {}", pair[0]))),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::TimerEntry;
-    use crate::consume_queue::Unit;
-    use crate::flush::FlushMode;
-    use crate::flush::FlushStep;
+    use crate::consume_queues::{ConsumeQueues, TagsCode};
+    use crate::derived::Derived;
+    use crate::flush::{FlushMode, FlushStep};
     use crate::index_file::IndexShape;
+    use crate::index_files::{IndexFiles, Keys};
     use crate::marks::MarksFile;
+    use crate::queue_offsets::tests::record;
     use crate::recovery::tests::log_of_blanks;
+    use crate::timer_index::{DueMs, TimerIndex};
+    use crate::view::{Committed, PropertyNames, Reads};
+    use raftmq_message::RecordView;
+    use raftmq_message::record::patch_positions;
     use raftmq_world::{OsDisk, SystemClock};
 
-    fn open_derived(dir: &Path, limit: u64, first_slot: u64) -> Result<Opened, StoreError> {
-        let disk: Arc<dyn Disk> = Arc::new(OsDisk);
-        let queues = ConsumeQueues::open(disk.clone(), dir, 100)?;
-        queues.recover_all(limit)?;
-        let index = IndexFiles::open(disk.clone(), dir, IndexShape { slots: 8, entries: 100 }, limit)?;
-        Ok((queues, index, TimerIndex::open(disk, dir, limit, first_slot)?))
+    /// Of each message a unit, a key, and a time that follows from where it stands.
+    struct Opened {
+        derived: Derived,
+        timers: Arc<TimerIndex>,
+        position: u64,
     }
 
-    /// Publishes messages that would stand at these physical offsets.
-    fn publish(derived: &Derived, offsets: std::ops::Range<u64>) {
-        let queue = derived.queues.get_or_create("topic", 0).unwrap();
-        for physical_offset in offsets {
-            queue.append(queue.max_offset(), Unit { physical_offset, size: 1, tags_code: 0 }).unwrap();
-            queue.publish().unwrap();
-            derived.index.put("topic", "key", physical_offset, 0).unwrap();
-            let due_ms = physical_offset as i64 * 2_000;
-            derived.timers.put(TimerEntry { due_ms, queue_offset: 0, physical_offset, size: 1 }).unwrap();
+    impl Opened {
+        fn new(dir: &Path, log: &CommitLog) -> Self {
+            let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+            let tags_code: Reads<TagsCode> = Reads { properties: &[], read: |_| 0 };
+            let keys: Reads<Keys> = Reads { properties: &[], read: |_, add| add("key") };
+            let due_ms: Reads<DueMs> =
+                Reads { properties: &[], read: |message| Some(message.physical_offset() as i64 * 2_000) };
+            let mut derived = Derived::new(ConsumeQueues::new(disk.clone(), dir, 100, tags_code));
+            let shape = IndexShape { slots: 8, entries: 100 };
+            derived.add(IndexFiles::new(disk.clone(), dir, shape, keys));
+            let timers = derived.add(TimerIndex::new(disk.clone(), dir, due_ms));
+            let position = recover_views(&*disk, dir, log, &derived.views).unwrap();
+            Self { derived, timers, position }
+        }
+
+        fn max_offset(&self) -> u64 {
+            self.derived.queues.max_offset("t", 0)
+        }
+
+        /// Publishes messages that would stand at these physical offsets.
+        fn publish(&self, offsets: std::ops::Range<u64>) {
+            for physical_offset in offsets {
+                let mut bytes = record();
+                patch_positions(&mut bytes, self.max_offset(), physical_offset, 0).unwrap();
+                let names = PropertyNames::default();
+                let committed = Committed::new(RecordView::parse(&bytes).unwrap(), &names);
+                for view in &self.derived.views {
+                    view.put(&committed).unwrap();
+                    view.publish().unwrap();
+                }
+            }
         }
     }
 
@@ -285,45 +307,58 @@ mod tests {
         let flusher = Arc::new(Flusher::new(log.clone(), marks, FlushMode::Async));
         let clock = Arc::new(SystemClock::default());
         let mut flush = FlushStep::new(flusher.clone(), marks_file, clock, Box::new(|_| ()));
-        let (derived, position) =
-            recover_derived(&*disk, dir, &log, |limit, slot| open_derived(dir, limit, slot)).unwrap();
-        assert_eq!(position, 0);
+        let opened = Opened::new(dir, &log);
+        assert_eq!(opened.position, 0);
+        let as_of = |position| Checkpoint::as_of(position, &opened.derived.views);
+        let read = || Checkpoint::read(&*disk, &dir.join(FILE), &as_of(0)).unwrap();
 
         let checkpoints = Arc::new(Checkpoints::default());
         let no_failure = Box::new(|reason| panic!("{reason}"));
         let mut make = CheckpointStep::new(
             checkpoints.clone(),
-            derived.clone(),
+            opened.derived.views.clone(),
             flusher.clone(),
             disk.clone(),
             dir,
             no_failure,
         );
-        publish(&derived, 1..50);
+        opened.publish(1..50);
         // What is due in the first minute, 29 messages, is not needed any more.
-        derived.timers.drop_before(60_000);
-        checkpoints.record(derived.as_of(50));
-        publish(&derived, 50..90);
+        opened.timers.drop_before(60_000);
+        checkpoints.record(as_of(50));
+        opened.publish(50..90);
         assert_eq!((make.step(), make.step()), (Next::Wait, Next::Wait), "the log is not flushed");
-        assert_eq!(Checkpoint::read(&*disk, &dir.join(FILE)).unwrap(), None);
+        assert_eq!(read(), None);
         assert_eq!((flush.step(), flush.step()), (Next::Again, Next::Again));
         assert_eq!((checkpoints.is_busy(), make.step(), make.step()), (true, Next::Again, Next::Wait));
         assert!(!checkpoints.is_busy());
         // The log is durable as far as the checkpoint goes, whatever the mode.
         assert_eq!(flusher.flushed(), log.end());
-        let recorded = Checkpoint::read(&*disk, &dir.join(FILE)).unwrap();
-        let expected = Checkpoint { position: 50, units: 49, index_entries: 49, timer_slot: 1, timers: 20 };
-        assert_eq!(recorded, Some(expected));
+        let recorded = read().unwrap();
+        assert_eq!(
+            recorded.lines().collect::<Vec<_>>(),
+            [
+                ("dispatched", 50),
+                ("units", 49),
+                ("index_start", 0),
+                ("index_entries", 49),
+                ("timer_slot", 1),
+                ("timer_start", 0),
+                ("timers", 20),
+            ]
+        );
         assert!(!dir.join("timer").join(format!("{:020}", 0)).exists());
 
-        drop((derived, make));
-        let (derived, position) =
-            recover_derived(&*disk, dir, &log, |limit, slot| open_derived(dir, limit, slot)).unwrap();
-        assert_eq!((position, derived.queues.max_offset("topic", 0)), (50, 49));
+        drop((opened, make));
+        let opened = Opened::new(dir, &log);
+        assert_eq!((opened.position, opened.max_offset()), (50, 49));
+        // The same views again, in place of what they hold.
+        opened.publish(50..60);
+        assert_eq!(recover_views(&*disk, dir, &log, &opened.derived.views).unwrap(), 50);
+        assert_eq!(opened.max_offset(), 49);
         // A checkpoint behind the log's end counts for nothing.
-        Checkpoint { position: log.end() + 1, ..expected }.write(&*disk, &dir.join(FILE)).unwrap();
-        let (derived, position) =
-            recover_derived(&*disk, dir, &log, |limit, slot| open_derived(dir, limit, slot)).unwrap();
-        assert_eq!((position, derived.queues.max_offset("topic", 0)), (0, 0));
+        Checkpoint { position: log.end() + 1, ..recorded }.write(&*disk, &dir.join(FILE)).unwrap();
+        let opened = Opened::new(dir, &log);
+        assert_eq!((opened.position, opened.max_offset()), (0, 0));
     }
 }

@@ -41,7 +41,7 @@ pub struct Unit {
     pub physical_offset: u64,
     /// Bytes of its record; from 1 to 2^31 - 1. A size of 0 marks a place where no unit is.
     pub size: u32,
-    /// Hash of its tags; in the timers' queue, when it is due in ms since 1970.
+    /// Hash of its tags, or another number that tells what it is: whoever makes the queues decides.
     pub tags_code: i64,
 }
 
@@ -367,6 +367,24 @@ impl ConsumeQueue {
         }
         *flushed = to;
         Ok(())
+    }
+
+    /// Removes the files all of whose units point below `physical_offset`. The last file stays: it says where the queue
+    /// has got to.
+    ///
+    /// # Errors
+    /// The disk refused.
+    pub(crate) fn drop_below(&self, physical_offset: u64) -> Result<(), StoreError> {
+        let mut end = 0;
+        for start in self.files.starts() {
+            // There is none yet in the file that is being filled.
+            let last = self.unit_at((start + self.files.file_len()) / UNIT - 1)?;
+            if last.is_none_or(|last| last.physical_offset >= physical_offset) {
+                break;
+            }
+            end = start + self.files.file_len();
+        }
+        self.files.remove_below(end)
     }
 
     /// Brings the queue to the state in which every unit points below `physical_limit`, and publishes that: later

@@ -1,4 +1,6 @@
 //! The table of all ConsumeQueues of a broker: `consumequeue/<topic>/<queue id>/` below the store's directory.
+//!
+//! A view that keeps a unit of every record. What stands in the unit for the tags code is for others to know.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,8 +8,10 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
+use crate::arrivals::{ArrivalListener, Arrivals};
 use crate::consume_queue::ConsumeQueue;
 use crate::error::StoreError;
+use crate::view::{Committed, Numbers, Reads, View};
 use raftmq_world::Disk;
 use raftmq_world::hash::HashMap;
 
@@ -17,6 +21,9 @@ const DIRECTORY: &str = "consumequeue";
 /// Bytes a topic's name may have: it is the name of a directory, and Linux allows no more (`NAME_MAX`).
 pub const TOPIC_BYTES_MAX: usize = 255;
 
+/// What a unit has as its tags code.
+pub type TagsCode = fn(&Committed<'_>) -> i64;
+
 type Table = HashMap<Arc<str>, BTreeMap<u32, Arc<ConsumeQueue>>>;
 
 /// Every queue by topic and queue id.
@@ -25,8 +32,10 @@ pub struct ConsumeQueues {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     units_per_file: u64,
+    tags_code: Reads<TagsCode>,
     /// Invariant: no topic is without queues.
     table: RwLock<Table>,
+    arrivals: Arrivals,
 }
 
 /// Checks that `topic` can be a topic: 1 to 255 bytes, each a letter, a digit or one of `%`, `|`, `-` and `_`, as in
@@ -46,33 +55,45 @@ pub fn check_topic(topic: &str) -> Result<(), StoreError> {
 }
 
 impl ConsumeQueues {
-    /// Opens every queue below `store_dir`; what they hold is not shown before [`recover_all`](Self::recover_all).
-    ///
-    /// # Errors
-    /// As [`ConsumeQueue::open`]; [`StoreError::Corrupt`] for anything that is not a queue of a topic.
-    pub fn open(disk: Arc<dyn Disk>, store_dir: &Path, units_per_file: u64) -> Result<Self, StoreError> {
-        let queues = Self { disk, dir: store_dir.join(DIRECTORY), units_per_file, table: RwLock::default() };
+    /// The queues below `store_dir`: none until they are [recovered](View::recover).
+    pub fn new(
+        disk: Arc<dyn Disk>,
+        store_dir: &Path,
+        units_per_file: u64,
+        tags_code: Reads<TagsCode>,
+    ) -> Self {
+        let (dir, table, arrivals) = (store_dir.join(DIRECTORY), RwLock::default(), Arrivals::default());
+        Self { disk, dir, units_per_file, tags_code, table, arrivals }
+    }
+
+    /// The queues that the disk has, each recovered to `physical_limit`, see [`ConsumeQueue::recover`].
+    fn read(&self, physical_limit: u64) -> Result<Table, StoreError> {
         let mut table = Table::default();
-        for topic_dir in queues.list(&queues.dir)? {
+        for topic_dir in self.list(&self.dir)? {
             let topic = name_of(&topic_dir);
             check_topic(topic).map_err(|e| foreign(&topic_dir, &e.to_string()))?;
-            let mut of_topic = BTreeMap::new();
-            for queue_dir in queues.list(&topic_dir)? {
-                let name = name_of(&queue_dir);
-                let id = name.parse::<u32>().ok().filter(|id| id.to_string() == name);
-                let id = id.ok_or_else(|| foreign(&queue_dir, "its name is not a queue id"))?;
-                let queue = ConsumeQueue::open(Arc::clone(&queues.disk), &queue_dir, units_per_file)?;
-                // The directory of a deleted topic stays, without files.
-                if !queue.is_without_files() {
-                    of_topic.insert(id, Arc::new(queue));
-                }
-            }
+            let of_topic = self.read_topic(&topic_dir, physical_limit)?;
             if !of_topic.is_empty() {
                 table.insert(Arc::from(topic), of_topic);
             }
         }
-        *queues.table.write() = table;
-        Ok(queues)
+        Ok(table)
+    }
+
+    fn read_topic(&self, dir: &Path, limit: u64) -> Result<BTreeMap<u32, Arc<ConsumeQueue>>, StoreError> {
+        let mut of_topic = BTreeMap::new();
+        for queue_dir in self.list(dir)? {
+            let name = name_of(&queue_dir);
+            let id = name.parse::<u32>().ok().filter(|id| id.to_string() == name);
+            let id = id.ok_or_else(|| foreign(&queue_dir, "its name is not a queue id"))?;
+            let queue = ConsumeQueue::open(Arc::clone(&self.disk), &queue_dir, self.units_per_file)?;
+            // The directory of a deleted topic stays, without files.
+            if !queue.is_without_files() {
+                queue.recover(limit)?;
+                of_topic.insert(id, Arc::new(queue));
+            }
+        }
+        Ok(of_topic)
     }
 
     fn list(&self, dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
@@ -145,20 +166,57 @@ impl ConsumeQueues {
         removed.unwrap_or_default().values().try_for_each(|queue| queue.remove())
     }
 
-    /// Recovers every queue to `physical_limit`, see [`ConsumeQueue::recover`].
-    ///
-    /// # Errors
-    /// Those of the first queue that cannot be recovered.
-    pub fn recover_all(&self, physical_limit: u64) -> Result<(), StoreError> {
-        self.list_queues().iter().try_for_each(|(_, _, queue)| queue.recover(physical_limit))
+    /// Told of what each batch brings. Replaces an earlier listener.
+    pub fn set_arrival_listener(&self, listener: ArrivalListener) {
+        self.arrivals.set_listener(listener);
     }
 
-    /// Returns when every unit that had been published before is durable; a checkpoint may be written then.
-    ///
-    /// # Errors
-    /// The disk refused.
-    pub fn flush_all(&self) -> Result<(), StoreError> {
-        self.list_queues().iter().try_for_each(|(_, _, queue)| queue.flush())
+    fn each(&self, act: impl Fn(&ConsumeQueue) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        self.list_queues().iter().try_for_each(|(_, _, queue)| act(queue))
+    }
+}
+
+impl View for ConsumeQueues {
+    fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    fn properties(&self) -> &'static [&'static str] {
+        self.tags_code.properties
+    }
+
+    fn put(&self, committed: &Committed<'_>) -> Result<(), StoreError> {
+        let record = &committed.record;
+        let find = || self.get_or_create(record.topic(), record.queue_id() as u32);
+        self.arrivals.append(committed, (self.tags_code.read)(committed), find)
+    }
+
+    fn publish(&self) -> Result<(), StoreError> {
+        self.arrivals.publish()
+    }
+
+    fn announce(&self) {
+        self.arrivals.announce();
+    }
+
+    fn held(&self) -> Numbers {
+        Numbers::new([("units", self.max_offsets().map(|(_, _, max)| max).sum())])
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        self.each(ConsumeQueue::flush)
+    }
+
+    fn recover(&self, physical_limit: u64, _recorded: &Numbers) -> Result<(), StoreError> {
+        self.arrivals.clear();
+        self.table.write().clear();
+        *self.table.write() = self.read(physical_limit)?;
+        Ok(())
+    }
+
+    /// Files go at once: units are counted from the first one that ever was.
+    fn drop_below(&self, physical_offset: u64) -> Result<(), StoreError> {
+        self.each(|queue| queue.drop_below(physical_offset))
     }
 }
 

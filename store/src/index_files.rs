@@ -1,8 +1,8 @@
 //! The IndexFiles of a broker: where the messages with a key are, newest first.
 //!
 //! Files in `index/` below the store's directory, each named by the physical offset of its first message (RocketMQ names
-//! them by the clock; the log knows nothing of a replica's clock). They are derived from the log; reput is the one
-//! writer.
+//! them by the clock; the log knows nothing of a replica's clock). A view; what the keys of a record are is for others to
+//! know.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,10 +13,14 @@ use raftmq_message::hash::index_key_hash;
 use crate::error::StoreError;
 use crate::index_file::{Header, IndexShape, Search, WritableIndex};
 use crate::mapped_file_queue::{list_by_offset, offset_name};
+use crate::view::{Committed, Numbers, Reads, View};
 use raftmq_world::{Disk, DiskFile, Space};
 
 /// The directory below that of the store.
 const DIRECTORY: &str = "index";
+
+/// Names the keys of a message, one after the other.
+pub type Keys = fn(&Committed<'_>, &mut dyn FnMut(&str));
 
 /// All index files: full ones, which are opened when a query needs them, and the one being written.
 #[derive(Debug)]
@@ -24,11 +28,14 @@ pub struct IndexFiles {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     shape: IndexShape,
+    keys: Reads<Keys>,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
+    /// Full files whose messages all lie below this physical offset are not needed any more.
+    start: u64,
     /// In the order of the log, all before `writable`.
     full: Vec<FullFile>,
     writable: Option<WritableIndex>,
@@ -39,47 +46,46 @@ struct State {
 #[derive(Clone, Copy, Debug)]
 struct FullFile {
     start: u64,
+    /// Physical offset of its last message.
+    last: u64,
     first_time_ms: i64,
     last_time_ms: i64,
 }
 
 impl FullFile {
     fn new(header: &Header) -> Self {
-        let Header { first_physical, first_time_ms, last_time_ms, .. } = *header;
-        Self { start: first_physical, first_time_ms, last_time_ms }
+        let Header { first_physical, last_physical, first_time_ms, last_time_ms, .. } = *header;
+        Self { start: first_physical, last: last_physical, first_time_ms, last_time_ms }
     }
 }
 
 impl IndexFiles {
-    /// Opens the index below `store_dir` as it was at `physical_limit`: later entries are removed durably. Everything
-    /// below the limit has to have been flushed; what lies above may be torn.
-    ///
-    /// # Errors
-    /// [`StoreError::Corrupt`] where entries below the limit are missing or a file is not one of an index: the
-    /// directory is to be removed and rebuilt from the log. [`StoreError::Contradiction`] where the files have another
-    /// shape, [`StoreError::Illegal`] for a shape without room; the disk refused.
-    pub fn open(
-        disk: Arc<dyn Disk>,
-        store_dir: &Path,
-        shape: IndexShape,
-        physical_limit: u64,
-    ) -> Result<Self, StoreError> {
-        let index =
-            Self { disk, dir: store_dir.join(DIRECTORY), shape: shape.check()?, state: Mutex::default() };
-        *index.state.lock() = index.recover(physical_limit)?;
-        Ok(index)
+    /// The index below `store_dir`: empty until it is [recovered](View::recover), as which it may be refused:
+    /// [`StoreError::Corrupt`] where entries are missing or a file is not one of an index,
+    /// [`StoreError::Contradiction`] where the files have another shape, [`StoreError::Illegal`] for a shape without room.
+    pub fn new(disk: Arc<dyn Disk>, store_dir: &Path, shape: IndexShape, keys: Reads<Keys>) -> Self {
+        Self { disk, dir: store_dir.join(DIRECTORY), shape, keys, state: Mutex::default() }
     }
 
-    fn recover(&self, limit: u64) -> Result<State, StoreError> {
+    /// What the files say, entries from `limit` on and files wholly below `start` being removed durably.
+    fn read(&self, limit: u64, start: u64) -> Result<State, StoreError> {
         let mut files = list_by_offset(&*self.disk, &self.dir)?;
         // The last one first: whatever a crash leaves is the start of the index.
-        while let Some((_, path)) = files.pop_if(|(start, _)| *start >= limit) {
+        while let Some((_, path)) = files.pop_if(|(first, _)| *first >= limit) {
             self.disk.remove(&path).map_err(StoreError::io("remove", &path))?;
         }
-        let Some((start, _)) = files.pop() else { return Ok(State::default()) };
-        let full = files.iter().map(|(start, _)| self.read_full(*start)).collect::<Result<_, _>>()?;
-        let writable = WritableIndex::recover(self.open_file(start)?, self.shape, start, limit)?;
-        Ok(State { full, writable: Some(writable), unsynced: Vec::new() })
+        let Some((last, _)) = files.pop() else { return Ok(State { start, ..State::default() }) };
+        let mut full = files.iter().map(|(first, _)| self.read_full(*first)).collect::<Result<_, _>>()?;
+        self.remove_all(take_dropped(&mut full, start))?;
+        let writable = WritableIndex::recover(self.open_file(last)?, self.shape, last, limit)?;
+        Ok(State { start, full, writable: Some(writable), unsynced: Vec::new() })
+    }
+
+    fn remove_all(&self, files: Vec<FullFile>) -> Result<(), StoreError> {
+        for path in files.iter().map(|file| self.path_of(file.start)) {
+            self.disk.remove(&path).map_err(StoreError::io("remove", &path))?;
+        }
+        Ok(())
     }
 
     fn read_full(&self, start: u64) -> Result<FullFile, StoreError> {
@@ -112,7 +118,7 @@ impl IndexFiles {
     /// # Errors
     /// [`StoreError::Divergence`] where the message lies before the last one added; [`StoreError::TooLarge`] where the
     /// message has more keys than a file has room for (this key is left out); the disk refused.
-    pub fn put(
+    pub fn add(
         &self,
         topic: &str,
         key: &str,
@@ -121,7 +127,7 @@ impl IndexFiles {
     ) -> Result<(), StoreError> {
         let hash = index_key_hash(topic, key).unsigned_abs();
         let mut state = self.state.lock();
-        let State { full, writable, unsynced } = &mut *state;
+        let State { full, writable, unsynced, .. } = &mut *state;
         if let Some(current) = writable {
             self.check_follows(current, physical_offset)?;
         }
@@ -185,32 +191,69 @@ impl IndexFiles {
             let state = self.state.lock();
             let begun = state.writable.as_ref().map(|writable| writable.begin_search(&mut search));
             let may_hold = |f: &&FullFile| search.may_hold(f.first_time_ms, f.last_time_ms);
-            (begun, state.full.iter().filter(may_hold).copied().collect::<Vec<_>>())
+            (begun, state.needed().filter(may_hold).copied().collect::<Vec<_>>())
         };
         if let Some((file, number)) = begun {
             search.walk(&*file, self.shape, number)?;
         }
-        for FullFile { start, .. } in full.into_iter().rev() {
+        for FullFile { start, last, .. } in full.into_iter().rev() {
             if search.is_done() {
                 break;
             }
-            search.walk_full(&*self.open_file(start)?, self.shape)?;
+            let walked = self.open_file(start).and_then(|file| search.walk_full(&*file, self.shape));
+            // Files before one that went meanwhile have gone as well.
+            if walked.is_err() && last < self.state.lock().start {
+                break;
+            }
+            walked?;
         }
         Ok(search.found)
     }
+}
 
-    /// How many entries there are in all files.
-    pub(crate) fn entries(&self) -> u64 {
-        let state = self.state.lock();
-        let in_full = state.full.len() as u64 * (u64::from(self.shape.entries) - 1);
-        in_full + state.writable.as_ref().map_or(0, |writable| u64::from(writable.header().entries()))
+impl State {
+    /// The full files that are needed: all but some of the first.
+    fn needed(&self) -> impl Iterator<Item = &FullFile> {
+        self.full.iter().filter(|file| file.last >= self.start)
+    }
+}
+
+/// Takes those out that lie wholly below `start`, which are the first ones.
+fn take_dropped(full: &mut Vec<FullFile>, start: u64) -> Vec<FullFile> {
+    let kept = full.partition_point(|file| file.last < start);
+    full.drain(..kept).collect()
+}
+
+impl View for IndexFiles {
+    fn dir(&self) -> &Path {
+        &self.dir
     }
 
-    /// Returns when everything put before is durable; a checkpoint may be written then.
-    ///
-    /// # Errors
-    /// The disk refused.
-    pub fn flush(&self) -> Result<(), StoreError> {
+    fn properties(&self) -> &'static [&'static str] {
+        self.keys.properties
+    }
+
+    fn put(&self, committed: &Committed<'_>) -> Result<(), StoreError> {
+        let (topic, physical_offset) = (committed.record.topic(), committed.physical_offset());
+        let stored = committed.record.store_timestamp_ms();
+        let mut failed = None;
+        (self.keys.read)(committed, &mut |key| {
+            if failed.is_none() {
+                failed = self.add(topic, key, physical_offset, stored).err();
+            }
+        });
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn held(&self) -> Numbers {
+        let state = self.state.lock();
+        let in_full = state.needed().count() as u64 * (u64::from(self.shape.entries) - 1);
+        let entries =
+            in_full + state.writable.as_ref().map_or(0, |writable| u64::from(writable.header().entries()));
+        Numbers::new([("index_start", state.start), ("index_entries", entries)])
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
         let (current, full) = {
             let mut state = self.state.lock();
             let current = state.writable.as_mut().map(WritableIndex::write_out).transpose()?.flatten();
@@ -224,6 +267,25 @@ impl IndexFiles {
         if let (Some(done), Some(writable)) = (current, &mut state.writable) {
             writable.synced(&done);
         }
+        Ok(())
+    }
+
+    fn clean_up(&self, recorded: &Numbers) -> Result<(), StoreError> {
+        let dropped = take_dropped(&mut self.state.lock().full, recorded.get("index_start"));
+        self.remove_all(dropped)
+    }
+
+    fn recover(&self, physical_limit: u64, recorded: &Numbers) -> Result<(), StoreError> {
+        self.shape.check()?;
+        *self.state.lock() = State::default();
+        *self.state.lock() = self.read(physical_limit, recorded.get("index_start"))?;
+        Ok(())
+    }
+
+    /// Full files go with the next checkpoint, which does not count them any more.
+    fn drop_below(&self, physical_offset: u64) -> Result<(), StoreError> {
+        let mut state = self.state.lock();
+        state.start = state.start.max(physical_offset);
         Ok(())
     }
 }

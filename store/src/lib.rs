@@ -7,11 +7,14 @@
 //! | `scrub` | checks in the background what a start does not read again |
 //! | `flush` | one sync for many appends |
 //! | `zero_ahead` | prepares the blocks ahead of the log's end |
-//! | `checkpoint` | up to where what is derived is complete; recovers it |
-//! | `reput` | follows the committed log and fills what is derived from it |
-//! | [`ConsumeQueue`] | a queue of a topic: where its messages are in the log |
-//! | [`IndexFiles`] | messages by key and time |
-//! | `timer_index` | messages with a time of their own, by that time |
+//! | [`View`] | what is derived from the log, seen alike |
+//! | [`Derived`] | the list of the views of one log |
+//! | `reput` | follows the committed log and fills the views |
+//! | `checkpoint` | up to where the views are complete; recovers them |
+//! | [`ConsumeQueues`] | where the messages of each [queue](ConsumeQueue) are in the log; a view |
+//! | [`IndexFiles`] | messages by key and time; a view |
+//! | [`TimerIndex`] | messages with a time of their own, by that time; a view |
+//! | `arrivals` | what a batch brought to which queues |
 //! | `worker` | the handle of a step |
 //! | [`Store`] | all of it together |
 //!
@@ -19,17 +22,20 @@
 //! checkpoints, zeros ahead, scrub. *Invariant*: nobody waits for a step to do something, but for its end, at a close.
 //! What one wants of another it leaves there, and is called back or woken.
 //!
-//! *Invariant*: the store knows nothing of Raft's rules, of the network, of tokio, or of the time of day.
+//! *Invariant*: the store knows nothing of Raft's rules, of the network, of tokio, or of the time of day. It names no topic,
+//! no property and no flag of a message: what views read from a record is given from above.
 
 #![cfg_attr(
     test,
     allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests reach for the system")
 )]
 
+mod arrivals;
 mod checkpoint;
 mod commit_log;
 mod consume_queue;
 mod consume_queues;
+mod derived;
 mod directory;
 mod error;
 mod flush;
@@ -46,24 +52,27 @@ mod scrub;
 mod segment;
 mod store;
 mod timer_index;
+mod view;
 mod walk;
 mod worker;
 mod zero_ahead;
 
+pub use arrivals::{Arrival, ArrivalListener};
 pub use commit_log::{Appended, CommitLog, FRAME_PAYLOAD_BYTES_MAX, NewEntry};
 pub use consume_queue::{Boundary, ConsumeQueue, DEFAULT_UNITS_PER_FILE, UNIT_SIZE, Unit};
-pub use consume_queues::{ConsumeQueues, TOPIC_BYTES_MAX, check_topic};
+pub use consume_queues::{ConsumeQueues, TOPIC_BYTES_MAX, TagsCode, check_topic};
+pub use derived::Derived;
 pub use directory::Identity;
 pub use error::StoreError;
 pub use flush::{ASYNC_INTERVAL, Callback, FlushMode};
 pub use frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader, FrameKind, decode_frame};
 pub use index_file::IndexShape;
-pub use index_files::IndexFiles;
+pub use index_files::{IndexFiles, Keys};
 pub use mapped_file_queue::{FileAt, MappedFileQueue};
 pub use marks::EntryId;
 pub use queue_offsets::{Placed, QUEUE_ID_MAX};
-pub use reput::{Arrival, ArrivalListener};
 pub use segment::LogSlice;
 pub use store::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Store, StoreOptions};
-pub use timer_index::TimerEntry;
+pub use timer_index::{DueMs, TimerEntry, TimerIndex};
+pub use view::{Committed, Numbers, PropertyNames, Reads, View};
 pub use walk::{LogFrame, Walk};

@@ -95,12 +95,16 @@ impl MappedFileQueue {
         if file_len == 0 {
             return Err(StoreError::Illegal(format!("files of 0 bytes in {}", dir.display())));
         }
-        let queue =
-            Self { disk, dir: dir.to_owned(), file_len, max_open: max_open.max(2), table: RwLock::default() };
+        let queue = Self::new(disk, dir, file_len, max_open);
         for (start, path) in list_by_offset(&*queue.disk, dir)? {
             queue.adopt(start, &path)?;
         }
         Ok(queue)
+    }
+
+    /// The same without looking at what `dir` holds: for one that has no files.
+    pub(crate) fn new(disk: Arc<dyn Disk>, dir: &Path, file_len: u64, max_open: usize) -> Self {
+        Self { disk, dir: dir.to_owned(), file_len, max_open: max_open.max(2), table: RwLock::default() }
     }
 
     /// Takes a file found on the disk in as the last one.

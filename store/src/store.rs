@@ -1,31 +1,30 @@
 //! One member's store: the CommitLog, what is derived from it, and the work in the background.
 
 use std::any::Any;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use raftmq_message::record::RecordView;
 
-use crate::checkpoint::{CheckpointStep, Checkpoints, Derived, Opened, recover_derived};
+use crate::arrivals::ArrivalListener;
+use crate::checkpoint::{CheckpointStep, Checkpoints, recover_views};
 use crate::commit_log::{Appended, CommitLog, NewEntry, Tail};
-use crate::consume_queue::{ConsumeQueue, DEFAULT_UNITS_PER_FILE};
+use crate::consume_queue::ConsumeQueue;
 use crate::consume_queues::ConsumeQueues;
+use crate::derived::Derived;
 use crate::directory::{self, Identity};
 use crate::error::StoreError;
 use crate::flush::{Callback, FlushMode, FlushStep, Flusher};
 use crate::frame::FrameKind;
-use crate::index_file::IndexShape;
-use crate::index_files::IndexFiles;
 use crate::marks::{EntryId, MarksFile};
 use crate::queue_offsets::Placed;
 use crate::recovery::open_log;
-use crate::reput::{ArrivalListener, Reput, ReputStep, Stop};
+use crate::reput::{Reput, ReputStep};
 use crate::scrub::ScrubStep;
 use crate::segment::LogSlice;
-use crate::timer_index::{TimerEntry, TimerIndex};
-use crate::worker::{Handle, Report};
+use crate::worker::{Handle, Report, Stop};
 use crate::zero_ahead::AheadStep;
 use raftmq_world::{Disk, World};
 
@@ -58,7 +57,7 @@ pub struct Store {
     scrub: Handle,
     /// Ends these two.
     stop: Arc<AtomicBool>,
-    derived: Derived,
+    queues: Arc<ConsumeQueues>,
     dir: PathBuf,
     disk: Arc<dyn Disk>,
     failure: Arc<Failure>,
@@ -103,8 +102,9 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
-    /// Opens the directory, making it if it is new, recovers what is in it, and starts the work in the background.
-    pub fn open(options: StoreOptions, world: &World) -> Result<Arc<Self>, StoreError> {
+    /// Opens the directory, making it if it is new, recovers what is in it, and starts the work in the background. What
+    /// is derived has been made for this directory and this disk.
+    pub fn open(options: StoreOptions, derived: Derived, world: &World) -> Result<Arc<Self>, StoreError> {
         let StoreOptions { dir, identity, flush } = options;
         let (disk, clock) = (world.disk.clone(), world.clock.clone());
         check_segment_bytes(identity.segment_bytes)?;
@@ -121,16 +121,16 @@ impl Store {
         let mut flush = FlushStep::new(flusher.clone(), marks_file, clock.clone(), failure.reporter());
         flush.begin()?;
 
-        let (derived, dispatched) =
-            recover_derived(&*disk, &dir, &log, |limit, slot| open_derived(&disk, &dir, limit, slot))?;
-        seed_offsets(&log, &derived.queues, dispatched, unread_below)?;
-        let reput = Arc::new(Reput::new(log.clone(), derived.clone(), dispatched));
+        let Derived { queues, views } = derived;
+        let dispatched = recover_views(&*disk, &dir, &log, &views)?;
+        seed_offsets(&log, &queues, dispatched, unread_below)?;
+        let reput = Arc::new(Reput::new(log.clone(), views.clone(), dispatched));
         let checkpoints = Arc::new(Checkpoints::default());
         let stop = Arc::new(AtomicBool::new(false));
         let scrub = ScrubStep::new(log.clone(), seed, unread_below, stop.clone(), failure.reporter());
         let make = CheckpointStep::new(
             checkpoints.clone(),
-            derived.clone(),
+            views,
             flusher.clone(),
             disk.clone(),
             &dir,
@@ -146,7 +146,7 @@ impl Store {
             ahead: Handle::default(),
             scrub: Handle::default(),
             stop,
-            derived,
+            queues,
             dir,
             disk,
             failure,
@@ -230,7 +230,7 @@ impl Store {
         self.flusher.committed()
     }
 
-    /// Calls back when everything below `physical_offset` is readable in the ConsumeQueues. Few may wait for that: where
+    /// Calls back when everything below `physical_offset` is readable in every view. Few may wait for that: where
     /// there are too many, the one that has waited longest is told that it was refused.
     pub fn when_dispatched(&self, physical_offset: u64, callback: Callback) {
         self.reput.when_dispatched(physical_offset, callback);
@@ -250,7 +250,7 @@ impl Store {
 
     /// A queue, once something was dispatched to it.
     pub fn queue(&self, topic: &str, queue_id: u32) -> Option<Arc<ConsumeQueue>> {
-        self.derived.queues.get(topic, queue_id)
+        self.queues.get(topic, queue_id)
     }
 
     /// The record that a ConsumeQueue unit names.
@@ -293,47 +293,7 @@ impl Store {
 
     /// Called by the reput step after a batch became readable, once a batch. Replaces an earlier listener.
     pub fn set_arrival_listener(&self, listener: ArrivalListener) {
-        self.reput.set_listener(listener);
-    }
-
-    /// Physical offsets of messages with a key, newest first.
-    pub fn query_index(
-        &self,
-        topic: &str,
-        key: &str,
-        begin_ms: i64,
-        end_ms: i64,
-        max: usize,
-    ) -> Result<Vec<u64>, StoreError> {
-        self.derived.index.query(topic, key, begin_ms, end_ms, max)
-    }
-
-    /// Messages with a time of their own: the first `max`, in order, of those behind (due, queue offset) `after` that are
-    /// due at `until_ms` or before and whose queue offset is below `below_offset`. Reads through the minutes in question.
-    pub fn timers_due(
-        &self,
-        after: (i64, u64),
-        until_ms: i64,
-        below_offset: u64,
-        max: usize,
-    ) -> Result<Vec<TimerEntry>, StoreError> {
-        self.derived.timers.due(after, until_ms, below_offset, max)
-    }
-
-    /// When the first such message may be due that is due in the minute of `due_ms` or in a later one.
-    pub fn next_timer_slot_ms(&self, due_ms: i64) -> Option<i64> {
-        self.derived.timers.next_slot_ms(due_ms)
-    }
-
-    /// How many such messages there are that are due in the minute of `due_ms` or in a later one.
-    pub fn timers_from(&self, due_ms: i64) -> u64 {
-        self.derived.timers.count_from(due_ms)
-    }
-
-    /// Messages with a time before `due_ms` are not asked for any more. Whole minutes of them are removed with the next
-    /// checkpoint.
-    pub fn drop_timers_before(&self, due_ms: i64) {
-        self.derived.timers.drop_before(due_ms);
+        self.queues.set_arrival_listener(listener);
     }
 
     /// Stops the work in the background, makes everything durable and marks a clean stop. Nothing is appended any more.
@@ -415,14 +375,6 @@ fn check_segment_bytes(segment_bytes: u64) -> Result<(), StoreError> {
     Err(StoreError::Illegal(format!(
         "a segment of {segment_bytes} bytes: it must be a multiple of 4096 within {SEGMENT_BYTES_MIN} and {SEGMENT_BYTES_MAX}"
     )))
-}
-
-/// Opens what is derived from the log as it was at `limit`, without what the timer index has before a slot.
-fn open_derived(disk: &Arc<dyn Disk>, dir: &Path, limit: u64, first_slot: u64) -> Result<Opened, StoreError> {
-    let queues = ConsumeQueues::open(disk.clone(), dir, DEFAULT_UNITS_PER_FILE)?;
-    queues.recover_all(limit)?;
-    let index = IndexFiles::open(disk.clone(), dir, IndexShape::default(), limit)?;
-    Ok((queues, index, TimerIndex::open(disk.clone(), dir, limit, first_slot)?))
 }
 
 /// Sets the next queue offsets at the log's end: what the ConsumeQueues hold, and what stands in the log behind it.

@@ -2,22 +2,14 @@
 //!
 //! A slot for each minute in which messages are due: a directory `timer/<minute in 20 digits>/`, in it files of entries in
 //! the order of the log. The order within a minute is found by whoever reads it, with memory for what is asked for only.
-//! It is derived from the log; reput is the one that adds. What it adds is found at once and held back until
-//! there is enough to write, or until a checkpoint: messages of one batch may belong to thousands of minutes.
+//! A view; which records have a time is for others to know. What is added is found at once and held back until there is
+//! enough to write, or until a checkpoint: messages of one batch may belong to thousands of minutes.
 //!
 //! Consumers of the whole member wait for reput, so adding never waits for the disk and writes one slot at most:
 //! files and directories are made without syncing them. A checkpoint does that before it counts what is in them; what a
 //! crash leaves of the others is dropped at the next start.
-//!
-//! An entry is 32 bytes, all big-endian, and lies within one sector, so a crash leaves it as a whole or not at all:
-//!
-//! | at | size | field |
-//! |---|---|---|
-//! | 0 | 8 | physical offset of the record |
-//! | 8 | 8 | when it is due, in ms since 1970 |
-//! | 16 | 8 | its queue offset |
-//! | 24 | 4 | bytes of the record |
-//! | 28 | 4 | CRC-32C of the bytes before |
+
+mod entry;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,19 +19,18 @@ use parking_lot::Mutex;
 
 use crate::error::StoreError;
 use crate::mapped_file_queue::{FileAt, MappedFileQueue, list_by_offset, offset_name};
+use crate::view::{Committed, Numbers, Reads, View};
+pub use entry::TimerEntry;
+use entry::{ENTRY_SIZE, slot_of, slot_start_ms};
 use raftmq_world::{Disk, data_end};
 
 /// The directory below that of the store.
-pub(crate) const DIRECTORY: &str = "timer";
-/// Bytes of an entry.
-const ENTRY_SIZE: usize = 32;
+const DIRECTORY: &str = "timer";
 const ENTRY: u64 = ENTRY_SIZE as u64;
-/// What a slot covers. Some 4,300 of them hold the three days that clients can ask for.
-const SLOT_MS: i64 = 60_000;
-/// The last slot, which holds whatever is due later: names stay sensible, whatever a record says. The year 10136.
-const LAST_SLOT: u64 = u32::MAX as u64;
 /// Entries in a file of a slot, 2 MiB. Files are sparse, so a slot with few entries takes little.
 const ENTRIES_PER_FILE: u64 = 65_536;
+/// Files of a slot kept open: as few as can be, and none between two uses, as there may be thousands of slots.
+const OPEN_FILES_MAX: usize = 1;
 /// Entries that one slot holds back before they are written.
 const SLOT_PENDING_MAX: usize = 4096;
 /// Entries that all slots together hold back, 16 MiB: nearly a minute of 10,000 a second, so that mostly checkpoints
@@ -47,71 +38,16 @@ const SLOT_PENDING_MAX: usize = 4096;
 /// average.
 const PENDING_MAX: usize = 524_288;
 
-/// A message with a time of its own. The order is that of delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct TimerEntry {
-    /// When it is due, in ms since 1970.
-    pub due_ms: i64,
-    /// Its place in the timers' queue; tells apart what is due at the same time.
-    pub queue_offset: u64,
-    /// Where its record is.
-    pub physical_offset: u64,
-    /// Bytes of its record.
-    pub size: u32,
-}
-
-impl TimerEntry {
-    fn encode(&self) -> [u8; ENTRY_SIZE] {
-        let mut bytes = [0; ENTRY_SIZE];
-        bytes[..8].copy_from_slice(&self.physical_offset.to_be_bytes());
-        bytes[8..16].copy_from_slice(&self.due_ms.to_be_bytes());
-        bytes[16..24].copy_from_slice(&self.queue_offset.to_be_bytes());
-        bytes[24..28].copy_from_slice(&self.size.to_be_bytes());
-        let checksum = crc32c::crc32c(&bytes[..28]);
-        bytes[28..].copy_from_slice(&checksum.to_be_bytes());
-        bytes
-    }
-
-    /// `None` where no entry, or not a whole one, stands.
-    fn decode(bytes: &[u8; ENTRY_SIZE]) -> Option<Self> {
-        let [content @ .., c0, c1, c2, c3] = bytes;
-        if crc32c::crc32c(content) != u32::from_be_bytes([*c0, *c1, *c2, *c3]) {
-            return None;
-        }
-        let [physical_offset, due_ms, queue_offset, [s0, s1, s2, s3, ..]] = bytes.as_chunks::<8>().0 else {
-            return None;
-        };
-        Some(Self {
-            physical_offset: u64::from_be_bytes(*physical_offset),
-            due_ms: i64::from_be_bytes(*due_ms),
-            queue_offset: u64::from_be_bytes(*queue_offset),
-            size: u32::from_be_bytes([*s0, *s1, *s2, *s3]),
-        })
-    }
-
-    fn slot(&self) -> u64 {
-        slot_of(self.due_ms)
-    }
-}
-
-/// The slot of what is due then. It grows with the time, so whatever is due in an earlier slot is due earlier.
-fn slot_of(due_ms: i64) -> u64 {
-    // Not negative.
-    ((due_ms.max(0) / SLOT_MS) as u64).min(LAST_SLOT)
-}
-
-/// When the first message of a slot may be due.
-fn slot_start_ms(slot: u64) -> i64 {
-    // Slots have 32 bits.
-    if slot == 0 { i64::MIN } else { slot as i64 * SLOT_MS }
-}
+/// When a message is due, in ms since 1970; `None` for all that have no time of their own.
+pub type DueMs = fn(&Committed<'_>) -> Option<i64>;
 
 /// All slots.
 #[derive(Debug)]
-pub(crate) struct TimerIndex {
+pub struct TimerIndex {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     entries_per_file: u64,
+    due_ms: Reads<DueMs>,
     state: Mutex<State>,
     /// Held by who writes entries to files.
     writing: Mutex<()>,
@@ -123,6 +59,8 @@ struct State {
     slots: BTreeMap<u64, Slot>,
     /// Slots before this one are not needed any more.
     first_slot: u64,
+    /// Neither are slots whose messages all lie below this physical offset.
+    start: u64,
     /// Entries that are held back, over all slots.
     pending: usize,
     /// The slot whose turn it is to be written.
@@ -130,6 +68,12 @@ struct State {
 }
 
 impl State {
+    /// The slots from this one on that are needed.
+    fn needed(&self, from: u64) -> impl Iterator<Item = (u64, &Slot)> {
+        let needed = self.slots.range(from.max(self.first_slot)..);
+        needed.map(|(id, slot)| (*id, slot)).filter(|(_, slot)| slot.last_physical >= self.start)
+    }
+
     /// The next slot that holds something back.
     fn take_turn(&mut self) -> Option<u64> {
         let waits = |(id, slot): (&u64, &Slot)| (!slot.pending.is_empty()).then_some(*id);
@@ -152,50 +96,30 @@ struct Slot {
 }
 
 impl TimerIndex {
-    /// Opens the index below `store_dir` as it was at `physical_limit`: later entries are removed durably, and so are
-    /// the slots before `first_slot`. Everything else below the limit has to have been flushed; what lies above may be
-    /// torn.
-    ///
-    /// # Errors
-    /// [`StoreError::Corrupt`] for files that are not those of an index: the directory is to be removed and rebuilt
-    /// from the log; the disk refused.
-    pub(crate) fn open(
-        disk: Arc<dyn Disk>,
-        store_dir: &Path,
-        physical_limit: u64,
-        first_slot: u64,
-    ) -> Result<Self, StoreError> {
-        Self::open_with(disk, store_dir, physical_limit, first_slot, ENTRIES_PER_FILE)
+    /// The index below `store_dir`: empty until it is [recovered](View::recover).
+    pub fn new(disk: Arc<dyn Disk>, store_dir: &Path, due_ms: Reads<DueMs>) -> Self {
+        let (dir, state, writing) = (store_dir.join(DIRECTORY), Mutex::default(), Mutex::default());
+        Self { disk, dir, entries_per_file: ENTRIES_PER_FILE, due_ms, state, writing }
     }
 
-    fn open_with(
-        disk: Arc<dyn Disk>,
-        store_dir: &Path,
-        physical_limit: u64,
-        first_slot: u64,
-        entries_per_file: u64,
-    ) -> Result<Self, StoreError> {
-        let index = Self {
-            disk,
-            dir: store_dir.join(DIRECTORY),
-            entries_per_file,
-            state: Mutex::new(State { first_slot, ..State::default() }),
-            writing: Mutex::default(),
-        };
-        for (slot, dir) in list_by_offset(&*index.disk, &index.dir)? {
-            let recovered = if slot < first_slot { None } else { index.recover(slot, physical_limit)? };
-            match recovered {
-                Some(recovered) => drop(index.state.lock().slots.insert(slot, recovered)),
-                None => index.disk.remove_all(&dir).map_err(StoreError::io("remove", &dir))?,
+    /// What the files say up to `limit`. Slots that are not needed are removed durably.
+    fn read(&self, limit: u64, first_slot: u64, start: u64) -> Result<State, StoreError> {
+        let mut state = State { first_slot, start, ..State::default() };
+        for (id, dir) in list_by_offset(&*self.disk, &self.dir)? {
+            let slot = if id < first_slot { None } else { self.read_slot(id, limit)? };
+            match slot.filter(|slot| slot.last_physical >= start) {
+                Some(slot) => drop(state.slots.insert(id, slot)),
+                None => self.disk.remove_all(&dir).map_err(StoreError::io("remove", &dir))?,
             }
         }
-        Ok(index)
+        Ok(state)
     }
 
     /// The slot with its entries below the limit; `None` where it has none.
-    fn recover(&self, slot: u64, limit: u64) -> Result<Option<Slot>, StoreError> {
+    fn read_slot(&self, slot: u64, limit: u64) -> Result<Option<Slot>, StoreError> {
         self.remove_unfinished(slot)?;
-        let files = self.files_of(slot)?;
+        let files =
+            MappedFileQueue::open(self.disk.clone(), &self.dir_of(slot), self.file_len(), OPEN_FILES_MAX)?;
         let (mut written, mut last_physical) = (0, 0);
         for start in files.starts() {
             // Behind a file that is not full nothing counts.
@@ -218,6 +142,7 @@ impl TimerIndex {
             clear_from(&files, written * ENTRY)?;
             files.close_files();
         }
+        let files = Arc::new(files);
         let slot = Slot { files, written, synced: written, pending: Vec::new(), last_physical };
         Ok((written > 0).then_some(slot))
     }
@@ -236,11 +161,6 @@ impl TimerIndex {
         Ok(())
     }
 
-    fn files_of(&self, slot: u64) -> Result<Arc<MappedFileQueue>, StoreError> {
-        // As few as can be are kept open, and none between two uses: there may be thousands of slots.
-        MappedFileQueue::open(self.disk.clone(), &self.dir_of(slot), self.file_len(), 1).map(Arc::new)
-    }
-
     fn file_len(&self) -> u64 {
         self.entries_per_file * ENTRY
     }
@@ -254,7 +174,7 @@ impl TimerIndex {
     /// # Errors
     /// [`StoreError::Divergence`] where the message does not lie behind the last one of its minute in the log; the disk
     /// refused.
-    pub(crate) fn put(&self, entry: TimerEntry) -> Result<(), StoreError> {
+    fn add(&self, entry: TimerEntry) -> Result<(), StoreError> {
         let id = entry.slot();
         let to_write = {
             let mut state = self.state.lock();
@@ -264,7 +184,10 @@ impl TimerIndex {
             let slot = match state.slots.get_mut(&id) {
                 Some(slot) => slot,
                 None => {
-                    let (files, pending) = (self.files_of(id)?, Vec::new());
+                    // Not looked for on the disk: whatever is there is being removed.
+                    let (dir, file_len) = (self.dir_of(id), self.file_len());
+                    let files = MappedFileQueue::new(self.disk.clone(), &dir, file_len, OPEN_FILES_MAX);
+                    let (files, pending) = (Arc::new(files), Vec::new());
                     let new = Slot { files, written: 0, synced: 0, pending, last_physical: 0 };
                     state.slots.entry(id).or_insert(new)
                 }
@@ -315,11 +238,102 @@ impl TimerIndex {
         Ok(())
     }
 
-    /// Returns when everything put before is durable; a checkpoint may be written then.
+    fn sync_dir(&self, dir: &Path) -> Result<(), StoreError> {
+        self.disk.sync_dir(dir).map_err(StoreError::io("sync", dir))
+    }
+
+    /// What is due before is not needed any more. Slots wholly before it are removed with the next checkpoint.
+    pub fn drop_before(&self, due_ms: i64) {
+        let mut state = self.state.lock();
+        state.first_slot = state.first_slot.max(slot_of(due_ms));
+    }
+
+    /// Removes a slot if it lies before `first_slot`, or all of its messages below `start`. A checkpoint that does not
+    /// count it comes first.
+    fn remove_unneeded(&self, id: u64, first_slot: u64, start: u64) -> Result<(), StoreError> {
+        // Who writes to it now is done first, so that it does not come back.
+        let writing = self.writing.lock();
+        {
+            let mut state = self.state.lock();
+            let is_unneeded = |slot: &Slot| id < first_slot || slot.last_physical < start;
+            if !state.slots.get(&id).is_some_and(is_unneeded) {
+                return Ok(());
+            }
+            state.pending -= state.slots.remove(&id).map_or(0, |slot| slot.pending.len());
+        }
+        // One that is not too early may be made again: its files are not written before the old ones are gone.
+        let _writing = (id >= first_slot).then_some(writing);
+        let dir = self.dir_of(id);
+        self.disk.remove_all(&dir).map_err(StoreError::io("remove", &dir))
+    }
+
+    /// The first `max` entries, in order, of those behind (due, queue offset) `after` that are due at `until_ms` or
+    /// before and whose queue offset is below `below_offset`. Reads the minutes in question through, and needs memory
+    /// for twice `max` entries.
     ///
     /// # Errors
-    /// The disk refused.
-    pub(crate) fn flush(&self) -> Result<(), StoreError> {
+    /// [`StoreError::Corrupt`] where entries are damaged; the disk refused.
+    pub fn due(
+        &self,
+        after: (i64, u64),
+        until_ms: i64,
+        below_offset: u64,
+        max: usize,
+    ) -> Result<Vec<TimerEntry>, StoreError> {
+        let start = self.state.lock().start;
+        let mut wanted =
+            Smallest { start, after, until_ms, below_offset, max, limit: None, found: Vec::new() };
+        let (mut from, last) = (slot_of(after.0), slot_of(until_ms));
+        while from <= last && wanted.found.len() < max {
+            let (id, files, written) = {
+                let state = self.state.lock();
+                let Some((id, slot)) = state.needed(from).next().filter(|(id, _)| *id <= last) else { break };
+                slot.pending.iter().for_each(|entry| wanted.take(*entry));
+                (id, slot.files.clone(), slot.written)
+            };
+            if let Err(e) = read(&files, written, |entry| wanted.take(entry))
+                && self.state.lock().needed(id).any(|(_, slot)| Arc::ptr_eq(&slot.files, &files))
+            {
+                return Err(e);
+            }
+            from = id + 1;
+        }
+        Ok(wanted.sorted())
+    }
+
+    /// How many entries there are in the minute of `due_ms` and in later ones.
+    pub fn count_from(&self, due_ms: i64) -> u64 {
+        self.state.lock().needed(slot_of(due_ms)).map(|(_, slot)| slot.len()).sum()
+    }
+
+    /// When the first message may be due that is in the minute of `due_ms` or in a later one.
+    pub fn next_slot_ms(&self, due_ms: i64) -> Option<i64> {
+        self.state.lock().needed(slot_of(due_ms)).next().map(|(slot, _)| slot_start_ms(slot))
+    }
+}
+
+impl View for TimerIndex {
+    fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    fn properties(&self) -> &'static [&'static str] {
+        self.due_ms.properties
+    }
+
+    fn put(&self, committed: &Committed<'_>) -> Result<(), StoreError> {
+        let Some(due_ms) = (self.due_ms.read)(committed) else { return Ok(()) };
+        let (physical_offset, size) = (committed.physical_offset(), committed.size());
+        self.add(TimerEntry { due_ms, queue_offset: committed.queue_offset(), physical_offset, size })
+    }
+
+    fn held(&self) -> Numbers {
+        let state = self.state.lock();
+        let timers = state.needed(0).map(|(_, slot)| slot.len()).sum();
+        Numbers::new([("timer_slot", state.first_slot), ("timer_start", state.start), ("timers", timers)])
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
         // All before the first sync: a file system makes what was written by then durable together.
         let slots = self.slots();
         slots.iter().try_for_each(|id| self.write_out(*id))?;
@@ -355,85 +369,23 @@ impl TimerIndex {
         Ok(())
     }
 
-    fn sync_dir(&self, dir: &Path) -> Result<(), StoreError> {
-        self.disk.sync_dir(dir).map_err(StoreError::io("sync", dir))
+    fn clean_up(&self, recorded: &Numbers) -> Result<(), StoreError> {
+        let (first_slot, start) = (recorded.get("timer_slot"), recorded.get("timer_start"));
+        self.slots().into_iter().try_for_each(|id| self.remove_unneeded(id, first_slot, start))
     }
 
-    /// The first slot that is needed, and how many entries there are from it on.
-    pub(crate) fn held(&self) -> (u64, u64) {
-        let state = self.state.lock();
-        (state.first_slot, state.slots.range(state.first_slot..).map(|(_, slot)| slot.len()).sum())
-    }
-
-    /// What is due before is not needed any more. Slots wholly before it are removed with the next checkpoint.
-    pub(crate) fn drop_before(&self, due_ms: i64) {
-        let mut state = self.state.lock();
-        state.first_slot = state.first_slot.max(slot_of(due_ms));
-    }
-
-    /// Removes the slots before `first_slot`. A checkpoint that does not count them comes first.
-    ///
-    /// # Errors
-    /// The disk refused.
-    pub(crate) fn remove_before(&self, first_slot: u64) -> Result<(), StoreError> {
-        let removed = {
-            // Who writes to one of them now is done first, so that none comes back.
-            let _writing = self.writing.lock();
-            let mut state = self.state.lock();
-            let kept = state.slots.split_off(&first_slot);
-            let removed = std::mem::replace(&mut state.slots, kept);
-            state.pending -= removed.values().map(|slot| slot.pending.len()).sum::<usize>();
-            removed
-        };
-        for dir in removed.into_keys().map(|id| self.dir_of(id)) {
-            self.disk.remove_all(&dir).map_err(StoreError::io("remove", &dir))?;
-        }
+    fn recover(&self, physical_limit: u64, recorded: &Numbers) -> Result<(), StoreError> {
+        *self.state.lock() = State::default();
+        let (first_slot, start) = (recorded.get("timer_slot"), recorded.get("timer_start"));
+        *self.state.lock() = self.read(physical_limit, first_slot, start)?;
         Ok(())
     }
 
-    /// The first `max` entries, in order, of those behind (due, queue offset) `after` that are due at `until_ms` or
-    /// before and whose queue offset is below `below_offset`. Reads the minutes in question through, and needs memory
-    /// for twice `max` entries.
-    ///
-    /// # Errors
-    /// [`StoreError::Corrupt`] where entries are damaged; the disk refused.
-    pub(crate) fn due(
-        &self,
-        after: (i64, u64),
-        until_ms: i64,
-        below_offset: u64,
-        max: usize,
-    ) -> Result<Vec<TimerEntry>, StoreError> {
-        let mut wanted = Smallest { after, until_ms, below_offset, max, limit: None, found: Vec::new() };
-        let (mut from, last) = (slot_of(after.0), slot_of(until_ms));
-        while from <= last && wanted.found.len() < max {
-            let (id, files, written) = {
-                let state = self.state.lock();
-                let next = state.slots.range(from.max(state.first_slot)..).next();
-                let Some((id, slot)) = next.filter(|(id, _)| **id <= last) else { break };
-                slot.pending.iter().for_each(|entry| wanted.take(*entry));
-                (*id, slot.files.clone(), slot.written)
-            };
-            if let Err(e) = read(&files, written, |entry| wanted.take(entry))
-                && self.state.lock().first_slot <= id
-            {
-                return Err(e);
-            }
-            from = id + 1;
-        }
-        Ok(wanted.sorted())
-    }
-
-    /// How many entries there are in the minute of `due_ms` and in later ones.
-    pub(crate) fn count_from(&self, due_ms: i64) -> u64 {
-        self.state.lock().slots.range(slot_of(due_ms)..).map(|(_, slot)| slot.len()).sum()
-    }
-
-    /// When the first message may be due that is in the minute of `due_ms` or in a later one.
-    pub(crate) fn next_slot_ms(&self, due_ms: i64) -> Option<i64> {
-        let state = self.state.lock();
-        let from = slot_of(due_ms).max(state.first_slot);
-        state.slots.range(from..).next().map(|(slot, _)| slot_start_ms(*slot))
+    /// Slots go with the next checkpoint, which does not count them any more.
+    fn drop_below(&self, physical_offset: u64) -> Result<(), StoreError> {
+        let mut state = self.state.lock();
+        state.start = state.start.max(physical_offset);
+        Ok(())
     }
 }
 
@@ -445,6 +397,8 @@ impl Slot {
 
 /// Keeps the smallest entries of those that are shown to it.
 struct Smallest {
+    /// Messages below this physical offset are not in the log any more.
+    start: u64,
     after: (i64, u64),
     until_ms: i64,
     below_offset: u64,
@@ -459,6 +413,7 @@ impl Smallest {
         let fits = (entry.due_ms, entry.queue_offset) > self.after
             && entry.due_ms <= self.until_ms
             && entry.queue_offset < self.below_offset
+            && entry.physical_offset >= self.start
             && self.limit.is_none_or(|limit| entry < limit);
         if !fits {
             return;

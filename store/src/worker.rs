@@ -1,4 +1,4 @@
-//! The handle of a step, there before the step is started.
+//! The handle of a step, there before the step is started, and how a step is ended.
 
 use std::io;
 use std::sync::{Arc, OnceLock};
@@ -7,6 +7,15 @@ use raftmq_world::{Step, Threads, Worker};
 
 /// Told why the node has to stop.
 pub(crate) type Report = Box<dyn Fn(String) + Send + Sync>;
+
+/// How the steps that make what is derived end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// With a last checkpoint.
+    Checkpoint,
+    /// Just so, as if the process had been killed.
+    AtOnce,
+}
 
 /// Wakes a step and waits for its end. Of a step that is not started there is nothing to wake and nothing to wait for.
 #[derive(Debug, Default)]

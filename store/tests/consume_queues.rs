@@ -7,17 +7,18 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use raftmq_store::{ConsumeQueues, StoreError, Unit, check_topic};
+use raftmq_store::{ConsumeQueues, Numbers, Reads, StoreError, TagsCode, Unit, View, check_topic};
 use raftmq_world::OsDisk;
 
-fn open(dir: &Path) -> Result<ConsumeQueues, StoreError> {
-    ConsumeQueues::open(Arc::new(OsDisk), dir, 8)
+fn open(dir: &Path, limit: u64) -> Result<ConsumeQueues, StoreError> {
+    let tags_code: Reads<TagsCode> = Reads { properties: &[], read: |_| 0 };
+    let queues = ConsumeQueues::new(Arc::new(OsDisk), dir, 8, tags_code);
+    queues.recover(limit, &Numbers::default())?;
+    Ok(queues)
 }
 
 fn recovered(dir: &Path, limit: u64) -> ConsumeQueues {
-    let queues = open(dir).unwrap();
-    queues.recover_all(limit).unwrap();
-    queues
+    open(dir, limit).unwrap()
 }
 
 /// Adds `count` units, the next of the queue, whose physical offsets are `from`, `from + 10`, ...
@@ -48,7 +49,7 @@ fn keeps_every_queue_across_a_restart() {
     assert!(Arc::ptr_eq(&queues.get("orders", 2).unwrap(), &queues.get_or_create("orders", 2).unwrap()));
     let all = expected(&[("%RETRY%a|b-c_1", u32::MAX, 1), ("orders", 2, 3), ("orders", 10, 20)]);
     assert_eq!(offsets(&queues), all);
-    queues.flush_all().unwrap();
+    queues.flush().unwrap();
     drop(queues);
     let queues = recovered(dir.path(), u64::MAX);
     assert_eq!(offsets(&queues), all);
@@ -87,6 +88,36 @@ fn a_deleted_topic_is_gone_and_can_be_made_again() {
 }
 
 #[test]
+fn files_go_when_their_messages_have_left_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let queues = recovered(dir.path(), u64::MAX);
+    // In files of eight.
+    fill(&queues, "a", 0, 100, 20);
+    fill(&queues, "b", 0, 105, 3);
+    let held = queues.held();
+    let offsets = |queues: &ConsumeQueues, topic| {
+        let queue = queues.get(topic, 0).unwrap();
+        let first = queue.get(queue.min_offset()).unwrap();
+        (queue.min_offset(), first.physical_offset, queue.max_offset())
+    };
+    for (below, first) in
+        [(170, (0, 100, 20)), (171, (8, 180, 20)), (250, (8, 180, 20)), (900, (16, 260, 20))]
+    {
+        queues.drop_below(below).unwrap();
+        assert_eq!(offsets(&queues, "a"), first, "{below}");
+        // The last file says where the queue has got to.
+        assert_eq!(offsets(&queues, "b"), (0, 105, 3));
+    }
+    queues.flush().unwrap();
+    drop(queues);
+    // Whenever the last checkpoint was made, it counts the same.
+    let queues = recovered(dir.path(), u64::MAX);
+    assert_eq!((offsets(&queues, "a"), queues.held()), ((16, 260, 20), held));
+    fill(&queues, "a", 0, 900, 10);
+    assert_eq!(offsets(&queues, "a"), (16, 260, 30));
+}
+
+#[test]
 fn no_name_leads_out_of_the_directory() {
     let dir = tempfile::tempdir().unwrap();
     let queues = recovered(&dir.path().join("store"), u64::MAX);
@@ -106,12 +137,12 @@ fn names_what_does_not_belong_there() {
         let dir = tempfile::tempdir().unwrap();
         fill(&recovered(dir.path(), u64::MAX), "good", 0, 64, 1);
         fs::create_dir_all(dir.path().join("consumequeue").join(foreign)).unwrap();
-        let error = open(dir.path()).unwrap_err();
+        let error = open(dir.path(), u64::MAX).unwrap_err();
         let part = foreign.split('/').find(|part| error.to_string().contains(part));
         assert!(matches!(error, StoreError::Corrupt { .. }) && part.is_some(), "{error}");
     }
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("consumequeue")).unwrap();
     fs::write(dir.path().join("consumequeue/topic"), b"a file").unwrap();
-    assert!(matches!(open(dir.path()), Err(StoreError::Io { .. })));
+    assert!(matches!(open(dir.path(), u64::MAX), Err(StoreError::Io { .. })));
 }

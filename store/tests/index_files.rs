@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use raftmq_store::{IndexFiles, IndexShape, StoreError};
+use raftmq_store::{IndexFiles, IndexShape, Keys, Numbers, Reads, StoreError, View};
 use raftmq_world::OsDisk;
 
 const NO_LIMIT: u64 = u64::MAX;
@@ -20,7 +20,15 @@ fn shape(slots: u32, entries: u32) -> IndexShape {
 }
 
 fn open(dir: &Path, shape: IndexShape, limit: u64) -> Result<IndexFiles, StoreError> {
-    IndexFiles::open(Arc::new(OsDisk), dir, shape, limit)
+    open_as(dir, shape, limit, &Numbers::default())
+}
+
+/// With what a checkpoint had recorded.
+fn open_as(dir: &Path, shape: IndexShape, limit: u64, recorded: &Numbers) -> Result<IndexFiles, StoreError> {
+    let keys: Reads<Keys> = Reads { properties: &[], read: |_, _| () };
+    let index = IndexFiles::new(Arc::new(OsDisk), dir, shape, keys);
+    index.recover(limit, recorded)?;
+    Ok(index)
 }
 
 fn files(dir: &Path) -> Vec<PathBuf> {
@@ -42,7 +50,7 @@ struct Put {
 
 fn put_all(index: &IndexFiles, puts: &[Put]) {
     for put in puts {
-        index.put("topic", &put.key, put.physical, put.time_ms).unwrap();
+        index.add("topic", &put.key, put.physical, put.time_ms).unwrap();
     }
 }
 
@@ -191,6 +199,39 @@ fn files_are_named_by_the_log_and_cut_with_it() {
     assert!(files(dir.path()).is_empty());
 }
 
+/// Before the files are removed, and after.
+#[test]
+fn full_files_go_with_a_checkpoint_when_their_messages_have_left_the_log() {
+    for removed in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let puts = simple_puts(25);
+        let index = open(dir.path(), shape(4, 11), NO_LIMIT).unwrap();
+        put_all(&index, &puts);
+        index.flush().unwrap();
+        let before = index.held();
+        index.drop_below(puts[9].physical).unwrap();
+        assert_answers(&index, &puts);
+        index.drop_below(puts[9].physical + 1).unwrap();
+        assert_answers(&index, &puts[10..]);
+        let recorded = index.held();
+        assert_eq!((before.get("index_entries"), recorded.get("index_entries")), (25, 15));
+        assert_eq!(open_as(dir.path(), shape(4, 11), NO_LIMIT, &before).unwrap().held(), before);
+        if removed {
+            index.clean_up(&recorded).unwrap();
+            assert_eq!(files(dir.path()).len(), 2);
+            assert_answers(&index, &puts[10..]);
+        }
+        drop(index);
+        let index = open_as(dir.path(), shape(4, 11), NO_LIMIT, &recorded).unwrap();
+        assert_eq!((index.held(), files(dir.path()).len()), (recorded, 2));
+        // The file that is written stays.
+        index.drop_below(u64::MAX).unwrap();
+        index.clean_up(&index.held()).unwrap();
+        assert_eq!(files(dir.path()).len(), 1);
+        assert_answers(&index, &puts[20..]);
+    }
+}
+
 #[test]
 fn what_was_cut_does_not_come_back() {
     let dir = tempfile::tempdir().unwrap();
@@ -207,12 +248,12 @@ fn what_was_cut_does_not_come_back() {
 fn refuses_messages_out_of_order_and_with_too_many_keys() {
     let dir = tempfile::tempdir().unwrap();
     let index = open(dir.path(), shape(4, 4), NO_LIMIT).unwrap();
-    index.put("t", "a", 100, 0).unwrap();
-    assert!(matches!(index.put("t", "b", 99, 0), Err(StoreError::Divergence(_))));
-    index.put("t", "b", 100, 0).unwrap();
-    index.put("t", "c", 100, 0).unwrap();
-    assert!(matches!(index.put("t", "d", 100, 0), Err(StoreError::TooLarge { .. })));
-    index.put("t", "d", 101, 0).unwrap();
+    index.add("t", "a", 100, 0).unwrap();
+    assert!(matches!(index.add("t", "b", 99, 0), Err(StoreError::Divergence(_))));
+    index.add("t", "b", 100, 0).unwrap();
+    index.add("t", "c", 100, 0).unwrap();
+    assert!(matches!(index.add("t", "d", 100, 0), Err(StoreError::TooLarge { .. })));
+    index.add("t", "d", 101, 0).unwrap();
     let query = |key| index.query("t", key, 0, 0, 9).unwrap();
     assert_eq!((query("a"), query("c"), query("d")), (vec![100], vec![100], vec![101]));
 }
@@ -292,7 +333,7 @@ fn times_beyond_the_format_do_not_overflow() {
     let dir = tempfile::tempdir().unwrap();
     let index = open(dir.path(), shape(4, 20), NO_LIMIT).unwrap();
     for (physical, time_ms) in (64..).zip([i64::MIN, -1, 0, i64::MAX]) {
-        index.put("t", "k", physical, time_ms).unwrap();
+        index.add("t", "k", physical, time_ms).unwrap();
     }
     assert_eq!(index.query("t", "k", i64::MIN, i64::MAX, 9).unwrap(), [67, 66, 65, 64]);
     assert_eq!(index.query("t", "k", 5, 1, 9).unwrap(), []);

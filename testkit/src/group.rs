@@ -1,20 +1,24 @@
 //! Members of a group and stores, with the settings of tests.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use raftmq_raft::{FlushMode, GroupConfig, Member};
-use raftmq_store::{Identity, StoreOptions};
+use raftmq_store::{ConsumeQueues, DEFAULT_UNITS_PER_FILE, Derived, Identity, Reads, StoreOptions, TagsCode};
+use raftmq_world::OsDisk;
 
 use crate::address::free_address;
 
-/// A member of a group of a cluster `C1`, in a directory of its own below `dir`, that elects soon and syncs what it
-/// acknowledges.
+/// A member of a group of a cluster `C1`, in a directory of its own below `dir`, that elects soon, syncs what it
+/// acknowledges, and derives no more than ConsumeQueues.
 pub fn group_config(node_id: u64, members: &[Member], dir: &Path) -> GroupConfig {
+    let dir = dir.join(node_id.to_string());
     GroupConfig {
         cluster: "C1".into(),
         broker_name: "broker-a".into(),
         node_id,
-        dir: dir.join(node_id.to_string()),
+        derived: queues_alone(&dir),
+        dir,
         members: members.to_vec(),
         client: free_address(),
         admin: free_address(),
@@ -30,4 +34,10 @@ pub fn store_options(dir: &Path, flush: raftmq_store::FlushMode) -> StoreOptions
     let identity =
         Identity { cluster: "c".into(), broker_name: "b".into(), node_id: 1, segment_bytes: 64 * 1024 };
     StoreOptions { dir: dir.to_owned(), identity, flush }
+}
+
+/// ConsumeQueues, whose units say nothing of tags.
+pub fn queues_alone(dir: &Path) -> Derived {
+    let tags_code: Reads<TagsCode> = Reads { properties: &[], read: |_| 0 };
+    Derived::new(ConsumeQueues::new(Arc::new(OsDisk), dir, DEFAULT_UNITS_PER_FILE, tags_code))
 }

@@ -20,5 +20,5 @@ mod server;
 
 pub use address::free_address;
 #[cfg(feature = "group")]
-pub use group::{group_config, store_options};
+pub use group::{group_config, queues_alone, store_options};
 pub use server::{FakeServer, Reply};

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use crate::state::DelayTable;
 use raftmq_raft::{Change, Completion, MessageBatch, Position, ProposeError, Role, RoleState, SubmitError};
-use raftmq_store::StoreError;
+use raftmq_store::{StoreError, TimerIndex};
 use raftmq_world::{Clock, Mutation, Threads};
 use tokio::sync::{Notify, oneshot, watch};
 
-use super::lane::{Delivery, Lane, Limit, Step, Wait};
+use super::lane::{Delivery, Lane, Limit, Step, Stored, Wait};
 use super::redelivery::Redelivery;
 use crate::limits::DELAY_STEP_MESSAGES;
 use crate::replica::Replica;
@@ -30,6 +30,7 @@ const SLEEP_MAX: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub(super) struct Driver {
     pub(super) replica: Arc<Replica>,
+    pub(super) timers: Arc<TimerIndex>,
     pub(super) redelivery: Redelivery,
     /// Record bytes of a step.
     pub(super) bytes: usize,
@@ -131,9 +132,14 @@ async fn plan<L: Lane + Send + 'static>(
     mut lane: L,
     limit: Limit,
 ) -> Option<(L, Result<Step, StoreError>)> {
-    let Driver { replica, redelivery, clock, .. } = driver.clone();
+    let Driver { replica, timers, redelivery, clock, .. } = driver.clone();
     let planning = driver.threads.run(move || {
-        let step = lane.plan(&**replica.store(), &redelivery, clock.now_ms(), limit);
+        let step = lane.plan(
+            &Stored { store: replica.store(), timers: &timers },
+            &redelivery,
+            clock.now_ms(),
+            limit,
+        );
         (lane, step)
     });
     planning.await
@@ -197,6 +203,7 @@ mod tests {
     use crate::delay::lane::Source;
     use crate::state::DelayProgress;
     use crate::tests::member;
+    use crate::views::Views;
 
     /// Passes messages of level 7 over one by one, and panics before each step the first time.
     struct Panicking {
@@ -224,6 +231,7 @@ mod tests {
         let world = World::system();
         let driver = Driver {
             replica: replica.clone(),
+            timers: Views::new(&world.disk, dir.path()).timers,
             redelivery: Redelivery { store_host: ([127, 0, 0, 1], 1).into() },
             bytes: 1 << 16,
             clock: world.clock,

@@ -9,7 +9,7 @@ use std::ops::Range;
 use crate::state::DelayProgress;
 use bytes::BytesMut;
 use raftmq_message::RecordView;
-use raftmq_store::{LogSlice, Store, StoreError, TimerEntry, Unit};
+use raftmq_store::{LogSlice, Store, StoreError, TimerEntry, TimerIndex, Unit};
 
 use super::redelivery::{Redelivery, Undeliverable};
 
@@ -67,7 +67,7 @@ pub(super) trait Source {
     fn units(&self, topic: &str, queue_id: u32, from: u64, max: usize) -> Result<Vec<Unit>, StoreError>;
     /// The record at a place.
     fn record(&self, physical_offset: u64, size: u32) -> Option<Self::Record>;
-    /// See [`Store::timers_due`].
+    /// See [`TimerIndex::due`].
     fn timers_due(
         &self,
         after: (i64, u64),
@@ -75,23 +75,30 @@ pub(super) trait Source {
         below_offset: u64,
         max: usize,
     ) -> Result<Vec<TimerEntry>, StoreError>;
-    /// See [`Store::next_timer_slot_ms`].
+    /// See [`TimerIndex::next_slot_ms`].
     fn next_timer_slot_ms(&self, due_ms: i64) -> Option<i64>;
 }
 
-impl Source for Store {
+/// What this member has stored.
+pub(super) struct Stored<'a> {
+    pub(super) store: &'a Store,
+    pub(super) timers: &'a TimerIndex,
+}
+
+impl Source for Stored<'_> {
     type Record = LogSlice;
 
     fn queue_range(&self, topic: &str, queue_id: u32) -> Range<u64> {
-        self.queue(topic, queue_id).map_or(0..0, |queue| queue.min_offset()..queue.max_offset())
+        self.store.queue(topic, queue_id).map_or(0..0, |queue| queue.min_offset()..queue.max_offset())
     }
 
     fn units(&self, topic: &str, queue_id: u32, from: u64, max: usize) -> Result<Vec<Unit>, StoreError> {
-        self.queue(topic, queue_id).map_or_else(|| Ok(Vec::new()), |queue| queue.try_read(from, max))
+        let queue = self.store.queue(topic, queue_id);
+        queue.map_or_else(|| Ok(Vec::new()), |queue| queue.try_read(from, max))
     }
 
     fn record(&self, physical_offset: u64, size: u32) -> Option<LogSlice> {
-        Store::record(self, physical_offset, size)
+        self.store.record(physical_offset, size)
     }
 
     fn timers_due(
@@ -101,11 +108,11 @@ impl Source for Store {
         below_offset: u64,
         max: usize,
     ) -> Result<Vec<TimerEntry>, StoreError> {
-        Store::timers_due(self, after, until_ms, below_offset, max)
+        self.timers.due(after, until_ms, below_offset, max)
     }
 
     fn next_timer_slot_ms(&self, due_ms: i64) -> Option<i64> {
-        Store::next_timer_slot_ms(self, due_ms)
+        self.timers.next_slot_ms(due_ms)
     }
 }
 

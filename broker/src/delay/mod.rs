@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use raftmq_message::topic::{SCHEDULE_TOPIC, TIMER_TOPIC};
 use raftmq_raft::Role;
-use raftmq_store::Arrival;
+use raftmq_store::{Arrival, TimerIndex};
 use raftmq_world::World;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -58,6 +58,7 @@ impl DelayDelivery {
     /// `store_host` is where clients reach this member, `entry_bytes` what one entry of the log can hold.
     pub fn new(
         replica: Arc<Replica>,
+        timers: Arc<TimerIndex>,
         levels: DelayLevels,
         store_host: SocketAddr,
         entry_bytes: usize,
@@ -65,6 +66,7 @@ impl DelayDelivery {
     ) -> Self {
         let driver = Driver {
             replica,
+            timers,
             redelivery: Redelivery { store_host },
             bytes: SUBMIT_BYTES.min(entry_bytes).saturating_sub(DELAY_PROGRESS_BYTES),
             clock: world.clock.clone(),
@@ -122,7 +124,7 @@ impl DelayDelivery {
     /// Lets go of what the timer index holds of messages that are delivered. For every member.
     pub fn drop_delivered(&self) {
         let replica = &self.driver.replica;
-        replica.store().drop_timers_before(replica.state().delay.timers().due_ms);
+        self.driver.timers.drop_before(replica.state().delay.timers().due_ms);
     }
 
     /// For tools: how far each level is, and where its queue ends, as `scheduleMessageOffset_<level>`; and how many messages
@@ -134,7 +136,7 @@ impl DelayDelivery {
             (format!("scheduleMessageOffset_{level}"), format!("{},{end}", delay.level(level)))
         };
         let mut info: BTreeMap<_, _> = (1..=self.levels.count()).map(progress).collect();
-        let timers = store.timers_from(delay.timers().due_ms);
+        let timers = self.driver.timers.count_from(delay.timers().due_ms);
         info.insert("timerCongestNum".to_owned(), timers.to_string());
         info
     }

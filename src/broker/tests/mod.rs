@@ -158,9 +158,12 @@ pub(super) struct Fixture {
     dir: tempfile::TempDir,
 }
 
-/// A member whose acknowledgements do not wait for its disk.
-fn member_config(node_id: u64, members: &[Member], dir: &Path) -> GroupConfig {
-    GroupConfig { flush: FlushMode::Async, ..group_config(node_id, members, dir) }
+/// A member whose acknowledgements do not wait for its disk, its state, and the views of its log.
+async fn start_member(node_id: u64, members: &[Member], dir: &Path) -> (Group, State, Views) {
+    let (world, config, state) = (World::system(), group_config(node_id, members, dir), State::default());
+    let views = Views::new(&world.disk, &config.dir);
+    let config = GroupConfig { flush: FlushMode::Async, derived: views.derived.clone(), ..config };
+    (Group::start(config, state.tables(), world).await.unwrap(), state, views)
 }
 
 /// A broker of a member, without name servers.
@@ -210,14 +213,12 @@ impl Fixture {
         raft: SocketAddr,
         configure: impl FnOnce(&mut BrokerConfig),
     ) -> Self {
-        let state = State::default();
-        let config = member_config(1, &[Member { id: 1, raft }], dir.path());
-        let group = Group::start(config, state.tables(), World::system()).await.unwrap();
+        let (group, state, views) = start_member(1, &[Member { id: 1, raft }], dir.path()).await;
         let (name_server, registrations) = name_server().await;
         let namesrv = vec![free_address().to_string(), name_server.addr.to_string()];
         let mut config = BrokerConfig { namesrv, ..broker_config(&group) };
         configure(&mut config);
-        let broker = super::start(config, group.clone(), state.clone(), World::system()).unwrap();
+        let broker = super::start(config, group.clone(), state.clone(), views, World::system()).unwrap();
         let fixture = Self { broker, group, state, registrations, _name_server: name_server, dir };
         fixture.until(|f| f.registered_topics().contains(&"C1_REPLY_TOPIC".to_owned())).await;
         fixture

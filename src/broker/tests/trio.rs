@@ -14,10 +14,9 @@ impl Trio {
         let founders: Vec<_> = (1..=3).map(|id| Member { id, raft: free_address() }).collect();
         let mut members = Vec::new();
         for id in 1..=3 {
-            let (state, config) = (State::default(), member_config(id, &founders, dir.path()));
-            let group = Group::start(config, state.tables(), World::system()).await.unwrap();
-            let broker =
-                crate::broker::start(broker_config(&group), group.clone(), state, World::system()).unwrap();
+            let (group, state, views) = start_member(id, &founders, dir.path()).await;
+            let config = broker_config(&group);
+            let broker = crate::broker::start(config, group.clone(), state, views, World::system()).unwrap();
             members.push((broker, group));
         }
         Self { members, _dir: dir }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
+use super::entry::{LAST_SLOT, SLOT_MS};
 use super::*;
 use raftmq_world::{DiskFile, OsDisk, Space};
 
@@ -14,8 +15,24 @@ use raftmq_world::{DiskFile, OsDisk, Space};
 const PER_FILE: u64 = 5;
 const NO_LIMIT: u64 = u64::MAX;
 
+fn new(disk: Arc<dyn Disk>, dir: &Path) -> TimerIndex {
+    TimerIndex::new(disk, dir, Reads { properties: &[], read: |_| None })
+}
+
+/// As of a limit, a checkpoint having recorded that slots before this one are not needed.
 fn open(dir: &Path, limit: u64, first_slot: u64) -> Result<TimerIndex, StoreError> {
-    TimerIndex::open_with(Arc::new(OsDisk), dir, limit, first_slot, PER_FILE)
+    open_as(dir, limit, &Numbers::new([("timer_slot", first_slot)]))
+}
+
+fn open_as(dir: &Path, limit: u64, recorded: &Numbers) -> Result<TimerIndex, StoreError> {
+    let index = TimerIndex { entries_per_file: PER_FILE, ..new(Arc::new(OsDisk), dir) };
+    index.recover(limit, recorded)?;
+    Ok(index)
+}
+
+/// The first slot that is needed, and how many entries there are.
+fn held(index: &TimerIndex) -> (u64, u64) {
+    (index.held().get("timer_slot"), index.held().get("timers"))
 }
 
 fn entry(due_ms: i64, queue_offset: u64) -> TimerEntry {
@@ -72,7 +89,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Put(times) => for due_ms in times {
-                    index.put(entry(due_ms, next)).unwrap();
+                    index.add(entry(due_ms, next)).unwrap();
                     if slot_of(due_ms) >= first_slot {
                         model.insert(entry(due_ms, next));
                     }
@@ -97,8 +114,8 @@ proptest! {
                     first_slot = first_slot.max(slot_of(before));
                     model.retain(|e| e.slot() >= first_slot);
                     index.flush().unwrap();
-                    prop_assert_eq!(index.held(), (first_slot, model.len() as u64));
-                    index.remove_before(first_slot).unwrap();
+                    prop_assert_eq!(held(&index), (first_slot, model.len() as u64));
+                    index.clean_up(&index.held()).unwrap();
                     index = open(dir.path(), NO_LIMIT, first_slot).unwrap();
                 }
                 Step::Restart(at) => {
@@ -109,7 +126,7 @@ proptest! {
                     model.retain(|e| e.queue_offset < next);
                 }
             }
-            prop_assert_eq!(index.held(), (first_slot, model.len() as u64));
+            prop_assert_eq!(held(&index), (first_slot, model.len() as u64));
             prop_assert_eq!(all(&index), model.iter().copied().collect::<Vec<_>>());
             for at in [i64::MIN, 0, 2 * SLOT_MS, i64::MAX] {
                 let next = model.iter().find(|e| e.slot() >= slot_of(at)).map(|e| slot_start_ms(e.slot()));
@@ -124,14 +141,14 @@ proptest! {
 #[test]
 fn slots_that_hold_back_too_much_are_written() {
     let dir = tempfile::tempdir().unwrap();
-    let index = TimerIndex::open(Arc::new(OsDisk), dir.path(), NO_LIMIT, 0).unwrap();
+    let index = new(Arc::new(OsDisk), dir.path());
     let (slots, count) = (100, PENDING_MAX as u64 + 10);
     for offset in 0..count {
-        index.put(entry((offset % slots) as i64 * SLOT_MS, offset)).unwrap();
+        index.add(entry((offset % slots) as i64 * SLOT_MS, offset)).unwrap();
     }
     assert!(index.state.lock().pending <= PENDING_MAX);
     for offset in count..count + SLOT_PENDING_MAX as u64 {
-        index.put(entry(i64::MAX, offset)).unwrap();
+        index.add(entry(i64::MAX, offset)).unwrap();
         assert!(index.state.lock().slots[&LAST_SLOT].pending.len() < SLOT_PENDING_MAX);
         assert!(index.state.lock().pending <= PENDING_MAX);
     }
@@ -244,7 +261,7 @@ impl Disk for CountingDisk {
 fn adding_does_not_wait_for_the_disk_and_writes_one_slot_at_most() {
     let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     let disk = CountingDisk::default();
-    let index = TimerIndex::open(Arc::new(disk.clone()), dir.path(), NO_LIMIT, 0).unwrap();
+    let index = new(Arc::new(disk.clone()), dir.path());
     let written = |index: &TimerIndex| {
         let state = index.state.lock();
         state.slots.values().filter(|slot| slot.written > 0).count() as u64
@@ -252,7 +269,7 @@ fn adding_does_not_wait_for_the_disk_and_writes_one_slot_at_most() {
     let (slots, count) = (400, PENDING_MAX as u64 + 1_000);
     for offset in 0..count {
         let created = disk.0.created.load(Ordering::Relaxed);
-        index.put(entry((offset % slots) as i64 * SLOT_MS, offset)).unwrap();
+        index.add(entry((offset % slots) as i64 * SLOT_MS, offset)).unwrap();
         assert!(disk.0.created.load(Ordering::Relaxed) <= created + 1, "at {offset}");
     }
     assert!((1..slots).contains(&written(&index)), "{}", written(&index));
@@ -263,7 +280,7 @@ fn adding_does_not_wait_for_the_disk_and_writes_one_slot_at_most() {
     assert_eq!(*disk.0.unsynced.lock(), BTreeSet::new());
     // Another file in a slot that there is.
     for offset in count..count + ENTRIES_PER_FILE {
-        index.put(entry(SLOT_MS, offset)).unwrap();
+        index.add(entry(SLOT_MS, offset)).unwrap();
     }
     assert!(!disk.0.unsynced.lock().is_empty());
     index.flush().unwrap();
@@ -277,12 +294,12 @@ fn adding_does_not_wait_for_the_disk_and_writes_one_slot_at_most() {
 fn what_a_crash_leaves_of_files_that_were_not_synced_goes() {
     let dir = tempfile::tempdir().unwrap();
     let index = open(dir.path(), NO_LIMIT, 0).unwrap();
-    (0..5).for_each(|offset| index.put(entry(1, offset)).unwrap());
+    (0..5).for_each(|offset| index.add(entry(1, offset)).unwrap());
     index.flush().unwrap();
     for offset in 5..23 {
-        index.put(entry(1, offset)).unwrap();
-        index.put(entry(SLOT_MS, 50 + offset)).unwrap();
-        index.put(entry(2 * SLOT_MS, 80 + offset)).unwrap();
+        index.add(entry(1, offset)).unwrap();
+        index.add(entry(SLOT_MS, 50 + offset)).unwrap();
+        index.add(entry(2 * SLOT_MS, 80 + offset)).unwrap();
     }
     index.flush().unwrap();
     drop(index);
@@ -296,7 +313,7 @@ fn what_a_crash_leaves_of_files_that_were_not_synced_goes() {
     assert_eq!(all(&index), (0..5).map(|offset| entry(1, offset)).collect::<Vec<_>>());
     assert!(!file(0, 5).exists() && !file(0, 10).exists());
     assert!(!file(1, 0).parent().unwrap().exists() && !file(2, 0).parent().unwrap().exists());
-    (5..9).for_each(|offset| index.put(entry(1, offset)).unwrap());
+    (5..9).for_each(|offset| index.add(entry(1, offset)).unwrap());
     index.flush().unwrap();
     drop(index);
     assert_eq!(all(&open(dir.path(), NO_LIMIT, 0).unwrap()).len(), 9);
@@ -307,9 +324,9 @@ fn what_a_crash_may_leave_behind_the_checkpoint_does_not_come_back() {
     let dir = tempfile::tempdir().unwrap();
     let index = open(dir.path(), NO_LIMIT, 0).unwrap();
     for offset in 0..13 {
-        index.put(entry(1, offset)).unwrap();
+        index.add(entry(1, offset)).unwrap();
     }
-    index.put(entry(SLOT_MS, 13)).unwrap();
+    index.add(entry(SLOT_MS, 13)).unwrap();
     index.flush().unwrap();
     drop(index);
     let file = |start: u64| dir.path().join("timer").join(offset_name(0)).join(offset_name(start * ENTRY));
@@ -318,11 +335,11 @@ fn what_a_crash_may_leave_behind_the_checkpoint_does_not_come_back() {
     second.write_all_at(&[0; ENTRY_SIZE], 3 * ENTRY).unwrap();
     let limit = entry(1, 7).physical_offset;
     let index = open(dir.path(), limit, 0).unwrap();
-    assert_eq!(index.held(), (0, 7));
+    assert_eq!(held(&index), (0, 7));
     assert!(!file(10).exists());
     // The same place again.
     for offset in 7..9 {
-        index.put(entry(1, offset)).unwrap();
+        index.add(entry(1, offset)).unwrap();
     }
     index.flush().unwrap();
     drop(index);
@@ -330,14 +347,55 @@ fn what_a_crash_may_leave_behind_the_checkpoint_does_not_come_back() {
     assert_eq!(all(&index), (0..9).map(|offset| entry(1, offset)).collect::<Vec<_>>());
 }
 
+/// Messages in three minutes, those of the first of which leave the log.
+#[test]
+fn slots_go_with_a_checkpoint_when_their_messages_have_left_the_log() {
+    for removed in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let index = TimerIndex { entries_per_file: PER_FILE, ..new(Arc::new(OsDisk), dir.path()) };
+        let put = |index: &TimerIndex, offset| index.add(entry(offset as i64 / 3 * SLOT_MS, offset)).unwrap();
+        let entries = |offsets: std::ops::Range<u64>| -> Vec<_> {
+            offsets.map(|offset| entry(offset as i64 / 3 * SLOT_MS, offset)).collect()
+        };
+        (0..9).for_each(|offset| put(&index, offset));
+        index.flush().unwrap();
+        let before = index.held();
+        index.drop_below(entry(0, 2).physical_offset).unwrap();
+        assert_eq!((held(&index), all(&index)), ((0, 9), entries(2..9)));
+        index.drop_below(entry(0, 3).physical_offset).unwrap();
+        assert_eq!((held(&index), all(&index)), ((0, 6), entries(3..9)));
+        assert_eq!((index.count_from(0), index.next_slot_ms(0)), (6, Some(SLOT_MS)));
+        let (recorded, slot) = (index.held(), index.dir_of(0));
+        assert_eq!(open_as(dir.path(), NO_LIMIT, &before).unwrap().held(), before);
+        if removed {
+            index.clean_up(&recorded).unwrap();
+        }
+        assert_eq!(slot.exists(), !removed);
+        // The slot is needed again.
+        index.add(entry(7, 9)).unwrap();
+        index.clean_up(&recorded).unwrap();
+        index.flush().unwrap();
+        let with_late = [vec![entry(7, 9)], entries(3..9)].concat();
+        assert_eq!(all(&index), with_late);
+        let later = index.held();
+        drop(index);
+        assert_eq!(all(&open_as(dir.path(), NO_LIMIT, &later).unwrap()), with_late);
+        // As of the checkpoint before it.
+        let limit = entry(7, 9).physical_offset;
+        let index = open_as(dir.path(), limit, &recorded).unwrap();
+        assert_eq!((index.held(), all(&index)), (recorded, entries(3..9)));
+        assert!(!slot.exists());
+    }
+}
+
 #[test]
 fn damage_is_noticed() {
     let dir = tempfile::tempdir().unwrap();
     let index = open(dir.path(), NO_LIMIT, 0).unwrap();
     for offset in 0..8 {
-        index.put(entry(1, offset)).unwrap();
+        index.add(entry(1, offset)).unwrap();
     }
-    assert!(matches!(index.put(entry(2, 7)), Err(StoreError::Divergence(_))));
+    assert!(matches!(index.add(entry(2, 7)), Err(StoreError::Divergence(_))));
     index.flush().unwrap();
     let slot = dir.path().join("timer").join(offset_name(0));
     let file = fs::OpenOptions::new().write(true).open(slot.join(offset_name(0))).unwrap();
@@ -346,12 +404,12 @@ fn damage_is_noticed() {
     assert!(matches!(error, StoreError::Corrupt { position: 64, .. }), "{error}");
     drop(index);
     // A checkpoint tells that some are missing.
-    assert_eq!(open(dir.path(), NO_LIMIT, 0).unwrap().held(), (0, 2));
+    assert_eq!(held(&open(dir.path(), NO_LIMIT, 0).unwrap()), (0, 2));
     fs::remove_file(slot.join(offset_name(0))).unwrap();
-    assert_eq!(open(dir.path(), NO_LIMIT, 0).unwrap().held(), (0, 0));
+    assert_eq!(held(&open(dir.path(), NO_LIMIT, 0).unwrap()), (0, 0));
     fs::create_dir_all(&slot).unwrap();
     fs::write(slot.join(offset_name(ENTRY * PER_FILE)), vec![0; (ENTRY * PER_FILE) as usize]).unwrap();
-    assert_eq!(open(dir.path(), NO_LIMIT, 0).unwrap().held(), (0, 0));
+    assert_eq!(held(&open(dir.path(), NO_LIMIT, 0).unwrap()), (0, 0));
     assert!(!slot.exists());
     fs::create_dir_all(slot.join("x")).unwrap();
     assert!(matches!(open(dir.path(), NO_LIMIT, 0), Err(StoreError::Corrupt { .. })));
@@ -365,7 +423,7 @@ fn a_million_timers_over_three_days() {
     const COUNT: u64 = 1_000_000;
     const DAYS_3_MS: u64 = 3 * 24 * 3_600_000;
     let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
-    let index = Arc::new(TimerIndex::open(Arc::new(OsDisk), dir.path(), NO_LIMIT, 0).unwrap());
+    let index = Arc::new(new(Arc::new(OsDisk), dir.path()));
     let (flushing, stop) = (index.clone(), Arc::new(std::sync::atomic::AtomicBool::new(false)));
     let stopped = stop.clone();
     let flushes = std::thread::spawn(move || {
@@ -383,7 +441,7 @@ fn a_million_timers_over_three_days() {
         // In an order that jumps about.
         let due_ms = offset.wrapping_mul(0x9e37_79b9_7f4a_7c15) % DAYS_3_MS;
         let since = Instant::now();
-        index.put(entry(due_ms as i64, offset)).unwrap();
+        index.add(entry(due_ms as i64, offset)).unwrap();
         longest = longest.max(since.elapsed());
     }
     let took = started.elapsed();

@@ -10,7 +10,7 @@ use raftmq_message::topic::TIMER_TOPIC;
 use raftmq_store::{FrameKind, Store};
 
 use crate::support::{
-    Message, SOON, append_pieces, content, id, open, records, temp_dir, wait_dispatched,
+    Message, Opened, SOON, append_pieces, content, id, open, records, temp_dir, wait_dispatched,
     wait_dispatched_within,
 };
 
@@ -32,15 +32,15 @@ fn derived(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     [content(&dir.join("consumequeue")), content(&dir.join("index")), content(&dir.join("timer"))].concat()
 }
 
-fn assert_complete(store: &Store, entries: u64) {
+fn assert_complete(store: &Opened, entries: u64) {
     assert_eq!(store.queue("topic", 0).unwrap().max_offset(), 2 * entries);
     assert_eq!(store.queue("topic", 1).unwrap().max_offset(), entries);
-    let timers = store.timers_due((i64::MIN, 0), i64::MAX, u64::MAX, 1000).unwrap();
+    let timers = store.timers.due((i64::MIN, 0), i64::MAX, u64::MAX, 1000).unwrap();
     assert!(timers.is_sorted());
     let offsets: BTreeSet<_> = timers.iter().map(|timer| timer.queue_offset).collect();
     assert_eq!((timers.len() as u64, offsets), (entries, (0..entries).collect()));
     for index in 0..entries {
-        let found = store.query_index("topic", &format!("key-{index}-1"), 0, i64::MAX, 9).unwrap();
+        let found = store.index.query("topic", &format!("key-{index}-1"), 0, i64::MAX, 9).unwrap();
         let unit = store.queue("topic", 1).unwrap().get(index).unwrap();
         assert!(found.contains(&unit.physical_offset));
     }

@@ -10,13 +10,13 @@ use raftmq_world::Disk;
 
 use crate::crash_disk::{CrashDisk, Faults};
 use crate::support::{
-    SOON, append_command, append_message, append_pieces, flush, id, indexes, open_on, options, records,
-    temp_dir, truncate_after, wait_dispatched, world,
+    Opened, SOON, append_command, append_message, append_pieces, flush, id, indexes, open_on, open_with,
+    options, records, temp_dir, truncate_after, wait_dispatched, world,
 };
 
-fn open_failing(dir: &Path, flush: FlushMode) -> (CrashDisk, Arc<Store>) {
+fn open_failing(dir: &Path, flush: FlushMode) -> (CrashDisk, Opened) {
     let disk = CrashDisk::new(dir);
-    let store = Store::open(StoreOptions { flush, ..options(dir) }, &world(Arc::new(disk.clone()))).unwrap();
+    let store = open_with(StoreOptions { flush, ..options(dir) }, &world(Arc::new(disk.clone()))).unwrap();
     (disk, store)
 }
 

@@ -1,7 +1,6 @@
 //! What a follower refuses, and that refusing changes nothing.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use bytes::BytesMut;
 use raftmq_store::{
@@ -9,8 +8,8 @@ use raftmq_store::{
 };
 
 use crate::support::{
-    HEADER, Message, SEGMENT, append_command, append_message, append_pieces, content, frame_bytes, id,
-    log_bytes, open, records, temp_dir, truncate_after, wait_dispatched,
+    HEADER, Message, Opened, SEGMENT, append_command, append_message, append_pieces, content, frame_bytes,
+    id, log_bytes, open, records, temp_dir, truncate_after, wait_dispatched,
 };
 
 /// A frame with its header changed and its checksums made right again.
@@ -24,7 +23,7 @@ fn changed(frame: &[u8], change: impl FnOnce(&mut FrameHeader, &mut Vec<u8>)) ->
 }
 
 /// A leader's store with a few entries, and a follower's that has the first ones.
-fn pair(dir: &Path) -> (Arc<Store>, Arc<Store>) {
+fn pair(dir: &Path) -> (Opened, Opened) {
     let (leader, follower) = (open(&dir.join("leader")), open(&dir.join("follower")));
     for index in 0..3 {
         append_message(&leader, id(2, index));

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use raftmq_store::{FrameKind, Identity, Store, StoreOptions, decode_frame};
 use raftmq_world::OsDisk;
 
-use crate::support::{append_pieces, frames, id, identity, options, truncate_after, world};
+use crate::support::{append_pieces, frames, id, identity, open_with, options, truncate_after, world};
 
 const SEGMENT: u64 = 80 << 20;
 
@@ -16,7 +16,7 @@ fn zeros_written_ahead_never_hit_an_entry() {
     let dir = tempfile::tempdir().unwrap();
     let open = || {
         let identity = Identity { segment_bytes: SEGMENT, ..identity() };
-        Store::open(StoreOptions { identity, ..options(dir.path()) }, &world(Arc::new(OsDisk))).unwrap()
+        open_with(StoreOptions { identity, ..options(dir.path()) }, &world(Arc::new(OsDisk))).unwrap()
     };
     let store = open();
     // Twice into the next segment, in steps from nearly nothing to the longest frame.

@@ -15,3 +15,4 @@ mod model_based;
 mod recovery;
 mod steps;
 mod support;
+mod views;

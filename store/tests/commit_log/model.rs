@@ -6,7 +6,7 @@ use raftmq_message::RecordIter;
 use raftmq_message::topic::TIMER_TOPIC;
 use raftmq_store::{EntryId, FrameKind, Placed, Store, TimerEntry, Unit};
 
-use crate::support::{HEADER, Message, SEGMENT, frames, wait_dispatched};
+use crate::support::{HEADER, Message, Opened, SEGMENT, frames, wait_dispatched};
 
 /// An entry that was appended.
 #[derive(Clone, Debug)]
@@ -135,7 +135,7 @@ impl Model {
     }
 
     /// Compares what consumers see with the model, the committed entries being dispatched first.
-    pub(crate) fn check_dispatched(&self, store: &Store) {
+    pub(crate) fn check_dispatched(&self, store: &Opened) {
         store.commit(self.committed_end());
         assert!(wait_dispatched(store, self.committed_end()));
         let DerivedModel { queues, keys } = self.derived(self.committed);
@@ -164,14 +164,14 @@ impl Model {
         timers.retain(|timer| timer.due_ms >= self.timers_from_ms);
         timers.sort();
         let after = (self.timers_from_ms - 1, u64::MAX);
-        assert_eq!(store.timers_due(after, i64::MAX, u64::MAX, 1000).unwrap(), timers);
+        assert_eq!(store.timers.due(after, i64::MAX, u64::MAX, 1000).unwrap(), timers);
         for (topic, key, physical_offset) in keys.iter().rev().take(5) {
-            let found = store.query_index(topic, key, 0, i64::MAX, 100).unwrap();
+            let found = store.index.query(topic, key, 0, i64::MAX, 100).unwrap();
             assert!(found.contains(physical_offset), "{key} at {physical_offset}, found {found:?}");
         }
         for entry in self.entries.iter().skip(self.committed).filter(|e| !e.messages.is_empty()) {
             let message = &entry.messages[0];
-            assert_eq!(store.query_index(&message.topic, &message.key, 0, i64::MAX, 100).unwrap(), []);
+            assert_eq!(store.index.query(&message.topic, &message.key, 0, i64::MAX, 100).unwrap(), []);
         }
     }
 }

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use proptest::prelude::*;
 use raftmq_message::topic::TIMER_TOPIC;
-use raftmq_store::{FrameKind, Store, StoreError};
+use raftmq_store::{FrameKind, StoreError};
 
 use crate::manual;
 use crate::model::{Entry, Model};
 use crate::support::{
-    Message, append_beside, append_pieces, id, log_bytes, open, records, temp_dir, truncate_after,
+    Message, Opened, append_beside, append_pieces, id, log_bytes, open, records, temp_dir, truncate_after,
 };
 
 #[derive(Clone, Debug)]
@@ -62,7 +62,7 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
 /// A store and what it should hold.
 pub(crate) struct Member {
     /// `None` only between a stop and the next start.
-    store: Option<Arc<Store>>,
+    store: Option<Opened>,
     pub(crate) model: Model,
     pub(crate) term: u64,
     /// Makes every entry another one.
@@ -70,11 +70,11 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    pub(crate) fn new(store: Arc<Store>) -> Self {
+    pub(crate) fn new(store: Opened) -> Self {
         Self { store: Some(store), model: Model::default(), term: 1, serial: 0 }
     }
 
-    pub(crate) fn store(&self) -> &Store {
+    pub(crate) fn store(&self) -> &Opened {
         self.store.as_ref().unwrap()
     }
 
@@ -143,18 +143,18 @@ impl Member {
             }
             Op::DropTimers(before_ms) => {
                 self.model.timers_from_ms = self.model.timers_from_ms.max(*before_ms);
-                self.store().drop_timers_before(*before_ms);
+                self.store().timers.drop_before(*before_ms);
             }
             Op::Replicate | Op::Close | Op::Kill => {}
         }
         manual::turns();
     }
 
-    pub(crate) fn restarted(&mut self, store: Arc<Store>) {
+    pub(crate) fn restarted(&mut self, store: Opened) {
         self.store = Some(store);
     }
 
-    fn reopened(&mut self, store: Arc<Store>) {
+    fn reopened(&mut self, store: Opened) {
         self.restarted(store);
         let committed = self.model.committed;
         let known = self.store().committed().map_or(0, |c| c.index as usize + 1);
@@ -167,7 +167,7 @@ impl Member {
         if close {
             store.close().unwrap();
         }
-        assert_eq!(Arc::strong_count(&store), 1);
+        assert_eq!(Arc::strong_count(&store.store), 1);
     }
 }
 

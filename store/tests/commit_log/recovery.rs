@@ -9,7 +9,7 @@ use raftmq_world::OsDisk;
 
 use crate::support::{
     HEADER, Message, SEGMENT, SOON, append_command, append_message, append_pieces, content, damage, flush,
-    frame_bytes, id, identity, indexes, log_bytes, open, options, records, segment_path, temp_dir,
+    frame_bytes, id, identity, indexes, log_bytes, open, open_with, options, records, segment_path, temp_dir,
     truncate_after, try_open, wait_dispatched, world,
 };
 
@@ -234,7 +234,7 @@ fn a_directory_is_opened_as_what_it_was_made_or_not_at_all() {
     let with = |change: fn(&mut Identity)| {
         let mut identity = identity();
         change(&mut identity);
-        Store::open(StoreOptions { identity, ..options(dir.path()) }, &world(Arc::new(OsDisk))).unwrap_err()
+        open_with(StoreOptions { identity, ..options(dir.path()) }, &world(Arc::new(OsDisk))).unwrap_err()
     };
     type Change = fn(&mut Identity);
     let cases: [(&str, Change); 4] = [
@@ -253,7 +253,7 @@ fn a_directory_is_opened_as_what_it_was_made_or_not_at_all() {
     }
     for segment_bytes in [0, 4096, SEGMENT + 1, 4 << 30] {
         let identity = Identity { segment_bytes, ..identity() };
-        let error = Store::open(StoreOptions { identity, ..options(dir.path()) }, &world(Arc::new(OsDisk)))
+        let error = open_with(StoreOptions { identity, ..options(dir.path()) }, &world(Arc::new(OsDisk)))
             .unwrap_err();
         assert!(matches!(error, StoreError::Illegal(_)), "{error}");
     }

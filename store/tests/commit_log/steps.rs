@@ -14,8 +14,8 @@ use crate::crash_disk::{CrashDisk, Faults};
 use crate::manual::Manual;
 use crate::model_based::op;
 use crate::support::{
-    SEGMENT, append_command, append_message, content, damage, flush, id, indexes, open, open_on, options,
-    temp_dir, try_open, world,
+    SEGMENT, append_command, append_message, content, damage, flush, id, indexes, open, open_on, open_with,
+    options, temp_dir, try_open, world,
 };
 use crate::{crash_images, model_based};
 
@@ -145,7 +145,7 @@ fn the_newest_is_told_first() {
     let dir = temp_dir();
     let disk = CrashDisk::new(dir.path());
     let (manual, _here) = Manual::install(1);
-    let store = Store::open(options(dir.path()), &world(Arc::new(disk.clone()))).unwrap();
+    let store = open_with(options(dir.path()), &world(Arc::new(disk.clone()))).unwrap();
     let order = Arc::new(Mutex::new(Vec::new()));
     let wait = |n: u32| {
         let order = order.clone();
@@ -176,7 +176,7 @@ fn a_failing_sync_tells_everybody_once() {
     let dir = temp_dir();
     let disk = CrashDisk::new(dir.path());
     let (manual, _here) = Manual::install(1);
-    let store = Store::open(options(dir.path()), &world(Arc::new(disk.clone()))).unwrap();
+    let store = open_with(options(dir.path()), &world(Arc::new(disk.clone()))).unwrap();
     let failures = failures_of(&store);
     append_message(&store, id(1, 0));
     let end = append_message(&store, id(1, 1)).end;
@@ -219,7 +219,7 @@ fn a_truncation_that_fails_tells_everybody_once() {
     let dir = temp_dir();
     let disk = CrashDisk::new(dir.path());
     let (manual, _here) = Manual::install(1);
-    let store = Store::open(options(dir.path()), &world(Arc::new(disk.clone()))).unwrap();
+    let store = open_with(options(dir.path()), &world(Arc::new(disk.clone()))).unwrap();
     let failures = failures_of(&store);
     append_message(&store, id(1, 0));
     append_message(&store, id(1, 1));
@@ -318,7 +318,7 @@ fn in_async_mode_a_sync_comes_when_it_is_time_or_asked_for() {
     let dir = temp_dir();
     let (manual, _here) = Manual::install(1);
     let options = StoreOptions { flush: FlushMode::Async, ..options(dir.path()) };
-    let store = Store::open(options, &world(Arc::new(OsDisk))).unwrap();
+    let store = open_with(options, &world(Arc::new(OsDisk))).unwrap();
     manual.settle();
     let half = ASYNC_INTERVAL / 2;
     manual.pass(half);

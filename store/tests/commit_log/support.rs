@@ -1,6 +1,7 @@
 //! Stores, messages and entries for the tests.
 
 use std::fs;
+use std::ops::Deref;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,8 +12,9 @@ use bytes::BytesMut;
 use raftmq_message::RecordParts;
 use raftmq_message::topic::TIMER_TOPIC;
 use raftmq_store::{
-    Appended, Callback, EntryId, FlushMode, FrameKind, Identity, LogFrame, NewEntry, Placed, Store,
-    StoreError, StoreOptions,
+    Appended, Callback, Committed, ConsumeQueues, DEFAULT_UNITS_PER_FILE, Derived, DueMs, EntryId, FlushMode,
+    FrameKind, Identity, IndexFiles, IndexShape, Keys, LogFrame, NewEntry, Placed, Reads, Store, StoreError,
+    StoreOptions, TagsCode, TimerIndex,
 };
 use raftmq_world::{Disk, OsDisk, World};
 use tempfile::TempDir;
@@ -69,16 +71,66 @@ pub(crate) fn wait_dispatched_within(patience: Duration, store: &Store, physical
     told.is_some_and(|dispatched| dispatched.is_ok())
 }
 
-pub(crate) fn try_open(dir: &Path) -> Result<Arc<Store>, StoreError> {
-    Store::open(options(dir), &world(Arc::new(OsDisk)))
+/// A store and the views of its log.
+#[derive(Clone, Debug)]
+pub(crate) struct Opened {
+    pub(crate) store: Arc<Store>,
+    pub(crate) index: Arc<IndexFiles>,
+    pub(crate) timers: Arc<TimerIndex>,
 }
 
-pub(crate) fn open(dir: &Path) -> Arc<Store> {
+impl Deref for Opened {
+    type Target = Store;
+
+    fn deref(&self) -> &Store {
+        &self.store
+    }
+}
+
+/// Opens a store whose views read what a [`Message`] has, and others that `add` adds.
+pub(crate) fn open_adding(
+    options: StoreOptions,
+    world: &World,
+    add: impl FnOnce(&mut Derived),
+) -> Result<Opened, StoreError> {
+    let (dir, disk) = (options.dir.clone(), || world.disk.clone());
+    let tags_code: Reads<TagsCode> = Reads { properties: &["TAGS", "TIMER_OUT_MS"], read: tags_code };
+    let keys: Reads<Keys> = Reads { properties: &["UNIQ_KEY"], read: keys };
+    let due_ms: Reads<DueMs> = Reads { properties: &["TIMER_OUT_MS"], read: due_ms };
+    let mut derived = Derived::new(ConsumeQueues::new(disk(), &dir, DEFAULT_UNITS_PER_FILE, tags_code));
+    let index = derived.add(IndexFiles::new(disk(), &dir, IndexShape::default(), keys));
+    let timers = derived.add(TimerIndex::new(disk(), &dir, due_ms));
+    add(&mut derived);
+    Ok(Opened { store: Store::open(options, derived, world)?, index, timers })
+}
+
+fn tags_code(message: &Committed<'_>) -> i64 {
+    let tags_code = || message.property("TAGS").map_or(0, raftmq_message::hash::tags_code);
+    due_ms(message).unwrap_or_else(tags_code)
+}
+
+fn keys(message: &Committed<'_>, add: &mut dyn FnMut(&str)) {
+    message.property("UNIQ_KEY").into_iter().for_each(add);
+}
+
+fn due_ms(message: &Committed<'_>) -> Option<i64> {
+    message.property("TIMER_OUT_MS").map(|due| due.parse().unwrap())
+}
+
+pub(crate) fn open_with(options: StoreOptions, world: &World) -> Result<Opened, StoreError> {
+    open_adding(options, world, |_| ())
+}
+
+pub(crate) fn try_open(dir: &Path) -> Result<Opened, StoreError> {
+    open_with(options(dir), &world(Arc::new(OsDisk)))
+}
+
+pub(crate) fn open(dir: &Path) -> Opened {
     try_open(dir).unwrap()
 }
 
-pub(crate) fn open_on(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Arc<Store>, StoreError> {
-    Store::open(options(dir), &world(disk.clone()))
+pub(crate) fn open_on(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Opened, StoreError> {
+    open_with(options(dir), &world(disk.clone()))
 }
 
 pub(crate) fn id(term: u64, index: u64) -> EntryId {
