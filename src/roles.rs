@@ -1,5 +1,6 @@
 //! The roles a process can have, from start to stop: what is started in which order, and what a signal does.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
@@ -17,7 +18,7 @@ use tokio::sync::watch;
 
 use crate::admin::client::AdminArgs;
 use crate::admin::{self, Admin};
-use crate::broker::{self, Broker, BrokerConfig, Limits};
+use crate::broker::{self, Broker, BrokerConfig, Limits, Process};
 use crate::cli::{BrokerArgs, Cli, NamesrvArgs, RoleArgs};
 
 /// A stop that takes longer is cut off.
@@ -126,9 +127,10 @@ impl Member {
             bail!("no name server: give --namesrv, or --namesrv-listen to run one inside");
         }
         let state = State::default();
+        let process = Arc::new(Process::new(Limits::default(), world.clone()));
         let bound = admin::bind(args.admin, world.clone())?;
-        let group = Group::start(group_config, state.tables(), world.clone()).await?;
-        let broker = match broker::start(broker_config, group.clone(), state, views, world) {
+        let group = Group::start(group_config, state.tables(), world).await?;
+        let broker = match broker::start(broker_config, group.clone(), state, views, process) {
             Ok(broker) => broker,
             Err(error) => {
                 group.shutdown().await;
@@ -208,7 +210,6 @@ fn broker_config(args: &BrokerArgs) -> anyhow::Result<BrokerConfig> {
         auto_create_topic: true,
         auto_create_group: true,
         delay_levels: args.message_delay_level.clone(),
-        limits: Limits::default(),
     })
 }
 

@@ -189,6 +189,16 @@ pub enum Error {
     /// A record cannot hold the topic's name.
     #[error("{0}")]
     TopicTooLong(String),
+    /// A queue has no such offset.
+    #[error("Target offset {asked} not in consume queue range [{min}-{max}]")]
+    OffsetOutside {
+        /// What was asked for.
+        asked: i64,
+        /// The queue's first offset.
+        min: u64,
+        /// Its end.
+        max: u64,
+    },
     /// There is no message at a physical offset.
     #[error("look message by offset failed, {0}")]
     Lost(i64),

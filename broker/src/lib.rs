@@ -2,6 +2,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
+//! | [`broker`] | one group's parts, made and run together |
 //! | [`state`] | the replicated state: a table for each kind |
 //! | [`views`] | what is derived from the log, and what of a record goes where |
 //! | [`replica`] | this member's part in the group: whether it serves, and changes of the state |
@@ -12,6 +13,8 @@
 //! | [`locks`] | queue locks |
 //! | [`clients`] | who is in which group of producers or consumers, and what consumers subscribe to |
 //! | [`filter`], [`filter_cache`] | which messages a consumer wants |
+//! | [`queues`], [`progress`], [`report`] | looking into queues; how far groups are; all of a group |
+//! | [`resets`] | what operators do to offsets |
 //! | [`delay`] | delivering delayed messages when they are due |
 //! | [`error`], [`limits`], [`names`], [`perm`] | errors, bounds, names of groups, permissions of topics |
 //!
@@ -22,6 +25,7 @@
     allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests reach for the system")
 )]
 
+pub mod broker;
 pub mod clients;
 pub mod delay;
 pub mod error;
@@ -32,8 +36,12 @@ pub mod locks;
 pub mod names;
 pub mod offsets;
 pub mod perm;
+pub mod progress;
 pub mod pull;
+pub mod queues;
 pub mod replica;
+pub mod report;
+pub mod resets;
 pub mod send;
 pub mod settings;
 pub mod state;
@@ -41,6 +49,7 @@ pub mod state;
 mod tests;
 pub mod views;
 
+pub use broker::{Broker, BrokerSettings, Running};
 pub use error::{Error, Full, NotServing};
 pub use limits::Limits;
 pub use replica::{Reader, Replica};

@@ -117,3 +117,5 @@ pub const DELAY_PROGRESS_BYTES: usize = 128;
 /// name of a topic (255 bytes, and one more for its length) instead of the system topic's, and a store host with an IPv6
 /// address. Longer ones are refused on their way in: a message that was taken has to fit on its way out.
 pub const DELAY_GROWTH_MAX: usize = DELAY_PROGRESS_BYTES + 256 + 12;
+/// Queues in one answer about the progress of groups: some 200 bytes each, in a frame of 16 MiB.
+pub const REPORTED_QUEUES_MAX: usize = 50_000;

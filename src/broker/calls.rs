@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use raftmq_remoting::Command;
-use raftmq_remoting::encode::{EncodeError, encode_command};
+use raftmq_remoting::encode::EncodeError;
 use tokio::sync::oneshot;
 
-use super::channel::{Channel, Sink};
 use super::limits::CALLS_PER_CONNECTION_MAX;
 
 /// Why a client has not answered.
@@ -41,14 +40,14 @@ impl Calls {
         (self.next.fetch_add(1, Ordering::Relaxed) & 0x7FFF_FFFF) as i32
     }
 
-    fn open(&self, opaque: i32) -> Result<oneshot::Receiver<Command>, CallError> {
+    pub(crate) fn open(&self, opaque: i32) -> Result<Asked<'_>, CallError> {
         let mut open = self.open.lock();
         if open.len() >= CALLS_PER_CONNECTION_MAX {
             return Err(CallError::TooMany);
         }
         let (sender, answer) = oneshot::channel();
         open.insert(opaque, sender);
-        Ok(answer)
+        Ok(Asked { answer, waiting: Waiting { calls: self, opaque } })
     }
 
     /// Hands an answer to whoever waits for it. One that nobody waits for any more is dropped.
@@ -66,6 +65,23 @@ impl Calls {
     }
 }
 
+/// A request that is about to be sent.
+pub(crate) struct Asked<'a> {
+    answer: oneshot::Receiver<Command>,
+    waiting: Waiting<'a>,
+}
+
+impl Asked<'_> {
+    /// Waits for the answer, whatever code that has.
+    pub(crate) async fn answer(self, patience: Duration) -> Result<Command, CallError> {
+        let _waiting = self.waiting;
+        match tokio::time::timeout(patience, self.answer).await {
+            Ok(answer) => answer.map_err(|_| CallError::Closed),
+            Err(_) => Err(CallError::Timeout(patience)),
+        }
+    }
+}
+
 /// Forgets a request when who asked waits no longer.
 struct Waiting<'a> {
     calls: &'a Calls,
@@ -75,28 +91,5 @@ struct Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.calls.open.lock().remove(&self.opaque);
-    }
-}
-
-impl<S: Sink> Channel<S> {
-    /// Asks the client and waits for its answer, whatever code that has.
-    pub(crate) async fn call(&self, mut request: Command, patience: Duration) -> Result<Command, CallError> {
-        if self.is_congested() {
-            return Err(CallError::Congested);
-        }
-        request.opaque = self.calls.next_opaque();
-        let answer = self.calls.open(request.opaque)?;
-        let _waiting = Waiting { calls: &self.calls, opaque: request.opaque };
-        let mut written = Ok(());
-        self.write(|out| written = encode_command(&request, out));
-        written?;
-        // The end of a connection that came before the request was noted does not end the wait.
-        if self.is_closed() {
-            return Err(CallError::Closed);
-        }
-        match tokio::time::timeout(patience, answer).await {
-            Ok(answer) => answer.map_err(|_| CallError::Closed),
-            Err(_) => Err(CallError::Timeout(patience)),
-        }
     }
 }

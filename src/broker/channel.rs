@@ -7,15 +7,18 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use parking_lot::Mutex;
 use raftmq_broker::clients::Connection;
+use raftmq_remoting::Command;
+use raftmq_remoting::encode::encode_command;
 use raftmq_world::WriteHalf;
 use tokio::sync::Notify;
 
 use super::buffers;
-use super::calls::Calls;
+use super::calls::{CallError, Calls};
 use super::gauge::Gauge;
 use super::limits::Limits;
 
@@ -263,6 +266,25 @@ impl Channel<WriteHalf> {
     async fn write_when_possible(&self) -> io::Result<()> {
         self.sink.writable().await?;
         self.drain(&mut self.output.lock())
+    }
+}
+
+impl<S: Sink> Channel<S> {
+    /// Asks the client and waits for its answer, whatever code that has.
+    pub(crate) async fn call(&self, mut request: Command, patience: Duration) -> Result<Command, CallError> {
+        if self.is_congested() {
+            return Err(CallError::Congested);
+        }
+        request.opaque = self.calls.next_opaque();
+        let asked = self.calls.open(request.opaque)?;
+        let mut written = Ok(());
+        self.write(|out| written = encode_command(&request, out));
+        written?;
+        // The end of a connection that came before the request was noted does not end the wait.
+        if self.is_closed() {
+            return Err(CallError::Closed);
+        }
+        asked.answer(patience).await
     }
 }
 

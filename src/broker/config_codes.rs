@@ -6,25 +6,21 @@ use raftmq_broker::names::check_group_name;
 use raftmq_broker::state::{FilterType, GroupSubscription, RetryPolicy, SubscriptionGroup, Topic};
 use raftmq_message::topic::{is_system_topic, validate_topic};
 use raftmq_remoting::body::{
-    CustomizedRetryPolicy, DataVersion, ExponentialRetryPolicy, GroupRetryPolicy, SimpleSubscriptionData,
+    CustomizedRetryPolicy, ExponentialRetryPolicy, GroupRetryPolicy, SimpleSubscriptionData,
     SubscriptionGroupConfig, SubscriptionGroupList, SubscriptionGroupWrapper, TopicConfig, TopicConfigList,
-    TopicConfigSerializeWrapper, TopicFilterType,
+    TopicFilterType,
 };
 use raftmq_remoting::codes::response;
 use raftmq_remoting::header::{CreateTopicHeader, DeleteGroupHeader, GroupConfigHeader, TopicHeader};
 use raftmq_remoting::{Command, fastjson};
-use serde::Serialize;
 
 use super::attributes;
+use super::described::{all_topics, topic_config};
 use super::node::Node;
-use super::reply::{Handled, Refusal, Reply};
+use super::reply::{Handled, Refusal, Reply, json};
 
 /// Bits that a topic's permission can have: priority, read, write, inherit.
 const PERM_MAX: i32 = 15;
-
-pub(crate) fn json(body: &impl Serialize) -> Handled {
-    Reply::body(fastjson::to_vec(body).map_err(|error| Refusal::error(error.to_string()))?)
-}
 
 /// 17: creates a topic or changes its settings.
 pub(crate) async fn put_topic(node: &Node, command: &Command) -> Handled {
@@ -46,7 +42,7 @@ async fn put_topics(node: &Node, configs: &[TopicConfig]) -> Handled {
     });
     for topic in asked.collect::<Result<Vec<_>, _>>()? {
         tracing::info!(topic = topic.name, read = topic.read_queues, write = topic.write_queues, "topic put");
-        node.announced(node.settings.put_topic(topic)).await?;
+        node.announced(node.broker.settings.put_topic(topic)).await?;
     }
     Reply::done()
 }
@@ -109,40 +105,13 @@ pub(crate) async fn delete_topic(node: &Node, command: &Command) -> Handled {
         return Err(Refusal::illegal(format!("The topic[{topic}] is conflict with system topic.")));
     }
     tracing::info!(topic, "topic deleted");
-    node.announced(node.settings.delete_topic(&topic)).await?;
+    node.announced(node.broker.settings.delete_topic(&topic)).await?;
     Reply::done()
-}
-
-/// A topic's settings as clients read them.
-pub(crate) fn topic_config(topic: &Topic) -> TopicConfig {
-    TopicConfig {
-        attributes: topic.attributes.clone(),
-        order: topic.order,
-        // Permissions have four bits, and the numbers of queues are bounded far below 31.
-        perm: topic.perm as i32,
-        read_queue_nums: topic.read_queues as i32,
-        topic_filter_type: match topic.filter_type {
-            FilterType::SingleTag => TopicFilterType::SingleTag,
-            FilterType::MultiTag => TopicFilterType::MultiTag,
-        },
-        topic_name: topic.name.clone(),
-        topic_sys_flag: topic.sys_flag.cast_signed(),
-        write_queue_nums: topic.write_queues as i32,
-    }
-}
-
-/// Every topic's settings, as 21 carries them.
-pub(crate) fn all_topics(node: &Node, data_version: DataVersion) -> TopicConfigSerializeWrapper {
-    let topics = node.state.topics.all();
-    TopicConfigSerializeWrapper {
-        data_version,
-        topic_config_table: topics.iter().map(|topic| (topic.name.clone(), topic_config(topic))).collect(),
-    }
 }
 
 /// 21: every topic's settings.
 pub(crate) fn get_all_topics(node: &Node) -> Handled {
-    json(&all_topics(node, node.registration.data_version()))
+    json(&all_topics(&node.state.topics, node.registered.data_version()))
 }
 
 /// 351: a topic's settings.
@@ -169,7 +138,7 @@ pub(crate) async fn put_group_list(node: &Node, command: &Command) -> Handled {
 }
 
 async fn put_groups(node: &Node, configs: &[SubscriptionGroupConfig]) -> Handled {
-    let queues_max = node.config.limits.group.queues_per_topic;
+    let queues_max = node.process.limits.group.queues_per_topic;
     let groups: Vec<_> = configs
         .iter()
         .map(|config| {
@@ -179,7 +148,7 @@ async fn put_groups(node: &Node, configs: &[SubscriptionGroupConfig]) -> Handled
         .collect::<Result<_, _>>()?;
     for group in groups {
         tracing::info!(group = group.name, "subscription group put");
-        node.settings.put_group(group).await?;
+        node.broker.settings.put_group(group).await?;
     }
     Reply::done()
 }
@@ -285,7 +254,7 @@ fn group_config(group: &SubscriptionGroup) -> SubscriptionGroupConfig {
 pub(crate) fn get_all_groups(node: &Node) -> Handled {
     let groups = node.state.groups.all();
     json(&SubscriptionGroupWrapper {
-        data_version: node.registration.data_version(),
+        data_version: node.registered.data_version(),
         forbidden_table: BTreeMap::new(),
         subscription_group_table: groups
             .iter()
@@ -316,10 +285,10 @@ pub(crate) async fn delete_group(node: &Node, command: &Command) -> Handled {
         tracing::info!(group = name, clean_offsets, "subscription group deleted");
         // What it has been told is committed is in the log; the rest must not bring it back, be it on its way now or
         // committed until it is gone.
-        let _no_round = node.offsets.between_rounds().await;
-        node.offsets.discard_group(name);
-        let outcome = node.settings.delete_group(term, name, clean_offsets).await;
-        node.offsets.discard_group(name);
+        let _no_round = node.broker.offsets.between_rounds().await;
+        node.broker.offsets.discard_group(name);
+        let outcome = node.broker.settings.delete_group(term, name, clean_offsets).await;
+        node.broker.offsets.discard_group(name);
         outcome?;
     }
     Reply::done()

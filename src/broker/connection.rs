@@ -18,7 +18,7 @@ use super::reply::{Handled, Refusal, Reply, write_handled};
 use super::requests::{self, Handler, Otherwise, Row, ServedBy};
 use super::send_batch::SendBatch;
 use super::sending::{Unsent, create_for_send, given_back, send_of};
-use super::{buffers, forwarding, pull};
+use super::{buffers, forwarding, inquiry};
 
 /// Why a connection is closed from this side.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +37,7 @@ enum ConnectionError {
 pub(crate) fn begin(node: &Arc<Node>, accepted: Accepted) {
     let Accepted { stream, peer, place } = accepted;
     let (reader, writer) = stream.into_split();
-    let channel = node.open_channel(peer, writer);
+    let channel = node.process.open_channel(peer, writer);
     let node = node.clone();
     tokio::spawn(async move {
         serve(node, channel, reader).await;
@@ -92,14 +92,15 @@ impl Connection {
             if reader.read_buf(&mut input).await? == 0 {
                 return Ok(());
             }
-            self.channel.touch(self.node.now_ms());
+            self.channel.touch(self.node.process.now_ms());
             self.handle_all(&mut input).await?;
             if input.len() < SMALL_REST_BYTES {
                 let rest = BytesMut::from(&input[..]);
                 buffers::give(std::mem::replace(&mut input, rest));
             }
             self.count_buffered(input.len());
-            let (bytes, limit) = (self.node.buffered_input.get(), self.node.config.limits.input_bytes);
+            let (bytes, limit) =
+                (self.node.process.buffered_input.get(), self.node.process.limits.input_bytes);
             if bytes > limit && !input.is_empty() {
                 return Err(ConnectionError::Input { bytes, limit });
             }
@@ -108,8 +109,8 @@ impl Connection {
 
     fn count_buffered(&mut self, bytes: usize) {
         if bytes != self.buffered {
-            self.node.buffered_input.add(bytes);
-            self.node.buffered_input.sub(self.buffered);
+            self.node.process.buffered_input.add(bytes);
+            self.node.process.buffered_input.sub(self.buffered);
             self.buffered = bytes;
         }
     }
@@ -129,7 +130,7 @@ impl Connection {
         input: &mut BytesMut,
         sends: &mut SendBatch,
     ) -> Result<(), ConnectionError> {
-        while let Some(frame) = frame::decode(input, self.node.config.limits.frame_bytes)? {
+        while let Some(frame) = frame::decode(input, self.node.process.limits.frame_bytes)? {
             if self.channel.is_closed() {
                 return Ok(());
             }
@@ -163,7 +164,7 @@ impl Connection {
             }
             Handler::Pull => {
                 let before_waiting = || self.finish(sends);
-                let handled = pull::handle(&self.node, &self.channel, command, before_waiting);
+                let handled = inquiry::pull(&self.node, &self.channel, command, before_waiting);
                 if let Err(refusal) = handled.await {
                     self.refuse(command, &refusal);
                 }
@@ -211,7 +212,7 @@ impl Connection {
             self.channel.may_read().await;
         }
         let header = SendBackHeader::decode(command).ok();
-        if header.is_some_and(|header| self.node.sends.is_ahead(header.offset)) {
+        if header.is_some_and(|header| self.node.broker.sends.is_ahead(header.offset)) {
             self.finish(sends);
             self.node.replica.settle().await;
         }
@@ -298,7 +299,7 @@ impl Connection {
         let start = records.end();
         let encoded = if command.code == request::CONSUMER_SEND_MSG_BACK {
             let header = SendBackHeader::decode(command).map_err(Refusal::from)?;
-            match self.node.sends.give_back(&given_back(command, &header), records)? {
+            match self.node.broker.sends.give_back(&given_back(command, &header), records)? {
                 Some(encoded) => encoded,
                 None => {
                     self.succeed(command);
@@ -308,7 +309,7 @@ impl Connection {
         } else {
             let header = SendHeader::decode(command).map_err(Refusal::from)?;
             let send = send_of(&header, &command.body, self.channel.peer);
-            self.node.sends.encode(&mut self.topic, &send, records)?
+            self.node.broker.sends.encode(&mut self.topic, &send, records)?
         };
         sends.add(&self.node, &self.channel, command, &encoded, start);
         Ok(())

@@ -1,9 +1,10 @@
-//! What clients say of themselves in heartbeats, and what is told of them, as this protocol has it.
+//! Clients and topics as bodies of this protocol describe them.
 
 use raftmq_broker::clients::{
     Client, ConsumeFromWhere, ConsumeType, ConsumerData, ConsumersOfGroup, Consumption, MessageModel,
     Subscription,
 };
+use raftmq_broker::state::{FilterType, Topic, Topics};
 use raftmq_remoting::body;
 
 use super::channel::Channel;
@@ -97,5 +98,35 @@ pub(crate) fn consumer_connection(group: ConsumersOfGroup<Channel>) -> body::Con
             .into_iter()
             .map(|subscription| (subscription.topic.clone(), subscription_data(subscription)))
             .collect(),
+    }
+}
+
+/// A topic's settings as clients read them.
+pub(crate) fn topic_config(topic: &Topic) -> body::TopicConfig {
+    body::TopicConfig {
+        attributes: topic.attributes.clone(),
+        order: topic.order,
+        // Permissions have four bits, and the numbers of queues are bounded far below 31.
+        perm: topic.perm as i32,
+        read_queue_nums: topic.read_queues as i32,
+        topic_filter_type: match topic.filter_type {
+            FilterType::SingleTag => body::TopicFilterType::SingleTag,
+            FilterType::MultiTag => body::TopicFilterType::MultiTag,
+        },
+        topic_name: topic.name.clone(),
+        topic_sys_flag: topic.sys_flag.cast_signed(),
+        write_queue_nums: topic.write_queues as i32,
+    }
+}
+
+/// Every topic's settings, as 21 carries them.
+pub(crate) fn all_topics(
+    topics: &Topics,
+    data_version: body::DataVersion,
+) -> body::TopicConfigSerializeWrapper {
+    let topics = topics.all();
+    body::TopicConfigSerializeWrapper {
+        data_version,
+        topic_config_table: topics.iter().map(|topic| (topic.name.clone(), topic_config(topic))).collect(),
     }
 }

@@ -15,18 +15,15 @@ use raftmq_remoting::header::{
     ProducerGroupHeader, QuerySubscriptionHeader, TopicHeader,
 };
 
-use super::config_codes::json;
 use super::described::{self, connection_of, subscription_data};
 use super::limits::{REPORTED_PRODUCERS_MAX, REPORTED_QUEUES_MAX};
 use super::node::Node;
-use super::queue_codes::store_time;
-use super::reply::{Handled, Refusal};
-use super::stats_codes::{body, message_queue};
+use super::reply::{Handled, Refusal, body, json};
 
 /// 203: the members of a consumer group and what they subscribe to.
 pub(crate) fn consumer_connection(node: &Node, command: &Command) -> Handled {
     let group = ConsumerGroupHeader::decode(command)?.consumer_group;
-    match node.clients.consumer_group(&group) {
+    match node.broker.clients.consumer_group(&group) {
         Some(known) => json(&described::consumer_connection(known)),
         None => {
             let remark = format!("the consumer group[{group}] not online");
@@ -38,7 +35,7 @@ pub(crate) fn consumer_connection(node: &Node, command: &Command) -> Handled {
 /// 204: the members of a producer group.
 pub(crate) fn producer_connection(node: &Node, command: &Command) -> Handled {
     let group = ProducerGroupHeader::decode(command)?.producer_group;
-    match node.clients.producer_group(&group) {
+    match node.broker.clients.producer_group(&group) {
         Some(clients) => {
             json(&ProducerConnection { connection_set: clients.iter().map(connection_of).collect() })
         }
@@ -48,7 +45,7 @@ pub(crate) fn producer_connection(node: &Node, command: &Command) -> Handled {
 
 /// 328: the producers by group.
 pub(crate) async fn all_producers(node: &Arc<Node>) -> Handled {
-    let count = node.clients.producer_count();
+    let count = node.broker.clients.producer_count();
     if count > REPORTED_PRODUCERS_MAX {
         let remark =
             format!("{count} producers, at most {REPORTED_PRODUCERS_MAX}: ask for one group at a time");
@@ -60,7 +57,7 @@ pub(crate) async fn all_producers(node: &Arc<Node>) -> Handled {
 fn producer_table(node: &Node) -> Handled {
     let boot_ms = node.boot_timestamp_ms;
     let mut table = ProducerTable::default();
-    for (group, client, heard_ms) in node.clients.producers() {
+    for (group, client, heard_ms) in node.broker.clients.producers() {
         table.data.entry(group).or_default().push(ProducerInfo {
             client_id: client.id.to_string(),
             language: client.language.to_owned(),
@@ -75,7 +72,7 @@ fn producer_table(node: &Node) -> Handled {
 /// 300: the groups that consume a topic, or did.
 pub(crate) fn groups_of_topic(node: &Node, command: &Command) -> Handled {
     let topic = TopicHeader::decode(command)?.topic;
-    let mut groups: BTreeSet<String> = node.clients.groups_subscribing(&topic).into_iter().collect();
+    let mut groups: BTreeSet<String> = node.broker.clients.groups_subscribing(&topic).into_iter().collect();
     groups.extend(node.state.offsets.groups_of(&topic));
     json(&GroupList { group_list: groups.into_iter().collect() })
 }
@@ -84,7 +81,7 @@ pub(crate) fn groups_of_topic(node: &Node, command: &Command) -> Handled {
 pub(crate) fn topics_of_group(node: &Node, command: &Command) -> Handled {
     let group = GroupConfigHeader::decode(command)?.group;
     json(&TopicList {
-        topic_list: committed_topics(node, &group).into_iter().collect(),
+        topic_list: node.broker.progress.committed_topics(&group).into_iter().collect(),
         ..TopicList::default()
     })
 }
@@ -93,20 +90,8 @@ pub(crate) fn topics_of_group(node: &Node, command: &Command) -> Handled {
 pub(crate) fn subscription(node: &Node, command: &Command) -> Handled {
     let QuerySubscriptionHeader { group, topic } = QuerySubscriptionHeader::decode(command)?;
     let topic = topic.unwrap_or_default();
-    let subscription_data = node.clients.subscription(&group, &topic).map(subscription_data);
+    let subscription_data = node.broker.clients.subscription(&group, &topic).map(subscription_data);
     json(&QuerySubscription { group, topic, subscription_data })
-}
-
-fn committed_topics(node: &Node, group: &str) -> BTreeSet<String> {
-    node.state.offsets.of_group(group).into_iter().map(|commit| commit.topic).collect()
-}
-
-/// What a group consumes: what its members subscribe to, its retry topic with that; where none is connected, what it
-/// has committed offsets for.
-pub(crate) fn consumed_topics(node: &Node, group: &str) -> Vec<Arc<Topic>> {
-    let subscribed: BTreeSet<String> = node.clients.subscribed_topics(group).into_iter().collect();
-    let names = if subscribed.is_empty() { committed_topics(node, group) } else { subscribed };
-    names.iter().filter_map(|name| node.state.topics.get(name)).collect()
 }
 
 /// 208: how far a consumer group is.
@@ -153,9 +138,9 @@ fn wanted(header: &ConsumeStatsHeader) -> Wanted<'_> {
 fn wanted_topics(node: &Node, header: &ConsumeStatsHeader) -> Vec<Arc<Topic>> {
     let topic = |name: &str| node.state.topics.get(name);
     match wanted(header) {
-        Wanted::Consumed => consumed_topics(node, &header.consumer_group),
+        Wanted::Consumed => node.broker.progress.consumed_topics(&header.consumer_group),
         Wanted::One(name) => {
-            let subscribed = node.clients.subscribed_topics(&header.consumer_group);
+            let subscribed = node.broker.clients.subscribed_topics(&header.consumer_group);
             let is_consumed = subscribed.is_empty() || subscribed.iter().any(|topic| topic == name);
             topic(name).filter(|_| is_consumed).into_iter().collect()
         }
@@ -177,7 +162,12 @@ fn stats_of_groups(node: &Node, header: &BrokerConsumeStatsHeader) -> Handled {
     let mut queues = 0;
     for group in node.state.groups.all() {
         let mut of_group = Vec::new();
-        for topic in consumed_topics(node, &group.name).iter().filter(|topic| topic.order || !header.is_order)
+        for topic in node
+            .broker
+            .progress
+            .consumed_topics(&group.name)
+            .iter()
+            .filter(|topic| topic.order || !header.is_order)
         {
             check_length(queues, topic)?;
             let offset_table = progress_in(node, &group.name, topic);
@@ -203,20 +193,17 @@ fn check_length(queues: usize, topic: &Topic) -> Result<(), Refusal> {
 /// How far a group is in each queue of a topic.
 fn progress_in(node: &Node, group: &str, topic: &Topic) -> QueueMap<OffsetWrapper> {
     (0..topic.read_queues)
-        .map(|id| (message_queue(node, &topic.name, id), progress(node, group, &topic.name, id)))
+        .map(|id| (node.message_queue(&topic.name, id), progress(node, group, &topic.name, id)))
         .collect()
 }
 
 fn progress(node: &Node, group: &str, topic: &str, queue_id: u32) -> OffsetWrapper {
-    let store = node.group.store();
-    let queue = store.queue(topic, queue_id);
-    let committed = node.offsets.get(group, topic, queue_id).unwrap_or(0);
-    let last = queue.as_ref().zip(committed.checked_sub(1)).and_then(|(queue, last)| queue.get(last));
+    let progress = node.broker.progress.of_queue(group, topic, queue_id);
     OffsetWrapper {
-        broker_offset: queue.map_or(0, |queue| queue.max_offset()) as i64,
-        consumer_offset: committed as i64,
-        pull_offset: committed as i64,
-        last_timestamp: last.and_then(|unit| store_time(store, unit)).unwrap_or(0),
+        broker_offset: progress.max_offset as i64,
+        consumer_offset: progress.committed as i64,
+        pull_offset: progress.committed as i64,
+        last_timestamp: progress.consumed_stored_ms.unwrap_or(0),
     }
 }
 
@@ -240,23 +227,14 @@ pub(crate) async fn consume_time_span(node: &Arc<Node>, command: &Command) -> Ha
 }
 
 fn time_span(node: &Node, group: &str, topic: &str, queue_id: u32) -> QueueTimeSpan {
-    let store = node.group.store();
-    let queue = store.queue(topic, queue_id);
+    let span = node.broker.progress.span(group, topic, queue_id);
     // -1 where there is no such message, as RocketMQ has it.
-    let stored_at = |offset: Option<u64>| {
-        let unit = queue.as_ref().zip(offset).and_then(|(queue, offset)| queue.get(offset));
-        unit.and_then(|unit| store_time(store, unit)).unwrap_or(-1)
-    };
-    let (min, max) = queue.as_ref().map_or((0, 0), |queue| (queue.min_offset(), queue.max_offset()));
-    let committed = node.offsets.get(group, topic, queue_id).unwrap_or(0);
-    let first = stored_at(Some(min));
-    let next = if committed < max { stored_at(Some(committed.max(min))) } else { -1 };
     QueueTimeSpan {
-        message_queue: message_queue(node, topic, queue_id),
-        min_time_stamp: first,
-        max_time_stamp: stored_at(max.checked_sub(1)),
-        consume_time_stamp: if committed > 0 { stored_at(Some(committed - 1)) } else { first },
-        delay_time: if next >= 0 { (node.wall_ms() - next).max(0) } else { 0 },
+        message_queue: node.message_queue(topic, queue_id),
+        min_time_stamp: span.first_ms.unwrap_or(-1),
+        max_time_stamp: span.last_ms.unwrap_or(-1),
+        consume_time_stamp: span.consumed_ms.unwrap_or(-1),
+        delay_time: span.next_ms.map_or(0, |next_ms| (node.process.wall_ms() - next_ms).max(0)),
     }
 }
 

@@ -29,9 +29,9 @@ pub(crate) async fn heartbeat(node: &Arc<Node>, channel: &Arc<Channel>, command:
         language: language::name(command.language),
         version: command.version,
     };
-    let now_ms = node.now_ms();
+    let now_ms = node.process.now_ms();
     for producer in &heartbeat.producer_data_set {
-        node.clients.producer(&producer.group_name, &client, now_ms)?;
+        node.broker.clients.producer(&producer.group_name, &client, now_ms)?;
     }
     // As RocketMQ does, a group that does not exist and may not be made is passed over: its pulls are told.
     let consumers = || consumers.iter().filter(|consumer| may_be(node, &consumer.group));
@@ -55,12 +55,13 @@ pub(crate) fn join(
     without_subscriptions: bool,
     client: &Client<Channel>,
 ) -> Result<(), Refusal> {
-    let joined = node.clients.consumer(consumer, without_subscriptions, client, node.now_ms())?;
+    let joined =
+        node.broker.clients.consumer(consumer, without_subscriptions, client, node.process.now_ms())?;
     if joined.is_to_be_told {
         node.notices.add([consumer.group.clone()]);
     }
     if joined.is_refiltered {
-        node.pulls.refiltered(&consumer.group);
+        node.broker.pulls.refiltered(&consumer.group);
     }
     Ok(())
 }
@@ -99,7 +100,7 @@ fn check(heartbeat: &HeartbeatData) -> Result<Vec<ConsumerData>, Refusal> {
 pub(crate) fn unregister(node: &Node, channel: &Channel, command: &Command) -> Handled {
     let header = UnregisterClientHeader::decode(command)?;
     let (producer, consumer) = (header.producer_group.as_deref(), header.consumer_group.as_deref());
-    if node.clients.leave(channel.id, producer, consumer) {
+    if node.broker.clients.leave(channel.id, producer, consumer) {
         node.notices.add(consumer.map(str::to_owned));
     }
     Reply::done()
@@ -108,7 +109,7 @@ pub(crate) fn unregister(node: &Node, channel: &Channel, command: &Command) -> H
 /// 38: the members of a consumer group.
 pub(crate) fn consumer_list(node: &Node, command: &Command) -> Handled {
     let group = ConsumerGroupHeader::decode(command)?.consumer_group;
-    let consumer_id_list = node.clients.consumer_ids(&group);
+    let consumer_id_list = node.broker.clients.consumer_ids(&group);
     if consumer_id_list.is_empty() {
         return Err(Refusal::error(format!("no consumer for this group, {group}")));
     }
@@ -124,7 +125,7 @@ pub(crate) fn check_client(node: &Node, command: &Command) -> Handled {
         fastjson::parse(&command.body).map_err(|error| Refusal::error(format!("client check: {error}")))?;
     let SubscriptionData { sub_string, expression_type, .. } = &request.subscription_data;
     if !is_tag_type(Some(expression_type)) {
-        let filter = node.pulls.filters().parse(sub_string, Some(expression_type));
+        let filter = node.broker.pulls.filters().parse(sub_string, Some(expression_type));
         filter.map_err(|error| Refusal::new(response::SUBSCRIPTION_PARSE_FAILED, error.to_string()))?;
     }
     Reply::done()

@@ -103,9 +103,6 @@ pub(crate) const STATUS_CALLS_MAX: usize = 64;
 /// Bytes of all members' answers, as they go into one frame together.
 pub(crate) const STATUS_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Queues in one answer about the progress of groups: some 200 bytes each, in a frame of 16 MiB.
-pub(crate) const REPORTED_QUEUES_MAX: usize = 50_000;
-
 /// Producers in one answer about all of them, likewise.
 pub(crate) const REPORTED_PRODUCERS_MAX: usize = 50_000;
 /// Answers about groups that are made at a time, beside the network thread: each takes a processor and some 20 MiB.
@@ -118,6 +115,8 @@ pub(crate) const FORWARD_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// How often a broker registers without a cause. Name servers of this project forget a silent broker within seconds.
 pub(crate) const REGISTRATION_PERIOD: Duration = Duration::from_secs(10);
+/// How soon a failed registration is tried again.
+pub(crate) const REGISTRATION_RETRY: Duration = Duration::from_millis(500);
 /// How long a name server has to connect and to answer.
 pub(crate) const NAME_SERVER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Requests to one other server, a name server or the leader, that wait for answers; more wait their turn.

@@ -6,9 +6,8 @@ use raftmq_remoting::{Command, fastjson};
 use raftmq_world::hash::HashSet;
 
 use super::channel::Channel;
-use super::config_codes::json;
 use super::node::Node;
-use super::reply::{Handled, Refusal, Reply};
+use super::reply::{Handled, Refusal, Reply, json};
 
 /// 41: takes or renews locks, and answers with those the client holds then.
 pub(crate) async fn lock(node: &Node, request: &Command) -> Handled {
@@ -16,7 +15,7 @@ pub(crate) async fn lock(node: &Node, request: &Command) -> Handled {
     if !node.state.groups.has(&batch.consumer_group) {
         node.create_group(&batch.consumer_group).await?;
     }
-    let granted = node.locks.lock(holder(&batch), queues(&batch)).await?;
+    let granted = node.broker.locks.lock(holder(&batch), queues(&batch)).await?;
     json(&LockBatchResponse { lock_ok_mq_set: held(batch.mq_set, &granted) })
 }
 
@@ -46,8 +45,8 @@ pub(crate) async fn unlock(node: &Node, channel: &Channel, request: &Command) ->
     if !node.state.groups.has(group) {
         return Err(raftmq_broker::Error::NoGroup(group.clone()).into());
     }
-    if !node.clients.is_succeeded(group, &batch.client_id, channel.id) {
-        node.locks.unlock(holder(&batch), queues(&batch)).await?;
+    if !node.broker.clients.is_succeeded(group, &batch.client_id, channel.id) {
+        node.broker.locks.unlock(holder(&batch), queues(&batch)).await?;
     }
     Reply::done()
 }

@@ -29,14 +29,15 @@ mod attributes;
 mod buffers;
 mod calls;
 mod channel;
+mod config;
 mod config_codes;
 mod connection;
 mod described;
 mod forwarding;
 mod gauge;
 mod group_codes;
-mod group_report;
 mod heartbeat;
+mod inquiries;
 mod inquiry;
 pub(crate) mod limits;
 mod locks;
@@ -44,9 +45,11 @@ mod node;
 mod notices;
 mod offset_admin;
 mod peer;
+mod process;
 mod pull;
 mod queue_codes;
 mod refusal_log;
+mod registered;
 mod registration;
 mod relay;
 mod reply;
@@ -66,42 +69,17 @@ use anyhow::Context;
 use parking_lot::Mutex;
 use raftmq_broker::state::State;
 use raftmq_broker::views::Views;
-use raftmq_raft::{Group, Role};
-use raftmq_world::{Acceptor, WhenFull, World};
+use raftmq_raft::Group;
+use raftmq_world::{Acceptor, WhenFull};
 use tokio::task::JoinHandle;
 
-pub(crate) use group_report::GroupReport;
+pub(crate) use config::BrokerConfig;
 pub(crate) use limits::Limits;
 use node::Node;
+pub(crate) use process::Process;
 pub(crate) use raftmq_broker::delay::{DEFAULT_LEVELS, DelayLevels};
+use raftmq_broker::report::{GroupReport, report};
 pub(crate) use stats::BrokerStats;
-
-/// What a broker needs to know to start.
-#[derive(Clone, Debug)]
-pub(crate) struct BrokerConfig {
-    /// The cluster's name.
-    pub(crate) cluster: String,
-    /// The group's name as clients see it.
-    pub(crate) broker_name: String,
-    /// This member's id in the group, from 1; also its broker id while it follows.
-    pub(crate) node_id: u64,
-    /// Where to listen for clients.
-    pub(crate) listen: SocketAddr,
-    /// Whether to listen on the VIP port as well, see [`vip_address`].
-    pub(crate) vip: bool,
-    /// Where clients reach this member; in routes, message ids and records.
-    pub(crate) advertise: SocketAddr,
-    /// The name servers, as `host:port`.
-    pub(crate) namesrv: Vec<String>,
-    /// Whether a send may make its topic.
-    pub(crate) auto_create_topic: bool,
-    /// Whether a consumer may make its group.
-    pub(crate) auto_create_group: bool,
-    /// How long each delay level is.
-    pub(crate) delay_levels: DelayLevels,
-    /// Bounds.
-    pub(crate) limits: Limits,
-}
 
 /// A running broker. Clones are handles to the same.
 #[derive(Clone)]
@@ -127,14 +105,14 @@ pub(crate) fn start(
     group: Group,
     state: State,
     views: Views,
-    world: World,
+    process: Arc<Process>,
 ) -> anyhow::Result<Broker> {
     anyhow::ensure!(config.node_id > 0, "node id 0 is what clients know the leader by; members count from 1");
-    let listen = |address| world.network.listen(address);
+    let listen = |address| process.world.network.listen(address);
     let listener =
         listen(config.listen).with_context(|| format!("listen for clients on {}", config.listen))?;
     let address = listener.local_addr().context("the listening address")?;
-    let clients = Acceptor::new(listener, "a client's", config.limits.connections, WhenFull::Refuse);
+    let clients = Acceptor::new(listener, "a client's", process.limits.connections, WhenFull::Refuse);
     let mut acceptors = Vec::new();
     if config.vip {
         let vip = vip_address(address)?;
@@ -143,29 +121,23 @@ pub(crate) fn start(
     }
     acceptors.push(clients);
     let name_servers = config.namesrv.len();
-    let node = Arc::new(Node::new(config, group, state, views, world));
-    node.group.store().set_arrival_listener(Box::new({
+    let node = Arc::new(Node::new(config, group, state, views, process));
+    node.replica.store().set_arrival_listener(Box::new({
         // The store outlives the broker, and must not keep it alive.
-        let node = Arc::downgrade(&node);
+        let broker = Arc::downgrade(&node.broker);
         move |arrivals| {
-            if let Some(node) = node.upgrade() {
-                node.pulls.arrived(arrivals);
-                node.delay.arrived(arrivals);
+            if let Some(broker) = broker.upgrade() {
+                broker.arrived(arrivals);
             }
         }
     }));
     let mut tasks = Tasks::default();
     for index in 0..name_servers {
-        let node = node.clone();
-        tasks.others.push(tokio::spawn(async move { node.registration.run(&node, index).await }));
+        tasks.others.push(spawn(&node, move |node| async move { registration::run(&node, index).await }));
     }
-    tasks.others.push(spawn(&node, |node| async move { node.pulls.run().await }));
-    tasks.others.push(spawn(&node, |node| async move { node.offsets.run(&node.replica).await }));
-    tasks.others.push(spawn(&node, |node| async move { node.notices.run(&node).await }));
-    tasks.others.push(spawn(&node, follow_role));
-    tasks.others.push(spawn(&node, |node| async move { node.delay.run().await }));
-    tasks.others.push(spawn(&node, |node| {
-        every(raftmq_broker::delay::DROP_INTERVAL, move || node.delay.drop_delivered())
+    tasks.others.extend(node.broker.tasks().into_iter().map(tokio::spawn));
+    tasks.others.push(spawn(&node, |node| async move {
+        node.notices.run(&node.state.groups, &node.process.clients).await;
     }));
     tasks.others.push(spawn(&node, |node| every(limits::EXPIRY_SCAN, move || node.expire())));
     let sample = Duration::from_secs(stats::SAMPLE_SECONDS as u64);
@@ -218,51 +190,6 @@ async fn every(period: Duration, act: impl Fn()) {
     }
 }
 
-/// Does what a change of the role asks for: a leader makes what is missing, and who leads no more lets go of what only a
-/// leader holds.
-async fn follow_role(node: Arc<Node>) {
-    /// How soon a leader tries again to make what is missing.
-    const RETRY: Duration = Duration::from_millis(200);
-    let mut role = node.replica.watch_role();
-    let mut term = role.borrow().term;
-    loop {
-        let now = role.borrow_and_update().clone();
-        let leads = now.role == Role::Leader;
-        if !leads || now.term != term {
-            // In a new term others may have led and committed in the meantime.
-            node.offsets.clear();
-        }
-        term = now.term;
-        if !leads {
-            node.pulls.refuse_unserved();
-        }
-        let mut complete = !(leads && now.ready);
-        while !complete {
-            complete = tokio::select! {
-                // Taken up by the next turn.
-                changed = role.changed() => {
-                    if changed.is_err() {
-                        return;
-                    }
-                    role.mark_changed();
-                    true
-                }
-                completed = node.settings.complete(node.clients.consumer_groups()) => match completed {
-                    Ok(()) => true,
-                    Err(error) => {
-                        tracing::warn!(%error, "the system topics are not complete yet");
-                        tokio::time::sleep(RETRY).await;
-                        false
-                    }
-                },
-            };
-        }
-        if role.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
 impl Broker {
     /// The group's replicated state.
     pub(crate) fn state(&self) -> &State {
@@ -276,17 +203,20 @@ impl Broker {
 
     /// Whether a topic is the system's own.
     pub(crate) fn is_system_topic(&self, name: &str) -> bool {
-        self.node.settings.is_of_system(name)
+        self.node.broker.settings.is_of_system(name)
     }
 
     /// A consumer group as this member knows it; `None` where there is no such group.
     pub(crate) fn group_report(&self, name: &str) -> Option<GroupReport> {
-        group_report::report(&self.node, name)
+        report(&self.node.broker, name)
     }
 
     /// Has the consumer offsets that are committed by now written to the log. To be called before another member leads.
     pub(crate) async fn flush_offsets(&self) {
-        if tokio::time::timeout(limits::DRAIN, self.node.offsets.flush(&self.node.replica)).await.is_err() {
+        if tokio::time::timeout(limits::DRAIN, self.node.broker.offsets.flush(&self.node.replica))
+            .await
+            .is_err()
+        {
             tracing::warn!("consumer offsets are still on their way");
         }
     }
@@ -308,18 +238,22 @@ impl Broker {
         for task in others {
             end(task).await;
         }
-        self.node.pulls.refuse_unserved();
+        self.node.broker.pulls.refuse_unserved();
         let drained = async {
-            while self.node.bytes_in_flight.get() > 0 || self.node.channels().iter().any(|c| c.waiting() > 0)
+            while self.node.process.bytes_in_flight.get() > 0
+                || self.node.process.channels().iter().any(|c| c.waiting() > 0)
             {
                 tokio::time::sleep(LOOK).await;
             }
         };
         if tokio::time::timeout(limits::DRAIN, drained).await.is_err() {
-            tracing::warn!(bytes = self.node.bytes_in_flight.get(), "stopping with sends on their way");
+            tracing::warn!(
+                bytes = self.node.process.bytes_in_flight.get(),
+                "stopping with sends on their way"
+            );
         }
         registration::unregister(&self.node).await;
-        for channel in self.node.channels() {
+        for channel in self.node.process.channels() {
             channel.close();
         }
         tracing::info!(address = %self.address, "no longer serving clients");

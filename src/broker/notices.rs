@@ -6,6 +6,8 @@
 use raftmq_world::hash::HashSet;
 
 use parking_lot::Mutex;
+use raftmq_broker::clients::Clients;
+use raftmq_broker::state::Groups;
 use raftmq_remoting::Command;
 use raftmq_remoting::codes::request;
 use raftmq_remoting::command::language;
@@ -13,8 +15,8 @@ use raftmq_remoting::encode::encode_command;
 use raftmq_remoting::header::ConsumerGroupHeader;
 use tokio::sync::Notify;
 
+use super::channel::Channel;
 use super::limits::{NOTICE_GAP, NOTICE_GAP_PER_MEMBER, NOTICES_AT_ONCE};
-use super::node::Node;
 
 /// Groups that have to be told.
 pub(crate) struct Notices {
@@ -43,13 +45,13 @@ impl Notices {
     }
 
     /// Tells them. Runs until the task is ended.
-    pub(crate) async fn run(&self, node: &Node) {
+    pub(crate) async fn run(&self, settings: &Groups, clients: &Clients<Channel>) {
         loop {
             self.added.notified().await;
             let groups = std::mem::take(&mut *self.groups.lock());
             let mut told = 0;
             for group in groups {
-                told += tell(node, group).await;
+                told += tell(settings, clients, group).await;
             }
             tokio::time::sleep(NOTICE_GAP + NOTICE_GAP_PER_MEMBER * told).await;
         }
@@ -57,12 +59,11 @@ impl Notices {
 }
 
 /// Tells the members of a group, unless its settings say that they are not to be told. Returns how many were told.
-async fn tell(node: &Node, group: String) -> u32 {
-    let settings = node.state.groups.get(&group);
-    if settings.is_some_and(|settings| !settings.notify_consumer_ids_changed) {
+async fn tell(settings: &Groups, clients: &Clients<Channel>, group: String) -> u32 {
+    if settings.get(&group).is_some_and(|settings| !settings.notify_consumer_ids_changed) {
         return 0;
     }
-    let members = node.clients.consumer_connections(&group);
+    let members = clients.consumer_connections(&group);
     let ext = ConsumerGroupHeader { consumer_group: group }.to_ext();
     let mut notification = Command::request(request::NOTIFY_CONSUMER_IDS_CHANGED, ext).oneway();
     notification.language = language::JAVA;

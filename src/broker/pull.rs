@@ -12,30 +12,9 @@ use raftmq_remoting::header::{PullHeader, PullResponse, pull_flag};
 use raftmq_remoting::{Command, Serialization};
 
 use super::channel::Channel;
-use super::inquiry;
 use super::limits::{PULL_OUTPUT_BYTES, PULL_TURN_WORK};
 use super::node::Node;
 use super::reply::Refusal;
-
-/// Handles a pull. Its answer is put into the channel's output, now or when messages arrive; the caller flushes.
-/// `before_waiting` is called before anything is waited for: what came before this pull has to go on.
-pub(crate) async fn handle(
-    node: &Arc<Node>,
-    channel: &Arc<Channel>,
-    command: &Command,
-    before_waiting: impl FnMut(),
-) -> Result<(), Refusal> {
-    match serve(node, channel, command, before_waiting).await {
-        Err(refusal)
-            if refusal.code == response::SUBSCRIPTION_NOT_LATEST
-                && !command.is_oneway()
-                && inquiry::wait(node, channel, command) =>
-        {
-            Ok(())
-        }
-        served => served.inspect_err(|refusal| trace(node, channel, command, refusal)),
-    }
-}
 
 /// Leaves a trace of a refused pull if that is due to what its group subscribes to.
 pub(crate) fn trace(node: &Node, channel: &Channel, command: &Command, refusal: &Refusal) {
@@ -56,8 +35,8 @@ fn trace_refusal(
     if ![response::SUBSCRIPTION_NOT_EXIST, response::SUBSCRIPTION_NOT_LATEST].contains(code) {
         return;
     }
-    if let Some(before) = node.refusal_log.note(group, *code, node.now_ms()) {
-        let known = node.clients.subscription_version(group, topic);
+    if let Some(before) = node.refusal_log.note(group, *code, node.process.now_ms()) {
+        let known = node.broker.clients.subscription_version(group, topic);
         let client = channel.peer;
         tracing::warn!(group, topic, %client, version, ?known, code, %remark, before, "a pull is refused");
     }
@@ -71,7 +50,7 @@ pub(crate) async fn serve(
     mut before_waiting: impl FnMut(),
 ) -> Result<(), Refusal> {
     let header = PullHeader::decode(command)?;
-    if node.pulls.group(&header.consumer_group).is_none() {
+    if node.broker.pulls.group(&header.consumer_group).is_none() {
         node.leading()?;
         before_waiting();
         node.create_group(&header.consumer_group).await?;
@@ -87,7 +66,7 @@ pub(crate) async fn serve(
             version: header.sub_version,
         })
     };
-    let (served, work) = node.pulls.pull(&pull(channel, &header), &mut before_waiting, waiter).await?;
+    let (served, work) = node.broker.pulls.pull(&pull(channel, &header), &mut before_waiting, waiter).await?;
     if let Served::Answered(pulled) = served {
         answering.answer(node, channel, pulled);
     }

@@ -48,7 +48,7 @@ pub(crate) async fn consume_directly(node: Arc<Node>, command: Command) -> Handl
         let remark = format!("can not find message by the offset, {}", id.physical_offset);
         Refusal::error(remark)
     };
-    let record = node.group.store().record_at(id.physical_offset).ok_or_else(missing)?;
+    let record = node.replica.store().record_at(id.physical_offset).ok_or_else(missing)?;
     let mut ext = command.ext.clone();
     ext.set("brokerName", &node.config.broker_name);
     ask(&node, &header, request_to_client(command.code, ext).with_body(record)).await
@@ -58,6 +58,7 @@ pub(crate) async fn consume_directly(node: Arc<Node>, command: Command) -> Handl
 async fn ask(node: &Node, header: &ConsumerClientHeader, request: Command) -> Handled {
     let (group, id) = (&header.consumer_group, &header.client_id);
     let client = node
+        .broker
         .clients
         .consumer_client(group, id)
         .ok_or_else(|| Refusal::error(format!("The Consumer <{group}> <{id}> not online")))?;
@@ -82,11 +83,11 @@ async fn ask(node: &Node, header: &ConsumerClientHeader, request: Command) -> Ha
 /// 223: how far each member of a consumer group is in its queues of a topic. Members that do not answer are left out.
 pub(crate) async fn consumer_status(node: Arc<Node>, command: Command) -> Handled {
     let mut header = ConsumerStatusHeader::decode(&command)?;
-    let _asking = node.status_requests.try_acquire().map_err(|_| {
+    let _asking = node.process.status_requests.try_acquire().map_err(|_| {
         Refusal::busy(format!("{STATUS_REQUESTS_MAX} groups are being asked how far they are"))
     })?;
     let wanted = header.client_id.take().filter(|id| !id.trim().is_empty());
-    let mut clients = node.clients.consumer_clients(&header.group);
+    let mut clients = node.broker.clients.consumer_clients(&header.group);
     if clients.is_empty() {
         let remark = format!("No Any Consumer online in the consumer group: [{}]", header.group);
         return Err(Refusal::error(remark));

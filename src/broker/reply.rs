@@ -6,7 +6,9 @@ use bytes::{Bytes, BytesMut};
 use raftmq_broker::{Error, NotServing};
 use raftmq_remoting::codes::response;
 use raftmq_remoting::encode::{encode_command, write_response};
+use raftmq_remoting::fastjson::{self, BodyError};
 use raftmq_remoting::{Command, Ext, FieldError, HeaderError, Serialization};
+use serde::Serialize;
 
 /// A request's success.
 #[derive(Debug, Default)]
@@ -122,7 +124,9 @@ impl From<Error> for Refusal {
             | Error::TooManyQueues { .. }
             | Error::ClientId(_)
             | Error::TooManyAtOnce { .. } => Self::illegal(remark),
-            Error::Change(_) | Error::Store(_) | Error::Lost(_) => Self::error(remark),
+            Error::Change(_) | Error::OffsetOutside { .. } | Error::Store(_) | Error::Lost(_) => {
+                Self::error(remark)
+            }
         }
     }
 }
@@ -131,6 +135,16 @@ impl From<NotServing> for Refusal {
     fn from(error: NotServing) -> Self {
         Error::from(error).into()
     }
+}
+
+/// A success with a body in JSON.
+pub(crate) fn json(body: &impl Serialize) -> Handled {
+    Reply::body(fastjson::to_vec(body).map_err(|error| Refusal::error(error.to_string()))?)
+}
+
+/// The same with one that is written already.
+pub(crate) fn body(written: Result<Vec<u8>, BodyError>) -> Handled {
+    Reply::body(written.map_err(|error| Refusal::error(error.to_string()))?)
 }
 
 /// Appends the answer to `request`.

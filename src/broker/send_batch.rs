@@ -64,7 +64,7 @@ impl SendBatch {
         encoded: &Encoded,
         start: RecordsEnd,
     ) {
-        if start.bytes > 0 && self.records.bytes.len() > node.submit_bytes {
+        if start.bytes > 0 && self.records.bytes.len() > node.broker.submit_bytes {
             let own = self.records.split_off(start);
             self.submit(node, channel);
             self.records = own;
@@ -92,7 +92,7 @@ impl SendBatch {
         let open =
             Arc::new(OpenSends { node: node.clone(), channel: channel.clone(), replies, keys, count, bytes });
         let in_flight = open.begin();
-        let limit = node.config.limits.bytes_in_flight;
+        let limit = node.process.limits.bytes_in_flight;
         if in_flight > limit {
             let remark = format!("{in_flight} bytes of messages are on their way, the limit is {limit}");
             return open.refuse(&Refusal::busy(remark));
@@ -138,11 +138,11 @@ impl OpenSends {
     /// Counts them as open; returns the record bytes that are open in all.
     fn begin(&self) -> usize {
         self.channel.begin(self.replies.len(), self.bytes);
-        self.node.bytes_in_flight.add(self.bytes)
+        self.node.process.bytes_in_flight.add(self.bytes)
     }
 
     fn end(&self) {
-        self.node.bytes_in_flight.sub(self.bytes);
+        self.node.process.bytes_in_flight.sub(self.bytes);
         self.channel.flush();
         self.channel.end(self.replies.len(), self.bytes);
     }
@@ -235,11 +235,11 @@ mod tests {
     async fn nobody_is_told_of_success_without_a_place() {
         let f = Fixture::start().await;
         let node = f.broker.node.clone();
-        let listener = node.world.network.listen(([127, 0, 0, 1], 0).into()).unwrap();
+        let listener = node.process.world.network.listen(([127, 0, 0, 1], 0).into()).unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let mut client = node.world.network.connect(&address).await.unwrap();
+        let mut client = node.process.world.network.connect(&address).await.unwrap();
         let (stream, peer) = listener.accept().await.unwrap();
-        let channel = node.open_channel(peer, stream.into_split().1);
+        let channel = node.process.open_channel(peer, stream.into_split().1);
         let reply = OpenReply {
             opaque: 5,
             serialization: Serialization::Json,

@@ -79,9 +79,9 @@ pub(crate) async fn create_for_send(
                 queues: header.default_topic_queue_nums,
                 producer_group: &header.producer_group,
             };
-            node.announced(node.settings.create_named(named)).await
+            node.announced(node.broker.settings.create_named(named)).await
         }
-        Missing::Retry(group) => node.announced(node.settings.create_retries(group)).await,
-        Missing::DeadLetters(group) => node.announced(node.settings.create_dead_letters(group)).await,
+        Missing::Retry(group) => node.announced(node.broker.settings.create_retries(group)).await,
+        Missing::DeadLetters(group) => node.announced(node.broker.settings.create_dead_letters(group)).await,
     }
 }

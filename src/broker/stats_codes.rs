@@ -7,33 +7,18 @@ use raftmq_broker::settings::AUTO_CREATE_QUEUES;
 use raftmq_message::RecordView;
 use raftmq_raft::{FlushMode, Role};
 use raftmq_remoting::Command;
-use raftmq_remoting::body::{KvTable, MessageQueue, QueueMap, TopicList, TopicOffset, TopicStatsTable};
+use raftmq_remoting::body::{KvTable, QueueMap, TopicList, TopicOffset, TopicStatsTable};
 use raftmq_remoting::codes::response;
-use raftmq_remoting::fastjson::BodyError;
 use raftmq_remoting::header::TopicHeader;
 use raftmq_store::FrameKind;
 
-use super::config_codes::json;
 use super::limits::TIMER_DELAY_MAX;
 use super::node::Node;
-use super::queue_codes::store_time;
-use super::reply::{Handled, Refusal, Reply};
+use super::registered::broker_id;
+use super::reply::{Handled, Refusal, Reply, body, json};
 
 /// The version that tools print: that of the protocol spoken.
 const VERSION_NAME: &str = "V5_4_0";
-
-pub(crate) fn body(written: Result<Vec<u8>, BodyError>) -> Handled {
-    Reply::body(written.map_err(|error| Refusal::error(error.to_string()))?)
-}
-
-pub(crate) fn message_queue(node: &Node, topic: &str, queue_id: u32) -> MessageQueue {
-    MessageQueue {
-        broker_name: node.config.broker_name.clone(),
-        // Topics have far fewer queues.
-        queue_id: queue_id as i32,
-        topic: topic.to_owned(),
-    }
-}
 
 /// 202: the queues of a topic.
 pub(crate) async fn topic_stats(node: &Node, command: &Command) -> Handled {
@@ -43,22 +28,17 @@ pub(crate) async fn topic_stats(node: &Node, command: &Command) -> Handled {
     let topic = node.state.topics.get(&name).ok_or_else(missing)?;
     let mut offset_table = QueueMap::new();
     for queue_id in 0..topic.queues() {
-        offset_table.insert(message_queue(node, &name, queue_id), topic_offset(node, &name, queue_id));
+        offset_table.insert(node.message_queue(&name, queue_id), topic_offset(node, &name, queue_id));
     }
     // Rates are measured for the broker as a whole.
     body(TopicStatsTable { offset_table, topic_put_tps: 0.0 }.to_json())
 }
 
 fn topic_offset(node: &Node, topic: &str, queue_id: u32) -> TopicOffset {
-    let store = node.group.store();
-    let Some(queue) = store.queue(topic, queue_id) else { return TopicOffset::default() };
-    let (min, max) = (queue.min_offset(), queue.max_offset());
-    let last = max.checked_sub(1).and_then(|last| queue.get(last));
-    TopicOffset {
-        last_update_timestamp: last.and_then(|unit| store_time(store, unit)).unwrap_or(0),
-        max_offset: max as i64,
-        min_offset: min as i64,
-    }
+    let queues = &node.broker.queues;
+    let (min, max) = queues.ends(topic, queue_id);
+    let last = max.checked_sub(1).and_then(|last| queues.stored_at(topic, queue_id, last));
+    TopicOffset { last_update_timestamp: last.unwrap_or(0), max_offset: max as i64, min_offset: min as i64 }
 }
 
 /// 28: names and values that tools print.
@@ -68,7 +48,7 @@ pub(crate) fn runtime_info(node: &Node) -> Handled {
 
 fn runtime_table(node: &Node) -> BTreeMap<String, String> {
     let stats = node.stats();
-    let status = node.group.status();
+    let status = node.replica.group().status();
     let tps = |rates: [f64; 3]| format!("{:.2} {:.2} {:.2}", rates[0], rates[1], rates[2]);
     let (put, get) = (tps(stats.put_tps), tps(stats.get_tps));
     let totals = stats.totals;
@@ -80,7 +60,7 @@ fn runtime_table(node: &Node) -> BTreeMap<String, String> {
         ("brokerVersion", raftmq_remoting::command::VERSION.to_string()),
         ("brokerActive", status.ready.to_string()),
         ("bootTimestamp", node.boot_timestamp_ms.to_string()),
-        ("runtime", runtime(node.now_ms() / 1000)),
+        ("runtime", runtime(node.process.now_ms() / 1000)),
         ("putTps", put),
         ("getTransferedTps", get.clone()),
         ("getTransferredTps", get.clone()),
@@ -120,7 +100,7 @@ fn runtime_table(node: &Node) -> BTreeMap<String, String> {
     for name in ["timerEnqueueTps", "timerDequeueTps"] {
         table.insert(name.to_owned(), "0.0".to_owned());
     }
-    table.extend(node.delay.runtime_info());
+    table.extend(node.broker.delay.runtime_info());
     table.insert("earliestMessageTimeStamp".to_owned(), earliest_store_time(node).to_string());
     table
 }
@@ -129,7 +109,7 @@ fn runtime_table(node: &Node) -> BTreeMap<String, String> {
 fn earliest_store_time(node: &Node) -> i64 {
     /// Entries that are looked at. A young log begins with changes of the group's state.
     const ENTRIES_MAX: usize = 4096;
-    let store = node.group.store();
+    let store = node.replica.store();
     let dispatched = store.dispatched_physical_offset();
     let mut walk = store.log().walk(store.min_physical_offset());
     for _ in 0..ENTRIES_MAX {
@@ -148,7 +128,7 @@ fn earliest_store_time(node: &Node) -> i64 {
 /// The part of the log's disk that is in use, from 0 to 1, of what is not reserved for the system; -1 where it is not
 /// known.
 fn disk_ratio(node: &Node) -> f64 {
-    node.world.disk.used(&node.group.config().dir).unwrap_or(-1.0)
+    node.process.world.disk.used(&node.replica.group().config().dir).unwrap_or(-1.0)
 }
 
 /// The time since the start as RocketMQ prints it.
@@ -170,16 +150,16 @@ pub(crate) fn broker_config(node: &Node) -> Handled {
         // Writing to a string does not fail.
         let _ = writeln!(text, "{key}={value}");
     }
-    let version = serde_json::to_string(&node.registration.data_version()).unwrap_or_default();
+    let version = serde_json::to_string(&node.registered.data_version()).unwrap_or_default();
     let mut ext = raftmq_remoting::Ext::new();
     ext.set("version", &version);
     Ok(Reply { ext, body: text.into() })
 }
 
 fn settings(node: &Node) -> BTreeMap<&'static str, String> {
-    let (config, group) = (&node.config, node.group.config());
-    let limits = &config.limits;
-    let leads = node.group.status().role == Role::Leader;
+    let (config, group) = (&node.config, node.replica.group().config());
+    let limits = &node.process.limits;
+    let leads = node.replica.group().status().role == Role::Leader;
     let (election_min, election_max) = group.election_timeout_ms;
     let members = group.members.iter().map(|member| format!("{}={}", member.id, member.raft));
     BTreeMap::from([
@@ -188,7 +168,10 @@ fn settings(node: &Node) -> BTreeMap<&'static str, String> {
         ("autoCreateTopicEnable", config.auto_create_topic.to_string()),
         ("brokerClusterName", config.cluster.clone()),
         ("brokerIP1", config.advertise.ip().to_string()),
-        ("brokerId", node.broker_id().map_or_else(String::new, |id| id.to_string())),
+        (
+            "brokerId",
+            broker_id(&node.replica.role(), config.node_id).map_or_else(String::new, |id| id.to_string()),
+        ),
         ("brokerName", config.broker_name.clone()),
         // What RocketMQ calls a master that has its messages on others before it acknowledges them.
         ("brokerRole", if leads { "SYNC_MASTER" } else { "SLAVE" }.to_owned()),
@@ -249,7 +232,8 @@ pub(crate) fn update_broker_config(command: &Command) -> Handled {
 /// 305: the system's topics.
 pub(crate) fn system_topics(node: &Node) -> Handled {
     let topics = node.state.topics.all();
-    let of_system = topics.iter().map(|topic| &topic.name).filter(|name| node.settings.is_of_system(name));
+    let of_system =
+        topics.iter().map(|topic| &topic.name).filter(|name| node.broker.settings.is_of_system(name));
     json(&TopicList { topic_list: of_system.cloned().collect(), ..TopicList::default() })
 }
 

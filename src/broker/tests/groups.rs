@@ -166,7 +166,7 @@ async fn a_group_that_wants_no_notifications_gets_none() {
             assert_eq!(command.code, response::SUCCESS);
         };
         assert_eq!(told.ext.get("consumerGroup").as_deref(), Some("loud"));
-        assert_eq!(f.broker.node.clients.consumer_ids("loud"), [id]);
+        assert_eq!(f.broker.node.broker.clients.consumer_ids("loud"), [id]);
     }
     f.stop().await;
 }
@@ -181,7 +181,7 @@ async fn all_of_hundreds_that_join_at_once_are_told() {
         client.write([heartbeat(&format!("client-{n}"), consumer("G", &[("T", "*", 1)]))]).await;
         clients.push(client);
     }
-    f.until(|f| f.broker.node.clients.consumer_ids("G").len() == COUNT).await;
+    f.until(|f| f.broker.node.broker.clients.consumer_ids("G").len() == COUNT).await;
     for mut client in clients {
         let mut codes = [0; 2].map(|_| None);
         // Its answer, and at least one notification.
@@ -252,7 +252,7 @@ async fn offsets_that_are_on_their_way_do_not_outlive_their_group() {
     assert_eq!(joined, response::SUCCESS);
     let node = f.broker.node.clone();
     // A round has taken up what is pending and not proposed it yet.
-    let round = node.offsets.between_rounds().await;
+    let round = node.broker.offsets.between_rounds().await;
     let fields = [("groupName", "G"), ("cleanOffset", "true")];
     let delete = Command::request(request::DELETE_SUBSCRIPTIONGROUP, fields.into_iter().collect());
     let mut deleting = std::pin::pin!(super::config_codes::delete_group(&node, &delete));

@@ -81,7 +81,7 @@ async fn a_client_that_has_missed_its_heartbeat_is_asked_and_served() {
         assert_eq!(bodies(&answer.body), expected, "by the subscription that it has now");
     }
     assert_eq!(client.code(pull_of(6, "0")).await, response::SUCCESS, "it is known from then on");
-    let known = f.broker.node.clients.subscription("G", "T").unwrap();
+    let known = f.broker.node.broker.clients.subscription("G", "T").unwrap();
     assert_eq!((known.version, known.expression.as_str()), (6, "B"));
     // The next time as well.
     client.write([pull_of(7, "0")]).await;
@@ -115,7 +115,7 @@ async fn what_a_client_does_not_tell_is_not_served() {
     client.asked().await;
     drop(client);
     f.until(|f| f.broker.stats().connections == 0).await;
-    assert!(f.broker.node.clients.consumer_ids("G").is_empty());
+    assert!(f.broker.node.broker.clients.consumer_ids("G").is_empty());
     f.stop().await;
 }
 

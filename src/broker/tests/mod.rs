@@ -166,6 +166,10 @@ async fn start_member(node_id: u64, members: &[Member], dir: &Path) -> (Group, S
     (Group::start(config, state.tables(), world).await.unwrap(), state, views)
 }
 
+fn process(limits: Limits) -> Arc<Process> {
+    Arc::new(Process::new(limits, World::system()))
+}
+
 /// A broker of a member, without name servers.
 fn broker_config(group: &Group) -> BrokerConfig {
     let GroupConfig { node_id, client, .. } = *group.config();
@@ -180,7 +184,6 @@ fn broker_config(group: &Group) -> BrokerConfig {
         auto_create_topic: true,
         auto_create_group: true,
         delay_levels: DelayLevels::default(),
-        limits: Limits::default(),
     }
 }
 
@@ -190,12 +193,12 @@ impl Fixture {
     }
 
     async fn start_with(limits: Limits) -> Self {
-        Self::start_configured(|config| config.limits = limits).await
+        Self::start_in(tempfile::tempdir().unwrap(), free_address(), limits, |_| ()).await
     }
 
     /// A group of one member that leads, and a broker that has told its name servers so. One name server is down.
     async fn start_configured(configure: impl FnOnce(&mut BrokerConfig)) -> Self {
-        Self::start_in(tempfile::tempdir().unwrap(), free_address(), configure).await
+        Self::start_in(tempfile::tempdir().unwrap(), free_address(), Limits::default(), configure).await
     }
 
     /// Stops, and starts again with what is stored.
@@ -205,12 +208,13 @@ impl Fixture {
         group.shutdown().await;
         let raft = group.config().members[0].raft;
         drop((broker, group));
-        Self::start_in(dir, raft, |_| ()).await
+        Self::start_in(dir, raft, Limits::default(), |_| ()).await
     }
 
     async fn start_in(
         dir: tempfile::TempDir,
         raft: SocketAddr,
+        limits: Limits,
         configure: impl FnOnce(&mut BrokerConfig),
     ) -> Self {
         let (group, state, views) = start_member(1, &[Member { id: 1, raft }], dir.path()).await;
@@ -218,7 +222,7 @@ impl Fixture {
         let namesrv = vec![free_address().to_string(), name_server.addr.to_string()];
         let mut config = BrokerConfig { namesrv, ..broker_config(&group) };
         configure(&mut config);
-        let broker = super::start(config, group.clone(), state.clone(), views, World::system()).unwrap();
+        let broker = super::start(config, group.clone(), state.clone(), views, process(limits)).unwrap();
         let fixture = Self { broker, group, state, registrations, _name_server: name_server, dir };
         fixture.until(|f| f.registered_topics().contains(&"C1_REPLY_TOPIC".to_owned())).await;
         fixture

@@ -51,7 +51,7 @@ async fn a_client_that_does_not_read_costs_no_more_than_its_limit() {
     let mut greedy = f.client().await;
     greedy.write((0..1000).map(|_| pull("T", 0, 0, "*"))).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
-    let waiting = f.broker.node.buffered_output.get();
+    let waiting = f.broker.node.process.buffered_output.get();
     assert!(waiting <= 1 << 20, "{waiting} bytes wait");
     client.ok(send("T", "others go on")).await;
     let mut answers = 0;
@@ -162,7 +162,7 @@ async fn a_group_is_not_made_where_it_must_not_be() {
     for pull in [pull("T", 0, 0, "*"), by_heartbeat("G", "T", 1)] {
         assert_eq!(client.call(pull).await.code, response::SUBSCRIPTION_GROUP_NOT_EXIST);
     }
-    assert!(f.broker.node.clients.consumer_ids("G").is_empty());
+    assert!(f.broker.node.broker.clients.consumer_ids("G").is_empty());
     f.stop().await;
 }
 
@@ -338,12 +338,12 @@ async fn an_offset_that_a_pull_brings_is_committed_and_never_falls() {
         pull.ext.set("commitOffset", offset).set("sysFlag", "5");
         client.ok(pull).await;
         f.until(|f| f.state.offsets.get("G", "T", 0) == committed).await;
-        assert_eq!(f.broker.node.offsets.get("G", "T", 0), committed);
+        assert_eq!(f.broker.node.broker.offsets.get("G", "T", 0), committed);
     }
     let mut unflagged = pull("T", 0, 0, "*");
     unflagged.ext.set("commitOffset", "11");
     client.ok(unflagged).await;
-    assert_eq!(f.broker.node.offsets.get("G", "T", 0), Some(9));
+    assert_eq!(f.broker.node.broker.offsets.get("G", "T", 0), Some(9));
     f.stop().await;
 }
 
@@ -521,7 +521,7 @@ async fn hostile_consumers_are_told_and_the_others_go_on() {
         assert_eq!(answer.code, response::INVALID_PARAMETER, "{:?}", answer.remark);
     }
     assert_ne!(hostile.call(heartbeat(&long, consumer("H", &[]))).await.code, response::SUCCESS);
-    assert!(f.broker.node.clients.consumer_ids("H").is_empty());
+    assert!(f.broker.node.broker.clients.consumer_ids("H").is_empty());
     // More held pulls than one connection may have: the rest is answered at once.
     hostile.write((0..5000).map(|_| pull("T", 1, 20_000, "*"))).await;
     for _ in 0..5000 - Limits::default().group.held_pulls_per_connection {

@@ -1,7 +1,6 @@
 //! A real group of three members in one process, with a broker each.
 
 use super::*;
-use raftmq_world::World;
 
 pub(super) struct Trio {
     pub(super) members: Vec<(Broker, Group)>,
@@ -16,7 +15,9 @@ impl Trio {
         for id in 1..=3 {
             let (group, state, views) = start_member(id, &founders, dir.path()).await;
             let config = broker_config(&group);
-            let broker = crate::broker::start(config, group.clone(), state, views, World::system()).unwrap();
+            let broker =
+                crate::broker::start(config, group.clone(), state, views, process(Limits::default()))
+                    .unwrap();
             members.push((broker, group));
         }
         Self { members, _dir: dir }

@@ -1,19 +1,17 @@
 //! A consumer group as the admin API tells of it: its members, what they want, how far they are.
 
-use raftmq_world::hash::HashMap;
-
-use raftmq_broker::clients::Connection as _;
-use raftmq_broker::state::Topic;
 use raftmq_message::topic::{dlq_topic, retry_topic};
+use raftmq_world::hash::HashMap;
 use serde::Serialize;
 
-use super::group_codes::consumed_topics;
-use super::limits::REPORTED_QUEUES_MAX;
-use super::node::Node;
+use crate::broker::Broker;
+use crate::clients::{Clients, Connection};
+use crate::limits::REPORTED_QUEUES_MAX;
+use crate::state::Topic;
 
 /// A consumer group.
 #[derive(Debug, Serialize)]
-pub(crate) struct GroupReport {
+pub struct GroupReport {
     name: String,
     consume_enable: bool,
     broadcast_enable: bool,
@@ -83,16 +81,16 @@ struct QueueReport {
 type Locks = HashMap<(String, u32), String>;
 
 /// Tells of a group; `None` where there is no such group.
-pub(crate) fn report(node: &Node, name: &str) -> Option<GroupReport> {
-    let state = &node.state;
+pub fn report<C: Connection>(broker: &Broker<C>, name: &str) -> Option<GroupReport> {
+    let state = broker.replica.state();
     let group = state.groups.get(name)?;
     let locks = state.locks.of_group(name).into_iter();
     let locks = locks.map(|lock| ((lock.topic, lock.queue_id), lock.client_id)).collect();
     let (mut queues, mut queues_omitted, mut lag) = (Vec::new(), 0, 0);
-    for topic in consumed_topics(node, name) {
+    for topic in broker.progress.consumed_topics(name) {
         let room = REPORTED_QUEUES_MAX.saturating_sub(queues.len());
         for queue_id in (0..topic.read_queues).take(room) {
-            let queue = queue(node, name, &topic, queue_id, &locks);
+            let queue = queue(broker, name, &topic, queue_id, &locks);
             lag += queue.lag;
             queues.push(queue);
         }
@@ -105,17 +103,17 @@ pub(crate) fn report(node: &Node, name: &str) -> Option<GroupReport> {
         retry_queues: group.retry_queues,
         retry_max_times: group.retry_max_times,
         broker_id: group.broker_id,
-        consumers: consumers(node, name),
+        consumers: consumers(&broker.clients, name),
         lag,
         queues,
         queues_omitted,
-        retry_messages: messages(node, &retry_topic(name)),
-        dead_letters: messages(node, &dlq_topic(name)),
+        retry_messages: messages(broker, &retry_topic(name)),
+        dead_letters: messages(broker, &dlq_topic(name)),
     })
 }
 
-fn consumers(node: &Node, group: &str) -> Option<Consumers> {
-    let known = node.clients.consumer_group(group)?;
+fn consumers<C: Connection>(clients: &Clients<C>, group: &str) -> Option<Consumers> {
+    let known = clients.consumer_group(group)?;
     let members = known.clients.into_iter().map(|client| MemberReport {
         client_id: client.id.to_string(),
         address: client.connection.address().to_string(),
@@ -134,14 +132,20 @@ fn consumers(node: &Node, group: &str) -> Option<Consumers> {
         consume_from_where: known.consumption.from_where.name(),
         members: members.collect(),
         subscriptions: subscriptions.collect(),
-        conflicts: node.clients.conflicts(group),
+        conflicts: clients.conflicts(group),
     })
 }
 
-fn queue(node: &Node, group: &str, topic: &Topic, queue_id: u32, locks: &Locks) -> QueueReport {
-    let state = &node.state;
-    let (min_offset, max_offset) = ends(node, &topic.name, queue_id);
-    let committed = node.offsets.get(group, &topic.name, queue_id);
+fn queue<C: Connection>(
+    broker: &Broker<C>,
+    group: &str,
+    topic: &Topic,
+    queue_id: u32,
+    locks: &Locks,
+) -> QueueReport {
+    let state = broker.replica.state();
+    let (min_offset, max_offset) = broker.queues.ends(&topic.name, queue_id);
+    let committed = broker.offsets.get(group, &topic.name, queue_id);
     QueueReport {
         topic: topic.name.clone(),
         queue_id,
@@ -154,14 +158,9 @@ fn queue(node: &Node, group: &str, topic: &Topic, queue_id: u32, locks: &Locks) 
     }
 }
 
-fn ends(node: &Node, topic: &str, queue_id: u32) -> (u64, u64) {
-    let queue = node.group.store().queue(topic, queue_id);
-    queue.map_or((0, 0), |queue| (queue.min_offset(), queue.max_offset()))
-}
-
 /// Messages in a topic, consumed or not.
-fn messages(node: &Node, topic: &str) -> u64 {
-    let queues = node.state.topics.get(topic).map_or(0, |topic| topic.queues());
-    let ends = (0..queues).map(|queue_id| ends(node, topic, queue_id));
+fn messages<C: Connection>(broker: &Broker<C>, topic: &str) -> u64 {
+    let queues = broker.replica.state().topics.get(topic).map_or(0, |topic| topic.queues());
+    let ends = (0..queues).map(|queue_id| broker.queues.ends(topic, queue_id));
     ends.map(|(min, max)| max.saturating_sub(min)).sum()
 }
