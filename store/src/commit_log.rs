@@ -14,16 +14,12 @@ use bytes::BytesMut;
 use parking_lot::{Mutex, RwLock};
 
 use crate::error::StoreError;
-use crate::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKind, decode_frame};
+use crate::frame::{FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX, FrameHeader, FrameKind, decode_frame};
 use crate::frame_index::FrameIndex;
 use crate::marks::EntryId;
 use crate::queue_offsets::{Placed, QueueOffsets};
 use crate::segment::{LogSlice, Segments};
 use crate::zero_ahead::ZeroAhead;
-
-/// The largest payload of a frame in bytes. Above a message at its limit of 4 MiB with all its properties, and small
-/// enough that a follower can hold a few on their way.
-pub const FRAME_PAYLOAD_BYTES_MAX: usize = 8 << 20;
 
 /// An entry as the leader hands it over: not laid out yet.
 #[derive(Debug)]
@@ -56,22 +52,22 @@ pub struct Appended {
 pub struct CommitLog {
     pub(crate) segments: Segments,
     /// Chain value before the first frame.
-    seed: u32,
+    pub(crate) seed: u32,
     pub(crate) frames: RwLock<FrameIndex>,
-    writer: Mutex<Writer>,
+    pub(crate) writer: Mutex<Writer>,
     /// Physical offset behind the last frame; bytes below it are readable.
-    end: AtomicU64,
-    truncations: AtomicU64,
+    pub(crate) end: AtomicU64,
+    pub(crate) truncations: AtomicU64,
     pub(crate) zero_ahead: ZeroAhead,
 }
 
 /// What the next append depends on.
 #[derive(Debug)]
-struct Writer {
-    tail: Tail,
-    offsets: QueueOffsets,
+pub(crate) struct Writer {
+    pub(crate) tail: Tail,
+    pub(crate) offsets: QueueOffsets,
     /// Why nothing is appended any more.
-    stopped: Option<String>,
+    pub(crate) stopped: Option<String>,
 }
 
 /// How a log ends.
@@ -157,11 +153,6 @@ impl CommitLog {
     /// Counts truncations, for readers that one may overtake.
     pub(crate) fn truncations(&self) -> u64 {
         self.truncations.load(Ordering::SeqCst)
-    }
-
-    /// Index of the first entry that is still there.
-    pub fn first_index(&self) -> Option<u64> {
-        self.walk(self.start()).next().ok().flatten().map(|frame| frame.header.index)
     }
 
     /// Bytes of the log, or `None` where they do not lie within one segment below the log's end.
@@ -330,71 +321,6 @@ impl CommitLog {
         written.map_err(StoreError::io("write", segment.file.path()))
     }
 
-    /// Where the log would end if the entries behind `last` were removed (all of them where it is `None`); nothing
-    /// where there are none.
-    ///
-    /// *Invariant 3*: the caller says up to where entries are committed, and nothing at or below that is removed.
-    pub(crate) fn tail_after(
-        &self,
-        last: Option<u64>,
-        committed: Option<EntryId>,
-    ) -> Result<Option<Tail>, StoreError> {
-        if committed.is_some_and(|c| last.is_none_or(|last| last < c.index)) {
-            return Err(StoreError::Divergence(format!(
-                "asked to truncate the log after {last:?}, and it is committed up to {committed:?}"
-            )));
-        }
-        if self.last().is_none_or(|l| last.is_some_and(|last| l.index <= last)) {
-            return Ok(None);
-        }
-        let not_there = || {
-            StoreError::Illegal(format!("asked to truncate after entry {last:?}, which is not in the log"))
-        };
-        let Some(index) = last else {
-            let tail = Tail { last: None, chain: self.seed, end: 0 };
-            return if self.start() == 0 { Ok(Some(tail)) } else { Err(not_there()) };
-        };
-        let kept = self.frame(index)?.ok_or_else(not_there)?;
-        Ok(Some(Tail { last: Some(kept.id()), chain: kept.header.encode().1, end: kept.header.end() }))
-    }
-
-    /// Removes the entries behind `last` (all of them where it is `None`), durably: on return nothing of them can come
-    /// back to life.
-    ///
-    /// *Invariant 3*: `committed` is the last entry known to be committed; nothing at or below it is removed.
-    pub(crate) fn truncate_after(
-        &self,
-        last: Option<u64>,
-        committed: Option<EntryId>,
-    ) -> Result<(), StoreError> {
-        let Some(tail) = self.tail_after(last, committed)? else { return Ok(()) };
-        let mut writer = self.writer.lock();
-        writer.check_working()?;
-        let old_end = self.end();
-        let truncated = self.cut(&mut writer, tail).and_then(|()| self.erase(tail.end, old_end));
-        if let Err(e) = &truncated {
-            writer.stopped = Some(e.to_string());
-        }
-        truncated
-    }
-
-    fn cut(&self, writer: &mut Writer, tail: Tail) -> Result<(), StoreError> {
-        let mut walk = self.walk(tail.end);
-        while let Some(frame) = walk.next()? {
-            if frame.header.kind == FrameKind::Messages {
-                writer.offsets.take_back(frame.records())?;
-            }
-        }
-        writer.tail = tail;
-        // Together for readers: one that has not noticed the truncation finds no entry behind the new end, and places
-        // found before it are not remembered after it.
-        let mut frames = self.frames.write();
-        frames.truncate(tail.last.map_or(0, |l| l.index + 1));
-        self.end.store(tail.end, Ordering::SeqCst);
-        self.truncations.fetch_add(1, Ordering::SeqCst);
-        Ok(())
-    }
-
     /// Makes everything from `from` on zero, durably. `to` is the end of what may have been written there in its
     /// segment; later segments are removed.
     pub(crate) fn erase(&self, from: u64, to: u64) -> Result<(), StoreError> {
@@ -411,7 +337,7 @@ impl CommitLog {
 }
 
 impl Writer {
-    fn check_working(&self) -> Result<(), StoreError> {
+    pub(crate) fn check_working(&self) -> Result<(), StoreError> {
         self.stopped.as_ref().map_or(Ok(()), |reason| Err(StoreError::Stopped(reason.clone())))
     }
 

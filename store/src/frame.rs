@@ -32,6 +32,10 @@ use std::fmt;
 /// Length of a header in bytes.
 pub const FRAME_HEADER_BYTES: usize = 64;
 
+/// The largest payload of a frame in bytes. Above a message at its limit of 4 MiB with all its properties, and small
+/// enough that a follower can hold a few on their way.
+pub const FRAME_PAYLOAD_BYTES_MAX: usize = 8 << 20;
+
 const MAGIC: [u8; 4] = *b"RMQF";
 const VERSION: u8 = 1;
 

@@ -6,7 +6,8 @@
 //! | `recovery` | opens a log that may have been left at any moment |
 //! | `scrub` | checks in the background what a start does not read again |
 //! | `flush` | one sync for many appends |
-//! | `zero_ahead` | prepares the blocks ahead of the log's end |
+//! | `zero_ahead`, `ahead` | prepares the blocks ahead of the log's end |
+//! | `truncation` | removes entries from the log's end |
 //! | [`View`] | what is derived from the log, seen alike |
 //! | [`Derived`] | the list of the views of one log |
 //! | `reput` | follows the committed log and fills the views |
@@ -30,6 +31,7 @@
     allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests reach for the system")
 )]
 
+mod ahead;
 mod arrivals;
 mod checkpoint;
 mod commit_log;
@@ -52,20 +54,23 @@ mod scrub;
 mod segment;
 mod store;
 mod timer_index;
+mod truncation;
 mod view;
 mod walk;
 mod worker;
 mod zero_ahead;
 
 pub use arrivals::{Arrival, ArrivalListener};
-pub use commit_log::{Appended, CommitLog, FRAME_PAYLOAD_BYTES_MAX, NewEntry};
+pub use commit_log::{Appended, CommitLog, NewEntry};
 pub use consume_queue::{Boundary, ConsumeQueue, DEFAULT_UNITS_PER_FILE, UNIT_SIZE, Unit};
 pub use consume_queues::{ConsumeQueues, TOPIC_BYTES_MAX, TagsCode, check_topic};
 pub use derived::Derived;
 pub use directory::Identity;
 pub use error::StoreError;
 pub use flush::{ASYNC_INTERVAL, Callback, FlushMode};
-pub use frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader, FrameKind, decode_frame};
+pub use frame::{
+    FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX, FrameError, FrameHeader, FrameKind, decode_frame,
+};
 pub use index_file::IndexShape;
 pub use index_files::{IndexFiles, Keys};
 pub use mapped_file_queue::{FileAt, MappedFileQueue};

@@ -35,7 +35,7 @@ pub(crate) fn open_log(
         rewrite(&log, marks.flushed.max(first_read), tail.end)?;
     }
     log.segments.ensure(tail.end)?;
-    log.zero_ahead.start(&log)?;
+    log.zero_ahead.start(&log.segments, log.end())?;
     Ok((log, first_read))
 }
 

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use raftmq_message::record::RecordView;
 
+use crate::ahead::AheadStep;
 use crate::arrivals::ArrivalListener;
 use crate::checkpoint::{CheckpointStep, Checkpoints, recover_views};
 use crate::commit_log::{Appended, CommitLog, NewEntry, Tail};
@@ -25,7 +26,6 @@ use crate::reput::{Reput, ReputStep};
 use crate::scrub::ScrubStep;
 use crate::segment::LogSlice;
 use crate::worker::{Handle, Report, Stop};
-use crate::zero_ahead::AheadStep;
 use raftmq_world::{Disk, World};
 
 /// The smallest segment: room for a few of the smallest entries. Only tests use anything so small.

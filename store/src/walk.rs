@@ -118,6 +118,11 @@ fn frame_at(log: &CommitLog, physical_offset: u64) -> Result<Option<(LogFrame, u
 }
 
 impl CommitLog {
+    /// Index of the first entry that is still there.
+    pub fn first_index(&self) -> Option<u64> {
+        self.walk(self.start()).next().ok().flatten().map(|frame| frame.header.index)
+    }
+
     /// The entry with this index, or `None` where the log does not hold it.
     pub fn frame(&self, index: u64) -> Result<Option<LogFrame>, StoreError> {
         Ok(self.find(index)?.map(|(frame, _)| frame))

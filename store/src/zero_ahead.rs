@@ -6,16 +6,13 @@
 //! and not at all while the log grows fast: then the disk is better used for the log, and a sync serves so many
 //! messages that its own cost matters little. Such a writer goes on in blocks that are only allocated.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use raftmq_world::{Next, Step};
 
-use crate::commit_log::{CommitLog, FRAME_PAYLOAD_BYTES_MAX};
 use crate::error::StoreError;
-use crate::frame::FRAME_HEADER_BYTES;
+use crate::frame::{FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX};
+use crate::segment::Segments;
 
 /// Never zero nearer than this to the log's end. A frame being written ends behind the log's end by less than twice
 /// its length (it may skip the rest of a segment that it did not fit in), so it never reaches a chunk this far ahead.
@@ -32,13 +29,6 @@ const SEGMENT_BYTES_MIN: u64 = AHEAD_BYTES;
 const GROWTH_BYTES_MAX: u64 = CHUNK_BYTES / 3;
 /// Steps that the average goes over.
 const GROWTH_STEPS: u64 = 16;
-
-/// Pause between two chunks of a megabyte: bounds the preparation to some 100 MB/s.
-const PAUSE: Duration = Duration::from_millis(10);
-/// Pause when there is nothing to do. At 1 GB/s the log grows by a quarter of the prepared stretch in it.
-const IDLE_PAUSE: Duration = Duration::from_millis(15);
-/// Pause after a failure.
-const FAILED_PAUSE: Duration = Duration::from_secs(1);
 
 const NOTHING: u64 = u64::MAX;
 
@@ -85,24 +75,24 @@ impl ZeroAhead {
         }
     }
 
-    /// Prepares one more chunk if the log's end has come near enough. Returns whether it did something.
-    pub(crate) fn step(&self, log: &CommitLog) -> Result<bool, StoreError> {
-        if log.segment_bytes() < SEGMENT_BYTES_MIN {
+    /// Prepares one more chunk if the log's end, which `end` tells, has come near enough. Returns whether it did something.
+    pub(crate) fn step(&self, segments: &Segments, end: impl Fn() -> u64) -> Result<bool, StoreError> {
+        if segments.segment_bytes() < SEGMENT_BYTES_MIN {
             // Only have the next segment ready, and only once this one is half full.
-            let end = log.end();
-            if end % log.segment_bytes() >= log.segment_bytes() / 2 {
-                log.segments.ensure(end + log.segment_bytes())?;
+            let end = end();
+            if end % segments.segment_bytes() >= segments.segment_bytes() / 2 {
+                segments.ensure(end + segments.segment_bytes())?;
             }
             return Ok(false);
         }
         let mut state = self.state.lock();
-        let Some((from, to)) = self.choose(&mut state, log) else {
+        let Some((from, to)) = self.choose(&mut state, segments, &end) else {
             drop(state);
-            log.segments.ensure(log.end() + MARGIN_BYTES)?;
+            segments.ensure(end() + MARGIN_BYTES)?;
             return Ok(false);
         };
-        let zeroed = log.segments.ensure(from).and_then(|()| {
-            let segment = log.segments.of(from)?;
+        let zeroed = segments.ensure(from).and_then(|()| {
+            let segment = segments.of(from)?;
             segment
                 .file
                 .write_zeros(from - segment.base, to - from)
@@ -116,8 +106,8 @@ impl ZeroAhead {
     }
 
     /// Picks the next chunk and marks it busy. It lies within one segment and starts at least the margin ahead.
-    fn choose(&self, state: &mut State, log: &CommitLog) -> Option<(u64, u64)> {
-        let end = log.end();
+    fn choose(&self, state: &mut State, segments: &Segments, now: impl Fn() -> u64) -> Option<(u64, u64)> {
+        let end = now();
         let from = state.done.max((end + MARGIN_BYTES).next_multiple_of(CHUNK_BYTES));
         if state.grows_fast(end) || from >= end + AHEAD_BYTES {
             return None;
@@ -125,21 +115,20 @@ impl ZeroAhead {
         self.busy_from.store(from, Ordering::SeqCst);
         // The log may have grown up to here in the meantime. The writer looks at `busy_from` after it has published
         // an end; this looks at the end after it has published `busy_from`: one of the two sees the other.
-        if log.end() + MARGIN_BYTES > from {
+        if now() + MARGIN_BYTES > from {
             self.busy_from.store(NOTHING, Ordering::SeqCst);
             return None;
         }
-        Some((from, (from + CHUNK_BYTES).min(log.segments.end_of(from))))
+        Some((from, (from + CHUNK_BYTES).min(segments.end_of(from))))
     }
 
     /// Zeros the stretch right behind the log's end, before anything is appended: the margin that [`Self::step`] never
     /// touches.
-    pub(crate) fn start(&self, log: &CommitLog) -> Result<(), StoreError> {
-        let end = log.end();
-        if log.segment_bytes() < SEGMENT_BYTES_MIN {
+    pub(crate) fn start(&self, segments: &Segments, end: u64) -> Result<(), StoreError> {
+        if segments.segment_bytes() < SEGMENT_BYTES_MIN {
             return Ok(());
         }
-        let segment = log.segments.of(end)?;
+        let segment = segments.of(end)?;
         let from = end.next_multiple_of(4096);
         let to = (end + MARGIN_BYTES).next_multiple_of(CHUNK_BYTES).min(segment.end());
         if to > from {
@@ -153,28 +142,5 @@ impl ZeroAhead {
         state.done = to;
         state.seen = end;
         Ok(())
-    }
-}
-
-/// Prepares chunk after chunk.
-pub(crate) struct AheadStep {
-    pub(crate) log: Arc<CommitLog>,
-    pub(crate) stop: Arc<AtomicBool>,
-}
-
-impl Step for AheadStep {
-    fn step(&mut self) -> Next {
-        if self.stop.load(Ordering::Relaxed) {
-            return Next::End;
-        }
-        match self.log.zero_ahead.step(&self.log) {
-            Ok(true) => Next::WaitFor(PAUSE),
-            Ok(false) => Next::WaitFor(IDLE_PAUSE),
-            Err(e) => {
-                // The writer meets the same trouble when it gets there, and fails with it.
-                tracing::warn!("cannot prepare the log ahead: {e}");
-                Next::WaitFor(FAILED_PAUSE)
-            }
-        }
     }
 }
