@@ -8,7 +8,7 @@ use raftmq_bench::BenchArgs;
 use raftmq_raft::{FlushMode, Member};
 
 use crate::admin::client::AdminArgs;
-use crate::broker::{DEFAULT_LEVELS, DelayLevels};
+use raftmq_broker::delay::{DEFAULT_LEVELS, DelayLevels};
 
 /// A message broker for Apache RocketMQ clients whose commit log is a Raft log
 #[derive(Parser, Debug)]

@@ -4,7 +4,6 @@
 //! |---|---|
 //! | `cli` | the command line |
 //! | `roles` | starting and stopping what a process runs |
-//! | `broker` | serving producers and consumers |
 //! | `admin` | the HTTP API, and asking it |
 
 #![cfg_attr(
@@ -13,7 +12,6 @@
 )]
 
 mod admin;
-mod broker;
 mod cli;
 mod roles;
 

@@ -8,6 +8,7 @@ use raftmq_bench::BenchArgs;
 use raftmq_broker::state::State;
 use raftmq_broker::views::Views;
 use raftmq_client::parse_name_servers;
+use raftmq_front::{BrokerConfig, Front, Limits, Process};
 use raftmq_namesrv::{Namesrv, NamesrvConfig};
 use raftmq_raft::{Group, GroupConfig, RoleState};
 use raftmq_store::Derived;
@@ -18,7 +19,6 @@ use tokio::sync::watch;
 
 use crate::admin::client::AdminArgs;
 use crate::admin::{self, Admin};
-use crate::broker::{self, Broker, BrokerConfig, Limits, Process};
 use crate::cli::{BrokerArgs, Cli, NamesrvArgs, RoleArgs};
 
 /// A stop that takes longer is cut off.
@@ -103,7 +103,7 @@ async fn run_broker(args: &BrokerArgs) -> anyhow::Result<()> {
 pub struct Member {
     namesrv: Option<Namesrv>,
     group: Group,
-    broker: Broker,
+    front: Front,
     admin: Option<Admin>,
 }
 
@@ -130,16 +130,15 @@ impl Member {
         let process = Arc::new(Process::new(Limits::default(), world.clone()));
         let bound = admin::bind(args.admin, world.clone())?;
         let group = Group::start(group_config, state.tables(), world).await?;
-        let broker = match broker::start(broker_config, group.clone(), state, views, process) {
-            Ok(broker) => broker,
+        let front = match raftmq_front::start(broker_config, group.clone(), state, views, process) {
+            Ok(front) => front,
             Err(error) => {
                 group.shutdown().await;
                 return Err(error);
             }
         };
         let admin_addr = bound.local_addr();
-        let admin =
-            bound.serve(args.cluster.clone(), args.broker_name.clone(), group.clone(), broker.clone());
+        let admin = bound.serve(args.cluster.clone(), args.broker_name.clone(), group.clone(), front.clone());
         tracing::info!(
             node_id = args.id,
             clients = %args.listen,
@@ -147,7 +146,7 @@ impl Member {
             admin = %admin_addr,
             "started"
         );
-        Ok(Self { namesrv, group, broker, admin: Some(admin) })
+        Ok(Self { namesrv, group, front, admin: Some(admin) })
     }
 
     /// This member's role in its group, as it changes.
@@ -164,10 +163,10 @@ impl Member {
     /// clients can ask it where to go.
     pub async fn stop(&mut self, in_order: bool) {
         if in_order {
-            self.broker.flush_offsets().await;
+            self.front.flush_offsets().await;
             self.group.transfer_leadership().await;
         }
-        self.broker.shutdown().await;
+        self.front.shutdown().await;
         self.group.shutdown().await;
         self.admin = None;
         if let Some(namesrv) = &mut self.namesrv {

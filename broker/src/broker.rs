@@ -45,7 +45,7 @@ pub struct BrokerSettings {
     pub limits: Limits,
 }
 
-/// What a broker does with one group. A process can have several; `clients` is the process's.
+/// What a broker does with one group. A process can have several.
 pub struct Broker<C: Connection> {
     /// This member's part in the group.
     pub replica: Arc<Replica>,
@@ -69,20 +69,14 @@ pub struct Broker<C: Connection> {
     pub queues: Arc<Queues>,
     /// How far groups are.
     pub progress: Progress<C>,
-    /// Who is in which group.
+    /// Who is in which group of producers or consumers. A client is in each broker's by a connection of its own, which is
+    /// why this is not the process's.
     pub clients: Arc<Clients<C>>,
 }
 
 impl<C: Connection> Broker<C> {
     /// Over a running member of a group, whose tables are those of `state` and whose views are `views`.
-    pub fn new(
-        settings: BrokerSettings,
-        group: Group,
-        state: State,
-        views: Views,
-        clients: Arc<Clients<C>>,
-        world: &World,
-    ) -> Self {
+    pub fn new(settings: BrokerSettings, group: Group, state: State, views: Views, world: &World) -> Self {
         let BrokerSettings { store_host, auto_create_topic, auto_create_group, delay_levels, limits } =
             settings;
         // What a frame of the log can hold at most.
@@ -94,6 +88,7 @@ impl<C: Connection> Broker<C> {
         let locks = Arc::new(QueueLocking::new(replica.clone(), &limits));
         let queues = Arc::new(Queues::new(replica.clone()));
         let levels = delay_levels.count();
+        let clients = Arc::new(Clients::new(&limits));
         let pulls = Arc::new(Pulls::new(
             replica.clone(),
             offsets.clone(),

@@ -26,7 +26,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context;
-use raftmq_world::{Acceptor, WhenFull, World};
+use raftmq_world::{Acceptor, Places, WhenFull, World};
 use tokio::task::JoinHandle;
 
 use handler::Names;
@@ -69,7 +69,8 @@ pub fn start(config: &NamesrvConfig, world: &World) -> anyhow::Result<Namesrv> {
         .listen(config.listen)
         .with_context(|| format!("listen on {} as a name server", config.listen))?;
     let addr = listener.local_addr().context("the name server's address")?;
-    let acceptor = Acceptor::new(listener, "a name server's", server::CONNECTIONS_MAX, WhenFull::Refuse);
+    let places = Places::new("a name server's", server::CONNECTIONS_MAX, WhenFull::Refuse);
+    let acceptor = Acceptor::new(listener, places);
     let timeout_ms = u64::try_from(config.broker_timeout.as_millis()).unwrap_or(u64::MAX);
     let settings = format!("brokerTimeoutMillis={timeout_ms}\nlistenPort={}\n", addr.port());
     let names = Names::new(Table::new(LIMITS), timeout_ms, settings);

@@ -8,7 +8,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{BasicNode, Raft, ServerState};
 use parking_lot::Mutex;
 use raftmq_store::{Derived, FRAME_PAYLOAD_BYTES_MAX, Store, StoreError, StoreOptions};
-use raftmq_world::{Acceptor, Mutation, Threads, WhenFull, World};
+use raftmq_world::{Acceptor, Mutation, Places, Threads, WhenFull, World};
 use tokio::sync::{OnceCell, watch};
 use tokio::task::JoinHandle;
 
@@ -108,7 +108,7 @@ impl Group {
             tasks: Mutex::default(),
             closed: OnceCell::new(),
         });
-        let acceptor = Acceptor::new(listener, "a member's", CONNECTIONS_MAX, WhenFull::Refuse);
+        let acceptor = Acceptor::new(listener, Places::new("a member's", CONNECTIONS_MAX, WhenFull::Refuse));
         inner.spawn_tasks(acceptor, reads);
         Ok(Self { inner })
     }

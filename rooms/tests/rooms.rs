@@ -20,6 +20,11 @@ const ROOMS: &[Room<'_>] = &[
         tests_know: &["testkit"],
     },
     Room { name: "remoting", knows: &["world"], tests_know: &["message"] },
+    Room {
+        name: "front",
+        knows: &["broker", "remoting", "raft", "store", "message", "world"],
+        tests_know: &["testkit"],
+    },
     Room { name: "client", knows: &["remoting", "message", "world"], tests_know: &["testkit"] },
     Room { name: "namesrv", knows: &["remoting", "message", "world"], tests_know: &[] },
     Room { name: "bench", knows: &["client", "remoting", "message", "world"], tests_know: &[] },
@@ -27,10 +32,8 @@ const ROOMS: &[Room<'_>] = &[
     Room { name: "testkit", knows: &["raft", "remoting", "store", "world"], tests_know: &[] },
     Room {
         name: "src",
-        knows: &[
-            "bench", "broker", "client", "filter", "message", "namesrv", "raft", "remoting", "store", "world",
-        ],
-        tests_know: &["testkit"],
+        knows: &["bench", "broker", "client", "front", "message", "namesrv", "raft", "store", "world"],
+        tests_know: &[],
     },
     Room { name: "sim", knows: &["src", "checks", "client", "world"], tests_know: &[] },
     Room { name: "cluster-tests", knows: &["checks", "client", "remoting", "message"], tests_know: &[] },

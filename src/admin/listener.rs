@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::serve::Listener;
-use raftmq_world::{Accepted, Acceptor, Listener as WorldListener, Stream, WhenFull};
+use raftmq_world::{Accepted, Acceptor, Listener as WorldListener, Places, Stream, WhenFull};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
@@ -22,7 +22,7 @@ pub(super) struct BoundedListener(Acceptor);
 
 impl BoundedListener {
     pub(super) fn new(listener: WorldListener) -> Self {
-        Self(Acceptor::new(listener, "an admin", CONNECTIONS_MAX, WhenFull::Wait))
+        Self(Acceptor::new(listener, Places::new("an admin", CONNECTIONS_MAX, WhenFull::Wait)))
     }
 }
 

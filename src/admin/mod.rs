@@ -44,8 +44,8 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-use crate::broker::Broker;
 use listener::BoundedListener;
+use raftmq_front::Front;
 use view::{ClusterView, DelayView, GroupView, LevelView, MemberView, Page, TopicView};
 
 /// Where the answers come from.
@@ -63,7 +63,7 @@ trait Source: Send + Sync + 'static {
 /// A member and its broker.
 struct Member {
     group: Group,
-    broker: Broker,
+    front: Front,
 }
 
 impl Source for Member {
@@ -76,25 +76,25 @@ impl Source for Member {
         let ends = |topic: &str, queue_id| {
             store.queue(topic, queue_id).map_or((0, 0), |queue| (queue.min_offset(), queue.max_offset()))
         };
-        let topics = self.broker.state().topics.all();
+        let topics = self.front.state().topics.all();
         let listed = topics.iter().filter(|topic| topic.name.as_str() > after);
-        let listed = listed.filter(|topic| self.broker.is_system_topic(&topic.name) == system);
+        let listed = listed.filter(|topic| self.front.is_system_topic(&topic.name) == system);
         Page::of(listed, |topic| TopicView::new(topic, &ends))
     }
 
     fn groups(&self, after: &str) -> Page<GroupView> {
-        let state = self.broker.state();
+        let state = self.front.state();
         let groups = state.groups.all();
         let view = |group: &Arc<_>| GroupView::new(group, state.offsets.of_group(&group.name));
         Page::of(groups.iter().filter(|group| group.name.as_str() > after), view)
     }
 
     fn group(&self, name: &str) -> Option<serde_json::Value> {
-        self.broker.group_report(name).map(|report| json!(report))
+        self.front.group_report(name).map(|report| json!(report))
     }
 
     fn delay(&self) -> DelayView {
-        let (store, state) = (self.group.store(), self.broker.state());
+        let (store, state) = (self.group.store(), self.front.state());
         let stored =
             |topic: &str, queue_id| store.queue(topic, queue_id).map_or(0, |queue| queue.max_offset());
         let levels = state.topics.get(SCHEDULE_TOPIC).map_or(0, |topic| topic.read_queues);
@@ -104,7 +104,7 @@ impl Source for Member {
     }
 
     fn stats(&self) -> serde_json::Value {
-        json!(self.broker.stats())
+        json!(self.front.stats())
     }
 }
 
@@ -145,8 +145,8 @@ impl Bound {
     }
 
     /// Serves a member's state.
-    pub(crate) fn serve(self, cluster: String, broker_name: String, group: Group, broker: Broker) -> Admin {
-        let (source, threads) = (Box::new(Member { group, broker }), self.world.threads.clone());
+    pub(crate) fn serve(self, cluster: String, broker_name: String, group: Group, front: Front) -> Admin {
+        let (source, threads) = (Box::new(Member { group, front }), self.world.threads.clone());
         self.serve_source(Shared { cluster, broker_name, source, threads })
     }
 

@@ -31,32 +31,34 @@ pub struct Accepted {
     pub place: OwnedSemaphorePermit,
 }
 
-/// Accepts connections, so many at a time.
-#[derive(Debug)]
-pub struct Acceptor {
-    listener: Listener,
+/// Places for connections, so many at a time. Clones are the same places, so that several listeners can share them.
+#[derive(Clone, Debug)]
+pub struct Places {
     /// For the log: whose connections these are.
     whose: &'static str,
-    places: Arc<Semaphore>,
+    free: Arc<Semaphore>,
     limit: usize,
     when_full: WhenFull,
 }
 
-impl Acceptor {
-    /// Takes `limit` connections at a time; `whose` names them in the log, as in "a client's".
-    pub fn new(listener: Listener, whose: &'static str, limit: usize, when_full: WhenFull) -> Self {
-        Self { listener, whose, places: Arc::new(Semaphore::new(limit)), limit, when_full }
+impl Places {
+    /// `limit` places; `whose` names their connections in the log, as in "a client's".
+    pub fn new(whose: &'static str, limit: usize, when_full: WhenFull) -> Self {
+        Self { whose, free: Arc::new(Semaphore::new(limit)), limit, when_full }
     }
+}
 
-    /// Takes connections over another listener as well, within the same bound.
-    pub fn also(&self, listener: Listener) -> Self {
-        Self {
-            listener,
-            whose: self.whose,
-            places: self.places.clone(),
-            limit: self.limit,
-            when_full: self.when_full,
-        }
+/// Accepts connections as long as there are places.
+#[derive(Debug)]
+pub struct Acceptor {
+    listener: Listener,
+    places: Places,
+}
+
+impl Acceptor {
+    /// Takes the connections of a listener.
+    pub fn new(listener: Listener, places: Places) -> Self {
+        Self { listener, places }
     }
 
     /// The listener.
@@ -67,10 +69,10 @@ impl Acceptor {
     /// The next connection. Nothing is lost if this is dropped before it ends.
     pub async fn next(&self) -> Accepted {
         loop {
-            let place = match self.when_full {
+            let place = match self.places.when_full {
                 WhenFull::Refuse => None,
                 // The semaphore is never closed; an error could only make the loop turn again.
-                WhenFull::Wait => match self.places.clone().acquire_owned().await {
+                WhenFull::Wait => match self.places.free.clone().acquire_owned().await {
                     Ok(place) => Some(place),
                     Err(_) => continue,
                 },
@@ -78,15 +80,15 @@ impl Acceptor {
             let (stream, peer) = match self.listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept {} connection", self.whose);
+                    tracing::warn!(%error, "cannot accept {} connection", self.places.whose);
                     tokio::time::sleep(PAUSE).await;
                     continue;
                 }
             };
-            match place.or_else(|| self.places.clone().try_acquire_owned().ok()) {
+            match place.or_else(|| self.places.free.clone().try_acquire_owned().ok()) {
                 Some(place) => return Accepted { stream, peer, place },
                 None => {
-                    tracing::warn!(%peer, limit = self.limit, "too many connections, refusing {} one", self.whose);
+                    tracing::warn!(%peer, limit = self.places.limit, "too many connections, refusing {} one", self.places.whose);
                 }
             }
         }
@@ -103,7 +105,7 @@ mod tests {
     async fn acceptor(when_full: WhenFull) -> (Acceptor, String) {
         let listener = OsNetwork.listen(([127, 0, 0, 1], 0).into()).unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        (Acceptor::new(listener, "a test's", 1, when_full), address)
+        (Acceptor::new(listener, Places::new("a test's", 1, when_full)), address)
     }
 
     #[tokio::test]

@@ -31,7 +31,7 @@ mod work;
 
 use std::sync::Arc;
 
-pub use acceptor::{Accepted, Acceptor, WhenFull};
+pub use acceptor::{Accepted, Acceptor, Places, WhenFull};
 pub use clock::{Clock, SystemClock};
 pub use disk::{Disk, DiskFile, Space, data_end};
 pub use mutation::Mutation;
