@@ -1,7 +1,7 @@
 //! Why an operation has not done what it was asked.
 
 use raftmq_message::topic::NameError;
-use raftmq_raft::{ChangeError, ProposeError, SubmitError};
+use raftmq_raft::{ChangeError, ProposeError};
 
 use crate::filter::FilterError;
 use crate::limits::{
@@ -261,20 +261,9 @@ impl From<&ProposeError> for Error {
     fn from(error: &ProposeError) -> Self {
         match error {
             ProposeError::Refused(reason) => Full::Log(reason.clone()).into(),
+            ProposeError::Busy { .. } => Full::Log(error.to_string()).into(),
             ProposeError::Unknown | ProposeError::Stopped(_) => Self::Unknown(error.to_string()),
             ProposeError::NotLeader { .. } => NotServing::NoLeader.into(),
-        }
-    }
-}
-
-impl From<&SubmitError> for Error {
-    /// Likewise.
-    fn from(error: &SubmitError) -> Self {
-        match error {
-            SubmitError::Busy { .. } => Full::Log(error.to_string()).into(),
-            SubmitError::Illegal(_) => Self::Change(error.to_string()),
-            SubmitError::NotLeader { .. } => NotServing::NoLeader.into(),
-            SubmitError::Stopped => NotServing::Stopping.into(),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use raftmq_raft::{Change, Group, MessageBatch, Outcomes, ProposeError, Role, RoleState, SubmitError, Table};
+use raftmq_raft::{Change, Group, MessageBatch, Outcomes, ProposeError, Role, RoleState, Table};
 use raftmq_store::Store;
 use tokio::sync::watch;
 
@@ -131,11 +131,8 @@ impl Replica {
     }
 
     /// Hands messages to the log; their completion is told what becomes of them.
-    pub fn submit(&self, batch: MessageBatch) -> Result<(), Error> {
-        self.group.submit(batch).map_err(|error| match error {
-            SubmitError::NotLeader { leader } => self.not_leader(leader).into(),
-            error => (&error).into(),
-        })
+    pub fn submit(&self, batch: MessageBatch) {
+        self.group.submit(batch);
     }
 
     /// Why messages were not stored.

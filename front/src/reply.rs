@@ -166,7 +166,7 @@ pub(crate) fn write_handled(out: &mut BytesMut, request: &Command, handled: Hand
 
 #[cfg(test)]
 mod tests {
-    use raftmq_raft::{ProposeError, SubmitError};
+    use raftmq_raft::ProposeError;
     use raftmq_remoting::frame::{FRAME_LEN_MAX, decode};
 
     use super::*;
@@ -190,7 +190,7 @@ mod tests {
         let refusal = Refusal::from(Error::from(&ProposeError::Unknown));
         assert_eq!(refusal.code, response::SERVICE_NOT_AVAILABLE);
         assert!(refusal.remark.contains("unknown"));
-        let refusal = Refusal::from(Error::from(&SubmitError::Busy { bytes: 2, limit: 1 }));
+        let refusal = Refusal::from(Error::from(&ProposeError::Busy { bytes: 2, limit: 1 }));
         assert!(refusal.remark.starts_with("[BUSY]"));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use raftmq_broker::Error;
 use raftmq_message::id::OffsetMessageId;
-use raftmq_raft::{Completion, MessageBatch, Position, ProposeError};
+use raftmq_raft::{Completion, MessageBatch, Placed, ProposeError};
 use raftmq_remoting::codes::{request, response};
 use raftmq_remoting::encode::{EncodeError, write_response, write_send_response};
 use raftmq_remoting::header::SendResponse;
@@ -90,23 +90,14 @@ impl SendBatch {
         self.room = room;
         let bytes = records.len();
         let open =
-            Arc::new(OpenSends { node: node.clone(), channel: channel.clone(), replies, keys, count, bytes });
+            Box::new(OpenSends { node: node.clone(), channel: channel.clone(), replies, keys, count, bytes });
         let in_flight = open.begin();
         let limit = node.process.limits.bytes_in_flight;
         if in_flight > limit {
             let remark = format!("{in_flight} bytes of messages are on their way, the limit is {limit}");
             return open.refuse(&Refusal::busy(remark));
         }
-        let batch = MessageBatch {
-            records,
-            count,
-            change: None,
-            term: None,
-            completion: Box::new(Told(open.clone())),
-        };
-        if let Err(error) = node.replica.submit(batch) {
-            open.refuse(&error.into());
-        }
+        node.replica.submit(MessageBatch { records, count, change: None, term: None, completion: open });
     }
 }
 
@@ -122,14 +113,11 @@ struct OpenSends {
     bytes: usize,
 }
 
-/// The log's way to [`OpenSends`].
-struct Told(Arc<OpenSends>);
-
-impl Completion for Told {
-    fn complete(self: Box<Self>, outcome: Result<&[Position], &ProposeError>) {
+impl Completion for OpenSends {
+    fn complete(self: Box<Self>, outcome: Result<&[Placed], &ProposeError>) {
         match outcome {
-            Ok(positions) => self.0.stored(positions),
-            Err(error) => self.0.refuse(&self.0.node.replica.not_stored(error).into()),
+            Ok(places) => self.stored(places),
+            Err(error) => self.refuse(&self.node.replica.not_stored(error).into()),
         }
     }
 }
@@ -148,16 +136,16 @@ impl OpenSends {
     }
 
     /// *Invariant 5*: nobody is told of success without the place that it means.
-    fn stored(&self, positions: &[Position]) {
-        if positions.len() != self.count as usize {
-            tracing::error!(positions = positions.len(), count = self.count, "an outcome without its places");
+    fn stored(&self, places: &[Placed]) {
+        if places.len() != self.count as usize {
+            tracing::error!(places = places.len(), count = self.count, "an outcome without its places");
             return self.refuse(&Error::from(&ProposeError::Unknown).into());
         }
         self.node.stats.put(u64::from(self.count), self.bytes as u64);
         self.channel.put(|out| {
             let (mut at, mut key_start) = (0, 0);
             for reply in &self.replies {
-                let own = &positions[at..at + reply.records as usize];
+                let own = &places[at..at + reply.records as usize];
                 let key = &self.keys[key_start..reply.key_end];
                 at += reply.records as usize;
                 key_start = reply.key_end;
@@ -169,42 +157,41 @@ impl OpenSends {
         self.end();
     }
 
-    fn write_stored(&self, out: &mut BytesMut, reply: &OpenReply, positions: &[Position], key: &str) {
+    fn write_stored(&self, out: &mut BytesMut, reply: &OpenReply, places: &[Placed], key: &str) {
         let written = if reply.code_only {
             write_response(out, reply.serialization, reply.opaque, response::SUCCESS, None, &[], &[])
         } else {
-            self.write_positions(out, reply, positions, key)
+            self.write_places(out, reply, places, key)
         };
         if let Err(error) = written {
             tracing::warn!(%error, "the answer to a stored message cannot be written");
         }
     }
 
-    fn write_positions(
+    fn write_places(
         &self,
         out: &mut BytesMut,
         reply: &OpenReply,
-        positions: &[Position],
+        places: &[Placed],
         key: &str,
     ) -> Result<(), EncodeError> {
         let store_host = self.node.config.advertise;
-        let id = |position: &Position| {
-            OffsetMessageId { store_host, physical_offset: position.physical_offset }.format()
-        };
-        let first = id(&positions[0]);
+        let id =
+            |place: &Placed| OffsetMessageId { store_host, physical_offset: place.physical_offset }.format();
+        let first = id(&places[0]);
         let joined;
         // Clients know their messages by their own keys; an answer must stay a legal frame.
-        let msg_id = if positions.len() == 1 || positions.len() > JOINED_IDS_MAX {
+        let msg_id = if places.len() == 1 || places.len() > JOINED_IDS_MAX {
             first.as_str()
         } else {
-            joined = positions.iter().map(|position| id(position).to_string()).collect::<Vec<_>>().join(",");
+            joined = places.iter().map(|place| id(place).to_string()).collect::<Vec<_>>().join(",");
             &joined
         };
         let fields = SendResponse {
             msg_id: msg_id.into(),
             queue_id: reply.queue_id,
             // The log keeps queue offsets within 63 bits.
-            queue_offset: positions[0].queue_offset as i64,
+            queue_offset: places[0].queue_offset as i64,
             transaction_id: (!key.is_empty()).then(|| key.into()),
             region: Some(REGION.into()),
             trace_on: true,
@@ -252,7 +239,7 @@ mod tests {
         let (node, keys) = (node.clone(), String::new());
         let open = OpenSends { node, channel, replies: vec![reply], keys, count: 2, bytes: 0 };
         open.begin();
-        open.stored(&[Position { queue_offset: 0, physical_offset: 0 }]);
+        open.stored(&[Placed { queue_offset: 0, physical_offset: 0 }]);
         let mut input = BytesMut::new();
         let answer = loop {
             if let Some(frame) = frame::decode(&mut input, FRAME_LEN_MAX).unwrap() {

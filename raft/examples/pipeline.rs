@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use raftmq_message::builder::RecordParts;
-use raftmq_raft::{Completion, Group, GroupConfig, Member, MessageBatch, Position, ProposeError, Tables};
+use raftmq_raft::{Completion, Group, GroupConfig, Member, MessageBatch, Placed, ProposeError, Tables};
 use raftmq_testkit::{free_address, group_config};
 use raftmq_world::World;
 use tokio::sync::mpsc;
@@ -29,7 +29,7 @@ struct Done {
 }
 
 impl Completion for Done {
-    fn complete(self: Box<Self>, outcome: Result<&[Position], &ProposeError>) {
+    fn complete(self: Box<Self>, outcome: Result<&[Placed], &ProposeError>) {
         if let Err(e) = outcome {
             // What is still on its way when the time is over.
             assert!(matches!(e, ProposeError::Stopped(_)), "no fault is injected here: {e}");
@@ -78,15 +78,13 @@ async fn load(group: Group, in_flight: u32, batch: u32, body: usize, seconds: u6
             messages: messages.clone(),
             count: u64::from(batch),
         };
-        group
-            .submit(MessageBatch {
-                records: template.clone(),
-                count: batch,
-                change: None,
-                term: None,
-                completion: Box::new(done),
-            })
-            .expect("room");
+        group.submit(MessageBatch {
+            records: template.clone(),
+            count: batch,
+            change: None,
+            term: None,
+            completion: Box::new(done),
+        });
     };
     for _ in 0..in_flight.div_ceil(batch) {
         submit();

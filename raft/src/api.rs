@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use bytes::BytesMut;
-use raftmq_store::{Derived, FlushMode, StoreError};
+use raftmq_store::{Derived, FlushMode, Placed, StoreError};
 use serde::Serialize;
 
 use crate::table::{Change, FeatureLevel};
@@ -164,15 +164,6 @@ pub struct MemberStatus {
     pub lag: Option<u64>,
 }
 
-/// Where a message was put.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Position {
-    /// Its place in its queue.
-    pub queue_offset: u64,
-    /// The place of its record in the log.
-    pub physical_offset: u64,
-}
-
 /// Messages to be appended together.
 pub struct MessageBatch {
     /// Encoded records back to back; queue offset, physical offset and store timestamp are still zero.
@@ -189,35 +180,11 @@ pub struct MessageBatch {
     pub completion: Box<dyn Completion>,
 }
 
-/// Told once what became of a batch. Runs on a runtime thread and must not block.
+/// Told once what became of a batch, already while it is submitted where it is not taken. Runs on a runtime thread and must
+/// not block.
 pub trait Completion: Send + Sync {
     /// `Ok`: committed; one position for each record, in order.
-    fn complete(self: Box<Self>, outcome: Result<&[Position], &ProposeError>);
-}
-
-/// Why a batch was not taken. Its completion is not called.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SubmitError {
-    /// Too much is on its way already.
-    #[error("{bytes} bytes are on their way, the limit is {limit}")]
-    Busy {
-        /// Bytes on their way.
-        bytes: usize,
-        /// The limit.
-        limit: usize,
-    },
-    /// Not the leader, or a leader that is not ready yet.
-    #[error("not the leader (leader: {leader:?})")]
-    NotLeader {
-        /// The leader this member knows.
-        leader: Option<u64>,
-    },
-    /// The change cannot be made.
-    #[error("{0}")]
-    Illegal(String),
-    /// This member has stopped.
-    #[error("stopped")]
-    Stopped,
+    fn complete(self: Box<Self>, outcome: Result<&[Placed], &ProposeError>);
 }
 
 /// Why a proposal was not committed, or is not known to be.
@@ -228,6 +195,14 @@ pub enum ProposeError {
     NotLeader {
         /// The leader this member knows.
         leader: Option<u64>,
+    },
+    /// Too much is on its way already: nothing was written.
+    #[error("{bytes} bytes are on their way, the limit is {limit}")]
+    Busy {
+        /// Bytes on their way.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
     },
     /// The leader changed while the entry was on its way: it may be committed or not.
     #[error("the leader changed: the outcome is unknown")]

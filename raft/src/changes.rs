@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use raftmq_store::FRAME_HEADER_BYTES;
+use tokio::sync::oneshot;
 
 use crate::api::ProposeError;
 use crate::hello::Acquaintances;
@@ -59,11 +60,14 @@ impl Changes {
             )));
         }
         self.check_level(&change).map_err(ProposeError::Refused)?;
-        let (responder, outcome) = WriteResponder::oneshot();
+        let (waiting, outcome) = oneshot::channel();
         let stopped = |what: &str| ProposeError::Stopped(what.to_owned());
         let is_late = Arc::new(AtomicBool::new(false));
         let proposal = Proposal::Change(ChangeProposal { change, term, is_late: is_late.clone() });
-        self.raft.client_write_ff(proposal, Some(responder)).await.map_err(|e| stopped(&e.to_string()))?;
+        self.raft
+            .client_write_ff(proposal, Some(WriteResponder(Box::new(waiting))))
+            .await
+            .map_err(|e| stopped(&e.to_string()))?;
         let outcome = outcome.await;
         if is_late.load(Ordering::Acquire) {
             return Err(ProposeError::NotLeader { leader: None });

@@ -13,9 +13,7 @@ use tokio::sync::{OnceCell, watch};
 use tokio::task::JoinHandle;
 
 use crate::agreement::Agreement;
-use crate::api::{
-    GroupConfig, GroupStatus, MessageBatch, ProposeError, Role, RoleState, StartError, SubmitError,
-};
+use crate::api::{GroupConfig, GroupStatus, MessageBatch, ProposeError, Role, RoleState, StartError};
 use crate::changes::Changes;
 use crate::clock::Clocks;
 use crate::hello::Acquaintances;
@@ -113,20 +111,17 @@ impl Group {
         Ok(Self { inner })
     }
 
-    /// Hands over messages to be appended. Returns at once.
-    pub fn submit(&self, batch: MessageBatch) -> Result<(), SubmitError> {
+    /// Hands over messages to be appended. Returns at once; the batch's completion is told what becomes of them.
+    pub fn submit(&self, batch: MessageBatch) {
         let inner = &self.inner;
         let role = inner.roles.now();
-        if role.role == Role::Stopped {
-            return Err(SubmitError::Stopped);
-        }
         if !role.ready || batch.term.is_some_and(|term| term != role.term) {
-            return Err(SubmitError::NotLeader { leader: role.leader });
+            return batch.completion.complete(Err(&ProposeError::NotLeader { leader: role.leader }));
         }
-        if let Some(change) = &batch.change {
-            inner.changes.check_level(change).map_err(SubmitError::Illegal)?;
+        match batch.change.as_ref().map_or(Ok(()), |change| inner.changes.check_level(change)) {
+            Ok(()) => inner.proposer.submit(batch),
+            Err(reason) => batch.completion.complete(Err(&ProposeError::Refused(reason))),
         }
-        inner.proposer.submit(batch)
     }
 
     /// Proposes a change of the replicated state; returns when it is applied here.

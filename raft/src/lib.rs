@@ -41,12 +41,12 @@ mod types;
 mod wire;
 
 pub use api::{
-    Completion, GroupConfig, GroupStatus, Member, MemberStatus, MessageBatch, Position, ProposeError, Role,
-    RoleState, StartError, SubmitError,
+    Completion, GroupConfig, GroupStatus, Member, MemberStatus, MessageBatch, ProposeError, Role, RoleState,
+    StartError,
 };
 pub use group::Group;
 pub use members::MemberAddress;
-pub use raftmq_store::FlushMode;
+pub use raftmq_store::{FlushMode, Placed};
 pub use table::{
     CHANGE_BYTES_MAX, Change, ChangeError, FIRST_LEVEL, FeatureLevel, Outcomes, Table, TableImage, Tables,
 };

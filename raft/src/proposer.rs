@@ -11,13 +11,15 @@ use bytes::BytesMut;
 use openraft::errors::ClientWriteError;
 use openraft::raft::ClientWriteResult;
 use parking_lot::Mutex;
-use raftmq_store::{EntryId, Placed};
+use raftmq_store::EntryId;
 use tokio::sync::Notify;
 
-use crate::api::{Completion, MessageBatch, Position, ProposeError, SubmitError};
+use crate::api::{Completion, MessageBatch, ProposeError};
 use crate::state_machine::Core;
 use crate::table::Change;
-use crate::types::{Appended, MessageProposal, Places, Proposal, TypeConfig, WriteResponder, entry_id};
+use crate::types::{
+    Appended, MessageProposal, Places, Proposal, TypeConfig, Waiting, WriteResponder, entry_id,
+};
 
 /// Entries of messages on their way at once. One would leave the disks idle while a batch travels; many would make
 /// batches small. With 1,024 messages in flight, eight gave a fifth more throughput than four.
@@ -62,22 +64,28 @@ impl Proposer {
         Self { state: Mutex::default(), wake: Notify::new(), entry_bytes, on_failure }
     }
 
-    /// Takes a batch, or says why not; then its completion is not called.
-    pub(crate) fn submit(&self, batch: MessageBatch) -> Result<(), SubmitError> {
+    /// Takes a batch, or tells it why not.
+    pub(crate) fn submit(&self, batch: MessageBatch) {
         // Invariant 7.
         if batch.term.is_none() && batch.change.as_ref().is_some_and(Change::is_with_messages) {
-            return Err(SubmitError::Illegal(
-                "a change that belongs to messages without the term it is for".into(),
-            ));
+            let reason = "a change that belongs to messages without the term it is for";
+            return batch.completion.complete(Err(&ProposeError::Refused(reason.into())));
         }
+        if let Err((batch, error)) = self.wait_in_turn(batch) {
+            batch.completion.complete(Err(&error));
+        }
+    }
+
+    fn wait_in_turn(&self, batch: MessageBatch) -> Result<(), (MessageBatch, ProposeError)> {
         let mut state = self.state.lock();
         if state.closed {
-            return Err(SubmitError::Stopped);
+            // Nothing was written.
+            return Err((batch, ProposeError::NotLeader { leader: None }));
         }
         let bytes = state.bytes + bytes_of(&batch);
         // A batch of any size is taken when nothing else is on its way.
         if bytes > BYTES_ON_THEIR_WAY_MAX && state.bytes > 0 {
-            return Err(SubmitError::Busy { bytes: state.bytes, limit: BYTES_ON_THEIR_WAY_MAX });
+            return Err((batch, ProposeError::Busy { bytes: state.bytes, limit: BYTES_ON_THEIR_WAY_MAX }));
         }
         state.bytes = bytes;
         state.waiting.push_back(batch);
@@ -95,7 +103,8 @@ impl Proposer {
                 self.wake.notified().await;
                 continue;
             }
-            let (proposal, responder) = self.proposal(batches);
+            let (proposal, waiting) = self.proposal(batches);
+            let responder = WriteResponder(Box::new(waiting));
             if raft.client_write_ff(proposal, Some(responder)).await.is_err() {
                 break;
             }
@@ -149,10 +158,7 @@ impl Proposer {
         batches
     }
 
-    fn proposal(
-        self: &Arc<Self>,
-        batches: Vec<MessageBatch>,
-    ) -> (Proposal, WriteResponder<ClientWriteResult<TypeConfig>>) {
+    fn proposal(self: &Arc<Self>, batches: Vec<MessageBatch>) -> (Proposal, MessagesWaiting) {
         let mut pieces: Vec<BytesMut> = Vec::with_capacity(batches.len());
         let mut completions = Vec::with_capacity(batches.len());
         let (mut bytes, mut change, mut term) = (0, None, None);
@@ -163,11 +169,16 @@ impl Proposer {
             pieces.push(batch.records);
             completions.push((batch.count as usize, batch.completion));
         }
-        let at_commit = change.is_none();
         let places = Arc::new(Places::default());
-        let proposal = Proposal::Messages(MessageProposal { change, term, pieces, places: places.clone() });
-        let waiting = MessagesWaiting { proposer: self.clone(), places, completions, bytes, answered: false };
-        (proposal, answered(waiting, at_commit))
+        let waiting = MessagesWaiting {
+            proposer: self.clone(),
+            at_commit: change.is_none(),
+            places: places.clone(),
+            completions,
+            bytes,
+            answered: false,
+        };
+        (Proposal::Messages(MessageProposal { change, term, pieces, places }), waiting)
     }
 
     fn done(&self, bytes: usize) {
@@ -183,6 +194,8 @@ impl Proposer {
 /// Those who wait for an entry of messages. Dropped without an answer, it tells them that the core has ended.
 pub(crate) struct MessagesWaiting {
     proposer: Arc<Proposer>,
+    /// They are answered when the entry is committed; with a change, when that is applied.
+    at_commit: bool,
     places: Arc<Places>,
     /// How many records, and whom to tell.
     completions: Vec<(usize, Box<dyn Completion>)>,
@@ -193,12 +206,12 @@ pub(crate) struct MessagesWaiting {
 impl MessagesWaiting {
     /// *Invariant 5*: an acknowledgement says where this very entry's messages stand. Where that is not known, it is not
     /// known what is stored for whom, and the member stops.
-    fn committed(mut self, id: EntryId) {
+    fn stored(&mut self, id: EntryId) {
         let appended = self.places.0.lock().take();
         let announced: usize = self.completions.iter().map(|(count, _)| count).sum();
-        let positions: Vec<Position> = match appended {
+        let placed = match appended {
             Some(Appended { id: own, placed: Ok(placed) }) if own == id && placed.len() == announced => {
-                placed.iter().map(position).collect()
+                placed
             }
             Some(Appended { id: own, placed: Err(error) }) if own == id => return self.failed(&error),
             other => {
@@ -210,7 +223,7 @@ impl MessagesWaiting {
         };
         self.answered = true;
         self.proposer.done(self.bytes);
-        let mut rest = &positions[..];
+        let mut rest = &placed[..];
         for (count, completion) in std::mem::take(&mut self.completions) {
             let (own, others) = rest.split_at(count);
             rest = others;
@@ -223,6 +236,22 @@ impl MessagesWaiting {
         self.proposer.done(self.bytes);
         for (_, completion) in std::mem::take(&mut self.completions) {
             completion.complete(Err(error));
+        }
+    }
+}
+
+impl Waiting<ClientWriteResult<TypeConfig>> for MessagesWaiting {
+    fn committed(&mut self, id: EntryId) {
+        if self.at_commit {
+            self.stored(id);
+        }
+    }
+
+    fn done(mut self: Box<Self>, result: ClientWriteResult<TypeConfig>) {
+        match result {
+            _ if self.answered => {}
+            Ok(written) => self.stored(entry_id(&written.log_id)),
+            Err(e) => self.failed(&propose_error(&e)),
         }
     }
 }
@@ -243,31 +272,6 @@ fn said(appended: Option<Appended>) -> String {
     }
 }
 
-fn position(placed: &Placed) -> Position {
-    Position { queue_offset: placed.queue_offset, physical_offset: placed.physical_offset }
-}
-
-/// How who waits for messages hears of them. With a change they are answered when that is applied.
-fn answered(waiting: MessagesWaiting, at_commit: bool) -> WriteResponder<ClientWriteResult<TypeConfig>> {
-    let waiting = Arc::new(Mutex::new(Some(waiting)));
-    let for_commit = waiting.clone();
-    let on_commit = at_commit.then(|| -> Box<dyn FnOnce(EntryId) + Send> {
-        Box::new(move |id| {
-            if let Some(waiting) = for_commit.lock().take() {
-                waiting.committed(id);
-            }
-        })
-    });
-    let on_complete = Box::new(move |result: ClientWriteResult<TypeConfig>| {
-        let Some(mut waiting) = waiting.lock().take() else { return };
-        match result {
-            Ok(written) => waiting.committed(entry_id(&written.log_id)),
-            Err(e) => waiting.failed(&propose_error(&e)),
-        }
-    });
-    WriteResponder::new(on_commit, on_complete)
-}
-
 pub(crate) fn propose_error(error: &ClientWriteError<TypeConfig>) -> ProposeError {
     match error {
         ClientWriteError::ForwardToLeader(forward) => ProposeError::NotLeader { leader: forward.leader_id },
@@ -278,19 +282,18 @@ pub(crate) fn propose_error(error: &ClientWriteError<TypeConfig>) -> ProposeErro
 
 #[cfg(test)]
 mod tests {
-    use openraft::raft::responder::Responder;
+    use raftmq_store::Placed;
 
     use super::*;
     use crate::table::tests::{Sum, SumCommand};
-    use crate::types::log_id;
 
-    type Told = Arc<Mutex<Vec<Result<Vec<Position>, ProposeError>>>>;
+    type Told = Arc<Mutex<Vec<Result<Vec<Placed>, ProposeError>>>>;
 
     struct Tell(Told);
 
     impl Completion for Tell {
-        fn complete(self: Box<Self>, outcome: Result<&[Position], &ProposeError>) {
-            self.0.lock().push(outcome.map(<[Position]>::to_vec).map_err(Clone::clone));
+        fn complete(self: Box<Self>, outcome: Result<&[Placed], &ProposeError>) {
+            self.0.lock().push(outcome.map(<[Placed]>::to_vec).map_err(Clone::clone));
         }
     }
 
@@ -303,16 +306,16 @@ mod tests {
 
     /// What batches of one and two messages are told when their entry is committed and the log says this of it, and
     /// whether the member stops.
-    fn outcome(appended: Option<Appended>) -> (Vec<Result<Vec<Position>, ProposeError>>, bool) {
+    fn outcome(appended: Option<Appended>) -> (Vec<Result<Vec<Placed>, ProposeError>>, bool) {
         let (told, failed) = (Told::default(), Arc::new(Mutex::new(false)));
         let stops = failed.clone();
         let proposer = Arc::new(Proposer::new(1 << 30, Box::new(move |_| *stops.lock() = true)));
-        proposer.submit(batch(&told, 1)).unwrap();
-        proposer.submit(batch(&told, 2)).unwrap();
-        let (proposal, mut responder) = proposer.proposal(proposer.take());
+        proposer.submit(batch(&told, 1));
+        proposer.submit(batch(&told, 2));
+        let (proposal, mut waiting) = proposer.proposal(proposer.take());
         let Proposal::Messages(messages) = proposal else { panic!("{proposal}") };
         *messages.places.0.lock() = appended;
-        responder.on_commit(log_id(ID));
+        waiting.committed(ID);
         let state = proposer.state.lock();
         assert_eq!((state.bytes, state.proposals), (0, 0));
         drop(state);
@@ -327,7 +330,7 @@ mod tests {
         let (told, stops) = outcome(appended(ID, Ok(placed(3))));
         let lens: Vec<_> = told.iter().map(|told| told.as_ref().unwrap().len()).collect();
         assert_eq!((lens, stops), (vec![1, 2], false));
-        assert_eq!(told[1].as_ref().unwrap()[0], Position { queue_offset: 1, physical_offset: 101 });
+        assert_eq!(told[1].as_ref().unwrap()[0], Placed { queue_offset: 1, physical_offset: 101 });
         let refused = ProposeError::Refused("as it is".into());
         let expected = vec![Err(refused.clone()), Err(refused.clone())];
         assert_eq!(outcome(appended(ID, Err(refused.clone()))), (expected, false));
@@ -347,12 +350,11 @@ mod tests {
     #[test]
     fn a_change_that_belongs_to_messages_is_for_a_term() {
         let proposer = Proposer::new(1 << 30, Box::new(|_| ()));
-        let step = |term| MessageBatch {
-            change: Some(Change::new::<Sum<9>>(&SumCommand::Add(1)).unwrap()),
-            term,
-            ..batch(&Told::default(), 1)
-        };
-        assert!(matches!(proposer.submit(step(None)), Err(SubmitError::Illegal(_))));
-        assert_eq!(proposer.submit(step(Some(1))), Ok(()));
+        let told = Told::default();
+        for term in [Some(1), None] {
+            let change = Some(Change::new::<Sum<9>>(&SumCommand::Add(1)).unwrap());
+            proposer.submit(MessageBatch { change, term, ..batch(&told, 1) });
+        }
+        assert!(matches!(told.lock()[..], [Err(ProposeError::Refused(_))]));
     }
 }

@@ -112,41 +112,32 @@ impl fmt::Display for Proposal {
     }
 }
 
-/// What openraft tells of a write. Messages are answered when their entry is committed, everything else when it is
-/// applied.
-pub(crate) struct WriteResponder<T> {
-    on_commit: Option<Box<dyn FnOnce(EntryId) + Send>>,
-    on_complete: Box<dyn FnOnce(T) + Send>,
+/// Whoever is told what becomes of a write.
+pub(crate) trait Waiting<T>: Send {
+    /// Its entry is committed.
+    fn committed(&mut self, _id: EntryId) {}
+
+    /// It is applied, or has failed.
+    fn done(self: Box<Self>, result: T);
 }
 
-impl<T: Send + 'static> WriteResponder<T> {
-    pub(crate) fn new(
-        on_commit: Option<Box<dyn FnOnce(EntryId) + Send>>,
-        on_complete: Box<dyn FnOnce(T) + Send>,
-    ) -> Self {
-        Self { on_commit, on_complete }
-    }
-
-    /// Sends the outcome of applying.
-    pub(crate) fn oneshot() -> (Self, oneshot::Receiver<T>) {
-        let (sender, receiver) = oneshot::channel();
-        let on_complete = Box::new(move |result| {
-            // The receiver may have gone; the outcome is in the log all the same.
-            let _ = sender.send(result);
-        });
-        (Self { on_commit: None, on_complete }, receiver)
+impl<T: Send> Waiting<T> for oneshot::Sender<T> {
+    fn done(self: Box<Self>, result: T) {
+        // The receiver may have gone; the outcome is in the log all the same.
+        let _ = self.send(result);
     }
 }
+
+/// The way from openraft to who waits for a write.
+pub(crate) struct WriteResponder<T>(pub(crate) Box<dyn Waiting<T>>);
 
 impl<T: Send + 'static> openraft::raft::responder::Responder<TypeConfig, T> for WriteResponder<T> {
     fn on_commit(&mut self, log_id: LogId) {
-        if let Some(on_commit) = self.on_commit.take() {
-            on_commit(entry_id(&log_id));
-        }
+        self.0.committed(entry_id(&log_id));
     }
 
     fn on_complete(self, result: T) {
-        (self.on_complete)(result);
+        self.0.done(result);
     }
 }
 

@@ -12,8 +12,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use raftmq_message::builder::RecordParts;
 use raftmq_raft::{
-    Change, Completion, FeatureLevel, Group, GroupConfig, Member, MessageBatch, Position, ProposeError, Role,
-    StartError, SubmitError, Table, Tables,
+    Change, Completion, FeatureLevel, Group, GroupConfig, Member, MessageBatch, Placed, ProposeError, Role,
+    StartError, Table, Tables,
 };
 use raftmq_store::StoreError;
 use raftmq_testkit::{free_address, group_config};
@@ -143,18 +143,18 @@ async fn leader(groups: &[Running]) -> Running {
     .expect("a leader is elected")
 }
 
-struct Tell(oneshot::Sender<Result<Vec<Position>, ProposeError>>);
+struct Tell(oneshot::Sender<Result<Vec<Placed>, ProposeError>>);
 
 impl Completion for Tell {
-    fn complete(self: Box<Self>, outcome: Result<&[Position], &ProposeError>) {
+    fn complete(self: Box<Self>, outcome: Result<&[Placed], &ProposeError>) {
         let _ = self.0.send(outcome.map(<[_]>::to_vec).map_err(Clone::clone));
     }
 }
 
-fn batch(
-    queue_id: i32,
-    bodies: &[String],
-) -> (MessageBatch, oneshot::Receiver<Result<Vec<Position>, ProposeError>>) {
+/// A batch, and what it is told.
+type Open = (MessageBatch, oneshot::Receiver<Result<Vec<Placed>, ProposeError>>);
+
+fn batch(queue_id: i32, bodies: &[String]) -> Open {
     let mut records = BytesMut::new();
     for body in bodies {
         let parts = RecordParts {
@@ -185,9 +185,15 @@ fn batch(
     )
 }
 
-async fn send(leader: &Group, queue_id: i32, bodies: &[String]) -> Vec<Position> {
+/// Whether a member does not take a batch, because it does not lead.
+async fn is_not_taken(member: &Group, (batch, told): Open) -> bool {
+    member.submit(batch);
+    matches!(told.await.unwrap(), Err(ProposeError::NotLeader { .. }))
+}
+
+async fn send(leader: &Group, queue_id: i32, bodies: &[String]) -> Vec<Placed> {
     let (batch, outcome) = batch(queue_id, bodies);
-    leader.submit(batch).unwrap();
+    leader.submit(batch);
     timeout(PATIENCE, outcome).await.unwrap().unwrap().unwrap()
 }
 
@@ -238,9 +244,7 @@ async fn messages_survive_a_change_of_leader_and_a_restart_of_all() {
     // The leader goes; the others elect one of them and go on.
     let gone = first.status().node_id;
     first.shutdown().await;
-    let (late, outcome) = batch(0, &bodies("late", 1));
-    assert!(first.submit(late).is_err());
-    drop(outcome);
+    assert!(is_not_taken(&first, batch(0, &bodies("late", 1))).await);
     groups.retain(|g| g.status().node_id != gone);
     let second = leader(&groups).await;
     assert_ne!(second.status().node_id, gone);
@@ -304,14 +308,14 @@ async fn messages_and_the_change_with_them_are_one_entry() {
         let (mut with_change, outcome) = batch(0, &due);
         with_change.change = Some(Steps::change(&SumCommand::Add(100)));
         let term = leader.watch_role().borrow().term;
-        let (mut stale, _told) = batch(0, &due);
-        stale.term = Some(term - 1);
-        assert!(matches!(leader.submit(stale), Err(SubmitError::NotLeader { .. })));
+        let mut stale = batch(0, &due);
+        stale.0.term = Some(term - 1);
+        assert!(is_not_taken(&leader, stale).await);
         with_change.term = Some(term);
         let (before, told_before) = batch(1, &plain[0]);
         let (after, told_after) = batch(1, &plain[1]);
         for batch in [before, with_change, after] {
-            leader.submit(batch).unwrap();
+            leader.submit(batch);
         }
         let positions = timeout(PATIENCE, outcome).await.unwrap().unwrap().unwrap();
         // Told when it is applied, not only committed.
@@ -343,7 +347,7 @@ async fn messages_and_the_change_with_them_are_one_entry() {
     let alone = refused.change.clone().unwrap();
     assert!(matches!(leader.propose(alone).await, Err(ProposeError::Refused(_))), "messages go with it");
     refused.term = Some(leader.watch_role().borrow().term);
-    leader.submit(refused).unwrap();
+    leader.submit(refused);
     assert!(matches!(timeout(PATIENCE, outcome).await.unwrap().unwrap(), Err(ProposeError::Refused(_))));
     assert_eq!(leader.steps.get(), next);
     stop_all(&again).await;
@@ -386,7 +390,7 @@ async fn messages_that_the_log_refuses_are_answered_and_the_member_goes_on() {
     leader(std::slice::from_ref(&group)).await;
     let no_such_queue = raftmq_store::QUEUE_ID_MAX as i32 + 1;
     let (refused, outcome) = batch(no_such_queue, &bodies("a", 1));
-    group.submit(refused).unwrap();
+    group.submit(refused);
     let outcome = timeout(PATIENCE, outcome).await.unwrap().unwrap();
     assert!(matches!(outcome, Err(ProposeError::Refused(_))), "{outcome:?}");
     let positions = send(&group, 0, &bodies("b", 2)).await;
@@ -410,10 +414,9 @@ async fn a_leader_without_a_majority_does_not_serve_until_it_has_one() {
         group.shutdown().await;
     }
     let (open, outcome) = batch(0, &bodies("open", 1));
-    first.submit(open).unwrap();
+    first.submit(open);
     eventually("a leader that no longer serves", || !first.status().ready).await;
-    let (late, _) = batch(0, &bodies("late", 1));
-    assert!(first.submit(late).is_err());
+    assert!(is_not_taken(&first, batch(0, &bodies("late", 1))).await);
 
     let other = members.iter().map(|m| m.id).find(|id| *id != own).unwrap();
     let back = start(other, &members, dir.path()).await;
@@ -493,10 +496,11 @@ async fn members_of_two_releases_run_side_by_side_until_all_read_the_next_level(
         other => panic!("{other:?}"),
     };
     assert!(words.contains("needs feature level 2") && words.contains("node 1 reads 1"), "{words}");
-    let (mut with_change, _told) = batch(0, &bodies("a", 1));
+    let (mut with_change, told) = batch(0, &bodies("a", 1));
     with_change.change = Some(Steps::change(&SumCommand::Double));
     with_change.term = Some(first.watch_role().borrow().term);
-    assert!(matches!(first.submit(with_change), Err(SubmitError::Illegal(_))));
+    first.submit(with_change);
+    assert!(matches!(told.await.unwrap(), Err(ProposeError::Refused(_))));
 
     // The old one is replaced.
     groups.remove(0).shutdown().await;

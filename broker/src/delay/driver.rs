@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::state::DelayTable;
-use raftmq_raft::{Change, Completion, MessageBatch, Position, ProposeError, Role, RoleState, SubmitError};
+use raftmq_raft::{Change, Completion, MessageBatch, Placed, ProposeError, Role, RoleState};
 use raftmq_store::{StoreError, TimerIndex};
 use raftmq_world::{Clock, Mutation, Threads};
 use tokio::sync::{Notify, oneshot, watch};
@@ -165,18 +165,14 @@ async fn submit(replica: &Replica, term: u64, delivery: Delivery) -> Outcome {
     let (told, outcome_told) = oneshot::channel();
     let completion = Box::new(Told(told));
     let batch = MessageBatch { records, count, change, term: Some(term), completion };
-    match replica.group().submit(batch) {
-        Ok(()) => outcome_told.await.unwrap_or(Outcome::Unknown),
-        Err(SubmitError::Busy { .. } | SubmitError::NotLeader { .. }) => Outcome::NotTaken,
-        Err(SubmitError::Illegal(reason)) => Outcome::Refused(reason),
-        Err(SubmitError::Stopped) => Outcome::Unknown,
-    }
+    replica.group().submit(batch);
+    outcome_told.await.unwrap_or(Outcome::Unknown)
 }
 
-fn outcome(decided: Result<&[Position], &ProposeError>) -> Outcome {
+fn outcome(decided: Result<&[Placed], &ProposeError>) -> Outcome {
     match decided {
         Ok(_) => Outcome::Applied,
-        Err(ProposeError::NotLeader { .. }) => Outcome::NotTaken,
+        Err(ProposeError::Busy { .. } | ProposeError::NotLeader { .. }) => Outcome::NotTaken,
         Err(ProposeError::Refused(reason)) => Outcome::Refused(reason.clone()),
         Err(ProposeError::Unknown | ProposeError::Stopped(_)) => Outcome::Unknown,
     }
@@ -186,7 +182,7 @@ fn outcome(decided: Result<&[Position], &ProposeError>) -> Outcome {
 struct Told(oneshot::Sender<Outcome>);
 
 impl Completion for Told {
-    fn complete(self: Box<Self>, decided: Result<&[Position], &ProposeError>) {
+    fn complete(self: Box<Self>, decided: Result<&[Placed], &ProposeError>) {
         // Who waits may have ended with the broker.
         let _ = self.0.send(outcome(decided));
     }

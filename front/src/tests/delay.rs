@@ -3,7 +3,7 @@
 use raftmq_broker::state::TimerProgress;
 use raftmq_message::topic::{SCHEDULE_TOPIC, TIMER_TOPIC};
 use raftmq_message::{RecordParts, RecordView};
-use raftmq_raft::{Completion, MessageBatch, Position, ProposeError};
+use raftmq_raft::{Completion, MessageBatch, Placed, ProposeError};
 use raftmq_store::FRAME_HEADER_BYTES;
 use tokio::sync::oneshot;
 
@@ -12,7 +12,7 @@ use super::*;
 struct Told(oneshot::Sender<u64>);
 
 impl Completion for Told {
-    fn complete(self: Box<Self>, outcome: Result<&[Position], &ProposeError>) {
+    fn complete(self: Box<Self>, outcome: Result<&[Placed], &ProposeError>) {
         let _ = self.0.send(outcome.unwrap()[0].physical_offset);
     }
 }
@@ -44,7 +44,7 @@ async fn store(group: &Group, topic: &str, queue_id: i32, body: &str, properties
     let (told, physical_offset) = oneshot::channel();
     let batch =
         MessageBatch { records, count: 1, change: None, term: None, completion: Box::new(Told(told)) };
-    group.submit(batch).unwrap();
+    group.submit(batch);
     let physical_offset = physical_offset.await.unwrap();
     let (tell, dispatched) = oneshot::channel();
     let callback = Box::new(move |done| drop(tell.send(done)));

@@ -19,7 +19,8 @@ async fn serve(name: &str, process: &Arc<Process>, dir: &Path) -> (Front, Group)
 /// A consumer has a connection to each; it is one member of each group of consumers, and no stranger with its id.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn they_share_the_process_and_nothing_else() {
-    let (dir, process) = (tempfile::tempdir().unwrap(), process(Limits { connections: 2, ..Limits::default() }));
+    let (dir, process) =
+        (tempfile::tempdir().unwrap(), process(Limits { connections: 2, ..Limits::default() }));
     let (a, group_a) = serve("a", &process, dir.path()).await;
     let (b, group_b) = serve("b", &process, dir.path()).await;
     let (mut at_a, mut at_b) = (Client::connect(a.address).await, Client::connect(b.address).await);
