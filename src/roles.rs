@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use raftmq_bench::BenchArgs;
-use raftmq_broker::state::State;
-use raftmq_broker::views::Views;
+use raftmq_broker::state::{State, Views};
 use raftmq_client::parse_name_servers;
 use raftmq_front::{BrokerConfig, Front, Limits, Process};
 use raftmq_namesrv::{Namesrv, NamesrvConfig};

@@ -21,8 +21,7 @@ use crate::replica::Replica;
 use crate::resets::Resets;
 use crate::send::{SendSettings, Sends};
 use crate::settings::Settings;
-use crate::state::State;
-use crate::views::Views;
+use crate::state::{State, Views};
 
 /// How soon a leader tries again to make what is missing.
 const RETRY: Duration = Duration::from_millis(200);

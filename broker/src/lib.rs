@@ -3,8 +3,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`broker`] | one group's parts, made and run together |
-//! | [`state`] | the replicated state: a table for each kind |
-//! | [`views`] | what is derived from the log, and what of a record goes where |
+//! | [`state`] | the replicated state, a table for each kind; the views of the log |
 //! | [`replica`] | this member's part in the group: whether it serves, and changes of the state |
 //! | [`settings`] | making topics and groups |
 //! | [`send`] | messages as they are stored, those included that consumers give back |
@@ -47,7 +46,6 @@ pub mod settings;
 pub mod state;
 #[cfg(test)]
 mod tests;
-pub mod views;
 
 pub use broker::{Broker, BrokerSettings, Running};
 pub use error::{Error, Full, NotServing};

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use raftmq_broker::state::{State, SubscriptionGroup};
-use raftmq_broker::views::Views;
+use raftmq_broker::state::{State, SubscriptionGroup, Views};
 use raftmq_broker::{Broker, BrokerSettings, Error, Replica};
 use raftmq_raft::Group;
 use raftmq_remoting::body::MessageQueue;

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
 use bytes::BytesMut;
-use raftmq_broker::state::State;
-use raftmq_broker::views::Views;
+use raftmq_broker::state::{State, Views};
 use raftmq_message::topic::TIMER_TOPIC;
 use raftmq_message::{RecordIter, RecordParts};
 use raftmq_store::{

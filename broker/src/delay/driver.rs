@@ -197,9 +197,8 @@ mod tests {
 
     use super::*;
     use crate::delay::lane::Source;
-    use crate::state::DelayProgress;
+    use crate::state::{DelayProgress, Views};
     use crate::tests::member;
-    use crate::views::Views;
 
     /// Passes messages of level 7 over one by one, and panics before each step the first time.
     struct Panicking {

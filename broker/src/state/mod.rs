@@ -1,4 +1,7 @@
-//! The replicated state of a group: a table for each kind. To add one, write its module and put it into [`State::tables`].
+//! What a member keeps of its group, message bodies aside: *tables*, which are replicated and change through the log, and
+//! *views*, which each member derives from it.
+//!
+//! To add a table, write its module and put it into [`State::tables`].
 //!
 //! | table | number | what it holds |
 //! |---|---|---|
@@ -9,6 +12,10 @@
 //! | [`DelayTable`] | 5 | how far delayed messages are delivered |
 //!
 //! Number 0 is the group's own table of members.
+//!
+//! To add a view, write a file that implements [`View`](raftmq_store::View) and put it into [`Views::new`]. It may read any
+//! property of a record; those that it [names](raftmq_store::View::properties) are found in the one pass that all views
+//! share. At the first start with it everything derived is made again from the log.
 
 mod by_queue;
 mod delay;
@@ -18,11 +25,15 @@ mod groups;
 mod locks;
 mod named;
 mod offsets;
+mod reads;
 mod topics;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use raftmq_raft::{FeatureLevel, Tables};
+use raftmq_store::{ConsumeQueues, DEFAULT_UNITS_PER_FILE, Derived, IndexFiles, IndexShape, TimerIndex};
+use raftmq_world::Disk;
 
 pub use delay::{DelayProgress, DelayTable, Delivered, TimerProgress};
 pub use groups::{GroupCommand, GroupSubscription, Groups, RetryPolicy, SubscriptionGroup};
@@ -71,5 +82,28 @@ impl State {
             .with(self.offsets.clone())
             .with(self.locks.clone())
             .with(self.delay.clone())
+    }
+}
+
+/// The views of a member's log.
+#[derive(Clone, Debug)]
+pub struct Views {
+    /// All of them, for the store. The ConsumeQueues are read [there](raftmq_store::Store::queue).
+    pub derived: Derived,
+    /// Messages by key and time.
+    pub index: Arc<IndexFiles>,
+    /// Messages with a time of their own, by that time.
+    pub timers: Arc<TimerIndex>,
+}
+
+impl Views {
+    /// Those in a data directory. Nothing is read yet.
+    pub fn new(disk: &Arc<dyn Disk>, dir: &Path) -> Self {
+        let disk = || disk.clone();
+        let mut derived =
+            Derived::new(ConsumeQueues::new(disk(), dir, DEFAULT_UNITS_PER_FILE, reads::TAGS_CODE));
+        let index = derived.add(IndexFiles::new(disk(), dir, IndexShape::default(), reads::KEYS));
+        let timers = derived.add(TimerIndex::new(disk(), dir, reads::DUE_MS));
+        Self { derived, index, timers }
     }
 }

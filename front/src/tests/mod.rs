@@ -25,8 +25,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use raftmq_broker::delay::DelayLevels;
-use raftmq_broker::state::State;
-use raftmq_broker::views::Views;
+use raftmq_broker::state::{State, Views};
 use raftmq_testkit::{FakeServer, Reply, free_address, group_config};
 use raftmq_world::World;
 
