@@ -27,7 +27,7 @@ use crate::state::{State, Views};
 const RETRY: Duration = Duration::from_millis(200);
 
 /// Something that runs until it is ended.
-pub type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub type Running<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 /// What a broker needs to know of its group.
 #[derive(Clone, Debug)]
@@ -64,6 +64,8 @@ pub struct Broker<C: Connection> {
     pub locks: Arc<QueueLocking>,
     /// Delayed messages.
     pub delay: DelayDelivery,
+    /// What is derived from the log.
+    pub views: Views,
     /// Queues.
     pub queues: Arc<Queues>,
     /// How far groups are.
@@ -105,12 +107,13 @@ impl<C: Connection> Broker<C> {
             resets: Resets::new(replica.clone(), queues.clone(), offsets.clone(), pulls.clone()),
             delay: DelayDelivery::new(
                 replica.clone(),
-                views.timers,
+                views.timers.clone(),
                 delay_levels,
                 store_host,
                 entry_bytes,
                 world,
             ),
+            views,
             replica,
             pulls,
             offsets,
@@ -135,7 +138,7 @@ impl<C: Connection> Broker<C> {
 
     /// What runs as long as the broker: answering pulls that wait, proposing offsets, delivering what is due, doing what a
     /// change of the role asks for. Each to be run in a task of its own until that is ended.
-    pub fn tasks(self: &Arc<Self>) -> Vec<Running> {
+    pub fn tasks(self: &Arc<Self>) -> Vec<Running<'static>> {
         let own = || self.clone();
         vec![
             running(own(), |broker| Box::pin(broker.pulls.run())),
@@ -201,7 +204,7 @@ impl<C: Connection> Broker<C> {
 
 fn running<C: Connection>(
     broker: Arc<Broker<C>>,
-    run: for<'a> fn(&'a Broker<C>) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>,
-) -> Running {
+    run: for<'a> fn(&'a Broker<C>) -> Running<'a>,
+) -> Running<'static> {
     Box::pin(async move { run(&broker).await })
 }

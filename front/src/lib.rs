@@ -1,11 +1,14 @@
-//! The broker role: what RocketMQ's producers, consumers and tools ask of a broker, over the group's log.
+//! Serving RocketMQ's clients: what producers, consumers and tools ask of a broker, as operations on the groups that a
+//! process has a part in.
 //!
 //! | module | what it is |
 //! |---|---|
-//! | `connection` | reading, one task per connection |
+//! | `front` | serving a group, from start to stop |
+//! | `process`, `node` | what all groups of a process share; a group that is served |
+//! | `connection`, `connections` | reading, one task per connection; those of a group |
 //! | `channel` | the way back to a client: one bounded buffer, one system call |
 //! | `calls`, `relay` | asking a client over its own connection; what operators have asked of clients |
-//! | `inquiry`, `refusal_log` | asking a client what it subscribes to; a trace of pulls for which that is not known |
+//! | `inquiry`, `inquiries`, `refusal_log` | asking a client what it subscribes to; a trace of pulls for which that is not known |
 //! | `requests` | the table of requests: who serves each, what it needs, its handler |
 //! | `forwarding` | passing requests on to the leader |
 //! | `sending`, `send_batch` | sends and what consumers give back; submitting and answering a read's sends together |
@@ -13,17 +16,21 @@
 //! | `heartbeat`, `described`, `notices` | what clients say of themselves, and telling the members of groups |
 //! | `queue_codes` | consumer offsets, the ends of queues, offsets by time |
 //! | `offset_admin` | resetting a group's offsets, copying another group's |
-//! | `group_codes`, `group_report` | how far groups are, and who consumes what: for tools, for the admin API |
+//! | `group_codes` | how far groups are, and who consumes what |
 //! | `locks` | queue locks |
 //! | `config_codes`, `attributes` | settings of topics and groups; what is checked of their attributes |
 //! | `stats`, `stats_codes` | counters and what tools print |
-//! | `registration`, `name_server` | telling the name servers |
-//! | `node` | what all of it shares |
+//! | `registration`, `registered`, `peer` | telling the name servers, what they know, asking other servers |
 //! | `reply`, `buffers`, `gauge`, `limits` | answers, shared buffers, counts, bounds |
 //!
 //! A message's way: a read of the socket is cut into frames in place, each send is checked and encoded straight into one
 //! buffer, the buffer is submitted at the end of the read, and when its entry is committed all answers are written into
 //! the connection's output at once. There is no task, no channel and no lock per message.
+
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests reach for the system")
+)]
 
 mod attributes;
 mod buffers;

@@ -56,6 +56,24 @@ fn bytes_of(batch: &MessageBatch) -> usize {
     batch.records.len() + batch.change.as_ref().map_or(0, |change| change.as_bytes().len())
 }
 
+impl State {
+    /// Why a batch is not taken.
+    fn why_not(&self, batch: &MessageBatch) -> Option<ProposeError> {
+        // Invariant 7.
+        if batch.term.is_none() && batch.change.as_ref().is_some_and(Change::is_with_messages) {
+            let reason = "a change that belongs to messages without the term it is for";
+            return Some(ProposeError::Refused(reason.into()));
+        }
+        if self.closed {
+            // Nothing was written.
+            return Some(ProposeError::NotLeader { leader: None });
+        }
+        // A batch of any size is taken when nothing else is on its way.
+        let is_too_much = self.bytes > 0 && self.bytes + bytes_of(batch) > BYTES_ON_THEIR_WAY_MAX;
+        is_too_much.then_some(ProposeError::Busy { bytes: self.bytes, limit: BYTES_ON_THEIR_WAY_MAX })
+    }
+}
+
 impl Proposer {
     /// Segments of `segment_bytes` hold a few entries each, however small they are.
     pub(crate) fn new(segment_bytes: u64, on_failure: OnFailure) -> Self {
@@ -66,33 +84,16 @@ impl Proposer {
 
     /// Takes a batch, or tells it why not.
     pub(crate) fn submit(&self, batch: MessageBatch) {
-        // Invariant 7.
-        if batch.term.is_none() && batch.change.as_ref().is_some_and(Change::is_with_messages) {
-            let reason = "a change that belongs to messages without the term it is for";
-            return batch.completion.complete(Err(&ProposeError::Refused(reason.into())));
-        }
-        if let Err((batch, error)) = self.wait_in_turn(batch) {
-            batch.completion.complete(Err(&error));
-        }
-    }
-
-    fn wait_in_turn(&self, batch: MessageBatch) -> Result<(), (MessageBatch, ProposeError)> {
         let mut state = self.state.lock();
-        if state.closed {
-            // Nothing was written.
-            return Err((batch, ProposeError::NotLeader { leader: None }));
+        if let Some(error) = state.why_not(&batch) {
+            drop(state);
+            return batch.completion.complete(Err(&error));
         }
-        let bytes = state.bytes + bytes_of(&batch);
-        // A batch of any size is taken when nothing else is on its way.
-        if bytes > BYTES_ON_THEIR_WAY_MAX && state.bytes > 0 {
-            return Err((batch, ProposeError::Busy { bytes: state.bytes, limit: BYTES_ON_THEIR_WAY_MAX }));
-        }
-        state.bytes = bytes;
+        state.bytes += bytes_of(&batch);
         state.waiting.push_back(batch);
         if state.proposals < PIPELINE_MAX {
             self.wake.notify_one();
         }
-        Ok(())
     }
 
     /// Proposes until the Raft core is gone.

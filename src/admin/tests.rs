@@ -120,12 +120,12 @@ async fn the_cluster_is_told_as_documented() {
         "cluster": "C", "broker_name": "broker-a", "node_id": 1, "role": "leader", "leader_id": 1, "term": 3,
         "last_index": 9, "commit_index": 8, "applied_index": 7, "ready": true,
         "min_physical_offset": 0, "max_physical_offset": 400,
-        "flushed_physical_offset": 300, "dispatched_physical_offset": 200,
+        "flushed_physical_offset": 300, "dispatched_physical_offset": 200, "feature_level": 1,
         "members": [
             {"id": 1, "raft": "127.0.0.1:10912", "listen": "127.0.0.1:10911", "admin": null,
-             "role": "leader", "voter": true, "online": true, "clock_ahead_ms": 0, "matched_index": 9, "lag": 0},
+             "role": "leader", "voter": true, "highest_feature_level": 1, "online": true, "clock_ahead_ms": 0, "matched_index": 9, "lag": 0},
             {"id": 2, "raft": "127.0.0.1:11012", "listen": "127.0.0.1:10911", "admin": null,
-             "role": "follower", "voter": true, "online": null, "clock_ahead_ms": null, "matched_index": null, "lag": null},
+             "role": "follower", "voter": true, "highest_feature_level": 1, "online": null, "clock_ahead_ms": null, "matched_index": null, "lag": null},
         ],
     });
     assert_eq!((status, &cluster), (200, &expected));

@@ -1,7 +1,7 @@
 //! The JSON bodies of the admin API.
 
 use raftmq_broker::state::{OffsetCommit, SubscriptionGroup, TimerProgress, Topic};
-use raftmq_raft::{GroupStatus, MemberStatus, Role};
+use raftmq_raft::{FeatureLevel, GroupStatus, MemberStatus, Role};
 use serde::Serialize;
 
 /// Queues or offsets that a page lists at most, but for its last item: some 64 bytes of JSON each.
@@ -23,6 +23,7 @@ pub(super) struct ClusterView {
     max_physical_offset: u64,
     flushed_physical_offset: u64,
     dispatched_physical_offset: u64,
+    feature_level: FeatureLevel,
     ready: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     stopped: Option<String>,
@@ -45,6 +46,7 @@ impl ClusterView {
             max_physical_offset: status.max_physical_offset,
             flushed_physical_offset: status.flushed_physical_offset,
             dispatched_physical_offset: status.dispatched_physical_offset,
+            feature_level: status.feature_level,
             ready: status.ready,
             stopped: status.stopped,
             members: status.members.into_iter().map(MemberView::from).collect(),
@@ -62,6 +64,8 @@ pub(super) struct MemberView {
     admin: Option<String>,
     role: Role,
     voter: bool,
+    /// The highest feature level that it reads; null until it has said so.
+    highest_feature_level: Option<FeatureLevel>,
     /// Whether it runs; null where this node does not know.
     online: Option<bool>,
     clock_ahead_ms: Option<i64>,
@@ -78,6 +82,7 @@ impl From<MemberStatus> for MemberView {
             admin: member.admin,
             role: member.role,
             voter: member.voter,
+            highest_feature_level: member.reads,
             online: member.online,
             clock_ahead_ms: member.clock_ahead_ms,
             matched_index: member.matched_index,

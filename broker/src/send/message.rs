@@ -506,7 +506,7 @@ mod tests {
         let added = "MSG_REGION\u{1}DefaultRegion\u{2}TRACE_ON\u{1}true\u{2}CLUSTER\u{1}C1\u{2}";
         let own = "TAGS\u{1}a\u{2}UNIQ_KEY\u{1}FD00\u{2}";
         let stored = Ok(Encoded { queue_id: 1, records: 1 });
-        assert_eq!(f.send(&Send { properties: &list, ..header("T") }, b"x"), stored);
+        assert_eq!(f.send(&Send { properties: list, ..header("T") }, b"x"), stored);
         let record = f.last();
         assert_eq!((record.topic(), record.queue_id()), ("SCHEDULE_TOPIC_XXXX", 2));
         let expected = format!("{own}DELAY\u{1}3\u{2}REAL_TOPIC\u{1}T\u{2}REAL_QID\u{1}1\u{2}{added}");
