@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use raftmq_raft::{Group, Role};
 use raftmq_store::{Arrival, FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX};
-use raftmq_world::World;
 
 use crate::clients::{Clients, Connection};
 use crate::delay::{DROP_INTERVAL, DelayDelivery, DelayLevels};
@@ -22,6 +21,7 @@ use crate::resets::Resets;
 use crate::send::{SendSettings, Sends};
 use crate::settings::Settings;
 use crate::state::{State, Views};
+use crate::surroundings::Surroundings;
 
 /// How soon a leader tries again to make what is missing.
 const RETRY: Duration = Duration::from_millis(200);
@@ -77,7 +77,13 @@ pub struct Broker<C: Connection> {
 
 impl<C: Connection> Broker<C> {
     /// Over a running member of a group, whose tables are those of `state` and whose views are `views`.
-    pub fn new(settings: BrokerSettings, group: Group, state: State, views: Views, world: &World) -> Self {
+    pub fn new(
+        settings: BrokerSettings,
+        group: Group,
+        state: State,
+        views: Views,
+        surroundings: &Surroundings,
+    ) -> Self {
         let BrokerSettings { store_host, auto_create_topic, auto_create_group, delay_levels, limits } =
             settings;
         // What a frame of the log can hold at most.
@@ -98,7 +104,7 @@ impl<C: Connection> Broker<C> {
             &limits,
         ));
         let sending =
-            SendSettings::new(&cluster, store_host, limits.message_bytes, entry_bytes, levels, world);
+            SendSettings::new(&cluster, store_host, limits.message_bytes, entry_bytes, levels, surroundings);
         let progress = Progress::new(replica.clone(), queues.clone(), offsets.clone(), clients.clone());
         Self {
             settings: Settings::new(replica.clone(), levels, (auto_create_topic, auto_create_group), &limits),
@@ -111,7 +117,7 @@ impl<C: Connection> Broker<C> {
                 delay_levels,
                 store_host,
                 entry_bytes,
-                world,
+                surroundings,
             ),
             views,
             replica,

@@ -261,6 +261,7 @@ impl From<&ProposeError> for Error {
     fn from(error: &ProposeError) -> Self {
         match error {
             ProposeError::Refused(reason) => Full::Log(reason.clone()).into(),
+            ProposeError::TooEarly(reason) => Self::Change(reason.clone()),
             ProposeError::Busy { .. } => Full::Log(error.to_string()).into(),
             ProposeError::Unknown | ProposeError::Stopped(_) => Self::Unknown(error.to_string()),
             ProposeError::NotLeader { .. } => NotServing::NoLeader.into(),

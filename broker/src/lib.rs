@@ -15,9 +15,11 @@
 //! | [`queues`], [`progress`], [`report`] | looking into queues; how far groups are; all of a group |
 //! | [`resets`] | what operators do to offsets |
 //! | [`delay`] | delivering delayed messages when they are due |
+//! | [`surroundings`] | what it takes from its process |
 //! | [`error`], [`limits`], [`names`], [`perm`] | errors, bounds, names of groups, permissions of topics |
 //!
-//! *Invariant*: no request code, no header, no connection and no socket is named here.
+//! *Invariant*: no request code, no header, no socket and no protocol's connection is named here: a client is known by the id
+//! of whatever it came over.
 
 #![cfg_attr(
     test,
@@ -44,6 +46,7 @@ pub mod resets;
 pub mod send;
 pub mod settings;
 pub mod state;
+pub mod surroundings;
 #[cfg(test)]
 mod tests;
 

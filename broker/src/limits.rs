@@ -69,7 +69,7 @@ pub const PULL_BYTES_MAX: usize = 256 * 1024;
 /// What one pull does where its filter lets few messages through, in units of some 4 ns: about 1 ms, which is 65,000
 /// ConsumeQueue units, 2,000 records under a short expression, or a few under a dear one.
 pub const PULL_WORK: usize = 256 * 1024;
-/// What pulls do before the other connections have their turn, and likewise bytes of answers.
+/// What pulls do before the other connections have their turn.
 pub const PULL_TURN_WORK: usize = 32 * 1024;
 /// How long a request waits at most to see what was acknowledged just before it.
 pub const SETTLE_MAX: Duration = Duration::from_secs(1);

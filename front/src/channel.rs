@@ -59,7 +59,7 @@ pub(crate) struct Channel<S: Sink = WriteHalf> {
     buffered: Arc<Gauge>,
     /// What the broker asks this client.
     pub(crate) calls: Calls,
-    /// When it was last read or written, in ms of the node's clock.
+    /// When it was last read or written, in ms of the process's clock.
     active_ms: AtomicU64,
     closed: AtomicBool,
 }
@@ -82,7 +82,7 @@ struct ChannelLimits {
 }
 
 impl<S: Sink> Channel<S> {
-    /// `buffered` is shared by all channels of a node.
+    /// `buffered` is shared by all channels of a process.
     pub(crate) fn new(id: u64, peer: SocketAddr, sink: S, limits: &Limits, buffered: Arc<Gauge>) -> Self {
         Self {
             id,
@@ -201,6 +201,11 @@ impl<S: Sink> Channel<S> {
     /// Whether all connections together have too much waiting to be sent.
     pub(crate) fn are_all_congested(&self) -> bool {
         self.buffered.get() > self.limits.output_all
+    }
+
+    /// Whether it has requests whose outcome is open, or answers that wait to be sent.
+    pub(crate) fn is_at_work(&self) -> bool {
+        self.requests.get() > 0 || self.waiting() > 0
     }
 
     /// Bytes waiting to be sent.

@@ -15,7 +15,7 @@ pub struct BrokerConfig {
     pub node_id: u64,
     /// Where to listen for clients.
     pub listen: SocketAddr,
-    /// Whether to listen on the VIP port as well, see [`vip_address`].
+    /// Whether to listen on the VIP port as well, two below.
     pub vip: bool,
     /// Where clients reach this member; in routes, message ids and records.
     pub advertise: SocketAddr,

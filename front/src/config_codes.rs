@@ -6,7 +6,7 @@ use raftmq_broker::names::check_group_name;
 use raftmq_broker::state::{FilterType, GroupSubscription, RetryPolicy, SubscriptionGroup, Topic};
 use raftmq_message::topic::{is_system_topic, validate_topic};
 use raftmq_remoting::body::{
-    CustomizedRetryPolicy, ExponentialRetryPolicy, GroupRetryPolicy, SimpleSubscriptionData,
+    CustomizedRetryPolicy, DataVersion, ExponentialRetryPolicy, GroupRetryPolicy, SimpleSubscriptionData,
     SubscriptionGroupConfig, SubscriptionGroupList, SubscriptionGroupWrapper, TopicConfig, TopicConfigList,
     TopicFilterType,
 };
@@ -254,7 +254,10 @@ fn group_config(group: &SubscriptionGroup) -> SubscriptionGroupConfig {
 pub(crate) fn get_all_groups(node: &Node) -> Handled {
     let groups = node.state.groups.all();
     json(&SubscriptionGroupWrapper {
-        data_version: node.registered.data_version(),
+        data_version: DataVersion {
+            counter: node.state.groups.version() as i64,
+            ..node.registered.data_version()
+        },
         forbidden_table: BTreeMap::new(),
         subscription_group_table: groups
             .iter()

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use raftmq_broker::send::{Missing, TopicCache};
-use raftmq_remoting::codes::request;
 use raftmq_remoting::header::{SendBackHeader, SendHeader};
 use raftmq_remoting::{Command, CommandError, FrameError, frame};
 use raftmq_world::{Accepted, ReadHalf};
@@ -71,7 +70,7 @@ struct Connection {
     node: Arc<Node>,
     channel: Arc<Channel>,
     topic: TopicCache,
-    /// Bytes of an incomplete frame that the node has counted.
+    /// Bytes of an incomplete frame that the process has counted.
     buffered: usize,
 }
 
@@ -158,10 +157,10 @@ impl Connection {
             Err(refusal) => return self.refuse(command, &refusal),
         };
         match row.handler {
-            Handler::Send => self.send(command, sends).await,
+            Handler::Send => self.send(row, command, sends).await,
             Handler::GiveBack => {
                 self.before_giving_back(command, sends).await;
-                self.send(command, sends).await;
+                self.send(row, command, sends).await;
             }
             Handler::Pull => {
                 let before_waiting = || self.finish(sends);
@@ -178,10 +177,15 @@ impl Connection {
                     Err(refusal) => self.refuse(command, &refusal),
                 }
             }
-            Handler::AtOnce(_) | Handler::InTurn(_) => {
+            Handler::AtOnce(handle) => {
+                self.finish(sends);
+                let handle = |node, channel, command| std::future::ready(handle(node, channel, command));
+                self.handle_in_turn(row, command, handle).await;
+            }
+            Handler::InTurn(handle) => {
                 // It may take a while: what came before it does not wait for it.
                 self.finish(sends);
-                self.handle_in_turn(row, command).await;
+                self.handle_in_turn(row, command, handle).await;
             }
             Handler::Not(why) => self.refuse(command, &Refusal::unsupported(why)),
         }
@@ -220,18 +224,21 @@ impl Connection {
     }
 
     /// Handles what is answered before the next request is looked at.
-    async fn handle_in_turn(&self, row: &Row, command: &Command) {
+    async fn handle_in_turn<'a, F: Future<Output = Handled>>(
+        &'a self,
+        row: &Row,
+        command: &'a Command,
+        handle: impl FnOnce(&'a Arc<Node>, &'a Arc<Channel>, &'a Command) -> F,
+    ) {
         if self.channel.is_congested() {
             self.refuse(command, &Refusal::busy("too many bytes wait to be sent"));
         } else {
-            let handled = match (self.may_serve(row), row.otherwise, row.handler) {
-                (Ok(()), _, Handler::AtOnce(handle)) => handle(&self.node, &self.channel, command),
-                (Ok(()), _, Handler::InTurn(handle)) => handle(&self.node, &self.channel, command).await,
-                (Err(refusal), Otherwise::PassOn, _) => {
+            let handled = match (self.may_serve(row), row.otherwise) {
+                (Ok(()), _) => handle(&self.node, &self.channel, command).await,
+                (Err(refusal), Otherwise::PassOn) => {
                     Box::pin(forwarding::pass_on(&self.node, command, refusal)).await
                 }
-                (Err(refusal), Otherwise::Refuse, _) => Err(refusal),
-                (Ok(()), _, _) => return,
+                (Err(refusal), Otherwise::Refuse) => Err(refusal),
             };
             if !command.is_oneway() {
                 self.channel.write(|out| write_handled(out, command, handled));
@@ -260,11 +267,11 @@ impl Connection {
         });
     }
 
-    async fn send(&mut self, command: &Command, sends: &mut SendBatch) {
-        let outcome = match self.encode(command, sends) {
+    async fn send(&mut self, row: &Row, command: &Command, sends: &mut SendBatch) {
+        let outcome = match self.encode(row, command, sends) {
             Err(Unsent::Missing(missing)) => {
                 self.finish(sends);
-                Box::pin(self.send_to_new_topic(command, missing, sends)).await
+                Box::pin(self.send_to_new_topic(row, command, missing, sends)).await
             }
             Err(Unsent::Refused(refusal)) => Err(refusal),
             Ok(()) => Ok(()),
@@ -277,6 +284,7 @@ impl Connection {
 
     async fn send_to_new_topic(
         &mut self,
+        row: &Row,
         command: &Command,
         mut missing: Missing,
         sends: &mut SendBatch,
@@ -284,7 +292,7 @@ impl Connection {
         // A returned message may need its group's retry topic and then the one of the dead letters.
         for _ in 0..2 {
             create_for_send(&self.node, command, &missing).await?;
-            missing = match self.encode(command, sends) {
+            missing = match self.encode(row, command, sends) {
                 Ok(()) => return Ok(()),
                 Err(Unsent::Refused(refusal)) => return Err(refusal),
                 Err(Unsent::Missing(next)) => next,
@@ -294,11 +302,12 @@ impl Connection {
     }
 
     /// Checks a send and adds its records to the batch.
-    fn encode(&mut self, command: &Command, sends: &mut SendBatch) -> Result<(), Unsent> {
-        self.node.leading()?;
+    fn encode(&mut self, row: &Row, command: &Command, sends: &mut SendBatch) -> Result<(), Unsent> {
+        self.may_serve(row)?;
         let records = sends.records();
         let start = records.end();
-        let encoded = if command.code == request::CONSUMER_SEND_MSG_BACK {
+        let gives_back = matches!(row.handler, Handler::GiveBack);
+        let encoded = if gives_back {
             let header = SendBackHeader::decode(command).map_err(Refusal::from)?;
             match self.node.broker.sends.give_back(&given_back(command, &header), records)? {
                 Some(encoded) => encoded,
@@ -312,7 +321,7 @@ impl Connection {
             let send = send_of(&header, &command.body, self.channel.peer);
             self.node.broker.sends.encode(&mut self.topic, &send, records)?
         };
-        sends.add(&self.node, &self.channel, command, &encoded, start);
+        sends.add(&self.node, &self.channel, (command, gives_back), &encoded, start);
         Ok(())
     }
 

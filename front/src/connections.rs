@@ -43,9 +43,9 @@ impl Connections {
         self.channels.lock().len()
     }
 
-    /// How many have requests whose outcome is open.
-    pub(crate) fn waiting(&self) -> usize {
-        self.all().iter().filter(|channel| channel.waiting() > 0).count()
+    /// How many have requests whose outcome is open, or answers that wait to be sent.
+    pub(crate) fn at_work(&self) -> usize {
+        self.all().iter().filter(|channel| channel.is_at_work()).count()
     }
 
     fn all(&self) -> Vec<Arc<Channel>> {

@@ -20,7 +20,7 @@ pub(crate) async fn pass_on(node: &Arc<Node>, command: &Command, refusal: Refusa
     let mut request = Command::request(command.code, command.ext.clone()).with_body(command.body.clone());
     request.ext.set(FORWARDED, &node.config.node_id.to_string());
     match peer::ask(&node.process.peers, &leader, request, FORWARD_TIMEOUT).await {
-        Ok(()) => Reply::done(),
+        Ok(Command { ext, body, .. }) => Ok(Reply { ext, body }),
         Err(PeerError::Refused { code, remark }) => Err(Refusal::new(code, remark)),
         Err(error) => Err(Refusal::unavailable(format!("the outcome is unknown: the leader: {error}"))),
     }

@@ -177,12 +177,12 @@ impl Front {
         }
         self.node.broker.pulls.refuse_unserved();
         let drained = async {
-            while self.node.connections.waiting() > 0 {
+            while self.node.connections.at_work() > 0 {
                 tokio::time::sleep(LOOK).await;
             }
         };
         if tokio::time::timeout(limits::DRAIN, drained).await.is_err() {
-            let connections = self.node.connections.waiting();
+            let connections = self.node.connections.at_work();
             tracing::warn!(connections, "stopping with requests on their way");
         }
         registration::unregister(&self.node).await;

@@ -60,6 +60,7 @@ pub(crate) const BUFFER_BYTES_KEPT: usize = 1024 * 1024;
 /// Message ids that the answer to a batch lists: 57 bytes each, and a header must stay below 256 KiB.
 pub(crate) const JOINED_IDS_MAX: usize = 4096;
 
+/// Bytes that wait to be sent to a client before the other connections have their turn.
 pub(crate) const PULL_OUTPUT_BYTES: usize = PULL_BYTES_MAX;
 
 /// Bytes of a heartbeat's body.
@@ -103,7 +104,7 @@ pub(crate) const STATUS_CALLS_MAX: usize = 64;
 /// Bytes of all members' answers, as they go into one frame together.
 pub(crate) const STATUS_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Producers in one answer about all of them, likewise.
+/// Producers in one answer about all of them, which has to fit a frame.
 pub(crate) const REPORTED_PRODUCERS_MAX: usize = 50_000;
 /// Answers about groups that are made at a time, beside the network thread: each takes a processor and some 20 MiB.
 pub(crate) const REPORTS_AT_ONCE: usize = 2;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use raftmq_broker::state::{State, SubscriptionGroup, Views};
+use raftmq_broker::surroundings::Surroundings;
 use raftmq_broker::{Broker, BrokerSettings, Error, Replica};
 use raftmq_raft::Group;
 use raftmq_remoting::body::MessageQueue;
@@ -51,7 +52,14 @@ impl Node {
             delay_levels: config.delay_levels.clone(),
             limits: process.limits.group.clone(),
         };
-        let broker = Arc::new(Broker::new(settings, group, state.clone(), views, &process.world));
+        let world = &process.world;
+        let surroundings = Surroundings {
+            clock: world.clock.clone(),
+            threads: world.threads.clone(),
+            process_id: world.process_id,
+            salt: world.random.number() as u32,
+        };
+        let broker = Arc::new(Broker::new(settings, group, state.clone(), views, &surroundings));
         Self {
             replica: broker.replica.clone(),
             broker,

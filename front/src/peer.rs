@@ -14,14 +14,14 @@ pub(crate) enum PeerError {
     Refused { code: i32, remark: String },
 }
 
-/// Sends a request to `address`, a `host:port`, and waits for its success; connecting counts towards the patience. A
+/// Sends a request to `address`, a `host:port`, and waits for the answer of its success; connecting counts towards the patience. A
 /// connection that owes an answer for so long is not used again.
 pub(crate) async fn ask(
     peers: &ConnectionPool,
     address: &str,
     request: Command,
     patience: Duration,
-) -> Result<(), PeerError> {
+) -> Result<Command, PeerError> {
     let deadline = deadline_in(patience);
     let connection = peers.get_within(address, patience).await?;
     let answer = connection.call(request, deadline.saturating_duration_since(Instant::now())).await;
@@ -29,7 +29,7 @@ pub(crate) async fn ask(
         connection.close();
     }
     match answer? {
-        Command { code: 0, .. } => Ok(()),
+        answer @ Command { code: 0, .. } => Ok(answer),
         Command { code, remark, .. } => Err(PeerError::Refused { code, remark: remark.unwrap_or_default() }),
     }
 }

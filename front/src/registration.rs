@@ -87,7 +87,7 @@ async fn register(node: &Node, name_server: &str) -> Result<(), String> {
     };
     let register = Command::request(request::REGISTER_BROKER, header.to_ext()).with_body(body);
     let registered = peer::ask(&node.process.peers, name_server, register, NAME_SERVER_TIMEOUT).await;
-    registered.map_err(|error| error.to_string())
+    registered.map(drop).map_err(|error| error.to_string())
 }
 
 /// Where the group's members reach this one; empty where it is not known.

@@ -33,7 +33,8 @@ pub(crate) enum Otherwise {
     PassOn,
 }
 
-/// On what a right is needed, as access control of RocketMQ 5.x has it.
+/// On what a right is needed, as access control of RocketMQ 5.x has it: its requests' headers and
+/// `DefaultAuthorizationContextBuilder` say so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Resource {
     /// On the topic that it names.
@@ -81,6 +82,9 @@ pub(crate) enum Handler {
     Not(&'static str),
 }
 
+/// What is needed: on one thing, any of some actions.
+pub(crate) type Right = (Resource, &'static [Action]);
+
 /// A request.
 pub(crate) struct Row {
     pub(crate) code: i32,
@@ -88,14 +92,14 @@ pub(crate) struct Row {
     pub(crate) otherwise: Otherwise,
     /// For access control; so far only the document tells of it.
     #[cfg_attr(not(test), expect(dead_code, reason = "nobody is kept out yet"))]
-    pub(crate) right: (Resource, Action),
+    pub(crate) right: Right,
     /// Bytes of its body at most; else those of a frame.
     pub(crate) body_max: Option<usize>,
     pub(crate) handler: Handler,
 }
 
 impl Row {
-    const fn new(code: i32, served_by: ServedBy, right: (Resource, Action), handler: Handler) -> Self {
+    const fn new(code: i32, served_by: ServedBy, right: Right, handler: Handler) -> Self {
         Self { code, served_by, otherwise: Otherwise::Refuse, right, body_max: None, handler }
     }
 
@@ -161,105 +165,150 @@ use ServedBy::*;
 /// Every request that this broker knows.
 pub(crate) static REQUESTS: &[Row] = &[
     // Sending.
-    Row::new(SEND_MESSAGE_V2, Leader, (Topic, Pub), Handler::Send),
-    Row::new(SEND_MESSAGE, Leader, (Topic, Pub), Handler::Send),
-    Row::new(SEND_BATCH_MESSAGE, Leader, (Topic, Pub), Handler::Send),
-    Row::new(CONSUMER_SEND_MSG_BACK, Leader, (Group, Sub), Handler::GiveBack),
-    Row::new(END_TRANSACTION, Leader, (Topic, Pub), Handler::Not("transactional messages are not supported")),
-    Row::new(SEND_REPLY_MESSAGE, Leader, (Topic, Pub), Handler::Not("replies to requests are not supported")),
+    Row::new(SEND_MESSAGE_V2, Leader, (Topic, &[Pub]), Handler::Send),
+    Row::new(SEND_MESSAGE, Leader, (Topic, &[Pub]), Handler::Send),
+    Row::new(SEND_BATCH_MESSAGE, Leader, (Topic, &[Pub]), Handler::Send),
+    Row::new(CONSUMER_SEND_MSG_BACK, Leader, (Group, &[Sub]), Handler::GiveBack),
+    Row::new(
+        END_TRANSACTION,
+        Leader,
+        (Topic, &[Pub]),
+        Handler::Not("transactional messages are not supported"),
+    ),
+    Row::new(
+        SEND_REPLY_MESSAGE,
+        Leader,
+        (Topic, &[Pub]),
+        Handler::Not("replies to requests are not supported"),
+    ),
     Row::new(
         SEND_REPLY_MESSAGE_V2,
         Leader,
-        (Topic, Pub),
+        (Topic, &[Pub]),
         Handler::Not("replies to requests are not supported"),
     ),
     // Consuming.
-    Row::new(PULL_MESSAGE, Reader, (GroupAndTopic, Sub), Handler::Pull),
-    Row::new(LITE_PULL_MESSAGE, Reader, (GroupAndTopic, Sub), Handler::Pull),
+    Row::new(PULL_MESSAGE, Reader, (GroupAndTopic, &[Sub]), Handler::Pull),
+    Row::new(LITE_PULL_MESSAGE, Reader, (GroupAndTopic, &[Sub]), Handler::Pull),
     Row::new(
         UPDATE_CONSUMER_OFFSET,
         Leader,
-        (GroupAndTopic, Sub),
+        (GroupAndTopic, &[Sub, Update]),
         Handler::Later(|node, command| Ok(Box::pin(queue_codes::update_consumer_offset(node, command)?))),
     ),
     Row::new(
         QUERY_CONSUMER_OFFSET,
         Leader,
-        (GroupAndTopic, Sub),
+        (GroupAndTopic, &[Sub, Get]),
         in_turn!(queue_codes::query_consumer_offset),
     ),
-    Row::new(LOCK_BATCH_MQ, Leader, (GroupAndTopic, Sub), in_turn!(locks::lock)),
-    Row::new(UNLOCK_BATCH_MQ, Leader, (GroupAndTopic, Sub), in_turn!(locks::unlock, channel)),
-    Row::new(HEART_BEAT, Any, (GroupAndTopic, Sub), in_turn!(heartbeat::heartbeat, channel))
+    Row::new(LOCK_BATCH_MQ, Leader, (GroupAndTopic, &[Sub]), in_turn!(locks::lock)),
+    Row::new(UNLOCK_BATCH_MQ, Leader, (GroupAndTopic, &[Sub]), in_turn!(locks::unlock, channel)),
+    Row::new(HEART_BEAT, Any, (GroupAndTopic, &[Sub]), in_turn!(heartbeat::heartbeat, channel))
         .within(HEARTBEAT_BYTES_MAX),
-    Row::new(UNREGISTER_CLIENT, Any, (Group, Sub), at_once!(heartbeat::unregister, channel)),
-    Row::new(GET_CONSUMER_LIST_BY_GROUP, Any, (Group, Sub), at_once!(heartbeat::consumer_list)),
-    Row::new(CHECK_CLIENT_CONFIG, Any, (GroupAndTopic, Sub), at_once!(heartbeat::check_client)),
+    Row::new(UNREGISTER_CLIENT, Any, (Group, &[Pub, Sub]), at_once!(heartbeat::unregister, channel)),
+    Row::new(GET_CONSUMER_LIST_BY_GROUP, Any, (Group, &[Sub, Get]), at_once!(heartbeat::consumer_list)),
+    Row::new(CHECK_CLIENT_CONFIG, Any, (GroupAndTopic, &[Sub]), at_once!(heartbeat::check_client)),
     // Queues.
-    Row::new(GET_MAX_OFFSET, Leader, (Topic, Get), in_turn!(queue_codes::max_offset)),
-    Row::new(GET_MIN_OFFSET, Leader, (Topic, Get), at_once!(queue_codes::min_offset)),
-    Row::new(SEARCH_OFFSET_BY_TIMESTAMP, Leader, (Topic, Get), at_once!(queue_codes::search_offset)),
-    Row::new(GET_EARLIEST_MSG_STORETIME, Leader, (Topic, Get), at_once!(queue_codes::earliest_store_time)),
-    Row::new(VIEW_MESSAGE_BY_ID, Any, (Topic, Get), in_turn!(queue_codes::view_message)),
+    Row::new(GET_MAX_OFFSET, Leader, (Topic, &[Get]), in_turn!(queue_codes::max_offset)),
+    Row::new(GET_MIN_OFFSET, Leader, (Topic, &[Get]), at_once!(queue_codes::min_offset)),
+    Row::new(SEARCH_OFFSET_BY_TIMESTAMP, Leader, (Topic, &[Get]), at_once!(queue_codes::search_offset)),
+    Row::new(GET_EARLIEST_MSG_STORETIME, Leader, (Topic, &[Get]), at_once!(queue_codes::earliest_store_time)),
+    Row::new(VIEW_MESSAGE_BY_ID, Any, (Topic, &[Get]), in_turn!(queue_codes::view_message)),
     // Settings of topics and groups.
-    Row::new(UPDATE_AND_CREATE_TOPIC, Leader, (Topic, Create), in_turn!(config_codes::put_topic)),
-    Row::new(UPDATE_AND_CREATE_TOPIC_LIST, Leader, (Topic, Create), in_turn!(config_codes::put_topic_list))
-        .within(SETTINGS_BYTES_MAX),
-    Row::new(DELETE_TOPIC_IN_BROKER, Leader, (Topic, Delete), in_turn!(config_codes::delete_topic))
+    Row::new(UPDATE_AND_CREATE_TOPIC, Leader, (Topic, &[Create]), in_turn!(config_codes::put_topic)),
+    Row::new(
+        UPDATE_AND_CREATE_TOPIC_LIST,
+        Leader,
+        (Topic, &[Create]),
+        in_turn!(config_codes::put_topic_list),
+    )
+    .within(SETTINGS_BYTES_MAX),
+    Row::new(DELETE_TOPIC_IN_BROKER, Leader, (Topic, &[Delete]), in_turn!(config_codes::delete_topic))
         .passed_on(),
-    Row::new(GET_ALL_TOPIC_CONFIG, Any, (Topic, List), at_once!(config_codes::get_all_topics, node)),
-    Row::new(GET_TOPIC_CONFIG, Any, (Topic, Get), at_once!(config_codes::get_topic)),
-    Row::new(UPDATE_AND_CREATE_SUBSCRIPTIONGROUP, Leader, (Group, Create), in_turn!(config_codes::put_group))
-        .within(SETTINGS_BYTES_MAX),
+    Row::new(GET_ALL_TOPIC_CONFIG, Any, (Topic, &[List]), at_once!(config_codes::get_all_topics, node)),
+    Row::new(GET_TOPIC_CONFIG, Any, (Topic, &[Get]), at_once!(config_codes::get_topic)),
+    Row::new(
+        UPDATE_AND_CREATE_SUBSCRIPTIONGROUP,
+        Leader,
+        (Group, &[Create]),
+        in_turn!(config_codes::put_group),
+    )
+    .within(SETTINGS_BYTES_MAX),
     Row::new(
         UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST,
         Leader,
-        (Group, Create),
+        (Group, &[Create]),
         in_turn!(config_codes::put_group_list),
     )
     .within(SETTINGS_BYTES_MAX),
     Row::new(
         GET_ALL_SUBSCRIPTIONGROUP_CONFIG,
         Any,
-        (Group, List),
+        (Group, &[List]),
         at_once!(config_codes::get_all_groups, node),
     ),
-    Row::new(GET_SUBSCRIPTIONGROUP_CONFIG, Any, (Group, Get), at_once!(config_codes::get_group)),
-    Row::new(DELETE_SUBSCRIPTIONGROUP, Leader, (Group, Delete), in_turn!(config_codes::delete_group)),
+    Row::new(GET_SUBSCRIPTIONGROUP_CONFIG, Any, (Group, &[Get]), at_once!(config_codes::get_group)),
+    Row::new(DELETE_SUBSCRIPTIONGROUP, Leader, (Group, &[Delete]), in_turn!(config_codes::delete_group)),
     // What operators do to groups, and what they ask of them.
     Row::new(
         INVOKE_BROKER_TO_RESET_OFFSET,
         Leader,
-        (GroupAndTopic, Update),
+        (GroupAndTopic, &[Update]),
         in_turn!(offset_admin::reset_offset),
     ),
-    Row::new(CLONE_GROUP_OFFSET, Leader, (GroupAndTopic, Update), in_turn!(offset_admin::clone_offsets)),
-    Row::new(GET_CONSUMER_RUNNING_INFO, Any, (Group, Get), later!(relay::running_info)),
-    Row::new(CONSUME_MESSAGE_DIRECTLY, Any, (Group, Update), later!(relay::consume_directly)),
-    Row::new(INVOKE_BROKER_TO_GET_CONSUMER_STATUS, Any, (GroupAndTopic, Get), later!(relay::consumer_status)),
-    Row::new(GET_CONSUMER_CONNECTION_LIST, Any, (Group, Get), at_once!(group_codes::consumer_connection)),
-    Row::new(GET_PRODUCER_CONNECTION_LIST, Any, (Group, Get), at_once!(group_codes::producer_connection)),
-    Row::new(GET_ALL_PRODUCER_INFO, Any, (Cluster, Get), in_turn!(group_codes::all_producers, node)),
-    Row::new(GET_CONSUME_STATS, Leader, (GroupAndTopic, Get), in_turn!(group_codes::consume_stats)),
-    Row::new(GET_BROKER_CONSUME_STATS, Leader, (Cluster, Get), in_turn!(group_codes::broker_consume_stats)),
-    Row::new(QUERY_TOPIC_CONSUME_BY_WHO, Any, (Topic, Get), at_once!(group_codes::groups_of_topic)),
-    Row::new(QUERY_TOPICS_BY_CONSUMER, Any, (Group, Get), at_once!(group_codes::topics_of_group)),
-    Row::new(QUERY_SUBSCRIPTION_BY_CONSUMER, Any, (GroupAndTopic, Get), at_once!(group_codes::subscription)),
-    Row::new(QUERY_CONSUME_TIME_SPAN, Leader, (GroupAndTopic, Get), in_turn!(group_codes::consume_time_span)),
+    Row::new(CLONE_GROUP_OFFSET, Leader, (GroupAndTopic, &[Update]), in_turn!(offset_admin::clone_offsets)),
+    Row::new(GET_CONSUMER_RUNNING_INFO, Any, (Group, &[Get]), later!(relay::running_info)),
+    Row::new(CONSUME_MESSAGE_DIRECTLY, Any, (GroupAndTopic, &[Sub]), later!(relay::consume_directly)),
+    Row::new(
+        INVOKE_BROKER_TO_GET_CONSUMER_STATUS,
+        Any,
+        (GroupAndTopic, &[Get]),
+        later!(relay::consumer_status),
+    ),
+    Row::new(GET_CONSUMER_CONNECTION_LIST, Any, (Group, &[Get]), at_once!(group_codes::consumer_connection)),
+    Row::new(
+        GET_PRODUCER_CONNECTION_LIST,
+        Any,
+        (Cluster, &[Get]),
+        at_once!(group_codes::producer_connection),
+    ),
+    Row::new(GET_ALL_PRODUCER_INFO, Any, (Cluster, &[Get]), in_turn!(group_codes::all_producers, node)),
+    Row::new(GET_CONSUME_STATS, Leader, (GroupAndTopic, &[Get]), in_turn!(group_codes::consume_stats)),
+    Row::new(
+        GET_BROKER_CONSUME_STATS,
+        Leader,
+        (Cluster, &[Get]),
+        in_turn!(group_codes::broker_consume_stats),
+    ),
+    Row::new(QUERY_TOPIC_CONSUME_BY_WHO, Any, (Topic, &[Get]), at_once!(group_codes::groups_of_topic)),
+    Row::new(QUERY_TOPICS_BY_CONSUMER, Any, (Group, &[Get]), at_once!(group_codes::topics_of_group)),
+    Row::new(
+        QUERY_SUBSCRIPTION_BY_CONSUMER,
+        Any,
+        (GroupAndTopic, &[Get]),
+        at_once!(group_codes::subscription),
+    ),
+    Row::new(
+        QUERY_CONSUME_TIME_SPAN,
+        Leader,
+        (GroupAndTopic, &[Get]),
+        in_turn!(group_codes::consume_time_span),
+    ),
     // The broker.
-    Row::new(GET_BROKER_RUNTIME_INFO, Any, (Cluster, Get), at_once!(stats_codes::runtime_info, node)),
-    Row::new(GET_TOPIC_STATS_INFO, Any, (Topic, Get), in_turn!(stats_codes::topic_stats)),
-    Row::new(GET_BROKER_CONFIG, Any, (Cluster, Get), at_once!(stats_codes::broker_config, node)),
+    Row::new(GET_BROKER_RUNTIME_INFO, Any, (Cluster, &[Get]), at_once!(stats_codes::runtime_info, node)),
+    Row::new(GET_TOPIC_STATS_INFO, Any, (Topic, &[Get]), in_turn!(stats_codes::topic_stats)),
+    Row::new(GET_BROKER_CONFIG, Any, (Cluster, &[Get]), at_once!(stats_codes::broker_config, node)),
     Row::new(
         UPDATE_BROKER_CONFIG,
         Any,
-        (Cluster, Update),
+        (Cluster, &[Update]),
         at_once!(stats_codes::update_broker_config, command),
     ),
     Row::new(
         GET_SYSTEM_TOPIC_LIST_FROM_BROKER,
         Any,
-        (Nothing, List),
+        (Nothing, &[]),
         at_once!(stats_codes::system_topics, node),
     ),
 ];
@@ -279,7 +328,7 @@ mod tests {
              `front/src/requests.rs`. Every other code is refused with code 3 and its name. *Served by*: the group's \
              leader, the member that a consumer group reads from, or any member from what it knows itself; a member that \
              may not serve it answers code 14 and who leads, or passes it on. *Right*: what access control of RocketMQ \
-             5.x asks for. *Answer*: at once; in turn, before the connection's next request is looked at; later, \
+             5.x asks for; a send to a group's retry topic asks for Sub on the group instead. *Answer*: at once; in turn, before the connection's next request is looked at; later, \
              while the connection goes on.\n\n\
              | code | name | served by | right | answer | body, bytes at most |\n\
              |---|---|---|---|---|---|\n",
@@ -299,9 +348,12 @@ mod tests {
                 Handler::Later(_) => "later",
                 Handler::Not(why) => why,
             };
-            let (resource, action) = row.right;
-            let right =
-                if resource == Nothing { "none".to_owned() } else { format!("{resource:?} {action:?}") };
+            let (resource, actions) = row.right;
+            let actions: Vec<_> = actions.iter().map(|action| format!("{action:?}")).collect();
+            let right = match resource {
+                Nothing => "none".to_owned(),
+                resource => format!("{resource:?} {}", actions.join(" or ")),
+            };
             let body = row.body_max.map(|bytes| bytes.to_string()).unwrap_or_default();
             out +=
                 &format!("| {} | {} | {served_by} | {right} | {answer} | {body} |\n", row.code, row.name());

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use raftmq_broker::Error;
 use raftmq_message::id::OffsetMessageId;
 use raftmq_raft::{Completion, MessageBatch, Placed, ProposeError};
-use raftmq_remoting::codes::{request, response};
+use raftmq_remoting::codes::response;
 use raftmq_remoting::encode::{EncodeError, write_response, write_send_response};
 use raftmq_remoting::header::SendResponse;
 use raftmq_remoting::{Command, Serialization};
@@ -55,12 +55,12 @@ impl SendBatch {
     }
 
     /// Takes up a request whose records were just appended, from `start` on. Submits those before it where all together
-    /// are too much for one entry.
+    /// are too much for one entry. Its answer is a code alone where `code_only` says so.
     pub(crate) fn add(
         &mut self,
         node: &Arc<Node>,
         channel: &Arc<Channel>,
-        request: &Command,
+        (request, code_only): (&Command, bool),
         encoded: &Encoded,
         start: RecordsEnd,
     ) {
@@ -74,7 +74,7 @@ impl SendBatch {
             opaque: request.opaque,
             serialization: request.serialization,
             oneway: request.is_oneway(),
-            code_only: request.code == request::CONSUMER_SEND_MSG_BACK,
+            code_only,
             queue_id: encoded.queue_id,
             records: encoded.records,
             key_end: self.records.keys.len(),
@@ -236,10 +236,14 @@ mod tests {
             records: 2,
             key_end: 0,
         };
-        let (node, keys) = (node.clone(), String::new());
-        let open = OpenSends { node, channel, replies: vec![reply], keys, count: 2, bytes: 0 };
+        node.connections.add(channel.clone());
+        let (own, keys) = (node.clone(), String::new());
+        let open = OpenSends { node: own, channel, replies: vec![reply], keys, count: 2, bytes: 0 };
+        assert_eq!(node.connections.at_work(), 0);
         open.begin();
+        assert_eq!(node.connections.at_work(), 1, "a stop waits for it");
         open.stored(&[Placed { queue_offset: 0, physical_offset: 0 }]);
+        assert_eq!(node.connections.at_work(), 0);
         let mut input = BytesMut::new();
         let answer = loop {
             if let Some(frame) = frame::decode(&mut input, FRAME_LEN_MAX).unwrap() {

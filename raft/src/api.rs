@@ -196,6 +196,9 @@ pub enum ProposeError {
         /// The leader this member knows.
         leader: Option<u64>,
     },
+    /// Not every member reads such a change yet: nothing was written.
+    #[error("{0}")]
+    TooEarly(String),
     /// Too much is on its way already: nothing was written.
     #[error("{bytes} bytes are on their way, the limit is {limit}")]
     Busy {

@@ -34,7 +34,7 @@ impl Changes {
     }
 
     /// Why a change may not be proposed yet: some member could not read it.
-    pub(crate) fn check_level(&self, change: &Change) -> Result<(), String> {
+    pub(crate) fn check_level(&self, change: &Change) -> Result<(), ProposeError> {
         let (needed, level) = (change.level(), self.members.level());
         if needed <= level {
             return Ok(());
@@ -44,7 +44,8 @@ impl Changes {
         let behind: Vec<_> =
             behind.map(|member| format!("node {} reads {}", member.id, member.reads)).collect();
         let who = if behind.is_empty() { "not every member has said".to_owned() } else { behind.join(", ") };
-        Err(format!("this needs feature level {needed}, and the group is at {level} ({who})"))
+        let reason = format!("this needs feature level {needed}, and the group is at {level} ({who})");
+        Err(ProposeError::TooEarly(reason))
     }
 
     /// Proposes a change; returns when it is applied here. With a term it is for that one alone.
@@ -59,7 +60,7 @@ impl Changes {
                 "a change of {size} bytes; a segment has room for {room}"
             )));
         }
-        self.check_level(&change).map_err(ProposeError::Refused)?;
+        self.check_level(&change)?;
         let (waiting, outcome) = oneshot::channel();
         let stopped = |what: &str| ProposeError::Stopped(what.to_owned());
         let is_late = Arc::new(AtomicBool::new(false));

@@ -18,7 +18,7 @@ use crate::changes::Changes;
 use crate::clock::Clocks;
 use crate::hello::Acquaintances;
 use crate::log_storage::LogStorage;
-use crate::members::{MemberAddress, Members, too_old};
+use crate::members::{MemberAddress, Members};
 use crate::proposer::Proposer;
 use crate::role::{RoleWatch, Roles};
 use crate::server::{CONNECTIONS_MAX, Server};
@@ -67,9 +67,10 @@ impl Group {
         let store = open_store(options, config.derived.clone(), &world).await?;
         let clocks = Arc::new(Clocks::new(world.clock.clone()));
         let log = LogStorage::open(store.clone(), config.node_id, &world)?;
-        let (reads, members) = (tables.reads(), Arc::<Members>::default());
+        let reads = tables.reads();
+        let members = Arc::new(Members::new(config.node_id, reads));
         let state = Arc::new(Shared::open(store.clone(), tables.with(members.clone()), &world)?);
-        if let Some(reason) = too_old(config.node_id, reads, members.level()) {
+        if let Some(reason) = members.too_old() {
             return Err(StartError::TooOld(reason));
         }
         dispatch_applied(&store, state.last_applied())?;
@@ -120,7 +121,7 @@ impl Group {
         }
         match batch.change.as_ref().map_or(Ok(()), |change| inner.changes.check_level(change)) {
             Ok(()) => inner.proposer.submit(batch),
-            Err(reason) => batch.completion.complete(Err(&ProposeError::Refused(reason))),
+            Err(error) => batch.completion.complete(Err(&error)),
         }
     }
 
@@ -217,7 +218,7 @@ impl Group {
         }
     }
 
-    /// Stops: flushes, writes the checkpoint, closes. Afterwards every call answers "stopped".
+    /// Stops: flushes, writes the checkpoint, closes. Afterwards nothing is taken any more.
     pub async fn shutdown(&self) {
         self.inner.stop("shut down".into()).await;
     }

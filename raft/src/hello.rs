@@ -122,14 +122,14 @@ mod tests {
 
     #[test]
     fn who_reads_too_little_is_told_so_by_whoever_is_ahead() {
-        let members = Arc::<Members>::default();
+        let members = Arc::new(Members::new(1, 2));
         let newer = Acquaintances::new(hello(1, 2), members.clone());
         assert_eq!(newer.meet(hello(2, 1)), Ok(()));
         members.apply(MembersCommand::RaiseLevel(2)).unwrap();
         let words = newer.meet(hello(2, 1)).unwrap_err();
         assert!(words.contains("node 2") && words.contains("level 1"), "{words}");
         // The other way round: it is the one that connects.
-        let older = Acquaintances::new(hello(2, 1), Arc::default());
+        let older = Acquaintances::new(hello(2, 1), Arc::new(Members::new(2, 1)));
         assert_eq!(older.meet(newer.own()).unwrap_err(), words);
         assert_eq!(newer.meet(hello(2, 2)), Ok(()));
     }

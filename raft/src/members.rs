@@ -42,9 +42,14 @@ pub(crate) struct MembersImage {
     level: FeatureLevel,
 }
 
-/// The members that have said who they are.
+/// The members that have said who they are, as one of them knows them.
 #[derive(Debug)]
-pub(crate) struct Members(RwLock<Known>);
+pub(crate) struct Members {
+    node_id: u64,
+    /// The highest level of a change that it reads.
+    reads: FeatureLevel,
+    known: RwLock<Known>,
+}
 
 #[derive(Debug)]
 struct Known {
@@ -52,26 +57,29 @@ struct Known {
     level: FeatureLevel,
 }
 
-impl Default for Members {
-    fn default() -> Self {
-        Self(RwLock::new(Known { members: BTreeMap::new(), level: FIRST_LEVEL }))
-    }
-}
-
 impl Members {
+    pub(crate) fn new(node_id: u64, reads: FeatureLevel) -> Self {
+        Self { node_id, reads, known: RwLock::new(Known { members: BTreeMap::new(), level: FIRST_LEVEL }) }
+    }
+
+    /// Why this member has no part in the group, if it reads too little of it.
+    pub(crate) fn too_old(&self) -> Option<String> {
+        too_old(self.node_id, self.reads, self.level())
+    }
+
     /// What is known of them, by id.
     pub(crate) fn all(&self) -> BTreeMap<u64, MemberAddress> {
-        self.0.read().members.clone()
+        self.known.read().members.clone()
     }
 
     /// What is known of one.
     pub(crate) fn get(&self, id: u64) -> Option<MemberAddress> {
-        self.0.read().members.get(&id).cloned()
+        self.known.read().members.get(&id).cloned()
     }
 
     /// The level that every member reads.
     pub(crate) fn level(&self) -> FeatureLevel {
-        self.0.read().level
+        self.known.read().level
     }
 }
 
@@ -102,13 +110,23 @@ impl Table for Members {
     type Outcome = ();
     type Image = MembersImage;
 
+    fn level(_: &MembersCommand) -> FeatureLevel {
+        FIRST_LEVEL
+    }
+
     fn apply(&self, command: MembersCommand) -> Result<(), StoreError> {
-        let mut known = self.0.write();
+        let mut known = self.known.write();
         match command {
             MembersCommand::Put(member) => drop(known.members.insert(member.id, member)),
             MembersCommand::RaiseLevel(level) if level < known.level => {
                 let before = known.level;
                 return Err(StoreError::Divergence(format!("feature level {level} behind level {before}")));
+            }
+            // It was away while the others went on, and reads in its log that they did: what follows is not for it.
+            MembersCommand::RaiseLevel(level) if level > self.reads => {
+                return Err(StoreError::Illegal(
+                    too_old(self.node_id, self.reads, level).unwrap_or_default(),
+                ));
             }
             MembersCommand::RaiseLevel(level) => known.level = level,
         }
@@ -116,14 +134,14 @@ impl Table for Members {
     }
 
     fn freeze(&self) -> impl FnOnce() -> MembersImage + Send + Sync + 'static {
-        let known = self.0.read();
+        let known = self.known.read();
         let image = MembersImage { members: known.members.values().cloned().collect(), level: known.level };
         move || image
     }
 
     fn restore(&self, image: MembersImage) -> Result<(), StoreError> {
         let members = image.members.into_iter().map(|member| (member.id, member)).collect();
-        *self.0.write() = Known { members, level: image.level };
+        *self.known.write() = Known { members, level: image.level };
         Ok(())
     }
 }
@@ -153,10 +171,18 @@ mod tests {
 
     #[test]
     fn the_level_never_falls() {
-        let members = Members::default();
+        let members = Members::new(1, 3);
         members.apply(MembersCommand::RaiseLevel(3)).unwrap();
         assert!(matches!(members.apply(MembersCommand::RaiseLevel(2)), Err(StoreError::Divergence(_))));
         assert_eq!(members.level(), 3);
+    }
+
+    #[test]
+    fn a_member_that_reads_too_little_is_told_so_by_the_log_as_well() {
+        let members = Members::new(7, 1);
+        let words = members.apply(MembersCommand::RaiseLevel(2)).unwrap_err().to_string();
+        assert!(words.contains("node 7") && words.contains("up to feature level 1"), "{words}");
+        assert_eq!(members.level(), 1);
     }
 
     /// What stands in logs and checkpoints.
@@ -165,7 +191,7 @@ mod tests {
         let bytes = |command| Change::new::<Members>(&command).unwrap().as_bytes().to_vec();
         assert_eq!(bytes(MembersCommand::Put(member(3, 1))), b"\x01\x00\x0b\0\0\0\x00\x03\x03c:1\x03a:2\x01");
         assert_eq!(bytes(MembersCommand::RaiseLevel(2)), b"\x01\x00\x02\0\0\0\x01\x02");
-        let members = Members::default();
+        let members = Members::new(1, 1);
         members.apply(MembersCommand::Put(member(3, 1))).unwrap();
         let image = bincode::serde::encode_to_vec(members.freeze()(), bincode::config::standard()).unwrap();
         assert_eq!(image, b"\x01\x03\x03c:1\x03a:2\x01\x01");

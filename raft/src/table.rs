@@ -62,9 +62,9 @@ pub trait Table: Send + Sync + 'static {
     type Image: Serialize + DeserializeOwned;
 
     /// The level from which on this command may be proposed.
-    fn level(_command: &Self::Command) -> FeatureLevel {
-        FIRST_LEVEL
-    }
+    ///
+    /// [`FIRST_LEVEL`] for what every release reads. A table that is new has none of these: earlier releases know nothing of it.
+    fn level(command: &Self::Command) -> FeatureLevel;
 
     /// Carries out a committed command.
     ///

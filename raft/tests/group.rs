@@ -492,7 +492,7 @@ async fn members_of_two_releases_run_side_by_side_until_all_read_the_next_level(
     let first = leader(&groups).await;
     first.propose(Plain::change(&SumCommand::Add(3))).await.unwrap();
     let words = match first.propose(Plain::change(&SumCommand::Double)).await {
-        Err(ProposeError::Refused(words)) => words,
+        Err(ProposeError::TooEarly(words)) => words,
         other => panic!("{other:?}"),
     };
     assert!(words.contains("needs feature level 2") && words.contains("node 1 reads 1"), "{words}");
@@ -500,7 +500,7 @@ async fn members_of_two_releases_run_side_by_side_until_all_read_the_next_level(
     with_change.change = Some(Steps::change(&SumCommand::Double));
     with_change.term = Some(first.watch_role().borrow().term);
     first.submit(with_change);
-    assert!(matches!(told.await.unwrap(), Err(ProposeError::Refused(_))));
+    assert!(matches!(told.await.unwrap(), Err(ProposeError::TooEarly(_))));
 
     // The old one is replaced.
     groups.remove(0).shutdown().await;

@@ -51,13 +51,18 @@ const OWNED: &[(&str, &str)] = &[("openraft", "raft")];
 /// What a broker's operations know nothing of: the protocol and sockets.
 const NOT_IN_BROKER: &[&str] = &[
     "raftmq_remoting",
+    "raftmq_world::Accepted",
+    "raftmq_world::Acceptor",
     "raftmq_world::Listener",
     "raftmq_world::Network",
     "raftmq_world::ReadHalf",
     "raftmq_world::Stream",
+    "raftmq_world::World",
     "raftmq_world::WriteHalf",
     "std::net::TcpListener",
     "std::net::TcpStream",
+    "std::net::UdpSocket",
+    "std::os::unix::net",
     "tokio::net",
 ];
 

@@ -29,12 +29,12 @@ use std::time::Duration;
 use raftmq_message::topic::{SCHEDULE_TOPIC, TIMER_TOPIC};
 use raftmq_raft::Role;
 use raftmq_store::{Arrival, TimerIndex};
-use raftmq_world::World;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::limits::{DELAY_PROGRESS_BYTES, SUBMIT_BYTES};
 use crate::replica::Replica;
+use crate::surroundings::Surroundings;
 use driver::Driver;
 use level::LevelLane;
 use levels::LEVELS_MAX;
@@ -62,15 +62,15 @@ impl DelayDelivery {
         levels: DelayLevels,
         store_host: SocketAddr,
         entry_bytes: usize,
-        world: &World,
+        surroundings: &Surroundings,
     ) -> Self {
         let driver = Driver {
             replica,
             timers,
             redelivery: Redelivery { store_host },
             bytes: SUBMIT_BYTES.min(entry_bytes).saturating_sub(DELAY_PROGRESS_BYTES),
-            clock: world.clock.clone(),
-            threads: world.threads.clone(),
+            clock: surroundings.clock.clone(),
+            threads: surroundings.threads.clone(),
         };
         let level_wakes = (0..LEVELS_MAX).map(|_| Arc::default()).collect();
         Self { driver, levels, level_wakes, timer_wake: Arc::default() }

@@ -161,13 +161,16 @@ impl Pulls {
         // No queue's end is beyond that.
         let offset = u64::MAX;
         let place = Place { topic: &topic.name, queue_id, offset, connection, deadline_ms: until_ms };
-        let is_gone = waiter.is_gone();
         let held = HeldPull { waiter, asked: allowed.offset, allowed, deadline_ms: until_ms };
         let outcome = self.holds.lock().hold(&place, held);
         match outcome {
             // Whoever ends the connection takes out what was held before.
-            Ok(id) if is_gone => drop(self.holds.lock().take(id)),
-            Ok(_) => {}
+            Ok(id) => {
+                let mut holds = self.holds.lock();
+                if holds.get(id).is_some_and(|held| held.waiter.is_gone()) {
+                    holds.take(id);
+                }
+            }
             Err((_, held)) => drop(self.finish(held)),
         }
     }
@@ -242,7 +245,9 @@ impl Pulls {
             let (topic, group, queue_id) = (allowed.topic.clone(), allowed.group.clone(), allowed.queue_id);
             let offset = u64::try_from(allowed.offset).unwrap_or(0);
             let place = Place { topic: &topic.name, queue_id, offset, connection, deadline_ms };
-            let id = match self.holds.lock().hold(&place, held) {
+            // The lock is not held while anybody is answered.
+            let outcome = self.holds.lock().hold(&place, held);
+            let id = match outcome {
                 Ok(id) => id,
                 Err((_, held)) => return work + self.finish(held),
             };

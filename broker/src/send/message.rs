@@ -305,6 +305,8 @@ mod tests {
     use raftmq_message::{RecordIter, RecordView};
     use raftmq_raft::Table as _;
     use raftmq_world::{Clock, World};
+
+    use crate::surroundings::Surroundings;
     use std::time::Duration;
 
     use super::*;
@@ -366,8 +368,13 @@ mod tests {
             }
             state.groups.apply(GroupCommand::Put(SubscriptionGroup::new("G"))).unwrap();
             let host = "127.0.0.1:10911".parse().unwrap();
-            let world = World { clock: Arc::new(StoppedClock), ..World::system() };
-            let settings = SendSettings::new("C1", host, 100, 1000, 18, &world);
+            let surroundings = Surroundings {
+                clock: Arc::new(StoppedClock),
+                threads: World::system().threads,
+                process_id: 1,
+                salt: 2,
+            };
+            let settings = SendSettings::new("C1", host, 100, 1000, 18, &surroundings);
             Self { settings, state, cache: TopicCache::default(), out: Records::default(), is_locked: false }
         }
 
@@ -428,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_stored_is_refused_by_code() {
+    fn what_cannot_be_stored_is_refused_by_name() {
         let mut f = Fixture::new();
         fn with(list: &str) -> Send<'_> {
             Send { properties: list, ..header("T") }

@@ -8,9 +8,10 @@ use bytes::BytesMut;
 use raftmq_message::id::UniqueKeys;
 use raftmq_message::properties::{self, names};
 use raftmq_message::{BuildError, RecordParts};
-use raftmq_world::{Clock, World};
+use raftmq_world::Clock;
 
 use crate::error::Error;
+use crate::surroundings::Surroundings;
 
 /// The region that answers and records name; RocketMQ's default.
 pub const REGION: &str = "DefaultRegion";
@@ -40,9 +41,9 @@ impl SendSettings {
         message_bytes: usize,
         entry_bytes: usize,
         delay_levels: u32,
-        world: &World,
+        surroundings: &Surroundings,
     ) -> Self {
-        let salt = world.random.number() as u32;
+        let &Surroundings { process_id, salt, .. } = surroundings;
         Self {
             store_host,
             message_bytes,
@@ -53,8 +54,8 @@ impl SendSettings {
                 (names::CLUSTER, cluster),
             ]),
             delay_levels,
-            clock: world.clock.clone(),
-            unique_keys: UniqueKeys::new(store_host.ip(), world.process_id, salt),
+            clock: surroundings.clock.clone(),
+            unique_keys: UniqueKeys::new(store_host.ip(), process_id, salt),
             next_queue: AtomicU32::new(salt),
         }
     }

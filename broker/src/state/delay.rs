@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use parking_lot::RwLock;
-use raftmq_raft::Table;
+use raftmq_raft::{FIRST_LEVEL, FeatureLevel, Table};
 use raftmq_store::StoreError;
 use serde::{Deserialize, Serialize};
 
@@ -73,6 +73,10 @@ impl Table for DelayTable {
     type Command = DelayProgress;
     type Outcome = ();
     type Image = Delivered;
+
+    fn level(_: &DelayProgress) -> FeatureLevel {
+        FIRST_LEVEL
+    }
 
     /// *Invariant 7*: one leader at a time delivers, and each of its steps starts where the last one ended. A step that
     /// does not, or that leads back, has lost or repeated messages: this member must neither count nor show it. That holds at

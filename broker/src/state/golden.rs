@@ -91,3 +91,33 @@ fn commands_and_images_are_written_as_ever() {
     restored.restore(&images).unwrap();
     assert_eq!(restored.freeze()().unwrap(), images);
 }
+
+/// How many kinds of commands a table has, as its decoder says when it meets one that there is not; none where commands
+/// are of one kind.
+fn kinds(tables: &raftmq_raft::Tables, table: u8) -> Option<usize> {
+    let no_such_kind = [1, table, 1, 0, 0, 0, 200];
+    let words = tables.apply(&no_such_kind, true).unwrap_err().to_string();
+    let (_, kinds) = words.split_once("0 <= i < ")?;
+    kinds.chars().take_while(char::is_ascii_digit).collect::<String>().parse().ok()
+}
+
+#[test]
+fn no_kind_of_command_is_missing() {
+    let tables = State::default().tables();
+    let mut seen: std::collections::BTreeMap<u8, std::collections::BTreeSet<u8>> = Default::default();
+    for (_, change) in changes() {
+        // The level, the table, the length of the command, its kind.
+        let bytes = change.as_bytes();
+        seen.entry(bytes[1]).or_default().insert(bytes[6]);
+    }
+    let of_tables: Vec<_> = seen.iter().map(|(table, kinds_seen)| (*table, kinds_seen.len())).collect();
+    let expected: Vec<_> = seen.keys().map(|table| (*table, kinds(&tables, *table).unwrap_or(1))).collect();
+    assert_eq!(of_tables, expected);
+    assert_eq!(
+        expected.iter().filter(|(_, kinds)| *kinds > 1).count(),
+        4,
+        "the decoder's words have changed"
+    );
+    let images = tables.freeze()().unwrap();
+    assert_eq!(images.iter().map(|image| image.table).collect::<Vec<_>>(), Vec::from_iter(seen.into_keys()));
+}

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use raftmq_raft::Table;
+use raftmq_raft::{FIRST_LEVEL, FeatureLevel, Table};
 use raftmq_store::StoreError;
 use serde::{Deserialize, Serialize};
 
@@ -150,6 +150,10 @@ impl Table for Groups {
     type Outcome = Added;
     /// Sorted by name, and the version.
     type Image = (Vec<SubscriptionGroup>, u64);
+
+    fn level(_: &GroupCommand) -> FeatureLevel {
+        FIRST_LEVEL
+    }
 
     fn apply(&self, command: GroupCommand) -> Result<Added, StoreError> {
         match command {

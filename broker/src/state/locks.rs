@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
-use raftmq_raft::Table;
+use raftmq_raft::{FIRST_LEVEL, FeatureLevel, Table};
 use raftmq_store::StoreError;
 use raftmq_world::hash::HashMap;
 use serde::{Deserialize, Serialize};
@@ -79,6 +79,10 @@ impl Table for Locks {
     /// The queues that the client now holds, of those it asked for.
     type Outcome = Vec<(String, u32)>;
     type Image = LocksImage;
+
+    fn level(_: &QueueLocks) -> FeatureLevel {
+        FIRST_LEVEL
+    }
 
     fn apply(&self, request: QueueLocks) -> Result<Self::Outcome, StoreError> {
         Ok(self.0.write().apply(&request))

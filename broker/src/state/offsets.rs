@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::RwLock;
-use raftmq_raft::Table;
+use raftmq_raft::{FIRST_LEVEL, FeatureLevel, Table};
 use raftmq_store::StoreError;
 use serde::{Deserialize, Serialize};
 
@@ -187,6 +187,10 @@ impl Table for Offsets {
     type Command = OffsetCommand;
     type Outcome = ();
     type Image = OffsetsImage;
+
+    fn level(_: &OffsetCommand) -> FeatureLevel {
+        FIRST_LEVEL
+    }
 
     fn apply(&self, command: OffsetCommand) -> Result<(), StoreError> {
         match command {

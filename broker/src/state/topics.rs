@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use raftmq_raft::Table;
+use raftmq_raft::{FIRST_LEVEL, FeatureLevel, Table};
 use raftmq_store::StoreError;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -140,6 +140,10 @@ impl Table for Topics {
     type Outcome = Added;
     /// Sorted by name, and the version.
     type Image = (Vec<Topic>, u64);
+
+    fn level(_: &TopicCommand) -> FeatureLevel {
+        FIRST_LEVEL
+    }
 
     fn apply(&self, command: TopicCommand) -> Result<Added, StoreError> {
         match command {

@@ -2,6 +2,7 @@
 
 use super::trio::Trio;
 use super::*;
+use crate::requests::{Handler, Otherwise, REQUESTS, ServedBy};
 
 /// What the group that reads from a follower is called.
 const GROUP: &str = "readers";
@@ -133,5 +134,26 @@ async fn a_preferred_follower_that_is_gone_is_not_suggested() {
     group.shutdown().await;
     trio.until(|trio| !trio.members[leader].1.is_near(preferred as u64)).await;
     assert_eq!(suggested(&client.ok(read("T", 0, 0)).await), 0);
+    trio.stop().await;
+}
+
+/// For every row of the table of requests.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_refuses_what_only_a_leader_serves_and_names_it() {
+    let trio = Trio::start().await;
+    let follower = (trio.leader().await + 1) % 3;
+    let mut client = trio.client(follower).await;
+    for row in REQUESTS {
+        if matches!(row.handler, Handler::Not(_)) || row.served_by == ServedBy::Reader {
+            continue;
+        }
+        client.write([Command::request(row.code, Ext::new())]).await;
+        let answer = client.answer().await;
+        let remark = answer.remark.unwrap_or_default();
+        let is_refused =
+            answer.code == response::SERVICE_NOT_AVAILABLE && remark.contains("the leader is node");
+        let only_leader = row.served_by == ServedBy::Leader && row.otherwise == Otherwise::Refuse;
+        assert_eq!(is_refused, only_leader, "{}: {} {remark}", row.name(), answer.code);
+    }
     trio.stop().await;
 }
