@@ -11,7 +11,8 @@ use crate::names::check_group_name;
 use crate::perm;
 use crate::replica::Replica;
 use crate::state::{
-    Added, GroupCommand, Groups, OffsetCommand, Offsets, SubscriptionGroup, Topic, TopicCommand, Topics,
+    Added, GroupCommand, Groups, Named, NamedCommand, NamedTable, OffsetCommand, Offsets, SubscriptionGroup,
+    Topic, TopicCommand, Topics,
 };
 
 const READ_WRITE: u32 = perm::READ | perm::WRITE;
@@ -136,7 +137,7 @@ impl Settings {
                 }
                 // No such group can be, which is what RocketMQ says of it.
                 check_group_name(name).map_err(|error| Error::NoSuchGroupCanBe(Box::new(error)))?;
-                self.add_group(SubscriptionGroup::new(name)).await?;
+                self.add(SubscriptionGroup::new(name), self.groups_max, Full::Groups).await?;
                 state.groups.get(name).ok_or_else(absent)?
             }
         };
@@ -148,24 +149,7 @@ impl Settings {
 
     /// Creates a group or changes it.
     pub async fn put_group(&self, group: SubscriptionGroup) -> Result<(), Error> {
-        let groups = &self.replica.state().groups;
-        if !groups.has(&group.name) {
-            self.add_group(group.clone()).await?;
-            if groups.get(&group.name).as_deref() == Some(&group) {
-                return Ok(());
-            }
-        }
-        self.replica.change::<Groups>(&GroupCommand::Put(group)).await.map(drop)
-    }
-
-    /// Creates a group unless it exists.
-    async fn add_group(&self, group: SubscriptionGroup) -> Result<(), Error> {
-        let max = self.groups_max;
-        let command = GroupCommand::Add { group, max: u32::try_from(max).unwrap_or(u32::MAX) };
-        match self.replica.change::<Groups>(&command).await? {
-            Added::Full => Err(Full::Groups(max).into()),
-            Added::Done => Ok(()),
-        }
+        self.put(&self.replica.state().groups, group, self.groups_max, Full::Groups).await
     }
 
     /// Removes a group; with its offsets where that is wanted. For one term alone.
@@ -185,25 +169,38 @@ impl Settings {
     /// Creates a topic or changes it.
     pub async fn put_topic(&self, topic: Topic) -> Result<(), Error> {
         self.check_queues(&topic)?;
-        let topics = &self.replica.state().topics;
-        let is_new = !topics.has(&topic.name);
-        if is_new {
-            self.add_topic(topic.clone()).await?;
-        }
-        // Somebody else's may have been the first of that name.
-        if !is_new || topics.get(&topic.name).as_deref() != Some(&topic) {
-            self.replica.change::<Topics>(&TopicCommand::Put(topic)).await?;
-        }
-        Ok(())
+        self.put(&self.replica.state().topics, topic, self.topics_max, Full::Topics).await
     }
 
-    /// Creates a topic unless it exists. Any number of topics may be on their way at a time.
+    /// Creates a topic unless it exists.
     async fn add_topic(&self, topic: Topic) -> Result<(), Error> {
         self.check_queues(&topic)?;
-        let max = self.topics_max;
-        let command = TopicCommand::Add { topic, max: u32::try_from(max).unwrap_or(u32::MAX) };
-        match self.replica.change::<Topics>(&command).await? {
-            Added::Full => Err(Full::Topics(max).into()),
+        self.add(topic, self.topics_max, Full::Topics).await
+    }
+
+    /// Creates one of `table` or changes it. Where there may be no more than `max`, a new one is refused as `full`.
+    async fn put<T: Named + PartialEq>(
+        &self,
+        table: &NamedTable<T>,
+        value: T,
+        max: usize,
+        full: fn(usize) -> Full,
+    ) -> Result<(), Error> {
+        if !table.has(value.name()) {
+            self.add(value.clone(), max, full).await?;
+            // Somebody else's may have been the first of that name.
+            if table.get(value.name()).as_deref() == Some(&value) {
+                return Ok(());
+            }
+        }
+        self.replica.change::<NamedTable<T>>(&NamedCommand::Put(value)).await.map(drop)
+    }
+
+    /// Creates one unless it exists. Any number may be on their way at a time.
+    async fn add<T: Named>(&self, value: T, max: usize, full: fn(usize) -> Full) -> Result<(), Error> {
+        let command = NamedCommand::Add { value, max: u32::try_from(max).unwrap_or(u32::MAX) };
+        match self.replica.change::<NamedTable<T>>(&command).await? {
+            Added::Full => Err(full(max).into()),
             Added::Done => Ok(()),
         }
     }

@@ -122,13 +122,11 @@ impl Table for Members {
                 let before = known.level;
                 return Err(StoreError::Divergence(format!("feature level {level} behind level {before}")));
             }
-            // It was away while the others went on, and reads in its log that they did: what follows is not for it.
-            MembersCommand::RaiseLevel(level) if level > self.reads => {
-                return Err(StoreError::Illegal(
-                    too_old(self.node_id, self.reads, level).unwrap_or_default(),
-                ));
-            }
-            MembersCommand::RaiseLevel(level) => known.level = level,
+            MembersCommand::RaiseLevel(level) => match too_old(self.node_id, self.reads, level) {
+                // It was away while the others went on, and reads in its log that they did: what follows is not for it.
+                Some(words) => return Err(StoreError::Illegal(words)),
+                None => known.level = level,
+            },
         }
         Ok(())
     }

@@ -165,7 +165,7 @@ async fn submit(replica: &Replica, term: u64, delivery: Delivery) -> Outcome {
     let (told, outcome_told) = oneshot::channel();
     let completion = Box::new(Told(told));
     let batch = MessageBatch { records, count, change, term: Some(term), completion };
-    replica.group().submit(batch);
+    replica.submit(batch);
     outcome_told.await.unwrap_or(Outcome::Unknown)
 }
 

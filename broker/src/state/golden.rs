@@ -47,10 +47,10 @@ fn changes() -> Vec<(&'static str, Change)> {
     let told = ToldReset { group: "g".into(), topic: "t".into(), queue_id: 3, number: 1 };
     vec![
         ("topic put", change::<Topics>(TopicCommand::Put(topic()))),
-        ("topic added", change::<Topics>(TopicCommand::Add { topic: Topic::new("u", 1, 6), max: 20_000 })),
+        ("topic added", change::<Topics>(TopicCommand::Add { value: Topic::new("u", 1, 6), max: 20_000 })),
         ("topic deleted", change::<Topics>(TopicCommand::Delete { name: "u".into() })),
         ("group put", change::<Groups>(GroupCommand::Put(group()))),
-        ("group added", change::<Groups>(GroupCommand::Add { group: SubscriptionGroup::new("h"), max: 9 })),
+        ("group added", change::<Groups>(GroupCommand::Add { value: SubscriptionGroup::new("h"), max: 9 })),
         ("group deleted", change::<Groups>(GroupCommand::Delete { name: "h".into() })),
         ("offsets committed", change::<Offsets>(OffsetCommand::Commit(commits()))),
         ("offsets reset", change::<Offsets>(OffsetCommand::Reset(commits()))),

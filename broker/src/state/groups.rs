@@ -1,13 +1,10 @@
 //! The table of subscription groups.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use raftmq_raft::{FIRST_LEVEL, FeatureLevel, Table};
-use raftmq_store::StoreError;
 use serde::{Deserialize, Serialize};
 
-use super::named::{Added, Named, NamedTable};
+use super::named::{Named, NamedCommand, NamedTable};
 
 /// A subscription group's configuration, with the defaults that RocketMQ gives a group it creates by itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,84 +89,16 @@ impl SubscriptionGroup {
 }
 
 impl Named for SubscriptionGroup {
+    const TABLE: u8 = 2;
+    const KIND: &'static str = "groups";
+
     fn name(&self) -> &str {
         &self.name
     }
 }
 
 /// A change of subscription groups.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum GroupCommand {
-    /// Creates a group or replaces its configuration.
-    Put(SubscriptionGroup),
-    /// Creates a group where there is none of that name, and fewer than `max` in all.
-    Add {
-        /// The group.
-        group: SubscriptionGroup,
-        /// How many groups there may be.
-        max: u32,
-    },
-    /// Removes a group's configuration.
-    Delete {
-        /// The group.
-        name: String,
-    },
-}
+pub type GroupCommand = NamedCommand<SubscriptionGroup>;
 
 /// Every subscription group by name.
-#[derive(Debug, Default)]
-pub struct Groups(NamedTable<SubscriptionGroup>);
-
-impl Groups {
-    /// A group's configuration.
-    pub fn get(&self, name: &str) -> Option<Arc<SubscriptionGroup>> {
-        self.0.get(name)
-    }
-
-    /// Whether there is such a group.
-    pub fn has(&self, name: &str) -> bool {
-        self.0.has(name)
-    }
-
-    /// Every group, sorted by name.
-    pub fn all(&self) -> Vec<Arc<SubscriptionGroup>> {
-        self.0.all()
-    }
-
-    /// How often groups have changed.
-    pub fn version(&self) -> u64 {
-        self.0.version()
-    }
-}
-
-impl Table for Groups {
-    const ID: u8 = 2;
-    const NAME: &'static str = "groups";
-    const IMAGE_VERSION: u8 = 1;
-    type Command = GroupCommand;
-    type Outcome = Added;
-    /// Sorted by name, and the version.
-    type Image = (Vec<SubscriptionGroup>, u64);
-
-    fn level(_: &GroupCommand) -> FeatureLevel {
-        FIRST_LEVEL
-    }
-
-    fn apply(&self, command: GroupCommand) -> Result<Added, StoreError> {
-        match command {
-            GroupCommand::Put(group) => self.0.put(group),
-            GroupCommand::Add { group, max } => return Ok(self.0.add(group, max)),
-            GroupCommand::Delete { name } => self.0.delete(&name),
-        }
-        Ok(Added::Done)
-    }
-
-    fn freeze(&self) -> impl FnOnce() -> Self::Image + Send + Sync + 'static {
-        self.0.freeze()
-    }
-
-    fn restore(&self, image: Self::Image) -> Result<(), StoreError> {
-        self.0.restore(image);
-        Ok(())
-    }
-}
+pub type Groups = NamedTable<SubscriptionGroup>;

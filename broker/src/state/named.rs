@@ -1,15 +1,45 @@
 //! Settings by name, with a count of their changes: what topics and subscription groups have in common.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
+use raftmq_raft::{FIRST_LEVEL, FeatureLevel, Table};
+use raftmq_store::StoreError;
 use raftmq_world::hash::HashMap;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 /// Something that is known by its name.
-pub(crate) trait Named {
+pub trait Named: Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// The number of their table.
+    const TABLE: u8;
+    /// What they are called together.
+    const KIND: &'static str;
+
+    /// Its name.
     fn name(&self) -> &str;
+}
+
+/// A change of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NamedCommand<T> {
+    /// Creates one or replaces it.
+    Put(T),
+    /// Creates one where there is none of that name, and fewer than `max` in all.
+    Add {
+        /// It.
+        value: T,
+        /// How many there may be.
+        max: u32,
+    },
+    /// Removes one.
+    Delete {
+        /// Its name.
+        name: String,
+    },
 }
 
 /// What adding has come to.
@@ -23,7 +53,7 @@ pub enum Added {
 
 /// All of a kind by their names.
 #[derive(Debug)]
-pub(crate) struct NamedTable<T> {
+pub struct NamedTable<T> {
     by_name: RwLock<HashMap<String, Arc<T>>>,
     /// Counts changes.
     version: AtomicU64,
@@ -40,38 +70,40 @@ impl<T> Default for NamedTable<T> {
     }
 }
 
-impl<T: Named + Clone> NamedTable<T> {
-    pub(crate) fn get(&self, name: &str) -> Option<Arc<T>> {
+impl<T: Named> NamedTable<T> {
+    /// One.
+    pub fn get(&self, name: &str) -> Option<Arc<T>> {
         self.by_name.read().get(name).cloned()
     }
 
-    pub(crate) fn has(&self, name: &str) -> bool {
+    /// Whether there is one of that name.
+    pub fn has(&self, name: &str) -> bool {
         self.by_name.read().contains_key(name)
     }
 
     /// Every one, sorted by name.
-    pub(crate) fn all(&self) -> Vec<Arc<T>> {
+    pub fn all(&self) -> Vec<Arc<T>> {
         let mut all: Vec<_> = self.by_name.read().values().cloned().collect();
         all.sort_by(|a, b| a.name().cmp(b.name()));
         all
     }
 
-    pub(crate) fn version(&self) -> u64 {
+    /// How often they have changed.
+    pub fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
     }
 
-    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
+    /// Tells of every change; the value is the version.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.version_changed.subscribe()
     }
 
-    /// Creates or replaces.
-    pub(crate) fn put(&self, value: T) {
+    fn put(&self, value: T) {
         self.by_name.write().insert(value.name().to_owned(), Arc::new(value));
         self.changed();
     }
 
-    /// Creates where there is none of that name, and fewer than `max` in all.
-    pub(crate) fn add(&self, value: T, max: u32) -> Added {
+    fn add(&self, value: T, max: u32) -> Added {
         let mut by_name = self.by_name.write();
         if by_name.contains_key(value.name()) {
             return Added::Done;
@@ -85,7 +117,7 @@ impl<T: Named + Clone> NamedTable<T> {
         Added::Done
     }
 
-    pub(crate) fn delete(&self, name: &str) {
+    fn delete(&self, name: &str) {
         self.by_name.write().remove(name);
         self.changed();
     }
@@ -94,18 +126,41 @@ impl<T: Named + Clone> NamedTable<T> {
         let version = self.version.fetch_add(1, Ordering::AcqRel) + 1;
         self.version_changed.send_replace(version);
     }
+}
 
-    /// All as of now with the version, quickly; what is returned copies them.
-    pub(crate) fn freeze(&self) -> impl FnOnce() -> (Vec<T>, u64) + use<T> {
+impl<T: Named> Table for NamedTable<T> {
+    const ID: u8 = T::TABLE;
+    const NAME: &'static str = T::KIND;
+    const IMAGE_VERSION: u8 = 1;
+    type Command = NamedCommand<T>;
+    type Outcome = Added;
+    /// Sorted by name, and the version.
+    type Image = (Vec<T>, u64);
+
+    fn level(_: &NamedCommand<T>) -> FeatureLevel {
+        FIRST_LEVEL
+    }
+
+    fn apply(&self, command: NamedCommand<T>) -> Result<Added, StoreError> {
+        match command {
+            NamedCommand::Put(value) => self.put(value),
+            NamedCommand::Add { value, max } => return Ok(self.add(value, max)),
+            NamedCommand::Delete { name } => self.delete(&name),
+        }
+        Ok(Added::Done)
+    }
+
+    fn freeze(&self) -> impl FnOnce() -> Self::Image + Send + Sync + 'static {
         let (all, version) = (self.all(), self.version());
         move || (all.iter().map(|value| (**value).clone()).collect(), version)
     }
 
-    pub(crate) fn restore(&self, (all, version): (Vec<T>, u64)) {
+    fn restore(&self, (all, version): Self::Image) -> Result<(), StoreError> {
         *self.by_name.write() =
             all.into_iter().map(|value| (value.name().to_owned(), Arc::new(value))).collect();
         self.version.store(version, Ordering::Release);
         self.version_changed.send_replace(version);
+        Ok(())
     }
 }
 
@@ -113,22 +168,40 @@ impl<T: Named + Clone> NamedTable<T> {
 mod tests {
     use super::*;
 
-    impl Named for (&'static str, u32) {
+    type Numbered = (String, u32);
+
+    impl Named for Numbered {
+        const TABLE: u8 = 9;
+        const KIND: &'static str = "numbered";
+
         fn name(&self) -> &str {
-            self.0
+            &self.0
         }
+    }
+
+    fn numbered(name: &str, number: u32) -> Numbered {
+        (name.to_owned(), number)
     }
 
     #[test]
     fn what_is_added_replaces_nothing_and_stays_within_the_limit() {
-        let table = NamedTable::<(&'static str, u32)>::default();
+        let table = NamedTable::<Numbered>::default();
         let changed = table.subscribe();
-        assert_eq!((table.add(("a", 1), 2), table.add(("b", 2), 2)), (Added::Done, Added::Done));
-        assert_eq!((table.add(("c", 3), 2), table.add(("a", 9), 2)), (Added::Full, Added::Done));
-        assert_eq!((*table.get("a").unwrap(), table.all().len(), table.version()), (("a", 1), 2, 2));
+        assert_eq!(
+            (table.add(numbered("a", 1), 2), table.add(numbered("b", 2), 2)),
+            (Added::Done, Added::Done)
+        );
+        assert_eq!(
+            (table.add(numbered("c", 3), 2), table.add(numbered("a", 9), 2)),
+            (Added::Full, Added::Done)
+        );
+        assert_eq!(
+            (&*table.get("a").unwrap(), table.all().len(), table.version()),
+            (&numbered("a", 1), 2, 2)
+        );
         assert_eq!(*changed.borrow(), 2);
         let restored = NamedTable::default();
-        restored.restore(table.freeze()());
+        restored.restore(table.freeze()()).unwrap();
         table.delete("a");
         assert_eq!(
             (restored.has("a"), restored.version(), table.has("a"), table.version()),

@@ -86,12 +86,7 @@ async fn an_answered_offset_and_a_reset_survive_every_move() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_leaves_a_reset_to_the_leader() {
-    let trio = Trio::start().await;
-    let leader = trio.leader().await;
-    let follower = (leader + 1) % 3;
-    let mut client = trio.client(leader).await;
-    client.ok(send("T", "zero")).await;
-    client.ok(put_reading_group("G", follower as i64 + 1)).await;
+    let (trio, leader, follower, mut client) = Trio::start_with_reader("G").await;
     let fields = [("group", "G"), ("topic", "T"), ("timestamp", "-1"), ("isForce", "true")];
     let reset = Command::request(request::INVOKE_BROKER_TO_RESET_OFFSET, fields.into_iter().collect());
     client.ok(reset).await;

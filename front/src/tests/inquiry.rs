@@ -141,12 +141,7 @@ async fn who_cannot_tell_is_not_asked() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_that_serves_reads_asks_too() {
-    let trio = Trio::start().await;
-    let leader = trio.leader().await;
-    let follower = (leader + 1) % 3;
-    let mut client = trio.client(leader).await;
-    client.ok(send("T", "zero")).await;
-    client.ok(put_reading_group("G", follower as i64 + 1)).await;
+    let (trio, _, follower, _client) = Trio::start_with_reader("G").await;
     let has_all = |(broker, group): &(Front, Group)| {
         broker.state().groups.get("G").is_some_and(|group| group.broker_id != 0)
             && group.store().queue("T", 0).is_some_and(|queue| queue.max_offset() == 1)

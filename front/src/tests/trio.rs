@@ -22,6 +22,18 @@ impl Trio {
         Self { members, _dir: dir }
     }
 
+    /// One with a message in topic T, and a group that prefers a follower; returns the leader, that follower, and a connection
+    /// to the leader.
+    pub(super) async fn start_with_reader(group: &str) -> (Self, usize, usize, Client) {
+        let trio = Self::start().await;
+        let leader = trio.leader().await;
+        let follower = (leader + 1) % 3;
+        let mut client = trio.client(leader).await;
+        client.ok(send("T", "zero")).await;
+        client.ok(put_reading_group(group, follower as i64 + 1)).await;
+        (trio, leader, follower, client)
+    }
+
     pub(super) async fn until(&self, is_so: impl Fn(&Self) -> bool) {
         let start = Instant::now();
         while !is_so(self) {

@@ -168,14 +168,18 @@ fn it_is_filled_recovered_and_made_again() {
     assert_complete(&store, &keys, 15);
 }
 
+/// Ten messages, before anybody had a view of keys.
+fn fill_without_views(dir: &Path) {
+    let store = open(dir);
+    fill(&store, 0..10);
+    store.close().unwrap();
+}
+
 #[test]
 fn one_that_is_new_is_filled_from_the_logs_start() {
     let dir = temp_dir();
     let (_manual, _here) = Manual::install(1);
-    let store = open(dir.path());
-    fill(&store, 0..10);
-    store.close().unwrap();
-    drop(store);
+    fill_without_views(dir.path());
     let (store, keys) = open_with_keys(dir.path());
     commit_all(&store);
     assert_complete(&store, &keys, 10);
@@ -190,10 +194,7 @@ fn one_that_is_new_is_filled_from_the_logs_start() {
 fn two_with_a_number_of_the_same_name_are_refused() {
     let dir = temp_dir();
     let (_manual, _here) = Manual::install(1);
-    let store = open(dir.path());
-    fill(&store, 0..10);
-    store.close().unwrap();
-    drop(store);
+    fill_without_views(dir.path());
     let add = |derived: &mut raftmq_store::Derived| {
         derived.add(KeyList::new(dir.path()));
         derived.add(KeyList::new(&dir.path().join("other")));
