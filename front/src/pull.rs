@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use raftmq_broker::Error;
 use raftmq_broker::pull::{Outcome, Pull, Pulled, Served, Waiter, Wanted};
+use raftmq_broker::state::SubscriptionGroup;
 use raftmq_remoting::codes::response;
 use raftmq_remoting::encode::write_pull_response_header;
 use raftmq_remoting::header::{PullHeader, PullResponse, pull_flag};
@@ -50,23 +51,25 @@ pub(crate) async fn serve(
     mut before_waiting: impl FnMut(),
 ) -> Result<(), Refusal> {
     let header = PullHeader::decode(command)?;
-    if node.broker.pulls.group(&header.consumer_group).is_none() {
-        node.leading()?;
-        before_waiting();
-        node.create_group(&header.consumer_group).await?;
-    }
+    let group = match node.broker.pulls.group(&header.consumer_group) {
+        Some(group) => group,
+        None => {
+            node.leading()?;
+            before_waiting();
+            node.create_group(&header.consumer_group).await?
+        }
+    };
     let answering = Answering { opaque: command.opaque, serialization: command.serialization };
     let waiter = || -> Box<dyn Waiter> {
         Box::new(PullWaiter {
             node: Arc::downgrade(node),
             channel: channel.clone(),
             answering,
-            group: header.consumer_group.to_string(),
-            topic: header.topic.to_string(),
             version: header.sub_version,
         })
     };
-    let (served, work) = node.broker.pulls.pull(&pull(channel, &header), &mut before_waiting, waiter).await?;
+    let (served, work) =
+        node.broker.pulls.pull(&pull(channel, &header, group), &mut before_waiting, waiter).await?;
     if let Served::Answered(pulled) = served {
         answering.answer(node, channel, pulled);
     }
@@ -77,12 +80,12 @@ pub(crate) async fn serve(
     Ok(())
 }
 
-fn pull<'a>(channel: &Channel, header: &'a PullHeader<'_>) -> Pull<'a> {
+fn pull<'a>(channel: &Channel, header: &'a PullHeader<'_>, group: Arc<SubscriptionGroup>) -> Pull<'a> {
     let is = |flag| header.sys_flag & flag != 0;
     let hold_ms = if is(pull_flag::SUSPEND) { header.suspend_timeout_ms } else { 0 };
     Pull {
         connection: channel.id,
-        group: &header.consumer_group,
+        group,
         topic: &header.topic,
         queue_id: header.queue_id,
         offset: header.queue_offset,
@@ -107,8 +110,6 @@ struct PullWaiter {
     node: Weak<Node>,
     channel: Arc<Channel>,
     answering: Answering,
-    group: String,
-    topic: String,
     version: i64,
 }
 
@@ -121,17 +122,18 @@ impl Waiter for PullWaiter {
         self.channel.is_closed()
     }
 
-    fn answer(&self, answer: Result<Pulled, Error>) {
-        let Some(node) = self.node.upgrade() else { return };
-        match answer {
-            Ok(pulled) => self.answering.answer(&node, &self.channel, pulled),
-            Err(error) => {
-                let refusal = Refusal::from(error);
-                trace_refusal(&node, &self.channel, (&self.group, &self.topic), self.version, &refusal);
-                let Answering { opaque, serialization } = self.answering;
-                self.channel.put(|out| refusal.write(out, serialization, opaque));
-            }
+    fn answer(&self, pulled: Pulled) {
+        if let Some(node) = self.node.upgrade() {
+            self.answering.answer(&node, &self.channel, pulled);
         }
+    }
+
+    fn refuse(&self, group: &str, topic: &str, error: Error) {
+        let Some(node) = self.node.upgrade() else { return };
+        let refusal = Refusal::from(error);
+        trace_refusal(&node, &self.channel, (group, topic), self.version, &refusal);
+        let Answering { opaque, serialization } = self.answering;
+        self.channel.put(|out| refusal.write(out, serialization, opaque));
     }
 
     fn flush(&self) {

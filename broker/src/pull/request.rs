@@ -32,12 +32,12 @@ impl<C: Connection> Subscriptions for Clients<C> {
 }
 
 /// What a consumer asks for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Pull<'a> {
     /// Over which connection.
     pub connection: u64,
-    /// Its group.
-    pub group: &'a str,
+    /// Its group, see [`Pulls::group`](super::Pulls::group).
+    pub group: Arc<SubscriptionGroup>,
     /// The topic.
     pub topic: &'a str,
     /// The queue.
@@ -138,7 +138,8 @@ impl Admission {
     }
 
     /// What a pull asks for, if that is allowed.
-    pub(super) fn admit(&self, pull: &Pull<'_>, group: Arc<SubscriptionGroup>) -> Result<Allowed, Error> {
+    pub(super) fn admit(&self, pull: &Pull<'_>) -> Result<Allowed, Error> {
+        let group = pull.group.clone();
         let (topic, queue_id, filter) =
             self.check(&group, pull.topic, pull.queue_id, || match pull.wanted {
                 Wanted::Subscribed { version } => self.subscribed(&group, pull.topic, version),

@@ -33,8 +33,10 @@ pub trait Waiter: Send {
     fn connection(&self) -> u64;
     /// Whether nobody waits any more.
     fn is_gone(&self) -> bool;
-    /// Takes the answer, once. It need not go out before [`Waiter::flush`].
-    fn answer(&self, answer: Result<Pulled, Error>);
+    /// Takes the answer. It need not go out before [`Waiter::flush`].
+    fn answer(&self, pulled: Pulled);
+    /// Takes instead why there is none for its group from its topic, likewise.
+    fn refuse(&self, group: &str, topic: &str, error: Error);
     /// Sends what was answered.
     fn flush(&self);
 }
@@ -106,7 +108,7 @@ impl Pulls {
     /// where it is held, and `before_waiting` called before anything is waited for.
     ///
     /// # Errors
-    /// It is not allowed, or its group does not exist.
+    /// It is not allowed.
     pub async fn pull(
         &self,
         pull: &Pull<'_>,
@@ -114,9 +116,8 @@ impl Pulls {
         waiter: impl FnOnce() -> Box<dyn Waiter>,
     ) -> Result<(Served, usize), Error> {
         let replica = &self.admission.replica;
-        let group = self.admission.group(pull.group).ok_or_else(|| Error::NoGroup(pull.group.to_owned()))?;
-        let reader = replica.reader(&group)?;
-        let allowed = self.admission.admit(pull, group)?;
+        let reader = replica.reader(&pull.group)?;
+        let allowed = self.admission.admit(pull)?;
         if reader == Reader::Leader {
             // Before a reset is taken up: what consumers have committed until then does not count.
             self.commit_offset(pull, allowed.queue_id)?;
@@ -180,7 +181,7 @@ impl Pulls {
         let Some(offset) = pull.commit_offset.and_then(|offset| u64::try_from(offset).ok()) else {
             return Ok(());
         };
-        let (group, topic) = (pull.group, pull.topic);
+        let (group, topic) = (&pull.group.name, pull.topic);
         if self.offsets.get(group, topic, queue_id).is_none_or(|committed| committed < offset) {
             check_group_name(group)?;
             // A commit that finds no room is made again with the next pull.
@@ -364,14 +365,14 @@ impl Pulls {
     /// Looks for messages for some pulls, which wait on where there are none, and answers others.
     async fn serve(&self, waiting: Vec<HeldPull>, expired: Vec<HeldPull>) {
         // A consumer's queues often grow together: its answers go out in one piece.
-        let mut answered = Answered::default();
+        let mut answered = Answered(Vec::with_capacity((waiting.len() + expired.len()).min(HOLD_ANSWERS)));
         let mut work = 0;
         let waiting = waiting.into_iter().map(|held| (held, false));
         for (held, is_over) in waiting.chain(expired.into_iter().map(|held| (held, true))) {
             if is_over {
                 let (waiter, looked) = self.conclude(held);
                 work += looked;
-                answered.0.extend(waiter);
+                answered.0.push(waiter);
             } else {
                 match self.look_into(held, &mut work) {
                     Look::Waits(waiting) => work += self.wait(waiting),
@@ -381,7 +382,7 @@ impl Pulls {
             }
             if work > PULL_TURN_WORK || answered.0.len() >= HOLD_ANSWERS {
                 work = 0;
-                answered = Answered::default();
+                answered.flush();
                 tokio::task::yield_now().await;
             }
         }
@@ -405,11 +406,11 @@ impl Pulls {
         }
         let reader = match self.renew(&mut held) {
             Ok(reader) => reader,
-            Err(error) => return held.answered(Err(error)),
+            Err(error) => return Look::Answered(held.refused(error)),
         };
         if let Some(found) = self.reset(held.waiter.connection(), &held.allowed, reader) {
-            let answer = self.admission.answer(&held.allowed, &found, reader);
-            return held.answered(Ok(answer));
+            let pulled = self.admission.answer(&held.allowed, &found, reader);
+            return Look::Answered(held.answered(pulled));
         }
         let found = self.find(&held.allowed);
         *work += found.work;
@@ -423,30 +424,27 @@ impl Pulls {
         if found.may_wait(held.allowed.offset, reader) {
             return Look::Waits(held);
         }
-        let answer = self.admission.answer(&held.allowed, &found, reader);
-        held.answered(Ok(answer))
+        let pulled = self.admission.answer(&held.allowed, &found, reader);
+        Look::Answered(held.answered(pulled))
     }
 
     /// Answers with what there is, were it nothing, at once. Returns what looking took.
     fn finish(&self, held: HeldPull) -> usize {
         let (waiter, work) = self.conclude(held);
-        drop(Answered(waiter.into_iter().collect()));
+        waiter.flush();
         work
     }
 
-    fn conclude(&self, mut held: HeldPull) -> (Option<Box<dyn Waiter>>, usize) {
-        let (answer, work) = match self.renew(&mut held) {
-            Ok(reader) => {
-                let found = self.reset(held.waiter.connection(), &held.allowed, reader);
-                let found = found.unwrap_or_else(|| self.find(&held.allowed));
-                (Ok(self.admission.answer(&held.allowed, &found, reader)), found.work)
-            }
-            Err(error) => (Err(error), 0),
+    /// The same, and whose answer is to be sent.
+    fn conclude(&self, mut held: HeldPull) -> (Box<dyn Waiter>, usize) {
+        let reader = match self.renew(&mut held) {
+            Ok(reader) => reader,
+            Err(error) => return (held.refused(error), 0),
         };
-        match held.answered(answer) {
-            Look::Answered(waiter) => (Some(waiter), work),
-            Look::Waits(_) | Look::Gone => (None, work),
-        }
+        let found = self.reset(held.waiter.connection(), &held.allowed, reader);
+        let found = found.unwrap_or_else(|| self.find(&held.allowed));
+        let pulled = self.admission.answer(&held.allowed, &found, reader);
+        (held.answered(pulled), found.work)
     }
 }
 
@@ -461,18 +459,28 @@ enum Look {
 }
 
 impl HeldPull {
-    fn answered(self, answer: Result<Pulled, Error>) -> Look {
-        self.waiter.answer(answer);
-        Look::Answered(self.waiter)
+    fn answered(self, pulled: Pulled) -> Box<dyn Waiter> {
+        self.waiter.answer(pulled);
+        self.waiter
+    }
+
+    fn refused(self, error: Error) -> Box<dyn Waiter> {
+        self.waiter.refuse(&self.allowed.group.name, &self.allowed.topic.name, error);
+        self.waiter
     }
 }
 
-/// Whose answers are sent together, when this goes.
-#[derive(Default)]
+/// Whose answers are sent together, at the latest when this goes.
 struct Answered(Vec<Box<dyn Waiter>>);
+
+impl Answered {
+    fn flush(&mut self) {
+        self.0.drain(..).for_each(|waiter| waiter.flush());
+    }
+}
 
 impl Drop for Answered {
     fn drop(&mut self) {
-        self.0.iter().for_each(|waiter| waiter.flush());
+        self.flush();
     }
 }
