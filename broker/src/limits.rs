@@ -11,7 +11,7 @@ pub struct Limits {
     pub held_pulls: usize,
     /// Pulls that are held for one connection: one for each queue of a large consumer.
     pub held_pulls_per_connection: usize,
-    /// Topics, the system's and the retry topics included. Each is part of every registration.
+    /// Topics, the system's and the retry topics included. A leader names all of them to the name servers now and then.
     pub topics: usize,
     /// Queues of one topic.
     pub queues_per_topic: u32,

@@ -15,7 +15,7 @@ use raftmq_remoting::header::{CreateTopicHeader, DeleteGroupHeader, GroupConfigH
 use raftmq_remoting::{Command, fastjson};
 
 use crate::attributes;
-use crate::described::{all_topics, topic_config};
+use crate::described::{topic_config, topic_table};
 use crate::node::Node;
 use crate::reply::{Handled, Refusal, Reply, json};
 
@@ -40,10 +40,16 @@ async fn put_topics(node: &Node, configs: &[TopicConfig]) -> Handled {
         let before = node.state.topics.get(&config.topic_name);
         topic_from(config, before.as_deref())
     });
-    for topic in asked.collect::<Result<Vec<_>, _>>()? {
-        tracing::info!(topic = topic.name, read = topic.read_queues, write = topic.write_queues, "topic put");
-        node.announced(node.broker.settings.put_topic(topic)).await?;
-    }
+    let topics = asked.collect::<Result<Vec<_>, _>>()?;
+    node.announced(async {
+        for topic in topics {
+            let (read, write) = (topic.read_queues, topic.write_queues);
+            tracing::info!(topic = topic.name, read, write, "topic put");
+            node.broker.settings.put_topic(topic).await?;
+        }
+        Ok(())
+    })
+    .await?;
     Reply::done()
 }
 
@@ -111,7 +117,8 @@ pub(crate) async fn delete_topic(node: &Node, command: &Command) -> Handled {
 
 /// 21: every topic's settings.
 pub(crate) fn get_all_topics(node: &Node) -> Handled {
-    json(&all_topics(&node.state.topics, node.registered.data_version()))
+    let version = node.data_version();
+    json(&topic_table(&node.state.topics.all(), version))
 }
 
 /// 351: a topic's settings.
@@ -254,10 +261,7 @@ fn group_config(group: &SubscriptionGroup) -> SubscriptionGroupConfig {
 pub(crate) fn get_all_groups(node: &Node) -> Handled {
     let groups = node.state.groups.all();
     json(&SubscriptionGroupWrapper {
-        data_version: DataVersion {
-            counter: node.state.groups.version() as i64,
-            ..node.registered.data_version()
-        },
+        data_version: DataVersion { counter: node.state.groups.version() as i64, ..node.data_version() },
         forbidden_table: BTreeMap::new(),
         subscription_group_table: groups
             .iter()

@@ -1,10 +1,12 @@
 //! Clients and topics as bodies of this protocol describe them.
 
+use std::sync::Arc;
+
 use raftmq_broker::clients::{
     Client, ConsumeFromWhere, ConsumeType, ConsumerData, ConsumersOfGroup, Consumption, MessageModel,
     Subscription,
 };
-use raftmq_broker::state::{FilterType, Topic, Topics};
+use raftmq_broker::state::{FilterType, Topic};
 use raftmq_remoting::body;
 
 use crate::channel::Channel;
@@ -119,12 +121,11 @@ pub(crate) fn topic_config(topic: &Topic) -> body::TopicConfig {
     }
 }
 
-/// Every topic's settings, as 21 carries them.
-pub(crate) fn all_topics(
-    topics: &Topics,
+/// Topics' settings, as 21 carries them.
+pub(crate) fn topic_table(
+    topics: &[Arc<Topic>],
     data_version: body::DataVersion,
 ) -> body::TopicConfigSerializeWrapper {
-    let topics = topics.all();
     body::TopicConfigSerializeWrapper {
         data_version,
         topic_config_table: topics.iter().map(|topic| (topic.name.clone(), topic_config(topic))).collect(),

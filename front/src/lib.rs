@@ -20,7 +20,8 @@
 //! | `locks` | queue locks |
 //! | `config_codes`, `attributes` | settings of topics and groups; what is checked of their attributes |
 //! | `stats`, `stats_codes` | counters and what tools print |
-//! | `registration`, `registered`, `peer` | telling the name servers, what they know, asking other servers |
+//! | `registration`, `registered` | when the name servers are told, and what they know |
+//! | `name_server`, `peer` | what a name server is told, and how; asking other servers |
 //! | `reply`, `buffers`, `gauge`, `limits` | answers, shared buffers, counts, bounds |
 //!
 //! A message's way: a read of the socket is cut into frames in place, each send is checked and encoded straight into one
@@ -50,6 +51,7 @@ mod inquiries;
 mod inquiry;
 mod limits;
 mod locks;
+mod name_server;
 mod node;
 mod notices;
 mod offset_admin;

@@ -116,6 +116,8 @@ pub(crate) const FORWARD_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// How often a broker registers without a cause. Name servers of this project forget a silent broker within seconds.
 pub(crate) const REGISTRATION_PERIOD: Duration = Duration::from_secs(10);
+/// How often the leader names all topics without a cause, as RocketMQ's brokers do; what was lost on the way is mended by it.
+pub(crate) const ALL_TOPICS_PERIOD: Duration = Duration::from_secs(30);
 /// How soon a failed registration is tried again.
 pub(crate) const REGISTRATION_RETRY: Duration = Duration::from_millis(500);
 /// How long a name server has to connect and to answer.

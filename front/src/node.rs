@@ -6,7 +6,7 @@ use raftmq_broker::state::{State, SubscriptionGroup, Views};
 use raftmq_broker::surroundings::Surroundings;
 use raftmq_broker::{Broker, BrokerSettings, Error, Replica};
 use raftmq_raft::Group;
-use raftmq_remoting::body::MessageQueue;
+use raftmq_remoting::body::{DataVersion, MessageQueue};
 
 use crate::channel::Channel;
 use crate::config::BrokerConfig;
@@ -16,7 +16,7 @@ use crate::limits::CONNECTION_IDLE;
 use crate::notices::Notices;
 use crate::process::Process;
 use crate::refusal_log::RefusalLog;
-use crate::registered::Registered;
+use crate::registered::{Registered, broker_id};
 use crate::reply::{Handled, Refusal};
 use crate::stats::{BrokerStats, Stats};
 
@@ -79,6 +79,13 @@ impl Node {
     /// Whether this member serves what only a leader serves, and in which term; otherwise the answer to whoever asks.
     pub(crate) fn leading(&self) -> Result<u64, Refusal> {
         Ok(self.replica.leading()?)
+    }
+
+    /// Which version of the topics this member tells of, as what it is now.
+    pub(crate) fn data_version(&self) -> DataVersion {
+        let role = self.replica.role();
+        let id = broker_id(&role, self.config.node_id);
+        self.registered.stamp(role.term, self.state.topics.version(), id, self.process.wall_ms())
     }
 
     /// A group's settings, the group and its retry topic made if they are missing and may be.

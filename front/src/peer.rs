@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use raftmq_remoting::{CallError, Command, ConnectionPool, deadline_in};
+use raftmq_remoting::{CallError, Command, Connection, ConnectionPool, deadline_in};
 use tokio::time::Instant;
 
 /// Why a server has not done what it was asked.
@@ -12,6 +12,8 @@ pub(crate) enum PeerError {
     Call(#[from] CallError),
     #[error("code {code}: {remark}")]
     Refused { code: i32, remark: String },
+    #[error("the request cannot be written: {0}")]
+    Body(String),
 }
 
 /// Sends a request to `address`, a `host:port`, and waits for the answer of its success; connecting counts towards the patience. A
@@ -24,6 +26,15 @@ pub(crate) async fn ask(
 ) -> Result<Command, PeerError> {
     let deadline = deadline_in(patience);
     let connection = peers.get_within(address, patience).await?;
+    ask_over(&connection, request, deadline).await
+}
+
+/// As [`ask`], over a connection that there is.
+pub(crate) async fn ask_over(
+    connection: &Connection,
+    request: Command,
+    deadline: Instant,
+) -> Result<Command, PeerError> {
     let answer = connection.call(request, deadline.saturating_duration_since(Instant::now())).await;
     if let Err(CallError::Timeout { .. }) = answer {
         connection.close();

@@ -37,11 +37,6 @@ impl Registered {
         Self { told: (0..name_servers).map(|_| watch::Sender::default()).collect(), stamp: Mutex::default() }
     }
 
-    /// The data version last registered.
-    pub(crate) fn data_version(&self) -> DataVersion {
-        self.stamp.lock().version
-    }
-
     /// Waits until the name servers that answer know this version of the topics. Those that do not answer are known
     /// soon, and are not waited for the next time.
     pub(crate) async fn wait_for(&self, version: u64) {
@@ -103,7 +98,7 @@ mod tests {
         assert_eq!(registration.stamp(3, 7, Some(1), 1_000), first);
         let as_leader = registration.stamp(4, 7, Some(0), 1_000);
         assert!(as_leader.state_version == 4 && as_leader.timestamp > first.timestamp);
-        assert_eq!(registration.data_version(), as_leader);
+        assert_eq!(registration.stamp(4, 7, Some(0), 2_000), as_leader);
     }
 
     #[tokio::test]

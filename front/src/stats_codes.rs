@@ -150,7 +150,7 @@ pub(crate) fn broker_config(node: &Node) -> Handled {
         // Writing to a string does not fail.
         let _ = writeln!(text, "{key}={value}");
     }
-    let version = serde_json::to_string(&node.registered.data_version()).unwrap_or_default();
+    let version = serde_json::to_string(&node.data_version()).unwrap_or_default();
     let mut ext = raftmq_remoting::Ext::new();
     ext.set("version", &version);
     Ok(Reply { ext, body: text.into() })

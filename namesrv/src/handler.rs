@@ -13,7 +13,7 @@ use raftmq_remoting::{Command, fastjson};
 use serde::Serialize;
 
 use super::kv::{KvConfig, ORDER_TOPIC_CONFIG};
-use super::table::{LEADER_ID, Registration, Table};
+use super::table::{LEADER_ID, Others, Registration, Table};
 
 /// Bits of a topic's system flag.
 const UNIT: i32 = 1;
@@ -125,14 +125,21 @@ impl Names {
         let body = register_body(&header, request)?;
         let timeout_ms = header.heartbeat_timeout_ms.filter(|ms| TIMEOUT_MS_ALLOWED.contains(ms));
         let (broker, id) = (header.broker_name.clone(), header.broker_id);
+        let is_change = body.changed_since.is_some();
+        let wrapper = body.topic_config_serialize_wrapper;
         let registration = Registration {
             cluster: header.cluster_name,
             broker: header.broker_name,
             id,
             addr: header.broker_addr,
             ha_addr: header.ha_server_addr.unwrap_or_default(),
-            version: body.data_version,
-            topics: body.topic_config_table,
+            version: wrapper.data_version,
+            topics: wrapper.topic_config_table,
+            others: match body.changed_since {
+                Some(before) => Others::Since(before, body.deleted_topics),
+                None if body.all_topics => Others::Gone,
+                None => Others::Unknown,
+            },
             may_stand_in: header.enable_acting_master.unwrap_or(false),
             timeout_ms: timeout_ms.map_or(self.timeout_ms, i64::unsigned_abs),
         };
@@ -144,7 +151,9 @@ impl Names {
         drop(table);
         let (master_addr, ha_server_addr) = leader.map_or((None, None), |l| (Some(l.addr), Some(l.ha_addr)));
         let fields = RegisterBrokerResponse { ha_server_addr, master_addr };
-        let orders = self.kv.read().namespace(ORDER_TOPIC_CONFIG).cloned().unwrap_or_default();
+        // Who tells changes is told no more than that they arrived.
+        let orders = if is_change { None } else { self.kv.read().namespace(ORDER_TOPIC_CONFIG).cloned() };
+        let orders = orders.unwrap_or_default();
         Ok(json(request, &KvTable { table: orders })?.with_ext(fields.to_ext()))
     }
 
@@ -252,11 +261,8 @@ impl Names {
     }
 }
 
-/// The topics a broker registers, if the body arrived whole.
-fn register_body(
-    header: &RegisterBrokerHeader,
-    request: &Command,
-) -> Result<raftmq_remoting::body::TopicConfigSerializeWrapper, Refusal> {
+/// What a broker registers, if it arrived whole.
+fn register_body(header: &RegisterBrokerHeader, request: &Command) -> Result<RegisterBrokerBody, Refusal> {
     if header.compressed {
         return refuse(response::SYSTEM_ERROR, "compressed registrations are not supported");
     }
@@ -268,10 +274,8 @@ fn register_body(
     if request.body.is_empty() {
         return Ok(Default::default());
     }
-    match fastjson::parse::<RegisterBrokerBody>(&request.body) {
-        Ok(body) => Ok(body.topic_config_serialize_wrapper),
-        Err(error) => refuse(response::SYSTEM_ERROR, format!("unreadable registration: {error}")),
-    }
+    fastjson::parse(&request.body)
+        .or_else(|error| refuse(response::SYSTEM_ERROR, format!("unreadable registration: {error}")))
 }
 
 fn success(request: &Command) -> Command {

@@ -72,7 +72,11 @@ pub fn start(config: &NamesrvConfig, world: &World) -> anyhow::Result<Namesrv> {
     let places = Places::new("a name server's", server::CONNECTIONS_MAX, WhenFull::Refuse);
     let acceptor = Acceptor::new(listener, places);
     let timeout_ms = u64::try_from(config.broker_timeout.as_millis()).unwrap_or(u64::MAX);
-    let settings = format!("brokerTimeoutMillis={timeout_ms}\nlistenPort={}\n", addr.port());
+    // The second tells brokers that they may register what has changed alone.
+    let settings = format!(
+        "brokerTimeoutMillis={timeout_ms}\ndeleteTopicWithBrokerRegistration=false\nlistenPort={}\n",
+        addr.port()
+    );
     let names = Names::new(Table::new(LIMITS), timeout_ms, settings);
     let task = tokio::spawn(server::run(acceptor, names));
     tracing::info!(%addr, "name server");

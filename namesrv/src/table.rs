@@ -3,7 +3,8 @@
 //! A broker name stands for a group of members, each registered under an id of its own; 0 is the leader. Rules:
 //! - An address has one id in a group: registering it under another removes the old one. So a change of roles is one
 //!   registration of each member.
-//! - Only the leader says which topics there are, and each of its registrations says all of them.
+//! - Only the leader says which topics there are. A registration names all of them, or what has changed since the one before
+//!   and what is gone; that is taken only where that one is known. One that says nothing of the others lets them stay.
 //! - A leader of an older term than the group's is refused: it does not know yet that it was replaced.
 //! - So is what a member has said before something newer that came sooner, on another connection.
 //! - A member is forgotten when it has been silent for its time limit, and at once when the connection ends that it
@@ -48,6 +49,8 @@ pub(crate) enum TableError {
     StaleTerm { addr: String, broker: String, found: i64, known: i64 },
     #[error("{addr} has told newer things of itself in {broker} before")]
     Stale { addr: String, broker: String },
+    #[error("{addr} tells changes to what it has not registered in {broker}: it is to register everything")]
+    UnknownBefore { addr: String, broker: String },
     #[error("topic {topic:?} has {what} {found}; 0 to {QUEUES_MAX} are allowed")]
     Queues { topic: String, what: &'static str, found: i32 },
     #[error("no room for another of the {what}: {limit} are the limit")]
@@ -64,10 +67,22 @@ pub(crate) struct Registration {
     pub(crate) ha_addr: String,
     pub(crate) version: DataVersion,
     pub(crate) topics: BTreeMap<String, TopicConfig>,
+    pub(crate) others: Others,
     /// It may stand in for a missing leader.
     pub(crate) may_stand_in: bool,
     /// How long it may be silent.
     pub(crate) timeout_ms: u64,
+}
+
+/// What a registration says of the topics that it does not name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Others {
+    /// There are none.
+    Gone,
+    /// Nothing. RocketMQ's brokers say as much when they register a new topic.
+    Unknown,
+    /// They are as the registration with this version said, but for those deleted since.
+    Since(DataVersion, Vec<String>),
 }
 
 /// Addresses of a group's leader, told to the other members.
@@ -129,8 +144,18 @@ impl Table {
         registration: Registration,
     ) -> Result<(), TableError> {
         let topics = self.check(&registration)?;
-        let Registration { cluster, broker, id, addr, ha_addr, version, may_stand_in, timeout_ms, .. } =
-            registration;
+        let Registration {
+            cluster,
+            broker,
+            id,
+            addr,
+            ha_addr,
+            version,
+            others,
+            may_stand_in,
+            timeout_ms,
+            ..
+        } = registration;
         let group = self.groups.entry(broker).or_insert_with(|| Group {
             cluster,
             members: BTreeMap::new(),
@@ -143,14 +168,14 @@ impl Table {
         group.members.insert(id, member);
         if id == LEADER_ID {
             group.leader_term = version.state_version;
-            group.topics = topics;
+            group.take(topics, others);
         }
         Ok(())
     }
 
     /// The topics of a registration that is in order.
     fn check(&self, registration: &Registration) -> Result<BTreeMap<String, Queues>, TableError> {
-        let Registration { cluster, broker, id, addr, version, topics, .. } = registration;
+        let Registration { cluster, broker, id, addr, version, topics, others, .. } = registration;
         for (what, text) in [("cluster name", cluster), ("broker name", broker), ("broker address", addr)] {
             check_name(what, text)?;
         }
@@ -168,14 +193,24 @@ impl Table {
         if *id != LEADER_ID {
             return Ok(BTreeMap::new());
         }
-        if let Some(group) = self.groups.get(broker)
+        let group = self.groups.get(broker);
+        if let Some(group) = group
             && version.state_version < group.leader_term
         {
             let (addr, broker) = (addr.clone(), broker.clone());
             let (found, known) = (version.state_version, group.leader_term);
             return Err(TableError::StaleTerm { addr, broker, found, known });
         }
-        if topics.len() > self.limits.topics {
+        if let Others::Since(before, _) = others
+            && group.and_then(Group::leader).is_none_or(|m| (&m.addr, &m.version) != (addr, before))
+        {
+            let (addr, broker) = (addr.clone(), broker.clone());
+            return Err(TableError::UnknownBefore { addr, broker });
+        }
+        let stay = group.filter(|_| *others != Others::Gone);
+        let staying = stay.map_or(0, |group| group.topics.len());
+        let new = topics.keys().filter(|topic| stay.is_none_or(|group| !group.topics.contains_key(*topic)));
+        if staying + new.count() > self.limits.topics {
             return Err(TableError::Full { what: "topics of a broker", limit: self.limits.topics });
         }
         topics.iter().map(|(topic, config)| Ok((topic.clone(), Queues::read(topic, config)?))).collect()
@@ -248,7 +283,7 @@ impl Table {
 
     /// The leader of a group.
     pub(crate) fn leader(&self, broker: &str) -> Option<Leader> {
-        let member = self.groups.get(broker)?.members.get(&LEADER_ID)?;
+        let member = self.groups.get(broker)?.leader()?;
         Some(Leader { addr: member.addr.clone(), ha_addr: member.ha_addr.clone() })
     }
 
@@ -312,6 +347,24 @@ impl Table {
 }
 
 impl Group {
+    fn leader(&self) -> Option<&Member> {
+        self.members.get(&LEADER_ID)
+    }
+
+    /// Takes in the topics that the leader names.
+    fn take(&mut self, named: BTreeMap<String, Queues>, others: Others) {
+        match others {
+            Others::Gone => self.topics = named,
+            Others::Unknown => self.topics.extend(named),
+            Others::Since(_, deleted) => {
+                self.topics.extend(named);
+                for topic in &deleted {
+                    self.topics.remove(topic);
+                }
+            }
+        }
+    }
+
     fn data(&self, name: &str) -> BrokerData {
         let mut addrs: BTreeMap<_, _> =
             self.members.iter().map(|(id, member)| (*id, member.addr.clone())).collect();

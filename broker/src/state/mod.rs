@@ -38,7 +38,7 @@ use raftmq_world::Disk;
 pub use delay::{DelayProgress, DelayTable, Delivered, TimerProgress};
 pub use groups::{GroupCommand, GroupSubscription, Groups, RetryPolicy, SubscriptionGroup};
 pub use locks::{Locks, LocksImage, QueueLock, QueueLocks};
-pub use named::{Added, Named, NamedCommand, NamedTable};
+pub use named::{Added, Changes, Named, NamedCommand, NamedTable};
 pub use offsets::{OffsetCommand, OffsetCommit, Offsets, OffsetsImage, PendingReset, ToldReset};
 pub use topics::{FilterType, Topic, TopicCommand, Topics};
 

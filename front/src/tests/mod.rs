@@ -40,6 +40,7 @@ mod groups;
 mod inquiry;
 mod operators;
 mod pull;
+mod registration;
 mod send_back;
 mod settings;
 mod trio;

@@ -9,12 +9,17 @@ pub(super) struct Trio {
 
 impl Trio {
     pub(super) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// With name servers.
+    pub(super) async fn start_with(namesrv: &[String]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let founders: Vec<_> = (1..=3).map(|id| Member { id, raft: free_address() }).collect();
         let mut members = Vec::new();
         for id in 1..=3 {
             let (group, state, views) = start_member(id, &founders, dir.path()).await;
-            let config = broker_config(&group);
+            let config = BrokerConfig { namesrv: namesrv.to_vec(), ..broker_config(&group) };
             let broker =
                 crate::start(config, group.clone(), state, views, process(Limits::default())).unwrap();
             members.push((broker, group));

@@ -88,6 +88,33 @@ fn a_member_is_told_who_leads() {
     assert!(std::str::from_utf8(&text).unwrap().starts_with(r#"{"brokerMemberGroup":{"brokerAddrs":{"0":"#));
 }
 
+/// Tells changes since a registration.
+fn tell(names: &Names, body: &str) -> Command {
+    let (header, _) = registration(0, "l:1");
+    let header = RegisterBrokerHeader { body_crc32: 0, ..header };
+    let body = body.to_owned();
+    names.answer(0, 1, &Command::request(request::REGISTER_BROKER, header.to_ext()).with_body(body))
+}
+
+#[test]
+fn what_has_changed_is_told_by_itself() {
+    let names = registered();
+    let known = |names: &Names| topics(&ask(names, request::GET_ALL_TOPIC_LIST_FROM_NAMESERVER, &[]));
+    let body = r#"{"changedSince":{"counter":3,"stateVersion":1,"timestamp":2},"deletedTopics":["T"],
+        "topicConfigSerializeWrapper":{"dataVersion":{"counter":5,"stateVersion":1,"timestamp":4},
+        "topicConfigTable":{"V":{"topicName":"V"}}}}"#;
+    assert_eq!(tell(&names, body).code, 0);
+    assert_eq!(known(&names), ["U", "V"]);
+    let again = tell(&names, body);
+    assert!(again.code == 1 && again.remark.unwrap().contains("register everything"), "it was told already");
+    let java = r#"{"topicConfigSerializeWrapper":{"dataVersion":{"counter":6,"stateVersion":1,"timestamp":5},
+        "topicConfigTable":{"W":{"topicName":"W"}}}}"#;
+    assert_eq!(tell(&names, java).code, 0);
+    assert_eq!(known(&names), ["U", "V", "W"]);
+    assert_eq!(tell(&names, &java.replacen('{', r#"{"allTopics":true,"#, 1)).code, 0);
+    assert_eq!(known(&names), ["W"]);
+}
+
 #[test]
 fn registrations_that_did_not_arrive_whole_are_refused() {
     let names = names();

@@ -12,6 +12,7 @@ fn member(id: i64, addr: &str, term: i64) -> Registration {
         ha_addr: format!("ha-{addr}"),
         version: DataVersion { state_version: term, ..DataVersion::default() },
         topics: [("T".to_owned(), topic)].into(),
+        others: Others::Gone,
         may_stand_in: false,
         timeout_ms: 30,
     }
@@ -94,7 +95,7 @@ fn what_a_hung_name_server_reads_late_does_not_undo_what_is_newer() {
 }
 
 #[test]
-fn only_a_leader_says_which_topics_there_are_and_says_all_of_them() {
+fn only_a_leader_says_which_topics_there_are() {
     let mut table = Table::new(LIMITS);
     table.register(0, 1, member(2, "two", 5)).unwrap();
     assert_eq!(table.route("T"), None);
@@ -106,6 +107,68 @@ fn only_a_leader_says_which_topics_there_are_and_says_all_of_them() {
     assert_eq!(table.route("T"), None, "it was deleted");
     assert_eq!(table.topics(None, |_| true), ["U".to_owned()].into());
     assert_eq!(table.topics(Some("other"), |_| true).len(), 0);
+}
+
+/// The leader's changes since the registration of one term, told in another.
+fn changes(since: i64, term: i64, put: &[&str], deleted: &[&str]) -> Registration {
+    let version = DataVersion { state_version: since, ..DataVersion::default() };
+    let deleted = deleted.iter().map(|&topic| topic.to_owned()).collect();
+    Registration { topics: topics(put), others: Others::Since(version, deleted), ..member(0, "one", term) }
+}
+
+fn topics(names: &[&str]) -> BTreeMap<String, TopicConfig> {
+    names.iter().map(|&name| (name.to_owned(), TopicConfig::default())).collect()
+}
+
+fn known(table: &Table) -> Vec<String> {
+    table.topics(None, |_| true).into_iter().collect()
+}
+
+#[test]
+fn changes_are_put_beside_what_is_known() {
+    let mut table = three();
+    table.register(1, 1, changes(5, 6, &["U"], &[])).unwrap();
+    assert_eq!(known(&table), ["T", "U"]);
+    assert_eq!(table.route("T").unwrap().broker_datas[0].broker_addrs.len(), 3);
+    table.register(20, 1, changes(6, 7, &[], &["T", "never"])).unwrap();
+    assert_eq!((known(&table), table.version("b", "one").unwrap().state_version), (vec!["U".to_owned()], 7));
+    table.expire(31);
+    assert_eq!(table.leader("b").map(|leader| leader.addr).as_deref(), Some("one"), "it lives");
+    let full = table.register(21, 1, changes(7, 8, &["V", "W"], &[])).unwrap_err();
+    assert!(matches!(full, TableError::Full { .. }));
+    table.register(21, 1, changes(7, 8, &["U", "V"], &[])).unwrap();
+    assert_eq!(known(&table), ["U", "V"]);
+}
+
+#[test]
+fn changes_to_what_is_not_known_are_refused_and_change_nothing() {
+    let refused = |table: &mut Table, registration| {
+        let before = known(table);
+        let error = table.register(1, 1, registration).unwrap_err();
+        assert!(matches!(error, TableError::UnknownBefore { .. }), "{error}");
+        assert_eq!(known(table), before);
+    };
+    refused(&mut Table::new(LIMITS), changes(5, 6, &["U"], &[]));
+    let mut table = three();
+    refused(&mut table, changes(4, 6, &["U"], &[]));
+    refused(&mut table, Registration { addr: "four".into(), ..changes(5, 6, &["U"], &[]) });
+    table.register(1, 1, member(1, "one", 5)).unwrap();
+    refused(&mut table, changes(5, 6, &["U"], &[]));
+    table.register(1, 1, member(0, "one", 6)).unwrap();
+    table.connection_closed(1);
+    refused(&mut table, changes(6, 6, &["U"], &[]));
+}
+
+#[test]
+fn a_broker_that_does_not_say_what_of_the_others_lets_them_stay() {
+    let mut table = three();
+    let unknown =
+        |names| Registration { topics: topics(names), others: Others::Unknown, ..member(0, "one", 5) };
+    table.register(1, 1, unknown(&["U"])).unwrap();
+    assert_eq!(known(&table), ["T", "U"]);
+    assert!(matches!(table.register(1, 1, unknown(&["V"])).unwrap_err(), TableError::Full { .. }));
+    table.register(1, 1, Registration { others: Others::Gone, ..unknown(&["V"]) }).unwrap();
+    assert_eq!(known(&table), ["V"]);
 }
 
 #[test]

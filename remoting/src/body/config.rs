@@ -79,12 +79,22 @@ pub struct TopicConfigSerializeWrapper {
     pub topic_config_table: BTreeMap<String, TopicConfig>,
 }
 
-/// Body of 103.
+/// Body of 103. RocketMQ's name servers put the topics that it names beside those they know. What says more than that is
+/// RaftMQ's own, and RocketMQ's pass over it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RegisterBrokerBody {
     pub filter_server_list: Vec<String>,
     pub topic_config_serialize_wrapper: TopicConfigSerializeWrapper,
+    /// These are all topics that there are.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub all_topics: bool,
+    /// These are the topics that are new or changed since the registration with this version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub changed_since: Option<DataVersion>,
+    /// Topics that are gone since then.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub deleted_topics: Vec<String>,
 }
 
 /// When a group's failed messages are retried.
