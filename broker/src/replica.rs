@@ -62,7 +62,7 @@ impl Replica {
 
     /// This member's role now.
     pub fn role(&self) -> RoleState {
-        self.role.borrow().clone()
+        self.group.role()
     }
 
     /// Follows the role.
@@ -80,15 +80,12 @@ impl Replica {
         if self.is_stopping() {
             return Err(NotServing::Stopping);
         }
-        let role = self.role.borrow();
+        let role = self.role();
         match (role.role, role.ready) {
-            (Role::Leader, true) => return Ok(role.term),
-            (Role::Leader, false) => return Err(NotServing::NotReady),
-            _ => {}
+            (Role::Leader, true) => Ok(role.term),
+            (Role::Leader, false) => Err(NotServing::NotReady),
+            _ => Err(self.not_leader(role.leader)),
         }
-        let leader = role.leader;
-        drop(role);
-        Err(self.not_leader(leader))
     }
 
     /// As what this member serves a group's pulls: as the leader, or as a follower where the group prefers to read from
@@ -161,6 +158,18 @@ impl Replica {
             Ok(outcome) => outcome.map_err(|error| self.not_stored(&error)),
             Err(_) => Err(Error::Unknown(format!("not committed in {PROPOSE_TIMEOUT:?}"))),
         }
+    }
+
+    /// Whether this member leads and does not serve: it is not ready yet, or others may have been elected.
+    pub fn is_between(&self) -> bool {
+        matches!(self.leading(), Err(NotServing::NotReady))
+    }
+
+    /// Waits a moment until this member serves, or leads no more.
+    pub async fn settle_role(&self) {
+        let mut role = self.watch_role();
+        let settled = role.wait_for(|role| role.role != Role::Leader || role.ready);
+        let _ = tokio::time::timeout(SETTLE_MAX, settled).await;
     }
 
     /// Waits a moment until queues show all that has been acknowledged by now: a message is acknowledged when its entry

@@ -55,6 +55,7 @@ async fn serve(node: Arc<Node>, channel: Arc<Channel>, reader: ReadHalf) {
         channel: channel.clone(),
         topic: TopicCache::default(),
         buffered: 0,
+        has_settled: false,
     };
     if let Err(error) = connection.read_loop(reader).await {
         tracing::debug!(peer = %channel.peer, %error, "closing a connection");
@@ -72,6 +73,8 @@ struct Connection {
     topic: TopicCache,
     /// Bytes of an incomplete frame that the process has counted.
     buffered: usize,
+    /// Whether a request of this read has waited for who serves already.
+    has_settled: bool,
 }
 
 impl Connection {
@@ -119,6 +122,7 @@ impl Connection {
     async fn handle_all(&mut self, input: &mut BytesMut) -> Result<(), ConnectionError> {
         // Records take about as much as the requests they come in.
         let mut sends = SendBatch::with_room(input.len());
+        self.has_settled = false;
         let handled = self.handle_frames(input, &mut sends).await;
         // What came before a broken frame is carried out and answered.
         self.finish(&mut sends);
@@ -156,6 +160,7 @@ impl Connection {
             Ok(row) => row,
             Err(refusal) => return self.refuse(command, &refusal),
         };
+        self.settle_role(row, sends).await;
         match row.handler {
             Handler::Send => self.send(row, command, sends).await,
             Handler::GiveBack => {
@@ -188,6 +193,16 @@ impl Connection {
                 self.handle_in_turn(row, command, handle).await;
             }
             Handler::Not(why) => self.refuse(command, &Refusal::unsupported(why)),
+        }
+    }
+
+    /// The first request of a read that a leader is needed for waits a moment where this member leads and may not answer, or
+    /// not yet.
+    async fn settle_role(&mut self, row: &Row, sends: &mut SendBatch) {
+        let waits = row.served_by != ServedBy::Any && !std::mem::replace(&mut self.has_settled, true);
+        if waits && self.node.replica.is_between() {
+            self.finish(sends);
+            self.node.replica.settle_role().await;
         }
     }
 

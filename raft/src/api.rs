@@ -97,7 +97,8 @@ pub struct RoleState {
     pub term: u64,
     /// The leader it knows.
     pub leader: Option<u64>,
-    /// Whether it is a leader that has applied and dispatched all that was committed before its term.
+    /// Whether it is a leader that has applied and dispatched all that was committed before its term, and that nobody can
+    /// have replaced: a majority has promised that for some time yet.
     pub ready: bool,
 }
 

@@ -9,6 +9,7 @@ use raftmq_testkit::{queues_alone, store_options};
 use raftmq_world::World;
 use tempfile::TempDir;
 
+use crate::lease::Leases;
 use crate::log_storage::LogStorage;
 use crate::state_machine::{Shared, StateMachine};
 use crate::table::Tables;
@@ -34,7 +35,7 @@ impl Builder {
         let world = World::system();
         let store =
             Store::open(store_options(dir.path(), FlushMode::Sync), queues_alone(dir.path()), &world)?;
-        let log = LogStorage::open(store.clone(), 1, &world)?;
+        let log = LogStorage::open(store.clone(), 1, Leases::of_a_test(&world), &world)?;
         let state = Shared::open(store.clone(), Tables::new(1), &world).expect("a new state");
         Ok((Guard { store, _dir: dir }, log, StateMachine::new(Arc::new(state))))
     }

@@ -52,6 +52,16 @@ pub fn wire(data: &[u8]) {
                     wire::put_transfer_reply(&mut again, id, taken);
                 }
             }
+            Kind::Lease => {
+                if let Ok((vote, asked)) = wire::read_lease(message) {
+                    wire::put_lease(&mut again, id, &vote, asked);
+                }
+            }
+            Kind::LeaseReply => {
+                if let Ok((id, given)) = wire::read_lease_reply(message) {
+                    wire::put_lease_reply(&mut again, id, given);
+                }
+            }
         }
         if !again.is_empty() {
             let id = if kind == Kind::Hello { 0 } else { id };

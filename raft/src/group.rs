@@ -16,13 +16,16 @@ use crate::agreement::Agreement;
 use crate::api::{GroupConfig, GroupStatus, MessageBatch, ProposeError, Role, RoleState, StartError};
 use crate::changes::Changes;
 use crate::clock::Clocks;
+use crate::election::Elections;
 use crate::hello::Acquaintances;
+use crate::lease::Leases;
 use crate::log_storage::LogStorage;
 use crate::members::{MemberAddress, Members};
 use crate::proposer::Proposer;
+use crate::renewal::Renewal;
 use crate::role::{RoleWatch, Roles};
-use crate::server::{CONNECTIONS_MAX, Server};
-use crate::settings::{hello, identity, raft_config};
+use crate::server::{CONNECTIONS_MAX, Desk, Server};
+use crate::settings::{hello, identity, lease_times, raft_config};
 use crate::state_machine::{Core, Shared, StateMachine};
 use crate::status::StatusParts;
 use crate::table::{Change, FeatureLevel, Outcomes, Tables};
@@ -49,6 +52,8 @@ struct Inner {
     members: Arc<Members>,
     acquaintances: Arc<Acquaintances>,
     clocks: Arc<Clocks>,
+    transport: Transport,
+    leases: Arc<Leases>,
     roles: Arc<Roles>,
     stopped: watch::Sender<Option<String>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -66,7 +71,8 @@ impl Group {
             StoreOptions { dir: config.dir.clone(), identity: identity(&config), flush: config.flush };
         let store = open_store(options, config.derived.clone(), &world).await?;
         let clocks = Arc::new(Clocks::new(world.clock.clone()));
-        let log = LogStorage::open(store.clone(), config.node_id, &world)?;
+        let leases = Arc::new(Leases::new(config.node_id, lease_times(&config), &world));
+        let log = open_log(&store, config.node_id, &leases, &world).await?;
         let reads = tables.reads();
         let members = Arc::new(Members::new(config.node_id, reads));
         let state = Arc::new(Shared::open(store.clone(), tables.with(members.clone()), &world)?);
@@ -80,8 +86,8 @@ impl Group {
         let acquaintances = Arc::new(Acquaintances::new(hello(&config, reads), members.clone()));
         let transport = Transport::new(world.network.clone(), acquaintances.clone(), clocks.clone());
         let machine = StateMachine::new(state.clone());
-        // Election timeouts are drawn in it.
-        let core = Raft::new(config.node_id, raft_config, transport, log, machine);
+        // It draws random numbers.
+        let core = Raft::new(config.node_id, raft_config, transport.clone(), log, machine);
         let raft: Core =
             Runtime::scope(world.random.number(), core).await.map_err(|e| StartError::Raft(e.to_string()))?;
         join(&raft, &config).await?;
@@ -102,7 +108,9 @@ impl Group {
             members,
             acquaintances,
             clocks,
-            roles: Arc::new(Roles::new()),
+            transport,
+            roles: Arc::new(Roles::new(leases.clone())),
+            leases,
             stopped,
             tasks: Mutex::default(),
             closed: OnceCell::new(),
@@ -176,7 +184,12 @@ impl Group {
         self.inner.roles.is_near(member)
     }
 
-    /// Follows the role.
+    /// This member's role at this moment. What it answers as a leader that is ready is fresh as of this.
+    pub fn role(&self) -> RoleState {
+        self.inner.roles.now()
+    }
+
+    /// Follows the role. Whoever answers by it asks for [`role`](Self::role).
     pub fn watch_role(&self) -> watch::Receiver<RoleState> {
         self.inner.roles.subscribe()
     }
@@ -207,6 +220,8 @@ impl Group {
             .max_by_key(|(_, matched)| matched.as_ref().map(|m| m.index));
         let Some((successor, _)) = successor else { return };
         tracing::info!(successor, "handing leadership over");
+        // The others may vote for it at once.
+        inner.leases.renounce();
         if inner.raft.trigger().transfer_leader(successor).await.is_err() {
             return;
         }
@@ -230,7 +245,8 @@ impl Inner {
         self.store.on_failure(Box::new(move |reason| note_stop(&failed, reason)));
         let mut tasks = self.tasks.lock();
         let members = self.config.members.iter().map(|m| m.id);
-        let server = Server::new(self.acquaintances.clone(), members, self.raft.clone(), self.clocks.clone());
+        let desk = Desk { raft: self.raft.clone(), clocks: self.clocks.clone(), leases: self.leases.clone() };
+        let server = Server::new(self.acquaintances.clone(), members, desk);
         tasks.push(tokio::spawn(crate::server::serve(acceptor, server)));
         tasks.push(tokio::spawn(self.proposer.clone().run(self.raft.clone())));
         let watch = RoleWatch {
@@ -238,8 +254,23 @@ impl Inner {
             store: self.store.clone(),
             proposer: self.proposer.clone(),
             roles: self.roles.clone(),
+            leases: self.leases.clone(),
         };
         tasks.push(tokio::spawn(watch.run()));
+        let renewal = Renewal {
+            raft: self.raft.clone(),
+            transport: self.transport.clone(),
+            leases: self.leases.clone(),
+            interval: Duration::from_millis(self.config.heartbeat_ms),
+        };
+        tasks.push(tokio::spawn(renewal.run()));
+        let elections = Elections {
+            raft: self.raft.clone(),
+            transport: self.transport.clone(),
+            leases: self.leases.clone(),
+            node_id: self.config.node_id,
+        };
+        tasks.push(tokio::spawn(elections.run()));
         let agreement = Agreement {
             raft: self.raft.clone(),
             role: self.roles.subscribe(),
@@ -280,6 +311,8 @@ impl Inner {
 
     async fn close(&self, reason: String) {
         let tasks = std::mem::take(&mut *self.tasks.lock());
+        // Connections of other members may be served a little longer.
+        self.leases.stop();
         self.proposer.close(&reason);
         if let Err(e) = self.raft.shutdown().await {
             tracing::error!("the Raft core ended badly: {e}");
@@ -320,6 +353,19 @@ async fn open_store(
         world.threads.clone().run(move || Store::open(options, derived, &world)).await
     };
     Ok(opened.ok_or_else(|| StartError::Raft("the store could not be opened".into()))??)
+}
+
+async fn open_log(
+    store: &Arc<Store>,
+    node_id: u64,
+    leases: &Arc<Leases>,
+    world: &World,
+) -> Result<LogStorage, StartError> {
+    let opened = {
+        let (store, leases, world) = (store.clone(), leases.clone(), world.clone());
+        world.threads.clone().run(move || LogStorage::open(store, node_id, leases, &world)).await
+    };
+    Ok(opened.ok_or_else(|| StartError::Raft("the log could not be opened".into()))??)
 }
 
 /// What was applied before the stop can be dispatched before a leader says so again. What else is known to be committed

@@ -7,8 +7,9 @@
 //! | `changes` | proposing changes of the replicated state |
 //! | `table` | that state: tables, their commands and images |
 //! | `members`, `agreement` | the table of members, and the feature level that they agree on |
+//! | `lease`, `renewal`, `election` | what leaders are promised, and when members stand; `pace` is how slow the disk is |
 //! | `role`, `status` | who leads, and whether it serves; all of a member's state |
-//! | `log_storage` | openraft's log storage, directly on the CommitLog |
+//! | `log_storage`, `vote_file` | openraft's log storage, directly on the CommitLog; whom this member has voted for |
 //! | `state_machine` | applies committed entries, writes checkpoints |
 //! | `hello`, `wire`, `transport`, `server` | what members say to each other |
 //! | `settings` | what a configuration means to each part |
@@ -22,14 +23,18 @@ mod clock;
 #[cfg(test)]
 mod conformance;
 mod done;
+mod election;
 #[doc(hidden)]
 pub mod fuzzing;
 mod group;
 mod hello;
+mod lease;
 mod log_storage;
 mod members;
+mod pace;
 mod proposer;
 mod record_file;
+mod renewal;
 mod role;
 mod server;
 mod settings;
@@ -38,6 +43,7 @@ mod status;
 mod table;
 mod transport;
 mod types;
+mod vote_file;
 mod wire;
 
 pub use api::{

@@ -20,12 +20,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::ProposeError;
 use crate::done::done;
+use crate::lease::Leases;
 use crate::record_file;
 use crate::table::Change;
 use crate::types::{
     Appended, Entry, Frame, LogId, Payload, Proposal, TypeConfig, Vote, decode_membership, encode_membership,
     entry_id, log_id,
 };
+use crate::vote_file::VoteFile;
 
 /// Replication reads at most this many bytes at once, and at least one entry. Together with the window of requests on
 /// their way it bounds what a slow follower keeps in memory.
@@ -33,7 +35,6 @@ const READ_BYTES_MAX: usize = 1 << 20;
 /// How many entries are looked up at once while applying.
 const APPLY_CHUNK: u64 = 256;
 
-const VOTE_FILE: &str = "vote";
 const PURGED_FILE: &str = "purged";
 
 /// The log of one member.
@@ -43,6 +44,8 @@ pub(crate) struct LogStorage {
     node_id: u64,
     clock: Arc<dyn Clock>,
     threads: Arc<dyn Threads>,
+    leases: Arc<Leases>,
+    votes: Arc<VoteFile>,
     small: Arc<Mutex<Small>>,
 }
 
@@ -54,37 +57,27 @@ struct Small {
 }
 
 #[derive(Serialize, Deserialize)]
-struct VoteRecord {
-    term: u64,
-    node_id: u64,
-    committed: bool,
-}
-
-#[derive(Serialize, Deserialize)]
 struct PurgedRecord {
     term: u64,
     index: u64,
 }
 
 impl LogStorage {
-    /// Reads vote and purge position back.
-    pub(crate) fn open(store: Arc<Store>, node_id: u64, world: &World) -> Result<Self, StoreError> {
-        let recorded = record_file::read::<VoteRecord>(&store, VOTE_FILE)?;
-        let vote = recorded.map(|v| Vote {
-            leader_id: openraft::vote::RaftLeaderId::new(v.term, v.node_id),
-            committed: v.committed,
-        });
-        if vote.is_none() && store.log().last().is_some_and(|last| last.term > 0) {
-            return Err(StoreError::Illegal(format!(
-                "the file {VOTE_FILE} is missing beside a log of term {}: this member may have voted",
-                store.log().last().map_or(0, |last| last.term)
-            )));
-        }
+    /// Reads vote and purge position back. May wait for the disk.
+    pub(crate) fn open(
+        store: Arc<Store>,
+        node_id: u64,
+        leases: Arc<Leases>,
+        world: &World,
+    ) -> Result<Self, StoreError> {
+        let (votes, vote) = VoteFile::open(&store, &world.disk)?;
+        leases.recall(vote.as_ref());
         let purged = record_file::read::<PurgedRecord>(&store, PURGED_FILE)?
             .map(|p| log_id(EntryId { term: p.term, index: p.index }));
         let (clock, threads) = (world.clock.clone(), world.threads.clone());
         let vote = vote.filter(|_| !Mutation::ForgetVote.is_on());
-        Ok(Self { store, node_id, clock, threads, small: Arc::new(Mutex::new(Small { vote, purged })) })
+        let (votes, small) = (Arc::new(votes), Arc::new(Mutex::new(Small { vote, purged })));
+        Ok(Self { store, node_id, clock, threads, leases, votes, small })
     }
 
     fn append_entry(&self, entry: Entry) -> Result<(), StoreError> {
@@ -262,12 +255,25 @@ impl RaftLogStorage<TypeConfig> for LogStorage {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        // Nobody is promised anything against it any more, and whoever was has the promise kept.
+        self.leases.know(vote);
+        let began = self.leases.pace.begin();
         // Writes are serialized: what was appended before the vote is durable before it.
-        done(|callback| self.store.flush(callback)).await?;
-        let leader_id = vote.leader_id();
-        let record =
-            VoteRecord { term: leader_id.term, node_id: leader_id.voted_for, committed: vote.committed };
-        record_file::write(&self.store, VOTE_FILE, &record)?;
+        if self.store.flushed_physical_offset() < self.store.max_physical_offset() {
+            done(|callback| self.store.flush(callback)).await?;
+        }
+        // That the one voted for was elected need not be known after a restart.
+        let is_recorded = self.small.lock().vote.is_some_and(|known| known.leader_id == vote.leader_id);
+        if !is_recorded {
+            let (votes, vote) = (self.votes.clone(), *vote);
+            if Mutation::VoteBeforeSync.is_on() {
+                self.threads.block(Box::new(move || drop(votes.write(&vote))));
+            } else {
+                let lost = || io::Error::other("the vote could not be written any more");
+                self.threads.run(move || votes.write(&vote)).await.ok_or_else(lost)??;
+            }
+        }
+        self.leases.pace.ended(began);
         self.small.lock().vote = Some(*vote);
         Ok(())
     }
@@ -292,8 +298,11 @@ impl RaftLogStorage<TypeConfig> for LogStorage {
             self.append_entry(entry)?;
         }
         // Invariant 5: this member counts for the entries once this says that they are stored.
-        self.store
-            .when_stored(Box::new(move |stored| callback.io_completed(stored.map_err(io::Error::from))));
+        let (leases, began) = (self.leases.clone(), self.leases.pace.begin());
+        self.store.when_stored(Box::new(move |stored| {
+            leases.pace.ended(began);
+            callback.io_completed(stored.map_err(io::Error::from));
+        }));
         Ok(())
     }
 
@@ -321,7 +330,8 @@ mod tests {
     fn open(dir: &std::path::Path) -> (Arc<Store>, LogStorage) {
         let world = World::system();
         let store = Store::open(store_options(dir, FlushMode::Async), queues_alone(dir), &world).unwrap();
-        let log = LogStorage::open(store.clone(), 1, &world).unwrap();
+        let leases = Leases::of_a_test(&world);
+        let log = LogStorage::open(store.clone(), 1, leases, &world).unwrap();
         (store, log)
     }
 

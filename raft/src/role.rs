@@ -9,19 +9,17 @@ use openraft::metrics::RaftDataMetrics;
 use openraft::{Instant as _, ServerState};
 use parking_lot::RwLock;
 use raftmq_store::Store;
-use raftmq_world::Mutation;
 use tokio::sync::watch;
 
 use crate::api::{Role, RoleState};
 use crate::done::done;
+use crate::lease::Leases;
 use crate::proposer::Proposer;
 use crate::state_machine::Core;
 use crate::types::{LogId, TypeConfig, entry_id};
 
-/// A leader that has not heard of a majority for this long does not serve. Far longer than a slow sync.
-const QUORUM_SILENCE_MAX: Duration = Duration::from_secs(2);
-/// How often a leader looks whether it has.
-const QUORUM_CHECK_INTERVAL: Duration = Duration::from_millis(250);
+/// How often a leader looks whether it has its lease, and which members are near, where nobody asks.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// A member that a leader has not heard of for this long, or that is behind by so many entries of up to 1 MiB, is not
 /// near. Some ten heartbeats at the defaults.
 pub(crate) const NEAR_SILENCE_MAX: Duration = Duration::from_secs(2);
@@ -32,19 +30,31 @@ const DISPATCH_WAIT: Duration = Duration::from_millis(200);
 /// What others see of a member's role.
 pub(crate) struct Roles {
     role: watch::Sender<RoleState>,
+    leases: Arc<Leases>,
     /// The other members that are near, where this one leads.
     near: RwLock<BTreeSet<u64>>,
 }
 
 impl Roles {
     /// Of a member that has not begun to follow anybody.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(leases: Arc<Leases>) -> Self {
         let role = RoleState { role: Role::Follower, term: 0, leader: None, ready: false };
-        Self { role: watch::Sender::new(role), near: RwLock::default() }
+        Self { role: watch::Sender::new(role), leases, near: RwLock::default() }
     }
 
+    /// The role at this moment: whoever follows it is told a little later that a lease is over.
     pub(crate) fn now(&self) -> RoleState {
-        self.role.borrow().clone()
+        let role = self.role.borrow().clone();
+        if !role.ready || self.leases.is_held(role.term) {
+            return role;
+        }
+        // It is to be told of when the lease is held again.
+        self.role.send_if_modified(|present| {
+            let is_ready = present.ready && present.term == role.term;
+            present.ready &= !is_ready;
+            is_ready
+        });
+        RoleState { ready: false, ..role }
     }
 
     pub(crate) fn subscribe(&self) -> watch::Receiver<RoleState> {
@@ -84,6 +94,7 @@ pub(crate) struct RoleWatch {
     pub(crate) store: Arc<Store>,
     pub(crate) proposer: Arc<Proposer>,
     pub(crate) roles: Arc<Roles>,
+    pub(crate) leases: Arc<Leases>,
 }
 
 impl RoleWatch {
@@ -91,31 +102,29 @@ impl RoleWatch {
     pub(crate) async fn run(self) {
         let mut server = self.raft.server_metrics();
         let mut data = self.raft.data_metrics();
+        // The last term in which all that was committed before could be seen here.
+        let mut dispatched_in = None;
         loop {
-            let (state, leader, term, alone) = {
+            let (state, leader, term) = {
                 let metrics = server.borrow_and_update();
-                let voters = metrics.membership_config.membership().voter_ids().count();
-                (metrics.state, metrics.current_leader, metrics.vote.leader_id.term, voters == 1)
+                (metrics.state, metrics.current_leader, metrics.vote.leader_id.term)
             };
             let role = role_of(state);
-            let (applied, acked) = {
+            let applied = {
                 let metrics = data.borrow_and_update();
                 *self.roles.near.write() = near(&metrics);
-                (metrics.last_applied, metrics.last_quorum_acked.as_ref().map(|at| at.elapsed()))
+                metrics.last_applied
             };
             // A leader's first entry of its own term is behind everything that was committed before.
             let applied_own_term = applied.is_some_and(|id| entry_id(&id).term == term);
-            // It stays leader without a quorum, but can commit nothing, and another may have been elected meanwhile.
-            // The only voter is its own majority, and hears nothing while it writes nothing.
-            let heard = alone
-                || Mutation::ServeWithoutLease.is_on()
-                || acked.is_some_and(|silence| silence < QUORUM_SILENCE_MAX);
-            let was = self.roles.now();
-            let was_ready = was.ready && was.term == term && was.role == Role::Leader;
+            // It stays leader without a majority, but can commit nothing, and another may have been elected meanwhile.
             let ready = role == Role::Leader
                 && applied_own_term
-                && heard
-                && (was_ready || self.dispatched_all().await);
+                && self.leases.is_held(term)
+                && (dispatched_in == Some(term) || self.dispatched_all().await);
+            if ready {
+                dispatched_in = Some(term);
+            }
             self.roles.set(RoleState { role, term, leader, ready });
             if !ready {
                 self.proposer.refuse_waiting(leader);
@@ -127,7 +136,8 @@ impl RoleWatch {
             let closed = tokio::select! {
                 changed = server.changed() => changed.is_err(),
                 changed = data.changed(), if waits_for_data => changed.is_err(),
-                () = tokio::time::sleep(QUORUM_CHECK_INTERVAL) => false,
+                () = self.leases.renewed() => false,
+                () = tokio::time::sleep(LOOK_INTERVAL) => false,
             };
             if closed {
                 self.roles.set_stopped();

@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
+use openraft::async_runtime::watch::WatchReceiver;
 use parking_lot::Mutex;
 use raftmq_world::{Accepted, Acceptor, Stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -23,9 +24,11 @@ use tokio::task::coop::{Unconstrained, unconstrained};
 
 use crate::clock::Clocks;
 use crate::hello::Acquaintances;
+use crate::lease::Leases;
 use crate::state_machine::Core;
 use crate::transport::KEEP_ALIVE;
-use crate::wire::{self, Kind, Message};
+use crate::types::LogId;
+use crate::wire::{self, Kind, Message, VoteRequest, VoteResponse};
 
 /// Connections at once. A member opens a handful; the rest is room for reconnects.
 pub(crate) const CONNECTIONS_MAX: usize = 128;
@@ -45,8 +48,7 @@ pub(crate) struct Server {
     acquaintances: Arc<Acquaintances>,
     /// Free connections of each member; nobody else is let in.
     free: BTreeMap<u64, Arc<Semaphore>>,
-    raft: Core,
-    clocks: Arc<Clocks>,
+    desk: Desk,
     /// Why a connection was closed the last time that it was worth a line.
     last_reason: Mutex<String>,
 }
@@ -55,11 +57,10 @@ impl Server {
     pub(crate) fn new(
         acquaintances: Arc<Acquaintances>,
         members: impl Iterator<Item = u64>,
-        raft: Core,
-        clocks: Arc<Clocks>,
+        desk: Desk,
     ) -> Self {
         let free = members.map(|id| (id, Arc::new(Semaphore::new(CONNECTIONS_OF_MEMBER_MAX)))).collect();
-        Self { acquaintances, free, raft, clocks, last_reason: Mutex::default() }
+        Self { acquaintances, free, desk, last_reason: Mutex::default() }
     }
 
     /// Logs how a connection ended. A member that is refused comes back at once: each reason is told once.
@@ -111,21 +112,15 @@ struct Session {
     stream: Stream,
     received: BytesMut,
     replies: FuturesOrdered<Polled>,
-    raft: Core,
-    clocks: Arc<Clocks>,
+    desk: Desk,
 }
 
 impl Session {
     async fn run(stream: Stream, server: &Server) -> io::Result<()> {
         stream.keep_alive(KEEP_ALIVE)?;
         let received = BytesMut::with_capacity(wire::HELLO_BYTES_MAX);
-        let mut session = Self {
-            stream,
-            received,
-            replies: FuturesOrdered::new(),
-            raft: server.raft.clone(),
-            clocks: server.clocks.clone(),
-        };
+        let mut session =
+            Self { stream, received, replies: FuturesOrdered::new(), desk: server.desk.clone() };
         let greeted = tokio::time::timeout(HELLO_TIMEOUT, session.greet(server)).await;
         let _admitted = greeted.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no hello"))??;
         session.exchange().await
@@ -166,7 +161,7 @@ impl Session {
                 let Some(message) = wire::take_message(&mut self.received).map_err(io::Error::other)? else {
                     break;
                 };
-                let reply = handle(self.raft.clone(), self.clocks.clone(), message)?;
+                let reply = self.desk.handle(message)?;
                 self.replies.push_back(Polled::start(reply).await);
             }
             let reading = self.replies.len() < REQUESTS_MAX;
@@ -225,36 +220,81 @@ impl Future for Polled {
     }
 }
 
-/// The future of the reply to a request; `None` when the core has stopped.
-fn handle(raft: Core, clocks: Arc<Clocks>, message: Message) -> io::Result<Reply> {
-    let id = message.id;
-    let mut out = BytesMut::new();
-    Ok(match message.kind {
-        Kind::Append => {
-            let request = wire::read_append(message).map_err(io::Error::other)?;
-            Box::pin(async move {
-                let response = raft.append_entries(request).await.ok()?;
-                wire::put_append_reply(&mut out, id, &response, clocks.now_ms());
-                Some(out)
-            })
-        }
-        kind @ (Kind::Vote | Kind::PreVote) => {
-            let request = wire::read_vote_request(message).map_err(io::Error::other)?;
-            Box::pin(async move {
-                let response =
-                    if kind == Kind::Vote { raft.vote(request).await } else { raft.pre_vote(request).await };
-                wire::put_vote_reply(&mut out, id, &response.ok()?);
-                Some(out)
-            })
-        }
-        Kind::Transfer => {
-            let request = wire::read_transfer(message).map_err(io::Error::other)?;
-            Box::pin(async move {
-                let taken = raft.handle_transfer_leader(request).await.ok()?;
-                wire::put_transfer_reply(&mut out, id, taken.is_ok());
-                Some(out)
-            })
-        }
-        kind => return Err(io::Error::other(format!("an unexpected {kind:?} message"))),
-    })
+/// Who answers requests.
+#[derive(Clone)]
+pub(crate) struct Desk {
+    pub(crate) raft: Core,
+    pub(crate) clocks: Arc<Clocks>,
+    pub(crate) leases: Arc<Leases>,
+}
+
+impl Desk {
+    /// The future of the reply to a request; it brings nothing when the core has stopped.
+    fn handle(&self, message: Message) -> io::Result<Reply> {
+        let id = message.id;
+        let mut out = BytesMut::new();
+        let raft = self.raft.clone();
+        Ok(match message.kind {
+            Kind::Append => {
+                let request = wire::read_append(message).map_err(io::Error::other)?;
+                let clocks = self.clocks.clone();
+                Box::pin(async move {
+                    let response = raft.append_entries(request).await.ok()?;
+                    wire::put_append_reply(&mut out, id, &response, clocks.now_ms());
+                    Some(out)
+                })
+            }
+            Kind::Lease => {
+                let (vote, asked) = wire::read_lease(message).map_err(io::Error::other)?;
+                wire::put_lease_reply(&mut out, id, self.leases.give(&vote, asked));
+                Box::pin(std::future::ready(Some(out)))
+            }
+            Kind::PreVote => {
+                let request = wire::read_vote_request(message).map_err(io::Error::other)?;
+                wire::put_vote_reply(&mut out, id, &self.would_vote(&request));
+                Box::pin(std::future::ready(Some(out)))
+            }
+            Kind::Vote => {
+                let request = wire::read_vote_request(message).map_err(io::Error::other)?;
+                // It goes on where the connection ends: the core may give its vote all the same.
+                let voting = tokio::spawn(self.clone().vote(request));
+                Box::pin(async move {
+                    wire::put_vote_reply(&mut out, id, &voting.await.ok()??);
+                    Some(out)
+                })
+            }
+            Kind::Transfer => {
+                let request = wire::read_transfer(message).map_err(io::Error::other)?;
+                Box::pin(async move {
+                    let taken = raft.handle_transfer_leader(request).await.ok()?;
+                    wire::put_transfer_reply(&mut out, id, taken.is_ok());
+                    Some(out)
+                })
+            }
+            kind => return Err(io::Error::other(format!("an unexpected {kind:?} message"))),
+        })
+    }
+
+    fn last_log(&self) -> Option<LogId> {
+        self.raft.data_metrics().borrow_watched().last_log
+    }
+
+    /// Whether this member would vote for who asks.
+    fn would_vote(&self, request: &VoteRequest) -> VoteResponse {
+        let (candidate, own_last) = (request.vote.leader_id.voted_for, self.last_log());
+        let granted = self.leases.would_vote(candidate, request.last_log_id, own_last);
+        VoteResponse::new(self.leases.vote(), own_last, granted)
+    }
+
+    /// Gives this member's vote, or does not; nothing when the core has stopped.
+    async fn vote(self, mut request: VoteRequest) -> Option<VoteResponse> {
+        let Some(undecided) = self.leases.may_vote(request.leadership_transfer) else {
+            return Some(VoteResponse::new(self.leases.vote(), self.last_log(), false));
+        };
+        // So the core's own lease, which is no lease here, does not count.
+        request.leadership_transfer = true;
+        let response = self.raft.vote(request).await.ok()?;
+        undecided.decided(&response.vote, response.vote_granted);
+        Some(response)
+    }
 }

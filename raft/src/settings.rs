@@ -1,14 +1,19 @@
 //! What a member's configuration means to the parts of it: to openraft, to the store, to the other members.
 
+use std::time::Duration;
+
 use openraft::{Config, SnapshotPolicy};
 use raftmq_store::Identity;
 
 use crate::api::{GroupConfig, Member, StartError};
 use crate::hello::Hello;
+use crate::lease::Times;
 use crate::table::{FIRST_LEVEL, FeatureLevel};
 
 /// The largest configured timeout, in ms: a typing error should not make a group that never elects.
 const TIMEOUT_MS_MAX: u64 = 60_000;
+/// How long a vote, or taking leadership over, may take.
+const VOTE_MS_MAX: u64 = 10_000;
 
 /// Whose a directory is.
 pub(crate) fn identity(config: &GroupConfig) -> Identity {
@@ -42,22 +47,33 @@ pub(crate) fn hello(config: &GroupConfig, reads: FeatureLevel) -> Hello {
     }
 }
 
+/// How long leases are: nobody is elected as long as a majority has heard the leader within the longer timeout.
+pub(crate) fn lease_times(config: &GroupConfig) -> Times {
+    let (min, max) = config.election_timeout_ms;
+    let ms = Duration::from_millis;
+    Times { lease: ms(max), spread: ms(max.saturating_sub(min)) }
+}
+
 /// openraft's settings.
 pub(crate) fn raft_config(config: &GroupConfig) -> Result<Config, StartError> {
     let (election_min, election_max) = config.election_timeout_ms;
-    if config.heartbeat_ms == 0 || election_max > TIMEOUT_MS_MAX || election_min < 2 * config.heartbeat_ms {
+    let is_range = election_min < election_max && election_max <= TIMEOUT_MS_MAX;
+    if config.heartbeat_ms == 0 || !is_range || election_min < 2 * config.heartbeat_ms {
         return Err(StartError::Config(format!(
             "heartbeat of {} ms, election timeout of {election_min} to {election_max} ms: the timeout must be at least \
-             two heartbeats and at most {TIMEOUT_MS_MAX} ms",
+             two heartbeats and at most {TIMEOUT_MS_MAX} ms, and the second of the two longer",
             config.heartbeat_ms
         )));
     }
     Config {
         cluster_name: format!("{}/{}", config.cluster, config.broker_name),
         heartbeat_interval: config.heartbeat_ms,
-        election_timeout_min: election_min,
-        election_timeout_max: election_max,
-        enable_pre_vote: Some(true),
+        // Who stands, and when, is decided by `election` and `lease`. What is left of these: a vote is waited for as long as
+        // the first, which a slow disk may take, and the leases of openraft's own are as long as the second.
+        enable_elect: false,
+        enable_pre_vote: Some(false),
+        election_timeout_min: VOTE_MS_MAX,
+        election_timeout_max: 2 * VOTE_MS_MAX,
         // A leader that was killed has to be elected again like any other.
         enable_leader_restore: Some(false),
         // An entry goes to the followers while the leader's own disk still works on it.

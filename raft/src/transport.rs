@@ -105,6 +105,23 @@ pub(crate) struct Link {
     connection: Option<Connection>,
 }
 
+impl Link {
+    /// What connects it.
+    pub(crate) fn transport(&self) -> &Transport {
+        &self.transport
+    }
+
+    /// The next request is sent over a new connection.
+    pub(crate) fn disconnect(&mut self) {
+        self.connection = None;
+    }
+
+    /// Asks whether the member would vote for this one.
+    pub(crate) async fn would_vote(&mut self, request: VoteRequest, option: &RPCOption) -> Rpc<VoteResponse> {
+        self.call_vote(Kind::PreVote, request, option).await
+    }
+}
+
 impl RaftNetworkFactory<TypeConfig> for Transport {
     type Network = Link;
 
@@ -114,7 +131,7 @@ impl RaftNetworkFactory<TypeConfig> for Transport {
 }
 
 /// An open connection. After an error, or when a write was cut short, it is not used again.
-struct Connection {
+pub(crate) struct Connection {
     stream: WorldStream,
     received: BytesMut,
     next_id: u64,
@@ -143,7 +160,7 @@ impl Connection {
         Ok(connection)
     }
 
-    fn take_id(&mut self) -> u64 {
+    pub(crate) fn take_id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id - 1
     }
@@ -170,6 +187,12 @@ impl Connection {
         Ok(())
     }
 
+    /// Sends a message that is too small to wait for its reader.
+    pub(crate) async fn send_in_time(&mut self, message: &[u8]) -> io::Result<()> {
+        let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the member does not read");
+        timeout(CONNECT_TIMEOUT, self.send(message, &[])).await.map_err(late)?
+    }
+
     /// Takes note of who answers, if that is who was called.
     fn meet(&self, acquaintances: &Acquaintances, message: Message) -> io::Result<()> {
         let theirs = wire::read_hello(message).map_err(io::Error::other)?;
@@ -184,7 +207,7 @@ impl Connection {
     }
 
     /// The next message that is not a hello. Nothing is lost if this is dropped before it ends.
-    async fn receive(&mut self, transport: &Transport) -> io::Result<Message> {
+    pub(crate) async fn receive(&mut self, transport: &Transport) -> io::Result<Message> {
         loop {
             if let Some(message) = wire::take_message(&mut self.received).map_err(io::Error::other)? {
                 match message.kind {
@@ -226,7 +249,7 @@ impl Link {
     }
 
     /// The open connection, or a new one.
-    async fn connection(&mut self) -> io::Result<&mut Connection> {
+    pub(crate) async fn connection(&mut self) -> io::Result<&mut Connection> {
         self.drop_broken();
         if self.connection.is_none() {
             let opened = Connection::open(&self.transport, self.target, &self.address).await;
@@ -455,10 +478,6 @@ impl RaftNetworkV2<TypeConfig> for Link {
 
     async fn vote(&mut self, request: VoteRequest, option: RPCOption) -> Rpc<VoteResponse> {
         self.call_vote(Kind::Vote, request, &option).await
-    }
-
-    async fn pre_vote(&mut self, request: VoteRequest, option: RPCOption) -> Rpc<VoteResponse> {
-        self.call_vote(Kind::PreVote, request, &option).await
     }
 
     /// Nothing is ever purged from the log, so no member needs one.

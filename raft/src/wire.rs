@@ -10,6 +10,8 @@
 //! The first message each way is a hello: who is speaking, of which group. Log entries travel as the very bytes of
 //! their frames, so a follower writes what it was sent.
 
+use std::time::Duration;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use raftmq_store::{EntryId, FrameKind, decode_frame};
 
@@ -28,7 +30,7 @@ pub(crate) const HELLO_BYTES_MAX: usize = 5 * HELLO_TEXT_MAX + 256;
 /// Length, kind and id.
 pub(crate) const HEAD_BYTES: usize = 13;
 /// The version of this protocol. Members of different versions do not talk, and tell each other so.
-const PROTOCOL_VERSION: u32 = 3;
+const PROTOCOL_VERSION: u32 = 4;
 const HELLO_TEXT_MAX: usize = 1024;
 
 /// What a message is.
@@ -41,10 +43,14 @@ pub(crate) enum Kind {
     Append = 3,
     AppendReply = 4,
     Vote = 5,
+    /// Whether the other would vote for this one.
     PreVote = 6,
     VoteReply = 7,
     Transfer = 8,
     TransferReply = 9,
+    /// A leader asks not to be replaced for a while.
+    Lease = 10,
+    LeaseReply = 11,
 }
 
 impl Kind {
@@ -59,6 +65,8 @@ impl Kind {
             7 => Self::VoteReply,
             8 => Self::Transfer,
             9 => Self::TransferReply,
+            10 => Self::Lease,
+            11 => Self::LeaseReply,
             _ => return None,
         })
     }
@@ -414,6 +422,43 @@ pub(crate) fn read_transfer_reply(message: Message) -> Result<bool, WireError> {
     Ok(taken)
 }
 
+/// Milliseconds, as 4 bytes.
+fn put_ms(out: &mut BytesMut, time: Duration) {
+    out.put_u32_le(u32::try_from(time.as_millis()).unwrap_or(u32::MAX));
+}
+
+pub(crate) fn put_lease(out: &mut BytesMut, id: u64, vote: &Vote, asked: Duration) {
+    put_message(out, Kind::Lease, id, |out| {
+        put_vote(out, vote);
+        put_ms(out, asked);
+    });
+}
+
+/// Who asks, and for how long a lease.
+pub(crate) fn read_lease(message: Message) -> Result<(Vote, Duration), WireError> {
+    let mut reader = message.reader();
+    let (vote, asked) = (reader.vote()?, reader.u32("lease")?);
+    reader.end()?;
+    Ok((vote, Duration::from_millis(asked.into())))
+}
+
+/// One of 0 ms is none.
+pub(crate) fn put_lease_reply(out: &mut BytesMut, id: u64, given: Option<Duration>) {
+    put_message(out, Kind::LeaseReply, id, |out| put_ms(out, given.unwrap_or_default()));
+}
+
+/// The id of the request, and how long a lease was given.
+pub(crate) fn read_lease_reply(message: Message) -> Result<(u64, Option<Duration>), WireError> {
+    let (kind, id) = (message.kind, message.id);
+    if kind != Kind::LeaseReply {
+        return Err(WireError::Bad { kind, what: "place: a lease was asked for" });
+    }
+    let mut reader = message.reader();
+    let given = reader.u32("lease")?;
+    reader.end()?;
+    Ok((id, (given > 0).then(|| Duration::from_millis(given.into()))))
+}
+
 #[cfg(test)]
 mod tests {
     use raftmq_store::FrameHeader;
@@ -492,6 +537,15 @@ mod tests {
         let transfer = TransferRequest::new(vote(), 3, id(1, 1));
         put_transfer(&mut out, 4, &transfer);
         assert_eq!(read_transfer(only_message(&mut out)).unwrap(), transfer);
+        let lease = Duration::from_millis(300);
+        put_lease(&mut out, 5, &vote(), lease);
+        assert_eq!(read_lease(only_message(&mut out)).unwrap(), (vote(), lease));
+        for given in [Some(lease), None] {
+            put_lease_reply(&mut out, 6, given);
+            assert_eq!(read_lease_reply(only_message(&mut out)).unwrap(), (6, given));
+        }
+        put_transfer_reply(&mut out, 7, true);
+        assert!(read_lease_reply(only_message(&mut out)).is_err());
     }
 
     #[test]

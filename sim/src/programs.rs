@@ -1,6 +1,5 @@
 //! The programs that use a cluster while faults are done to it: producers, consumers of every kind, readers.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -30,11 +29,6 @@ const DELAYED_LANES: u32 = 2;
 /// Delayed messages: their topic, and the property that asks for the delay: by level, and by time.
 pub(crate) const LATER: [(&str, &str); 2] =
     [("ByLevel", "DELAY\u{1}1\u{2}"), ("ByTime", "TIMER_DELAY_MS\u{1}1000\u{2}")];
-/// How old an acknowledgement is that every answer has to know of. A leader that hears nothing of the others serves for two
-/// seconds and looks every 250 ms whether it has heard of them, by a clock that may be a tenth too slow; no other
-/// acknowledges anything in the first 150 ms of these.
-const RECENT: Duration = Duration::from_millis(2400);
-
 /// What the programs of a run share with whoever looks at it afterwards.
 #[derive(Clone, Default)]
 pub(crate) struct Shared {
@@ -172,34 +166,19 @@ async fn poll(client: Client, settings: LitePullConsumerConfig, number: u32, log
 /// A leader may wait for what it has appended for a second before it answers. So readers wait as long as the Java client
 /// does, and pause for long and short times: else they would ask at certain moments only.
 pub(crate) async fn read(world: World, random: Random, shared: Shared) {
-    let clock = world.clock.clone();
     let client = Client::new(ClientConfig { try_timeout: Duration::from_secs(3), ..config(world) });
-    // What was acknowledged, and when that was known.
-    let mut known: VecDeque<(Duration, [u64; QUEUES as usize])> = VecDeque::new();
     while !shared.stop.load(Ordering::Relaxed) {
         let pause_max = if random.below(2) == 0 { 50 } else { 1000 };
         tokio::time::sleep(Duration::from_millis(10 + random.below(pause_max))).await;
         let Some(pulse) = shared.pulse() else { continue };
-        let now = clock.passed();
-        known.push_back((now, std::array::from_fn(|queue| pulse.end_of(queue as u32))));
-        while known.get(1).is_some_and(|(at, _)| *at + RECENT <= now) {
-            known.pop_front();
-        }
         let queue = random.below(u64::from(QUEUES)) as u32;
+        let acknowledged = pulse.end_of(queue);
         let Ok(end) = client.max_offset(&plain_queue(queue)).await else { continue };
         shared.reads.fetch_add(1, Ordering::Relaxed);
-        let least = |known: Option<&(Duration, [u64; QUEUES as usize])>| {
-            known.map_or(0, |(_, ends)| ends[queue as usize])
-        };
-        let recent = known.front().filter(|(at, _)| *at + RECENT <= now);
-        for (promise, least) in
-            [(Promise::FreshReads, least(known.back())), (Promise::RecentReads, least(recent))]
-        {
-            if (end as u64) < least {
-                let what =
-                    format!("queue {queue} was said to end at {end}, when {least} had been acknowledged");
-                shared.breaches.lock().add(promise, what);
-            }
+        if (end as u64) < acknowledged {
+            let what =
+                format!("queue {queue} was said to end at {end}, when {acknowledged} had been acknowledged");
+            shared.breaches.lock().add(Promise::FreshReads, what);
         }
     }
 }

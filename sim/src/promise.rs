@@ -19,8 +19,6 @@ pub enum Promise {
     Offsets,
     /// A leader's answers are never behind what was acknowledged before the question.
     FreshReads,
-    /// No answer is behind what was acknowledged long before the question, whoever gives it.
-    RecentReads,
     /// The members' logs are the same to the byte.
     EqualLogs,
     /// The members' states are the same as of the same entry.
@@ -35,13 +33,12 @@ pub enum Promise {
 
 impl Promise {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 10] = [
         Self::Stored,
         Self::Delayed,
         Self::Consumed,
         Self::Offsets,
         Self::FreshReads,
-        Self::RecentReads,
         Self::EqualLogs,
         Self::EqualStates,
         Self::Service,
@@ -81,24 +78,7 @@ impl Breaches {
 
 /// Promises known not to be kept yet with some kinds of faults, or whatever happens where none is named. Each has an
 /// ignored test in `tests/seeds.rs`.
-pub const NOT_KEPT: [(Promise, &[Kind]); 2] = [
-    // A deposed leader answers reads for up to two seconds.
-    (
-        Promise::FreshReads,
-        &[
-            Kind::Hang,
-            Kind::Cut,
-            Kind::CutOneWay,
-            Kind::Isolation,
-            Kind::Delay,
-            Kind::Reset,
-            Kind::SlowDisk,
-            Kind::ClockDrift,
-        ],
-    ),
-    // Votes are written with two syncs on the network thread, and vote requests time out after 200 ms.
-    (Promise::SlowDisks, &[]),
-];
+pub const NOT_KEPT: [(Promise, &[Kind]); 0] = [];
 
 /// Faults known not to be stood yet: they may break every promise. Each has an ignored test in `tests/seeds.rs`.
 pub const NOT_STOOD: [Kind; 3] = [

@@ -295,7 +295,7 @@ fn check_arrivals(
 /// With every disk slow, but not so slow that an operator would throw it away, the group elects and stores.
 fn check_slow_disks(cluster: &mut Cluster, breaches: &mut Breaches) {
     const SYNC: Duration = Duration::from_millis(80);
-    const SERVES_MAX: Duration = Duration::from_secs(20);
+    const SERVES_MAX: Duration = Duration::from_secs(5);
     for member in 0..MEMBERS {
         cluster.machine(member).set_pace(Pace { sync_min: SYNC, sync_max: SYNC });
     }

@@ -242,6 +242,11 @@ impl Store {
         self.disk.read(&path).map_err(StoreError::io("read", &path))
     }
 
+    /// Where such a file is.
+    pub fn path_of(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
     /// Replaces such a file, durably.
     pub fn write_file(&self, name: &str, content: &[u8]) -> Result<(), StoreError> {
         let path = self.dir.join(name);

@@ -9,12 +9,16 @@ pub enum Mutation {
     AckBeforeSync,
     /// A member forgets at a restart whom it has voted for.
     ForgetVote,
+    /// A vote is given before it is recorded.
+    VoteBeforeSync,
     /// The lowered mark is not made durable before a truncation.
     SkipTruncationSync,
     /// A command is applied again after the next one.
     ApplyTwice,
     /// A leader serves without having heard of a majority.
     ServeWithoutLease,
+    /// A leader counts its lease from the answer, and not from when it asked.
+    LeaseFromReply,
     /// A member founds a group of its own.
     TwoFounders,
     /// A delayed message is delivered, and its progress is not noted with it.
@@ -23,12 +27,14 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::AckBeforeSync,
         Self::ForgetVote,
+        Self::VoteBeforeSync,
         Self::SkipTruncationSync,
         Self::ApplyTwice,
         Self::ServeWithoutLease,
+        Self::LeaseFromReply,
         Self::TwoFounders,
         Self::DeliverWithoutProgress,
     ];

@@ -13,6 +13,7 @@ mod manual;
 mod model;
 mod model_based;
 mod recovery;
+mod slots;
 mod steps;
 mod support;
 mod views;

@@ -1,0 +1,136 @@
+//! A leader's part in [leases](crate::lease): it asks the other voters for them, over a connection to each.
+//!
+//! A request is sent at every heartbeat, whether those before are answered or not, so that what the way there and back takes
+//! costs as much of the lease and no more. Followers answer from memory.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use openraft::RaftNetworkFactory;
+use openraft::ServerState;
+use openraft::async_runtime::watch::WatchReceiver;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::lease::Leases;
+use crate::state_machine::Core;
+use crate::transport::{Link, Transport};
+use crate::types::{NodeId, Vote};
+use crate::wire;
+
+/// A connection on which nothing is answered for this long is given up, and made anew only where the way there and back
+/// works: a leader that is heard and hears nothing must not keep others from being elected.
+const ANSWER_MAX: Duration = Duration::from_secs(1);
+/// Requests of a connection that are not answered; then no more are sent.
+const REQUESTS_MAX: usize = 64;
+
+/// Asks for leases while this member leads.
+pub(crate) struct Renewal {
+    pub(crate) raft: Core,
+    pub(crate) transport: Transport,
+    pub(crate) leases: Arc<Leases>,
+    pub(crate) interval: Duration,
+}
+
+/// Whom a leader asks.
+#[derive(PartialEq, Eq)]
+struct Voters {
+    vote: Vote,
+    quorums: Vec<BTreeSet<NodeId>>,
+}
+
+impl Renewal {
+    /// Runs until the Raft core ends.
+    pub(crate) async fn run(mut self) {
+        let mut server = self.raft.server_metrics();
+        let mut present = None;
+        // Who is asked; the tasks end where they are dropped.
+        let mut asking: Option<JoinSet<()>> = None;
+        loop {
+            let (voters, addresses) = {
+                let metrics = server.borrow_and_update();
+                let membership = metrics.membership_config.membership();
+                let quorums = membership.get_joint_config().clone();
+                let leads = metrics.state == ServerState::Leader;
+                let nodes: Vec<_> = membership.nodes().map(|(id, node)| (*id, node.clone())).collect();
+                // That it was elected may not be recorded yet.
+                let vote = Vote { committed: true, ..metrics.vote };
+                (leads.then_some(Voters { vote, quorums }), nodes)
+            };
+            if voters != present {
+                let tasks = asking.insert(JoinSet::new());
+                if let Some(Voters { vote, quorums }) = &voters {
+                    self.leases.lead(vote.leader_id.term, quorums.clone());
+                    let own = vote.leader_id.voted_for;
+                    let is_asked =
+                        |id: &NodeId| *id != own && quorums.iter().any(|quorum| quorum.contains(id));
+                    for (id, node) in addresses.iter().filter(|(id, _)| is_asked(id)) {
+                        let link = self.transport.new_client(*id, node).await;
+                        tasks.spawn(ask(link, *id, *vote, self.leases.clone(), self.interval));
+                    }
+                }
+                present = voters;
+            }
+            if server.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Asks one member until the task is ended.
+async fn ask(mut link: Link, member: NodeId, vote: Vote, leases: Arc<Leases>, interval: Duration) {
+    loop {
+        if let Err(error) = ask_on(&mut link, member, &vote, &leases, interval).await {
+            tracing::debug!(node = member, "no lease asked for: {error}");
+        }
+        link.disconnect();
+        sleep(interval).await;
+    }
+}
+
+/// Asks over one connection until it fails.
+async fn ask_on(
+    link: &mut Link,
+    member: NodeId,
+    vote: &Vote,
+    leases: &Leases,
+    interval: Duration,
+) -> io::Result<()> {
+    let transport = link.transport().clone();
+    let connection = link.connection().await?;
+    let term = vote.leader_id.term;
+    let mut asked: VecDeque<(u64, Duration, Instant)> = VecDeque::new();
+    let mut next = Instant::now();
+    loop {
+        let overdue = asked.front().map(|(.., at)| *at + ANSWER_MAX);
+        tokio::select! {
+            biased;
+            reply = connection.receive(&transport) => {
+                let (id, given) = wire::read_lease_reply(reply?).map_err(io::Error::other)?;
+                while let Some((other, at, _)) = asked.pop_front_if(|(other, ..)| *other <= id) {
+                    if let Some(given) = given.filter(|_| other == id) {
+                        leases.given(term, member, at, given);
+                    }
+                }
+            }
+            () = sleep_until(overdue.unwrap_or(next)), if overdue.is_some() => {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "no answer"));
+            }
+            () = sleep_until(next), if asked.len() < REQUESTS_MAX => {
+                let at = leases.now();
+                if let Some(lease) = leases.to_ask(term) {
+                    let id = connection.take_id();
+                    let mut out = BytesMut::new();
+                    wire::put_lease(&mut out, id, vote, lease);
+                    asked.push_back((id, at, Instant::now()));
+                    connection.send_in_time(&out).await?;
+                }
+                next = Instant::now().max(next + interval);
+            }
+        }
+    }
+}
