@@ -19,11 +19,15 @@ pub enum Mutation {
     TwoFounders,
     /// A delayed message is delivered, and its progress is not noted with it.
     DeliverWithoutProgress,
+    /// A start counts a dropped topic's queue offsets on.
+    KeepCountersAtStart,
+    /// Messages that were on their way while their topic was dropped are stored as if it were there.
+    StoreBehindDrop,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::AckBeforeSync,
         Self::ForgetVote,
         Self::SkipTruncationSync,
@@ -31,6 +35,8 @@ impl Mutation {
         Self::ServeWithoutLease,
         Self::TwoFounders,
         Self::DeliverWithoutProgress,
+        Self::KeepCountersAtStart,
+        Self::StoreBehindDrop,
     ];
 
     /// Whether this one is on: the variable `RAFTMQ_MUTATION` names it.
