@@ -17,6 +17,8 @@ pub enum Promise {
     Consumed,
     /// Committed offsets never go back.
     Offsets,
+    /// A topic that was deleted is gone with its messages, and begins anew when it is made again.
+    Deleted,
     /// A leader's answers are never behind what was acknowledged before the question.
     FreshReads,
     /// No answer is behind what was acknowledged long before the question, whoever gives it.
@@ -35,11 +37,12 @@ pub enum Promise {
 
 impl Promise {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Stored,
         Self::Delayed,
         Self::Consumed,
         Self::Offsets,
+        Self::Deleted,
         Self::FreshReads,
         Self::RecentReads,
         Self::EqualLogs,
