@@ -102,6 +102,9 @@ pub enum Error {
     /// The topic does not exist.
     #[error("topic[{0}] not exist, apply first please!")]
     NoTopic(String),
+    /// The topic is deleted: nothing was stored.
+    #[error("the topic was deleted while the message was on its way")]
+    TopicDeleted,
     /// The subscription group does not exist.
     #[error("subscription group [{0}] does not exist")]
     NoGroup(String),

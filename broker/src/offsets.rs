@@ -240,6 +240,16 @@ impl PendingOffsets {
         }
     }
 
+    /// Forgets what is pending for a topic.
+    pub fn discard_topic(&self, topic: &str) {
+        let mut table = self.table();
+        let Table { offsets, len, .. } = &mut *table;
+        offsets.retain(|_, topics| {
+            *len -= topics.remove(topic).map_or(0, |queues| queues.len());
+            !topics.is_empty()
+        });
+    }
+
     /// All that is pending, in pieces that fit a command, and who waits for it. Offsets stay pending until
     /// [`PendingOffsets::forget`].
     fn round(&self) -> Round {

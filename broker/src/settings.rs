@@ -1,6 +1,7 @@
 //! Making topics and groups: the system's own, those that sends and consumers need, and those that people ask for.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use raftmq_message::topic::{self, dlq_topic, retry_topic};
 use raftmq_raft::Change;
@@ -11,13 +12,15 @@ use crate::names::check_group_name;
 use crate::perm;
 use crate::replica::Replica;
 use crate::state::{
-    Added, GroupCommand, Groups, Named, NamedCommand, NamedTable, OffsetCommand, Offsets, SubscriptionGroup,
-    Topic, TopicCommand, Topics,
+    Added, GroupCommand, Groups, Named, NamedCommand, NamedTable, OffsetCommand, Offsets, REMOVALS_LEVEL,
+    Removal, Removals, SubscriptionGroup, Topic, TopicCommand, Topics,
 };
 
 const READ_WRITE: u32 = perm::READ | perm::WRITE;
 /// Queues of the topic that automatically made topics copy; RocketMQ's default.
 pub const AUTO_CREATE_QUEUES: u32 = 8;
+/// How long a deletion waits until every member has said that it reads one. A group that is new takes a second or two.
+const LEVEL_WAIT: Duration = Duration::from_secs(2);
 
 /// What makes topics and groups, and in which bounds.
 pub struct Settings {
@@ -210,14 +213,31 @@ impl Settings {
         if queues > max { Err(Error::TooManyQueues { queues, max }) } else { Ok(()) }
     }
 
-    /// Removes a topic, and the offsets that were committed for it; it need not exist.
-    pub async fn delete_topic(&self, name: &str) -> Result<(), Error> {
-        if !self.replica.state().topics.has(name) {
-            return Ok(());
-        }
-        let change = Change::new::<Topics>(&TopicCommand::Delete { name: name.to_owned() })?
-            .and::<Offsets>(&OffsetCommand::ForgetTopic(name.to_owned()))?;
-        self.replica.propose_in(self.replica.leading()?, change).await.map(drop)
+    /// Removes a topic with its messages and what consumers have noted of it; it need not exist.
+    ///
+    /// While members of an earlier release have a part in the group its messages stay, and a topic of that name has them again.
+    pub async fn delete_topic(&self, term: u64, name: &str) -> Result<(), Error> {
+        let change = if self.reads_removals().await {
+            Change::new::<Removals>(&Removal::Topic(name.to_owned()))?
+        } else {
+            Change::new::<Topics>(&TopicCommand::Delete { name: name.to_owned() })?
+                .and::<Offsets>(&OffsetCommand::ForgetTopic(name.to_owned()))?
+        };
+        self.replica.propose_in(term, change).await.map(drop)
+    }
+
+    /// Whether every member reads a removal.
+    async fn reads_removals(&self) -> bool {
+        const LOOK: Duration = Duration::from_millis(20);
+        let reads = || self.replica.group().feature_level() >= REMOVALS_LEVEL;
+        let reached = async {
+            while !reads() {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        // Where it takes longer some member is of an earlier release.
+        let _ = tokio::time::timeout(LEVEL_WAIT, reached).await;
+        reads()
     }
 }
 

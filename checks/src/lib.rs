@@ -9,6 +9,7 @@
 //! | [`checker`] | the history against what was read back: pure functions |
 //! | [`readback`] | reading every queue back |
 //! | [`pulse`] | how long nothing was acknowledged |
+//! | [`reborn`] | a topic that is deleted and made again |
 //! | [`rng`] | numbers from a seed |
 //!
 //! The checkers know nothing of how the messages were sent, nor of what was done to the cluster meanwhile.
@@ -26,4 +27,5 @@ pub mod lane;
 pub mod listener;
 pub mod pulse;
 pub mod readback;
+pub mod reborn;
 pub mod rng;

@@ -110,8 +110,19 @@ pub(crate) async fn delete_topic(node: &Node, command: &Command) -> Handled {
     if is_system_topic(&topic) {
         return Err(Refusal::illegal(format!("The topic[{topic}] is conflict with system topic.")));
     }
-    tracing::info!(topic, "topic deleted");
-    node.announced(node.broker.settings.delete_topic(&topic)).await?;
+    let term = node.leading()?;
+    if node.state.topics.has(&topic) {
+        tracing::info!(topic, "topic deleted");
+        let deletion = async {
+            // As with a group: nothing that is noted until it is gone is committed for the next one of its name.
+            let _no_round = node.broker.offsets.between_rounds().await;
+            node.broker.offsets.discard_topic(&topic);
+            let outcome = node.broker.settings.delete_topic(term, &topic).await;
+            node.broker.offsets.discard_topic(&topic);
+            outcome
+        };
+        node.announced(deletion).await?;
+    }
     Reply::done()
 }
 

@@ -95,7 +95,7 @@ impl From<Error> for Refusal {
         match error {
             Error::Full(_) => Self::busy(remark),
             Error::NotServing(_) | Error::Unknown(_) | Error::OtherTerm { .. } => Self::unavailable(remark),
-            Error::NoTopic(_) => Self::new(response::TOPIC_NOT_EXIST, remark),
+            Error::NoTopic(_) | Error::TopicDeleted => Self::new(response::TOPIC_NOT_EXIST, remark),
             Error::GroupMayNotConsume(_)
             | Error::TopicNotReadable(_)
             | Error::TopicNotWritable(_)

@@ -141,7 +141,9 @@ impl OpenSends {
             tracing::error!(places = places.len(), count = self.count, "an outcome without its places");
             return self.refuse(&Error::from(&ProposeError::Unknown).into());
         }
-        self.node.stats.put(u64::from(self.count), self.bytes as u64);
+        // Where the topic of some was deleted meanwhile, their bytes are not told apart.
+        let stored = places.iter().filter(|place| place.is_in_queue()).count();
+        self.node.stats.put(stored as u64, self.bytes as u64);
         self.channel.put(|out| {
             let (mut at, mut key_start) = (0, 0);
             for reply in &self.replies {
@@ -158,6 +160,12 @@ impl OpenSends {
     }
 
     fn write_stored(&self, out: &mut BytesMut, reply: &OpenReply, places: &[Placed], key: &str) {
+        // All of a request's messages go to one topic.
+        if !places.iter().all(Placed::is_in_queue) {
+            self.node.stats.put_failed(1);
+            let deleted = Refusal::from(Error::TopicDeleted);
+            return deleted.write(out, reply.serialization, reply.opaque);
+        }
         let written = if reply.code_only {
             write_response(out, reply.serialization, reply.opaque, response::SUCCESS, None, &[], &[])
         } else {

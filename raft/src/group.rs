@@ -374,7 +374,7 @@ fn dispatch_applied(store: &Store, applied: Option<u64>) -> Result<(), StoreErro
     if let Some(applied) = applied
         && let Some(frame) = store.log().frame(applied)?
     {
-        store.commit(frame.header.end());
+        store.commit_applied(frame.header.end());
     }
     Ok(())
 }

@@ -54,5 +54,6 @@ pub use group::Group;
 pub use members::MemberAddress;
 pub use raftmq_store::{FlushMode, Placed};
 pub use table::{
-    CHANGE_BYTES_MAX, Change, ChangeError, FIRST_LEVEL, FeatureLevel, Outcomes, Table, TableImage, Tables,
+    CHANGE_BYTES_MAX, Change, ChangeError, EncodedCommand, FIRST_LEVEL, FeatureLevel, Outcomes, Table,
+    TableImage, Tables, commands,
 };

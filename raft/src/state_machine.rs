@@ -173,6 +173,10 @@ impl Shared {
         let outcome = match &entry.payload {
             Payload::Frame(frame) => match frame.change() {
                 Some(change) => {
+                    // First: who finds what it makes finds nothing that it drops.
+                    if let FrameBytes::Log(slice) = &frame.bytes {
+                        self.store.hide_dropped(change, slice.physical_offset());
+                    }
                     self.change(change, frame.kind == FrameKind::Messages).map_err(|e| match e {
                         StoreError::Illegal(what) => {
                             StoreError::Illegal(format!("the change in entry {}: {what}", entry.log_id))

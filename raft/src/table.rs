@@ -54,6 +54,8 @@ pub trait Table: Send + Sync + 'static {
     /// Whether its commands belong to messages: then they are one entry with them, which is appended only in the term that it
     /// was planned in.
     const WITH_MESSAGES: bool = false;
+    /// Whether checkpoints hold it: not where it holds nothing of its own.
+    const HAS_IMAGE: bool = true;
     /// What changes it.
     type Command: Serialize + DeserializeOwned + Debug;
     /// What applying a command comes to.
@@ -212,6 +214,40 @@ fn decode<T: Table>(bytes: &[u8]) -> Result<T::Command, ChangeError> {
     }
 }
 
+/// A command in a change, as it stands in the log.
+#[derive(Clone, Copy, Debug)]
+pub struct EncodedCommand<'a> {
+    table: u8,
+    bytes: &'a [u8],
+}
+
+impl EncodedCommand<'_> {
+    /// The command, where it is one of this table that can be read.
+    pub fn of<T: Table>(&self) -> Option<T::Command> {
+        if self.table == T::ID { decode::<T>(self.bytes).ok() } else { None }
+    }
+}
+
+/// The commands in a change as it stands in the log, in order, for who looks for a few of them: none is decoded. They end
+/// where the bytes are no change.
+pub fn commands(change: &[u8]) -> impl Iterator<Item = EncodedCommand<'_>> {
+    let mut rest = change.get(1..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let (table, behind) = rest.split_first()?;
+        let (bytes, behind) = split_command(*table, behind).ok()?;
+        rest = behind;
+        Some(EncodedCommand { table: *table, bytes })
+    })
+}
+
+/// A command, and what is behind it. `bytes` begin with its length.
+fn split_command(table: u8, bytes: &[u8]) -> Result<(&[u8], &[u8]), ChangeError> {
+    let short = |missing| ChangeError::Short { table, missing };
+    let (len, behind) = bytes.split_first_chunk().ok_or_else(|| short(4 - bytes.len()))?;
+    let len = u32::from_le_bytes(*len) as usize;
+    behind.split_at_checked(len).ok_or_else(|| short(len - behind.len()))
+}
+
 /// What applying a change has come to, one outcome for each of its commands.
 #[derive(Debug, Default)]
 pub struct Outcomes(Vec<Box<dyn AnyOutcome>>);
@@ -248,6 +284,7 @@ type Frozen = Box<dyn FnOnce() -> Result<TableImage, StoreError> + Send + Sync>;
 trait AnyTable: Send + Sync {
     fn name(&self) -> &'static str;
     fn is_with_messages(&self) -> bool;
+    fn has_image(&self) -> bool;
     fn read(&self, command: &[u8]) -> Result<Ready<'_>, ChangeError>;
     fn freeze(&self) -> Frozen;
     fn restore(&self, image: &TableImage) -> Result<(), StoreError>;
@@ -260,6 +297,10 @@ impl<T: Table> AnyTable for T {
 
     fn is_with_messages(&self) -> bool {
         T::WITH_MESSAGES
+    }
+
+    fn has_image(&self) -> bool {
+        T::HAS_IMAGE
     }
 
     fn read(&self, command: &[u8]) -> Result<Ready<'_>, ChangeError> {
@@ -346,12 +387,9 @@ impl Tables {
             _ => {}
         }
         let mut ready = Vec::new();
-        while let Some((&id, behind)) = rest.split_first() {
-            let table = self.tables.get(&id).ok_or(ChangeError::Table(id))?;
-            let short = |missing| ChangeError::Short { table: id, missing };
-            let (len, behind) = behind.split_first_chunk().ok_or_else(|| short(4 - behind.len()))?;
-            let len = u32::from_le_bytes(*len) as usize;
-            let (command, behind) = behind.split_at_checked(len).ok_or_else(|| short(len - behind.len()))?;
+        while let Some((id, behind)) = rest.split_first() {
+            let table = self.tables.get(id).ok_or(ChangeError::Table(*id))?;
+            let (command, behind) = split_command(*id, behind)?;
             ready.push((&**table, table.read(command)?));
             rest = behind;
         }
@@ -360,7 +398,8 @@ impl Tables {
 
     /// The state as of now, quickly; what is returned makes the images, which takes long where there is much.
     pub fn freeze(&self) -> impl FnOnce() -> Result<Vec<TableImage>, StoreError> + Send + Sync + use<> {
-        let frozen: Vec<_> = self.tables.values().map(|table| table.freeze()).collect();
+        let frozen: Vec<_> =
+            self.tables.values().filter(|table| table.has_image()).map(|table| table.freeze()).collect();
         move || frozen.into_iter().map(|image| image()).collect()
     }
 
@@ -417,6 +456,7 @@ pub(crate) mod tests {
         const NAME: &'static str = "sum";
         const IMAGE_VERSION: u8 = 1;
         const WITH_MESSAGES: bool = ID_ == 9;
+        const HAS_IMAGE: bool = ID_ != 8;
         type Command = SumCommand;
         type Outcome = u64;
         type Image = u64;
@@ -531,6 +571,26 @@ pub(crate) mod tests {
         assert!(refused(TableImage { table: 3, ..images[0].clone() }).contains("table 3"));
         assert!(refused(TableImage { version: 2, ..images[0].clone() }).contains("layout 2"));
         assert!(refused(TableImage { content: Bytes::new(), ..images[0].clone() }).contains("undecodable"));
+    }
+
+    #[test]
+    fn commands_are_found_in_a_change_without_its_tables() {
+        let change = add(5).and::<Two>(&SumCommand::Add(7)).unwrap().and::<One>(&SumCommand::Sub(2)).unwrap();
+        let of_one =
+            |bytes: &[u8]| commands(bytes).filter_map(|command| command.of::<One>()).collect::<Vec<_>>();
+        let bytes = change.as_bytes();
+        assert_eq!(of_one(bytes), [SumCommand::Add(5), SumCommand::Sub(2)]);
+        assert_eq!(of_one(&bytes[..bytes.len() - 1]), [SumCommand::Add(5)]);
+        assert_eq!((of_one(&[]), of_one(&[1])), (vec![], vec![]));
+        let mut unreadable = bytes.to_vec();
+        unreadable[6] = 77;
+        assert_eq!(of_one(&unreadable), [SumCommand::Sub(2)]);
+    }
+
+    #[test]
+    fn a_table_that_holds_nothing_is_not_in_checkpoints() {
+        let tables = tables(1).2.with(Arc::<Sum<8>>::default());
+        assert!(tables.freeze()().unwrap().iter().all(|image| image.table != 8));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use raftmq_checks::history::Lane;
 use raftmq_checks::lane::{BROKER_NAME, LaneTask, WorkloadOptions};
 use raftmq_checks::listener::{begin, listener};
 use raftmq_checks::pulse::Pulse;
+use raftmq_checks::reborn::Reborn;
 use raftmq_client::{
     Client, ClientConfig, ConsumeFromWhere, LitePullConsumer, LitePullConsumerConfig, MessageQueue,
     MessageSelector, PullConsumer, PushConsumer, PushConsumerConfig, TopicConfig, World,
@@ -29,6 +30,9 @@ const DELAYED_LANES: u32 = 2;
 /// Delayed messages: their topic, and the property that asks for the delay: by level, and by time.
 pub(crate) const LATER: [(&str, &str); 2] =
     [("ByLevel", "DELAY\u{1}1\u{2}"), ("ByTime", "TIMER_DELAY_MS\u{1}1000\u{2}")];
+/// Topics that are deleted and made again.
+pub(crate) const REBORN: [&str; 2] = ["Reborn-1", "Reborn-2"];
+
 /// What the programs of a run share with whoever looks at it afterwards.
 #[derive(Clone, Default)]
 pub(crate) struct Shared {
@@ -181,6 +185,18 @@ pub(crate) async fn read(world: World, random: Random, shared: Shared) {
             shared.breaches.lock().add(Promise::FreshReads, what);
         }
     }
+}
+
+/// Deletes a topic and makes it again.
+pub(crate) async fn renew(world: World, topic: &str, shared: Shared) {
+    let clock = world.clock.clone();
+    let client = Client::new(config(world));
+    let reborn = Reborn::new(client, clock, topic, "Plain", Duration::from_secs(3), RECENT);
+    let seen = reborn.run(&shared.stop).await;
+    shared.reads.fetch_add(seen.generations, Ordering::Relaxed);
+    let mut breaches = shared.breaches.lock();
+    seen.breaches.iter().for_each(|what| breaches.add(Promise::Deleted, what));
+    seen.stale.iter().for_each(|what| breaches.add(Promise::FreshReads, what));
 }
 
 /// Commits offsets, and asks for them: what was committed never goes back.

@@ -17,6 +17,8 @@ pub enum Promise {
     Consumed,
     /// Committed offsets never go back.
     Offsets,
+    /// A topic that was deleted is gone with its messages, and begins anew when it is made again.
+    Deleted,
     /// A leader's answers are never behind what was acknowledged before the question.
     FreshReads,
     /// The members' logs are the same to the byte.
@@ -33,11 +35,12 @@ pub enum Promise {
 
 impl Promise {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Stored,
         Self::Delayed,
         Self::Consumed,
         Self::Offsets,
+        Self::Deleted,
         Self::FreshReads,
         Self::EqualLogs,
         Self::EqualStates,

@@ -21,7 +21,7 @@ use crate::disk::{DiskCopy, Ending, Pace};
 use crate::fault::Kind;
 use crate::nemesis::Nemesis;
 use crate::programs::{
-    How, LANES, LATER, Lanes, QUEUES, Shared, commit, config, consume, produce, read, workload,
+    How, LANES, LATER, Lanes, QUEUES, REBORN, Shared, commit, config, consume, produce, read, renew, workload,
 };
 use crate::promise::{Breach, Breaches, Promise};
 
@@ -145,6 +145,10 @@ pub fn run(seed: u64, options: &ScenarioOptions) -> Report {
         let (shared, random) = (shared.clone(), random.clone());
         cluster.run(move |world| commit(world, random, shared));
     }
+    let renewing = REBORN.map(|topic| {
+        let shared = shared.clone();
+        cluster.run(move |world| async move { renew(world, topic, shared).await })
+    });
     nemesis.rage(&mut cluster, options.faults);
     nemesis.rest(&mut cluster);
 
@@ -157,6 +161,9 @@ pub fn run(seed: u64, options: &ScenarioOptions) -> Report {
     shared.stop.store(true, Ordering::Relaxed);
     if !cluster.run_until(END_MAX, |cluster| cluster.is_done(producing)) {
         breaches.add(Promise::Service, format_args!("producers did not end within {END_MAX:?}"));
+    }
+    if !cluster.run_until(END_MAX, |cluster| renewing.iter().all(|program| cluster.is_done(*program))) {
+        breaches.add(Promise::Service, format_args!("topics were not deleted within {END_MAX:?}"));
     }
     let history = |lanes: &Lanes| {
         let mut lanes = lanes.lock().clone();

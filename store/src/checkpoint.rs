@@ -168,7 +168,7 @@ impl CheckpointStep {
             flushed?;
             checkpoint.write(&*self.disk, &self.path)?;
             let mut recorded = self.views.iter().zip(&checkpoint.held);
-            recorded.try_for_each(|(view, held)| view.clean_up(held))?;
+            recorded.try_for_each(|(view, held)| view.clean_up(checkpoint.position, held))?;
             self.making = None;
             return Ok(Next::Again);
         }

@@ -7,11 +7,13 @@
 //! before it and the group's segment length, fillers included: see [`CommitLog::room_for`], the only place that
 //! decides. An entry that is refused leaves no trace.
 
+use std::borrow::Cow;
 use std::io::IoSlice;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::BytesMut;
 use parking_lot::{Mutex, RwLock};
+use raftmq_world::Mutation;
 
 use crate::error::StoreError;
 use crate::frame::{FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX, FrameHeader, FrameKind, decode_frame};
@@ -19,6 +21,7 @@ use crate::frame_index::FrameIndex;
 use crate::marks::EntryId;
 use crate::queue_offsets::{Placed, QueueOffsets};
 use crate::segment::{LogSlice, Segments};
+use crate::topic_changes::{self, TopicChanges};
 use crate::zero_ahead::ZeroAhead;
 
 /// An entry as the leader hands it over: not laid out yet.
@@ -53,6 +56,7 @@ pub struct CommitLog {
     pub(crate) segments: Segments,
     /// Chain value before the first frame.
     pub(crate) seed: u32,
+    pub(crate) topic_changes: TopicChanges,
     pub(crate) frames: RwLock<FrameIndex>,
     pub(crate) writer: Mutex<Writer>,
     /// Physical offset behind the last frame; bytes below it are readable.
@@ -98,6 +102,7 @@ impl CommitLog {
             end: AtomicU64::new(tail.end),
             segments,
             seed,
+            topic_changes: topic_changes::none,
             frames: RwLock::default(),
             writer: Mutex::new(Writer { tail, offsets: QueueOffsets::default(), stopped: None }),
             truncations: AtomicU64::new(0),
@@ -188,9 +193,16 @@ impl CommitLog {
         self.segments.ensure(room.start)?;
 
         let first_new = placed.len();
+        writer.offsets.change_topics(room.start, &command_of(kind, command, pieces), self.topic_changes);
         if kind == FrameKind::Messages {
             let records_at = (FRAME_HEADER_BYTES + command.len()) as u64;
-            writer.offsets.place(pieces, room.start + records_at, now_ms, placed)?;
+            // What goes with a command was not sent: a delayed message goes where it was to go, as RocketMQ has it.
+            let (at, is_sent) =
+                (room.start + records_at, command.is_empty() && !Mutation::StoreBehindDrop.is_on());
+            if let Err(e) = writer.offsets.place(pieces, at, now_ms, is_sent, placed) {
+                writer.offsets.undo_changes(room.start);
+                return Err(e);
+            }
         }
         let header = FrameHeader {
             kind,
@@ -240,13 +252,18 @@ impl CommitLog {
             )));
         }
         self.segments.ensure(room.start)?;
-        let messages = match header.kind {
-            FrameKind::Messages => &payload[header.command_len as usize..],
-            _ => &[],
+        let (command, messages) = header.parts(payload);
+        writer.offsets.change_topics(room.start, command, self.topic_changes);
+        let records = match writer.offsets.check(messages, room.start + header.records_at() as u64) {
+            Ok(records) => records,
+            Err(e) => {
+                writer.offsets.undo_changes(room.start);
+                return Err(e);
+            }
         };
-        let records = writer.offsets.check(messages, room.start + header.records_at() as u64)?;
         if records != header.records {
-            writer.offsets.take_back(messages)?;
+            writer.offsets.take_back(messages, &[])?;
+            writer.offsets.undo_changes(room.start);
             return Err(StoreError::Divergence(format!(
                 "entry {} announces {} records and holds {records}",
                 id.index, header.records
@@ -400,6 +417,15 @@ fn decode_received(id: EntryId, frame: &[u8]) -> Result<(FrameHeader, u32, &[u8]
         )));
     }
     Ok((header, checksum, payload))
+}
+
+/// The command in an entry.
+fn command_of<'a>(kind: FrameKind, command: &'a [u8], pieces: &'a [BytesMut]) -> Cow<'a, [u8]> {
+    match (kind, pieces) {
+        (FrameKind::Command, [one]) => Cow::Borrowed(one),
+        (FrameKind::Command, many) => Cow::Owned(many.concat()),
+        _ => Cow::Borrowed(command),
+    }
 }
 
 /// The filler that ends a segment with `left` bytes behind the tail.

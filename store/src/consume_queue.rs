@@ -463,18 +463,16 @@ impl ConsumeQueue {
         self.max_offset.store(next, Ordering::Release);
     }
 
-    /// Removes the queue's files. Readers that hold the queue find it empty; nothing can be appended any more.
-    ///
-    /// # Errors
-    /// The disk refused.
-    pub(crate) fn remove(&self) -> Result<(), StoreError> {
+    /// Lets go of the queue's files, which are about to be removed. Readers that hold the queue find it empty; nothing can be
+    /// appended any more.
+    pub(crate) fn retire(&self) {
         let mut writer = self.writer.lock();
         self.removed.store(true, Ordering::Relaxed);
         self.restart(&mut writer, 0, None);
-        self.files.remove_from(0)
+        self.files.close_files();
     }
 
-    /// Called with the writer locked, which orders it with [`remove`](Self::remove).
+    /// Called with the writer locked, which orders it with [`retire`](Self::retire).
     fn check_not_removed(&self) -> Result<(), StoreError> {
         if self.removed.load(Ordering::Relaxed) {
             return Err(StoreError::Divergence(format!("{} was deleted", self.files.dir().display())));

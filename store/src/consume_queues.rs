@@ -1,15 +1,18 @@
-//! The table of all ConsumeQueues of a broker: `consumequeue/<topic>/<queue id>/` below the store's directory.
+//! The table of all ConsumeQueues of a broker: `consumequeue/<topic>/<queue id>/` below the store's directory. Where those
+//! of a topic lie that was dropped, says `dropped.rs`.
 //!
 //! A view that keeps a unit of every record. What stands in the unit for the tags code is for others to know.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::RwLock;
 
 use crate::arrivals::{ArrivalListener, Arrivals};
 use crate::consume_queue::ConsumeQueue;
+use crate::dropped::{Dropped, foreign, name_of, topic_dir};
 use crate::error::StoreError;
 use crate::view::{Committed, Numbers, Reads, View};
 use raftmq_world::Disk;
@@ -35,6 +38,11 @@ pub struct ConsumeQueues {
     tags_code: Reads<TagsCode>,
     /// Invariant: no topic is without queues.
     table: RwLock<Table>,
+    /// Topics that nobody finds queues of, and where they are dropped: dispatch has not come to it.
+    hidden: RwLock<HashMap<Arc<str>, u64>>,
+    /// How many these are.
+    hidden_count: AtomicUsize,
+    dropped: Dropped,
     arrivals: Arrivals,
 }
 
@@ -62,19 +70,27 @@ impl ConsumeQueues {
         units_per_file: u64,
         tags_code: Reads<TagsCode>,
     ) -> Self {
-        let (dir, table, arrivals) = (store_dir.join(DIRECTORY), RwLock::default(), Arrivals::default());
-        Self { disk, dir, units_per_file, tags_code, table, arrivals }
+        Self {
+            disk,
+            dir: store_dir.join(DIRECTORY),
+            units_per_file,
+            tags_code,
+            table: RwLock::default(),
+            hidden: RwLock::default(),
+            hidden_count: AtomicUsize::new(0),
+            dropped: Dropped::default(),
+            arrivals: Arrivals::default(),
+        }
     }
 
     /// The queues that the disk has, each recovered to `physical_limit`, see [`ConsumeQueue::recover`].
     fn read(&self, physical_limit: u64) -> Result<Table, StoreError> {
         let mut table = Table::default();
-        for topic_dir in self.list(&self.dir)? {
-            let topic = name_of(&topic_dir);
-            check_topic(topic).map_err(|e| foreign(&topic_dir, &e.to_string()))?;
+        for (topic, topic_dir) in self.dropped.recover(&*self.disk, &self.dir, physical_limit)? {
+            check_topic(&topic).map_err(|e| foreign(&topic_dir, &e.to_string()))?;
             let of_topic = self.read_topic(&topic_dir, physical_limit)?;
             if !of_topic.is_empty() {
-                table.insert(Arc::from(topic), of_topic);
+                table.insert(topic.into(), of_topic);
             }
         }
         Ok(table)
@@ -87,7 +103,6 @@ impl ConsumeQueues {
             let id = name.parse::<u32>().ok().filter(|id| id.to_string() == name);
             let id = id.ok_or_else(|| foreign(&queue_dir, "its name is not a queue id"))?;
             let queue = ConsumeQueue::open(Arc::clone(&self.disk), &queue_dir, self.units_per_file)?;
-            // The directory of a deleted topic stays, without files.
             if !queue.is_without_files() {
                 queue.recover(limit)?;
                 of_topic.insert(id, Arc::new(queue));
@@ -100,8 +115,15 @@ impl ConsumeQueues {
         self.disk.list(dir).map_err(StoreError::io("list", dir))
     }
 
-    /// The queue, if there is one.
+    /// The queue, if there is one that is not to be dropped.
     pub fn get(&self, topic: &str, queue_id: u32) -> Option<Arc<ConsumeQueue>> {
+        // Acquire: who knows that a topic is gone, as this was hidden before, finds it hidden.
+        let is_hidden =
+            self.hidden_count.load(Ordering::Acquire) > 0 && self.hidden.read().contains_key(topic);
+        if is_hidden { None } else { self.find(topic, queue_id) }
+    }
+
+    fn find(&self, topic: &str, queue_id: u32) -> Option<Arc<ConsumeQueue>> {
         self.table.read().get(topic)?.get(&queue_id).cloned()
     }
 
@@ -115,7 +137,7 @@ impl ConsumeQueues {
     /// # Errors
     /// [`StoreError::Illegal`] for a name that no topic has.
     pub fn get_or_create(&self, topic: &str, queue_id: u32) -> Result<Arc<ConsumeQueue>, StoreError> {
-        if let Some(queue) = self.get(topic, queue_id) {
+        if let Some(queue) = self.find(topic, queue_id) {
             return Ok(queue);
         }
         check_topic(topic)?;
@@ -123,7 +145,7 @@ impl ConsumeQueues {
         if let Some(queue) = table.get(topic).and_then(|queues| queues.get(&queue_id)) {
             return Ok(Arc::clone(queue));
         }
-        let dir = self.dir.join(topic).join(queue_id.to_string());
+        let dir = topic_dir(&self.dir, topic, self.dropped.since(topic)).join(queue_id.to_string());
         let queue = Arc::new(ConsumeQueue::open(Arc::clone(&self.disk), &dir, self.units_per_file)?);
         table.entry(Arc::from(topic)).or_default().insert(queue_id, Arc::clone(&queue));
         Ok(queue)
@@ -155,15 +177,20 @@ impl ConsumeQueues {
         self.list_queues().into_iter().map(|(topic, id, queue)| (topic, id, queue.max_offset()))
     }
 
-    /// Removes a topic's queues and their files. Durable on return; after a crash in between some queues, or the last
-    /// files of one, may be gone: whatever is rebuilt from the log has to start at the deletion, so a checkpoint that
-    /// covers everything before it comes first.
-    ///
-    /// # Errors
-    /// The disk refused.
-    pub fn delete_topic(&self, topic: &str) -> Result<(), StoreError> {
-        let removed = self.table.write().remove(topic);
-        removed.unwrap_or_default().values().try_for_each(|queue| queue.remove())
+    /// Has nobody find queues of a topic until it is [dropped](View::drop_topic) by the command at `physical_offset`.
+    pub(crate) fn hide(&self, topic: &str, physical_offset: u64) {
+        let mut hidden = self.hidden.write();
+        hidden.insert(topic.into(), physical_offset);
+        self.hidden_count.store(hidden.len(), Ordering::Release);
+    }
+
+    /// Ends that, unless it is to be dropped once more.
+    fn show(&self, topic: &str, physical_offset: u64) {
+        let mut hidden = self.hidden.write();
+        if hidden.get(topic).is_some_and(|until| *until <= physical_offset) {
+            hidden.remove(topic);
+            self.hidden_count.store(hidden.len(), Ordering::Release);
+        }
     }
 
     /// Told of what each batch brings. Replaces an earlier listener.
@@ -204,11 +231,38 @@ impl View for ConsumeQueues {
     }
 
     fn flush(&self) -> Result<(), StoreError> {
-        self.each(ConsumeQueue::flush)
+        self.each(ConsumeQueue::flush)?;
+        self.dropped.flush(&*self.disk, &self.dir)
+    }
+
+    fn clean_up(&self, physical_offset: u64, _recorded: &Numbers) -> Result<(), StoreError> {
+        let removed = self.dropped.clean_up(&*self.disk, &self.dir, physical_offset)?;
+        if !removed.is_empty() {
+            // Queues are made and dropped under this lock.
+            let table = self.table.write();
+            removed
+                .iter()
+                .filter(|topic| !table.contains_key(*topic))
+                .for_each(|topic| self.dropped.forget(topic));
+        }
+        Ok(())
+    }
+
+    /// Who reads a queue of it at this moment had found the topic before, and goes on.
+    fn drop_topic(&self, topic: &str, physical_offset: u64) -> Result<(), StoreError> {
+        let mut table = self.table.write();
+        if let Some(queues) = table.remove(topic) {
+            self.dropped.add(&self.dir, topic, physical_offset, queues.into_values().collect());
+        }
+        drop(table);
+        self.show(topic, physical_offset);
+        Ok(())
     }
 
     fn recover(&self, physical_limit: u64, _recorded: &Numbers) -> Result<(), StoreError> {
         self.arrivals.clear();
+        self.hidden.write().clear();
+        self.hidden_count.store(0, Ordering::Release);
         self.table.write().clear();
         *self.table.write() = self.read(physical_limit)?;
         Ok(())
@@ -218,13 +272,4 @@ impl View for ConsumeQueues {
     fn drop_below(&self, physical_offset: u64) -> Result<(), StoreError> {
         self.each(|queue| queue.drop_below(physical_offset))
     }
-}
-
-/// The last part of `path`; empty, which no topic and no queue is named, where it is not text.
-fn name_of(path: &Path) -> &str {
-    path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
-}
-
-fn foreign(path: &Path, what: &str) -> StoreError {
-    StoreError::Corrupt { path: path.to_owned(), position: 0, physical_offset: 0, what: what.to_owned() }
 }

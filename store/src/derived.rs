@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use crate::consume_queues::ConsumeQueues;
+use crate::topic_changes::{self, TopicChanges};
 use crate::view::View;
 
 /// The views of one log. They are made by whoever opens the store, and hold nothing before that.
@@ -14,13 +15,22 @@ pub struct Derived {
     pub(crate) queues: Arc<ConsumeQueues>,
     /// All of them, the queues first.
     pub(crate) views: Vec<Arc<dyn View>>,
+    /// What commands mean for topics.
+    pub(crate) topic_changes: TopicChanges,
 }
 
 impl Derived {
-    /// The ConsumeQueues alone.
+    /// The ConsumeQueues alone, of a log whose commands do nothing to topics.
     pub fn new(queues: ConsumeQueues) -> Self {
         let queues = Arc::new(queues);
-        Self { views: vec![queues.clone()], queues }
+        Self { views: vec![queues.clone()], queues, topic_changes: topic_changes::none }
+    }
+
+    /// The same of a log whose commands change topics so. It is the log's own layout that follows from it, not only what is
+    /// derived.
+    #[must_use]
+    pub fn with_topic_changes(self, topic_changes: TopicChanges) -> Self {
+        Self { topic_changes, ..self }
     }
 
     /// Adds a view. It is returned for those who read it.

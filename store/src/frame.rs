@@ -213,6 +213,15 @@ impl FrameHeader {
         FRAME_HEADER_BYTES + self.command_len as usize
     }
 
+    /// The command and the records in its payload, each empty where there is none.
+    pub(crate) fn parts<'a>(&self, payload: &'a [u8]) -> (&'a [u8], &'a [u8]) {
+        match self.kind {
+            FrameKind::Messages => payload.split_at(self.command_len as usize),
+            FrameKind::Command => (payload, &[]),
+            _ => (&[], &[]),
+        }
+    }
+
     /// Length of header and payload in bytes.
     pub fn frame_len(&self) -> usize {
         FRAME_HEADER_BYTES + self.payload_len as usize

@@ -270,7 +270,7 @@ impl View for IndexFiles {
         Ok(())
     }
 
-    fn clean_up(&self, recorded: &Numbers) -> Result<(), StoreError> {
+    fn clean_up(&self, _: u64, recorded: &Numbers) -> Result<(), StoreError> {
         let dropped = take_dropped(&mut self.state.lock().full, recorded.get("index_start"));
         self.remove_all(dropped)
     }

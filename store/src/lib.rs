@@ -17,6 +17,8 @@
 //! | [`TimerIndex`] | messages with a time of their own, by that time; a view |
 //! | `arrivals` | what a batch brought to which queues |
 //! | `worker` | the handle of a step |
+//! | [`TopicChanges`] | which commands drop topics, and what of them is kept |
+//! | `dropped` | the queues of dropped topics, until a checkpoint counts them out |
 //! | [`Store`] | all of it together |
 //!
 //! Work in the background is done in steps that the world's threads call (`raftmq_world::Step`): flush, reput,
@@ -39,6 +41,7 @@ mod consume_queue;
 mod consume_queues;
 mod derived;
 mod directory;
+mod dropped;
 mod error;
 mod flush;
 mod frame;
@@ -55,6 +58,7 @@ mod segment;
 mod slots;
 mod store;
 mod timer_index;
+mod topic_changes;
 mod truncation;
 mod view;
 mod walk;
@@ -81,5 +85,6 @@ pub use segment::LogSlice;
 pub use slots::Slots;
 pub use store::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Store, StoreOptions};
 pub use timer_index::{DueMs, TimerEntry, TimerIndex};
+pub use topic_changes::{TopicChange, TopicChanges};
 pub use view::{Committed, Numbers, PropertyNames, Reads, View};
 pub use walk::{LogFrame, Walk};

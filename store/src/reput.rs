@@ -16,7 +16,10 @@ use crate::commit_log::CommitLog;
 use crate::error::StoreError;
 use crate::flush::Callback;
 use crate::frame::FrameKind;
+use crate::queue_offsets::NOWHERE;
+use crate::topic_changes::{self, TopicChange};
 use crate::view::{Committed, PropertyNames, View};
+use crate::walk::LogFrame;
 use crate::worker::{Handle, Report, Stop};
 
 /// Log dispatched before consumers see it, in bytes: bounds the time a new message waits behind a backlog.
@@ -136,6 +139,7 @@ impl Reput {
         let mut walk = self.log.walk(start);
         let mut position = start;
         while position < committed && position - start < BATCH_BYTES {
+            let before = position;
             let frame = walk.next()?;
             position = walk.position();
             let Some(frame) = frame.filter(|_| position <= committed) else {
@@ -143,12 +147,33 @@ impl Reput {
                     "told that the log is committed up to physical offset {committed}, where no entry ends"
                 )));
             };
+            self.change_topics(&frame, before)?;
             if frame.header.kind == FrameKind::Messages {
                 let records_at = frame.header.physical_offset + frame.header.records_at() as u64;
                 self.dispatch_records(frame.records(), records_at)?;
             }
         }
         self.publish(position)
+    }
+
+    /// Has views drop what a command drops, all before it, up to `before`, being published.
+    fn change_topics(&self, frame: &LogFrame, before: u64) -> Result<(), StoreError> {
+        let mut changes = false;
+        let note = &mut |_: TopicChange<'_>| changes = true;
+        (self.log.topic_changes)(frame.command(), note);
+        if !changes {
+            return Ok(());
+        }
+        let dropped = topic_changes::dropped(self.log.topic_changes, frame.command());
+        if !dropped.is_empty() && before > self.dispatched() {
+            self.publish(before)?;
+        }
+        for topic in &dropped {
+            let at = frame.header.physical_offset;
+            self.views.iter().try_for_each(|view| view.drop_topic(topic, at))?;
+        }
+        self.log.with_offsets(|offsets| offsets.settle_changes(frame.header.end()));
+        Ok(())
     }
 
     /// *Invariant 2*, read back: what views will point at is the record that was placed there. (Its queue offset is
@@ -166,6 +191,9 @@ impl Reput {
                 )));
             }
             at += record.total_size();
+            if record.queue_offset() as u64 == NOWHERE {
+                continue;
+            }
             let committed = Committed::new(record, &self.properties);
             self.views.iter().try_for_each(|view| view.put(&committed))?;
         }

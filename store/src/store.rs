@@ -20,13 +20,14 @@ use crate::error::StoreError;
 use crate::flush::{Callback, FlushMode, FlushStep, Flusher};
 use crate::frame::FrameKind;
 use crate::marks::{EntryId, MarksFile};
-use crate::queue_offsets::Placed;
+use crate::queue_offsets::{NOWHERE, Placed};
 use crate::recovery::open_log;
 use crate::reput::{Reput, ReputStep};
 use crate::scrub::ScrubStep;
 use crate::segment::LogSlice;
+use crate::topic_changes;
 use crate::worker::{Handle, Report, Stop};
-use raftmq_world::{Disk, World};
+use raftmq_world::{Disk, Mutation, World};
 
 /// The smallest segment: room for a few of the smallest entries. Only tests use anything so small.
 pub const SEGMENT_BYTES_MIN: u64 = 64 * 1024;
@@ -58,6 +59,8 @@ pub struct Store {
     /// Ends these two.
     stop: Arc<AtomicBool>,
     queues: Arc<ConsumeQueues>,
+    /// Topics that the log drops behind what was dispatched before the start, and where.
+    drops_ahead: Mutex<Vec<(u64, String)>>,
     dir: PathBuf,
     disk: Arc<dyn Disk>,
     failure: Arc<Failure>,
@@ -113,17 +116,18 @@ impl Store {
         identity.check_or_record(&*disk, &dir, &log_dir)?;
         let (marks_file, marks) = MarksFile::open(&*disk, &dir.join("marks"), &log_dir)?;
         let seed = identity.chain_seed();
-        let (log, unread_below) = open_log(disk.clone(), &log_dir, identity.segment_bytes, seed, marks)?;
+        let (mut log, unread_below) = open_log(disk.clone(), &log_dir, identity.segment_bytes, seed, marks)?;
         check_committed(&log, marks.committed)?;
+        let Derived { queues, views, topic_changes } = derived;
+        log.topic_changes = topic_changes;
         let log = Arc::new(log);
         let failure = Arc::new(Failure::default());
         let flusher = Arc::new(Flusher::new(log.clone(), marks, flush));
         let mut flush = FlushStep::new(flusher.clone(), marks_file, clock.clone(), failure.reporter());
         flush.begin()?;
 
-        let Derived { queues, views } = derived;
         let dispatched = recover_views(&*disk, &dir, &log, &views)?;
-        seed_offsets(&log, &queues, dispatched, unread_below)?;
+        let drops_ahead = seed_offsets(&log, &queues, dispatched, unread_below)?;
         let reput = Arc::new(Reput::new(log.clone(), views.clone(), dispatched));
         let checkpoints = Arc::new(Checkpoints::default());
         let stop = Arc::new(AtomicBool::new(false));
@@ -147,6 +151,7 @@ impl Store {
             scrub: Handle::default(),
             stop,
             queues,
+            drops_ahead: Mutex::new(drops_ahead),
             dir,
             disk,
             failure,
@@ -217,6 +222,17 @@ impl Store {
         self.reput.commit(physical_offset);
     }
 
+    /// At a start: the log is committed up to `physical_offset`, and commands up to there were applied before. What they
+    /// have dropped is found by nobody, as by [`hide_dropped`](Self::hide_dropped), until dispatch has come there again.
+    pub fn commit_applied(&self, physical_offset: u64) {
+        for (at, topic) in std::mem::take(&mut *self.drops_ahead.lock()) {
+            if at < physical_offset {
+                self.hide(&topic, at);
+            }
+        }
+        self.commit(physical_offset);
+    }
+
     /// Notes what is committed, for a later start; written with the next marks.
     ///
     /// # Errors
@@ -253,6 +269,21 @@ impl Store {
         self.disk.replace(&path, content).map_err(StoreError::io("write", &path))
     }
 
+    /// A command at `physical_offset` is about to be applied: topics that it drops have no queues any more, though dispatch
+    /// comes to it a moment later. So nobody who finds a topic of that name made again finds messages of the one before.
+    pub fn hide_dropped(&self, command: &[u8], physical_offset: u64) {
+        for topic in topic_changes::dropped(self.log.topic_changes, command) {
+            self.hide(&topic, physical_offset);
+        }
+    }
+
+    fn hide(&self, topic: &str, physical_offset: u64) {
+        // A start may apply again what was dispatched before.
+        if physical_offset >= self.dispatched_physical_offset() {
+            self.queues.hide(topic, physical_offset);
+        }
+    }
+
     /// A queue, once something was dispatched to it.
     pub fn queue(&self, topic: &str, queue_id: u32) -> Option<Arc<ConsumeQueue>> {
         self.queues.get(topic, queue_id)
@@ -263,7 +294,7 @@ impl Store {
         self.log.slice(physical_offset, size as usize)
     }
 
-    /// The record that starts at a physical offset, where one does and it is dispatched. For offsets that come from
+    /// The record that starts at a physical offset, where one does that a queue has taken and it is dispatched. For offsets that come from
     /// outside: whatever stands there is checked.
     pub fn record_at(&self, physical_offset: u64) -> Option<LogSlice> {
         let dispatched = self.dispatched_physical_offset();
@@ -272,7 +303,8 @@ impl Store {
         let bytes = segment.file.bytes().get((physical_offset - segment.base) as usize..)?;
         let bytes = bytes.get(..usize::try_from(readable).ok()?).unwrap_or(bytes);
         let record = RecordView::parse(bytes).ok()?;
-        let here = record.physical_offset() as u64 == physical_offset;
+        let here =
+            record.physical_offset() as u64 == physical_offset && record.queue_offset() as u64 != NOWHERE;
         here.then(|| LogSlice::new(segment.clone(), physical_offset, record.total_size()))?
     }
 
@@ -383,13 +415,13 @@ fn check_segment_bytes(segment_bytes: u64) -> Result<(), StoreError> {
 }
 
 /// Sets the next queue offsets at the log's end: what the ConsumeQueues hold, and what stands in the log behind it.
-/// Recovery has read it from `first_read` on.
+/// Recovery has read it from `first_read` on. Returns which topics are dropped there, and where.
 fn seed_offsets(
     log: &CommitLog,
     queues: &ConsumeQueues,
     dispatched: u64,
     first_read: u64,
-) -> Result<(), StoreError> {
+) -> Result<Vec<(u64, String)>, StoreError> {
     log.with_offsets(|offsets| {
         if offsets.newest_ms() == 0 {
             offsets.saw_timestamp(newest_before(log, first_read)?);
@@ -397,15 +429,21 @@ fn seed_offsets(
         for (topic, queue_id, next) in queues.max_offsets() {
             offsets.set(&topic, queue_id, next)?;
         }
+        let mut drops = Vec::new();
         let mut walk = log.walk(dispatched);
         while let Some(frame) = walk.next()? {
+            let dropped = topic_changes::dropped(log.topic_changes, frame.command()).into_iter();
+            drops.extend(dropped.map(|topic| (frame.header.physical_offset, topic)));
+            if !Mutation::KeepCountersAtStart.is_on() {
+                offsets.change_topics(frame.header.physical_offset, frame.command(), log.topic_changes);
+            }
             if frame.header.kind == FrameKind::Messages {
                 let start = frame.header.physical_offset + frame.header.records_at() as u64;
                 offsets.check(frame.records(), start)?;
             }
         }
         offsets.end_recovery();
-        Ok(())
+        Ok(drops)
     })
 }
 

@@ -369,7 +369,7 @@ impl View for TimerIndex {
         Ok(())
     }
 
-    fn clean_up(&self, recorded: &Numbers) -> Result<(), StoreError> {
+    fn clean_up(&self, _: u64, recorded: &Numbers) -> Result<(), StoreError> {
         let (first_slot, start) = (recorded.get("timer_slot"), recorded.get("timer_start"));
         self.slots().into_iter().try_for_each(|id| self.remove_unneeded(id, first_slot, start))
     }

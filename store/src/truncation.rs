@@ -6,6 +6,7 @@ use crate::commit_log::{CommitLog, Tail, Writer};
 use crate::error::StoreError;
 use crate::frame::FrameKind;
 use crate::marks::EntryId;
+use crate::topic_changes;
 
 impl CommitLog {
     /// Where the log would end if the entries behind `last` were removed (all of them where it is `None`); nothing
@@ -57,10 +58,15 @@ impl CommitLog {
     }
 
     fn cut(&self, writer: &mut Writer, tail: Tail) -> Result<(), StoreError> {
+        // First what commands have changed: a topic that was dropped is as it was then, and no message behind that counts
+        // for it.
+        writer.offsets.undo_changes(tail.end);
+        let mut dropped = Vec::new();
         let mut walk = self.walk(tail.end);
         while let Some(frame) = walk.next()? {
+            dropped.append(&mut topic_changes::dropped(self.topic_changes, frame.command()));
             if frame.header.kind == FrameKind::Messages {
-                writer.offsets.take_back(frame.records())?;
+                writer.offsets.take_back(frame.records(), &dropped)?;
             }
         }
         writer.tail = tail;

@@ -48,8 +48,15 @@ pub trait View: fmt::Debug + Send + Sync {
     /// Returns when everything put before is durable; a checkpoint may be written then.
     fn flush(&self) -> Result<(), StoreError>;
 
-    /// A checkpoint with these numbers is durable: what it does not count may be removed.
-    fn clean_up(&self, _recorded: &Numbers) -> Result<(), StoreError> {
+    /// A checkpoint as of `physical_offset` with these numbers is durable: what it does not count may be removed.
+    fn clean_up(&self, _physical_offset: u64, _recorded: &Numbers) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// A topic is dropped by the command at `physical_offset`, and all before that is published: none of its messages are
+    /// to be found any more, and what is put of it from now on begins anew. A start may go back to before the command, and
+    /// needs then what was flushed.
+    fn drop_topic(&self, _topic: &str, _physical_offset: u64) -> Result<(), StoreError> {
         Ok(())
     }
 

@@ -27,6 +27,11 @@ impl LogFrame {
         &self.bytes.as_ref()[FRAME_HEADER_BYTES..]
     }
 
+    /// The command that it holds, alone or in front of messages; empty where there is none.
+    pub fn command(&self) -> &[u8] {
+        self.header.parts(self.payload()).0
+    }
+
     /// Of messages, the records: what is behind the command.
     pub fn records(&self) -> &[u8] {
         &self.bytes.as_ref()[self.header.records_at()..]

@@ -71,10 +71,18 @@ fn a_deleted_topic_is_gone_and_can_be_made_again() {
     fill(&queues, "a", 1, 300, 2);
     fill(&queues, "b", 0, 400, 1);
     let held = queues.get("a", 0).unwrap();
-    queues.delete_topic("a").unwrap();
-    queues.delete_topic("never there").unwrap();
+    queues.drop_topic("a", 450).unwrap();
+    queues.drop_topic("never there", 460).unwrap();
     assert_eq!(offsets(&queues), expected(&[("b", 0, 1)]));
-    // Whoever still holds a queue of it can neither read nor bring files back.
+    // Whoever had found a queue of it goes on reading, until a checkpoint counts without it.
+    assert_eq!((held.max_offset(), held.get(19).is_some()), (20, true));
+    queues.flush().unwrap();
+    queues.clean_up(450, &queues.held()).unwrap();
+    let files = dir.path().join("consumequeue/a");
+    assert!(held.get(19).is_some() && files.exists());
+    queues.clean_up(451, &queues.held()).unwrap();
+    assert!(!files.exists());
+    // Then it can neither be read nor bring files back.
     assert_eq!((held.max_offset(), held.get(0)), (0, None));
     let unit = Unit { physical_offset: 500, size: 9, tags_code: 1 };
     assert!(matches!(held.append(0, unit), Err(StoreError::Divergence(_))));
@@ -85,6 +93,51 @@ fn a_deleted_topic_is_gone_and_can_be_made_again() {
     assert_eq!(offsets(&queues), expected(&[("b", 0, 1)]));
     fill(&queues, "a", 1, 600, 5);
     assert_eq!(offsets(&queues), expected(&[("a", 1, 5), ("b", 0, 1)]));
+}
+
+/// A start may go back to any checkpoint that is durable, however far what was dropped since has gone by then.
+#[test]
+fn a_start_finds_the_topic_that_there_was_then() {
+    // How much of it was done when the member ended; as of where the last checkpoint is; what the topic's queue has there.
+    let ends = [(1, 200, 10), (2, 200, 10), (3, 200, 10), (3, 450, 4), (4, 450, 4), (5, 450, 4)];
+    for (steps, recorded, units) in
+        ends.into_iter().chain([(6, 450, 4), (6, 650, 0), (7, 650, 0), (8, 650, 0)])
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let queues = recovered(dir.path(), u64::MAX);
+        fill(&queues, "b", 0, 50, 1);
+        fill(&queues, "a", 0, 64, 10);
+        queues.flush().unwrap();
+        let act: [&dyn Fn(); 8] = [
+            &|| queues.drop_topic("a", 200).unwrap(),
+            &|| fill(&queues, "a", 0, 300, 4),
+            &|| queues.flush().unwrap(),
+            &|| queues.clean_up(450, &queues.held()).unwrap(),
+            &|| queues.drop_topic("a", 500).unwrap(),
+            &|| queues.flush().unwrap(),
+            &|| queues.clean_up(650, &queues.held()).unwrap(),
+            &|| fill(&queues, "a", 1, 700, 3),
+        ];
+        act[..steps].iter().for_each(|act| act());
+        // The same again, should that start be interrupted.
+        for _ in 0..2 {
+            let there = recovered(dir.path(), recorded);
+            assert_eq!(there.max_offset("a", 0), units, "{steps} steps");
+            assert_eq!(there.held().get("units"), units + 1, "{steps} steps");
+        }
+        let is_there = |queue: &str| fs::read_dir(dir.path().join("consumequeue").join(queue)).is_ok();
+        let since_200 = format!("@{:020}/a/0", 200);
+        assert_eq!((is_there("a/0"), is_there(&since_200)), (units == 10, units == 4), "{steps} steps");
+        // It goes on from there.
+        let queues = recovered(dir.path(), recorded);
+        fill(&queues, "a", 0, 800, 2);
+        assert_eq!(queues.max_offset("a", 0), units + 2);
+        queues.drop_topic("a", 900).unwrap();
+        fill(&queues, "a", 0, 950, 1);
+        queues.flush().unwrap();
+        drop(queues);
+        assert_eq!(recovered(dir.path(), 1000).max_offset("a", 0), 1);
+    }
 }
 
 #[test]
@@ -125,7 +178,7 @@ fn no_name_leads_out_of_the_directory() {
     for name in ["", ".", "..", "../x", "a/b", "/", "a\\b", "a\0", "a b", "ä", "a.b", &long] {
         assert!(matches!(check_topic(name), Err(StoreError::Illegal(_))), "{name:?}");
         assert!(matches!(queues.get_or_create(name, 0), Err(StoreError::Illegal(_))), "{name:?}");
-        queues.delete_topic(name).unwrap();
+        queues.drop_topic(name, 1).unwrap();
     }
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     check_topic(&long[..255]).unwrap();
@@ -133,7 +186,16 @@ fn no_name_leads_out_of_the_directory() {
 
 #[test]
 fn names_what_does_not_belong_there() {
-    for foreign in ["a.b/0", "topic/x", "topic/01", "topic/-1", "topic/4294967296", "topic/0/short"] {
+    for foreign in [
+        "a.b/0",
+        "@1/a",
+        "@00000000000000000001/a.b",
+        "topic/x",
+        "topic/01",
+        "topic/-1",
+        "topic/4294967296",
+        "topic/0/short",
+    ] {
         let dir = tempfile::tempdir().unwrap();
         fill(&recovered(dir.path(), u64::MAX), "good", 0, 64, 1);
         fs::create_dir_all(dir.path().join("consumequeue").join(foreign)).unwrap();

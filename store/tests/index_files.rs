@@ -217,7 +217,7 @@ fn full_files_go_with_a_checkpoint_when_their_messages_have_left_the_log() {
         assert_eq!((before.get("index_entries"), recorded.get("index_entries")), (25, 15));
         assert_eq!(open_as(dir.path(), shape(4, 11), NO_LIMIT, &before).unwrap().held(), before);
         if removed {
-            index.clean_up(&recorded).unwrap();
+            index.clean_up(0, &recorded).unwrap();
             assert_eq!(files(dir.path()).len(), 2);
             assert_answers(&index, &puts[10..]);
         }
@@ -226,7 +226,7 @@ fn full_files_go_with_a_checkpoint_when_their_messages_have_left_the_log() {
         assert_eq!((index.held(), files(dir.path()).len()), (recorded, 2));
         // The file that is written stays.
         index.drop_below(u64::MAX).unwrap();
-        index.clean_up(&index.held()).unwrap();
+        index.clean_up(0, &index.held()).unwrap();
         assert_eq!(files(dir.path()).len(), 1);
         assert_answers(&index, &puts[20..]);
     }

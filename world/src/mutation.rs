@@ -23,6 +23,10 @@ pub enum Mutation {
     TwoFounders,
     /// A delayed message is delivered, and its progress is not noted with it.
     DeliverWithoutProgress,
+    /// A start counts a dropped topic's queue offsets on.
+    KeepCountersAtStart,
+    /// Messages that were on their way while their topic was dropped are stored as if it were there.
+    StoreBehindDrop,
 }
 
 impl Mutation {
@@ -37,6 +41,8 @@ impl Mutation {
         Self::LeaseFromReply,
         Self::TwoFounders,
         Self::DeliverWithoutProgress,
+        Self::KeepCountersAtStart,
+        Self::StoreBehindDrop,
     ];
 
     /// Whether this one is on: the variable `RAFTMQ_MUTATION` names it.

@@ -59,6 +59,7 @@ fn changes() -> Vec<(&'static str, Change)> {
         ("group forgotten", change::<Offsets>(OffsetCommand::ForgetGroup("h".into()))),
         ("queues locked", change::<Locks>(locks())),
         ("level", change::<DelayTable>(DelayProgress::Level { level: 3, from: 0, to: 9 })),
+        ("topic removed", change::<Removals>(Removal::Topic("v".into()))),
         ("timers", change::<DelayTable>(DelayProgress::Timer { from: TimerProgress::default(), to: TIMER })),
     ]
 }
@@ -119,5 +120,6 @@ fn no_kind_of_command_is_missing() {
         "the decoder's words have changed"
     );
     let images = tables.freeze()().unwrap();
-    assert_eq!(images.iter().map(|image| image.table).collect::<Vec<_>>(), Vec::from_iter(seen.into_keys()));
+    let with_images: Vec<_> = seen.into_keys().filter(|table| *table != Removals::ID).collect();
+    assert_eq!(images.iter().map(|image| image.table).collect::<Vec<_>>(), with_images);
 }

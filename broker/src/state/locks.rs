@@ -69,6 +69,10 @@ impl Locks {
     pub fn has(&self, group: &str, now_ms: i64) -> bool {
         self.0.read().has_lock(group, now_ms)
     }
+
+    pub(super) fn forget_topic(&self, topic: &str) {
+        self.0.write().forget_topic(topic);
+    }
 }
 
 impl Table for Locks {
@@ -177,6 +181,16 @@ impl Held {
             self.groups.retain(|_, held| !held.is_empty());
         }
         self.clock_ms
+    }
+
+    /// There are no queues of this topic any more.
+    fn forget_topic(&mut self, topic: &str) {
+        for held in self.groups.values_mut() {
+            if held.keys().any(|(of, _)| of == topic) {
+                Arc::make_mut(held).retain(|(of, _), _| of != topic);
+            }
+        }
+        self.groups.retain(|_, held| !held.is_empty());
     }
 
     fn image(&self) -> LocksImage {

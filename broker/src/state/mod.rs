@@ -10,6 +10,7 @@
 //! | [`Offsets`] | 3 | consumer offsets, and resets that consumers have not been told of |
 //! | [`Locks`] | 4 | queue locks |
 //! | [`DelayTable`] | 5 | how far delayed messages are delivered |
+//! | [`Removals`] | 6 | nothing; it removes what is in several of these |
 //!
 //! Number 0 is the group's own table of members.
 //!
@@ -26,6 +27,7 @@ mod locks;
 mod named;
 mod offsets;
 mod reads;
+mod removals;
 mod topics;
 
 use std::path::Path;
@@ -40,10 +42,11 @@ pub use groups::{GroupCommand, GroupSubscription, Groups, RetryPolicy, Subscript
 pub use locks::{Locks, LocksImage, QueueLock, QueueLocks};
 pub use named::{Added, Changes, Named, NamedCommand, NamedTable};
 pub use offsets::{OffsetCommand, OffsetCommit, Offsets, OffsetsImage, PendingReset, ToldReset};
+pub use removals::{REMOVALS_LEVEL, Removal, Removals};
 pub use topics::{FilterType, Topic, TopicCommand, Topics};
 
-/// The highest level of changes that this release reads. Level 1 has all that there is.
-pub const FEATURE_LEVEL: FeatureLevel = 1;
+/// The highest level of changes that this release reads. Level 1 has all but [`Removals`], level 2 has these.
+pub const FEATURE_LEVEL: FeatureLevel = 2;
 
 /// Every table. Clones are handles to the same.
 #[derive(Clone, Debug)]
@@ -58,16 +61,20 @@ pub struct State {
     pub locks: Arc<Locks>,
     /// Delayed messages.
     pub delay: Arc<DelayTable>,
+    /// What removes.
+    pub removals: Arc<Removals>,
 }
 
 impl Default for State {
     fn default() -> Self {
-        let topics = Arc::<Topics>::default();
+        let (topics, locks) = (Arc::<Topics>::default(), Arc::<Locks>::default());
+        let offsets = Arc::new(Offsets::new(topics.clone()));
         Self {
-            offsets: Arc::new(Offsets::new(topics.clone())),
+            removals: Arc::new(Removals::new(topics.clone(), offsets.clone(), locks.clone())),
             topics,
             groups: Arc::default(),
-            locks: Arc::default(),
+            offsets,
+            locks,
             delay: Arc::default(),
         }
     }
@@ -82,6 +89,7 @@ impl State {
             .with(self.offsets.clone())
             .with(self.locks.clone())
             .with(self.delay.clone())
+            .with(self.removals.clone())
     }
 }
 
@@ -100,8 +108,8 @@ impl Views {
     /// Those in a data directory. Nothing is read yet.
     pub fn new(disk: &Arc<dyn Disk>, dir: &Path) -> Self {
         let disk = || disk.clone();
-        let mut derived =
-            Derived::new(ConsumeQueues::new(disk(), dir, DEFAULT_UNITS_PER_FILE, reads::TAGS_CODE));
+        let queues = ConsumeQueues::new(disk(), dir, DEFAULT_UNITS_PER_FILE, reads::TAGS_CODE);
+        let mut derived = Derived::new(queues).with_topic_changes(removals::topic_changes);
         let index = derived.add(IndexFiles::new(disk(), dir, IndexShape::default(), reads::KEYS));
         let timers = derived.add(TimerIndex::new(disk(), dir, reads::DUE_MS));
         Self { derived, index, timers }

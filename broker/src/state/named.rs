@@ -159,7 +159,7 @@ impl<T: Named> NamedTable<T> {
         Added::Done
     }
 
-    fn delete(&self, name: &str) {
+    pub(super) fn remove(&self, name: &str) {
         let mut kept = self.kept.write();
         kept.by_name.remove(name);
         self.changed(kept, name.to_owned());
@@ -194,7 +194,7 @@ impl<T: Named> Table for NamedTable<T> {
         match command {
             NamedCommand::Put(value) => self.put(value),
             NamedCommand::Add { value, max } => return Ok(self.add(value, max)),
-            NamedCommand::Delete { name } => self.delete(&name),
+            NamedCommand::Delete { name } => self.remove(&name),
         }
         Ok(Added::Done)
     }
@@ -253,7 +253,7 @@ mod tests {
         assert_eq!(*changed.borrow(), 2);
         let restored = NamedTable::default();
         restored.restore(table.freeze()()).unwrap();
-        table.delete("a");
+        table.remove("a");
         assert_eq!(
             (restored.has("a"), restored.version(), table.has("a"), table.version()),
             (true, 2, false, 3)

@@ -169,6 +169,11 @@ impl Offsets {
         });
     }
 
+    pub(super) fn forget_topic(&self, topic: &str) {
+        self.committed.write().remove_topic(topic);
+        self.change_resets(|resets| resets.pending.remove_topic(topic));
+    }
+
     fn change_resets(&self, change: impl FnOnce(&mut Resets)) {
         let mut resets = self.resets.write();
         change(&mut resets);
@@ -197,10 +202,7 @@ impl Table for Offsets {
             OffsetCommand::Commit(commits) => self.commit(&commits),
             OffsetCommand::Reset(resets) => self.reset(&resets),
             OffsetCommand::ClearResets(told) => self.clear_resets(&told),
-            OffsetCommand::ForgetTopic(topic) => {
-                self.committed.write().remove_topic(&topic);
-                self.change_resets(|resets| resets.pending.remove_topic(&topic));
-            }
+            OffsetCommand::ForgetTopic(topic) => self.forget_topic(&topic),
             OffsetCommand::ForgetGroup(group) => {
                 self.committed.write().remove_group(&group);
                 self.change_resets(|resets| resets.pending.remove_group(&group));

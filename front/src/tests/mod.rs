@@ -34,6 +34,7 @@ use crate::front::vip_address;
 
 mod cpp;
 mod delay;
+mod deletion;
 mod failover;
 mod followers;
 mod groups;

@@ -115,7 +115,7 @@ proptest! {
                     model.retain(|e| e.slot() >= first_slot);
                     index.flush().unwrap();
                     prop_assert_eq!(held(&index), (first_slot, model.len() as u64));
-                    index.clean_up(&index.held()).unwrap();
+                    index.clean_up(0, &index.held()).unwrap();
                     index = open(dir.path(), NO_LIMIT, first_slot).unwrap();
                 }
                 Step::Restart(at) => {
@@ -368,12 +368,12 @@ fn slots_go_with_a_checkpoint_when_their_messages_have_left_the_log() {
         let (recorded, slot) = (index.held(), index.dir_of(0));
         assert_eq!(open_as(dir.path(), NO_LIMIT, &before).unwrap().held(), before);
         if removed {
-            index.clean_up(&recorded).unwrap();
+            index.clean_up(0, &recorded).unwrap();
         }
         assert_eq!(slot.exists(), !removed);
         // The slot is needed again.
         index.add(entry(7, 9)).unwrap();
-        index.clean_up(&recorded).unwrap();
+        index.clean_up(0, &recorded).unwrap();
         index.flush().unwrap();
         let with_late = [vec![entry(7, 9)], entries(3..9)].concat();
         assert_eq!(all(&index), with_late);

@@ -6,6 +6,7 @@
 mod crash_disk;
 mod crash_images;
 mod derived;
+mod dropped;
 mod failing_disk;
 mod followers;
 mod large_segments;

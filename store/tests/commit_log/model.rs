@@ -20,6 +20,15 @@ pub(crate) struct Entry {
     pub(crate) frame: Vec<u8>,
 }
 
+impl Entry {
+    /// The topic that begins anew behind it.
+    fn renewed(&self) -> Option<&str> {
+        let command =
+            if self.kind == FrameKind::Command { &self.frame[HEADER as usize..] } else { &self.command };
+        std::str::from_utf8(command).ok()?.strip_prefix("renew ")
+    }
+}
+
 /// What a store should hold.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Model {
@@ -77,6 +86,9 @@ impl Model {
         let (starts, _) = self.layout();
         let mut derived = DerivedModel::default();
         for (entry, start) in self.entries[..entries].iter().zip(starts) {
+            if let Some(renewed) = entry.renewed() {
+                derived.queues.retain(|(topic, _), _| topic != renewed);
+            }
             let mut physical_offset = start + HEADER + entry.command.len() as u64;
             for message in &entry.messages {
                 let size = crate::support::records(std::slice::from_ref(message)).len() as u32;
@@ -116,6 +128,9 @@ impl Model {
             assert_eq!((frame.id(), frame.header.kind), (entry.id, entry.kind));
             assert_eq!((frame.header.physical_offset, &frame.bytes[..]), (*start, &entry.frame[..]));
             assert_eq!(&log.frame(entry.id.index).unwrap().unwrap().bytes[..], &entry.frame[..]);
+            if let Some(renewed) = entry.renewed() {
+                next.retain(|(topic, _), _| topic != renewed);
+            }
             let of_messages = if entry.kind == FrameKind::Messages { frame.records() } else { &[] };
             let mut count = 0;
             for (record, message) in RecordIter::new(of_messages).zip(&entry.messages) {

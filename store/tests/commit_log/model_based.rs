@@ -21,6 +21,8 @@ pub(crate) enum Op {
     /// The same with a record in it that is none.
     Broken(Vec<(usize, i32, usize)>),
     Command(usize),
+    /// Has a topic begin anew.
+    Renew(usize),
     Blank,
     NewTerm,
     /// Commits so many more.
@@ -48,6 +50,7 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
         2 => (0..3000usize).prop_map(Op::Command),
         // Around what is left of a segment, and all of one.
         2 => (40_000..65_473usize).prop_map(Op::Command),
+        2 => (0..2usize).prop_map(Op::Renew),
         1 => Just(Op::Blank),
         1 => Just(Op::NewTerm),
         3 => (1..6usize).prop_map(Op::Commit),
@@ -91,6 +94,7 @@ impl Member {
         let id = id(self.term, self.model.next_index());
         // Every third entry of messages has a command of some length in front of it.
         let command = match (kind, self.serial % 3) {
+            (FrameKind::Messages, 0) if self.serial.is_multiple_of(7) => b"renew topic".to_vec(),
             (FrameKind::Messages, 0) => vec![9; (self.serial % 50) as usize],
             _ => Vec::new(),
         };
@@ -126,6 +130,10 @@ impl Member {
                     *at = byte;
                 }
                 self.append(FrameKind::Command, Vec::new(), vec![BytesMut::from(&content[..])]);
+            }
+            Op::Renew(topic) => {
+                let command = format!("renew {}", TOPICS[*topic]);
+                self.append(FrameKind::Command, Vec::new(), vec![BytesMut::from(command.as_bytes())]);
             }
             Op::Blank => self.append(FrameKind::Blank, Vec::new(), Vec::new()),
             Op::NewTerm => self.term += 1,

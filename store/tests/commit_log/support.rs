@@ -14,7 +14,7 @@ use raftmq_message::topic::TIMER_TOPIC;
 use raftmq_store::{
     Appended, Callback, Committed, ConsumeQueues, DEFAULT_UNITS_PER_FILE, Derived, DueMs, EntryId, FlushMode,
     FrameKind, Identity, IndexFiles, IndexShape, Keys, LogFrame, NewEntry, Placed, Reads, Store, StoreError,
-    StoreOptions, TagsCode, TimerIndex,
+    StoreOptions, TagsCode, TimerIndex, TopicChange,
 };
 use raftmq_world::{Disk, OsDisk, World};
 use tempfile::TempDir;
@@ -97,11 +97,25 @@ pub(crate) fn open_adding(
     let tags_code: Reads<TagsCode> = Reads { properties: &["TAGS", "TIMER_OUT_MS"], read: tags_code };
     let keys: Reads<Keys> = Reads { properties: &["UNIQ_KEY"], read: keys };
     let due_ms: Reads<DueMs> = Reads { properties: &["TIMER_OUT_MS"], read: due_ms };
-    let mut derived = Derived::new(ConsumeQueues::new(disk(), &dir, DEFAULT_UNITS_PER_FILE, tags_code));
+    let mut derived = Derived::new(ConsumeQueues::new(disk(), &dir, DEFAULT_UNITS_PER_FILE, tags_code))
+        .with_topic_changes(topic_changes);
     let index = derived.add(IndexFiles::new(disk(), &dir, IndexShape::default(), keys));
     let timers = derived.add(TimerIndex::new(disk(), &dir, due_ms));
     add(&mut derived);
     Ok(Opened { store: Store::open(options, derived, world)?, index, timers })
+}
+
+/// Of commands like `drop topic` and `make topic`. `renew topic` is both.
+fn topic_changes(command: &[u8], tell: &mut dyn FnMut(TopicChange<'_>)) {
+    let Some((what, topic)) = std::str::from_utf8(command).ok().and_then(|text| text.split_once(' ')) else {
+        return;
+    };
+    if ["drop", "renew"].contains(&what) {
+        tell(TopicChange::Dropped(topic));
+    }
+    if ["make", "renew"].contains(&what) {
+        tell(TopicChange::Made(topic));
+    }
 }
 
 fn tags_code(message: &Committed<'_>) -> i64 {
