@@ -31,7 +31,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::AckBeforeSync,
         Self::ForgetVote,
         Self::VoteBeforeSync,

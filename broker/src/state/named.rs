@@ -275,7 +275,7 @@ mod tests {
         table.put(numbered("a", 1));
         table.put(numbered("b", 2));
         table.put(numbered("c", 1));
-        table.delete("a");
+        table.remove("a");
         let gone = vec!["a".to_owned()];
         assert_eq!(changes(0), Some((5, vec![numbered("b", 2), numbered("c", 1)], gone.clone())));
         assert_eq!(changes(3), Some((5, vec![numbered("c", 1)], gone)));
