@@ -40,8 +40,6 @@ pub struct Seen {
     pub generations: u64,
     /// What cannot be.
     pub breaches: Vec<String>,
-    /// What cannot be either, unless the answer was a leader's that was deposed lately and had not heard of it.
-    pub stale: Vec<String>,
 }
 
 /// The program.
@@ -54,8 +52,6 @@ pub struct Reborn {
     anchor: String,
     /// For one try.
     try_timeout: Duration,
-    /// Whoever was deposed longer ago answers nothing.
-    recent: Duration,
     state: Mutex<State>,
 }
 
@@ -63,8 +59,6 @@ pub struct Reborn {
 struct State {
     /// By generation, its messages in the order in which they were sent first.
     sent: Vec<Vec<Sent>>,
-    /// When the present generation was made.
-    made: Duration,
     /// Tries to send of unknown outcome.
     unknown_sends: u64,
     unknown_commit: bool,
@@ -85,17 +79,16 @@ enum Sent {
 }
 
 impl Reborn {
-    /// A topic of this name. `recent` is how long a deposed leader may go on answering.
+    /// A topic of this name.
     pub fn new(
         client: Client,
         clock: Arc<dyn Clock>,
         topic: &str,
         anchor: &str,
         try_timeout: Duration,
-        recent: Duration,
     ) -> Self {
         let (topic, anchor) = (topic.to_owned(), anchor.to_owned());
-        Self { client, clock, topic, anchor, try_timeout, recent, state: Mutex::default() }
+        Self { client, clock, topic, anchor, try_timeout, state: Mutex::default() }
     }
 
     /// Until it is told to stop. The last generation comes after that.
@@ -149,10 +142,6 @@ impl Reborn {
         self.read().await;
         self.commit().await;
         let generation = self.state.lock().sent.len();
-        if generation.is_multiple_of(2) {
-            sleep(self.recent).await;
-            self.read().await;
-        }
         let deleted = AtomicBool::new(false);
         let chase = async || {
             while !deleted.load(Ordering::Relaxed) {
@@ -192,9 +181,7 @@ impl Reborn {
         if self.insist(request).await? {
             self.state.lock().unknown_making = true;
         }
-        let mut state = self.state.lock();
-        state.sent.push(Vec::new());
-        state.made = self.clock.passed();
+        self.state.lock().sent.push(Vec::new());
         Ok(())
     }
 
@@ -289,6 +276,12 @@ impl Reborn {
     /// Reads it all, once, and looks whether it is of this generation and complete.
     async fn read(&self) {
         let began = self.clock.passed();
+        // Who says where the queue ends has dispatched what was acknowledged before; a pull does not wait for that.
+        let queue = [("topic", self.topic.as_str()), ("queueId", "0")].into_iter().collect();
+        let end = self.ask(Command::request(request::GET_MAX_OFFSET, queue)).await;
+        if !end.is_ok_and(|answer| answer.code == response::SUCCESS) {
+            return;
+        }
         let mut found = Vec::new();
         loop {
             let header = PullHeader {
@@ -328,13 +321,10 @@ impl Reborn {
 
     fn check(&self, began: Duration, found: &[(i64, String)]) {
         let mut state = self.state.lock();
-        let State { sent, made, unknown_deletion, seen, .. } = &mut *state;
+        let State { sent, unknown_deletion, seen, .. } = &mut *state;
         let generation = sent.len() - 1;
-        let is_late = |since: Duration| since + self.recent <= began;
-        let mut tell = |since, what: String| {
-            let told = if is_late(since) { &mut seen.breaches } else { &mut seen.stale };
-            told.push(format!("{}, generation {generation}: {what}", self.topic));
-        };
+        let mut tell =
+            |what: String| seen.breaches.push(format!("{}, generation {generation}: {what}", self.topic));
         for (at, (offset, body)) in found.iter().enumerate() {
             let of = body.split_once('-').and_then(|(of, n)| Some((of.parse().ok()?, n.parse().ok()?)));
             let known = of.and_then(|(of, number): (usize, usize)| Some((of, *sent.get(of)?.get(number)?)));
@@ -344,10 +334,7 @@ impl Reborn {
                 _ => false,
             };
             if !is_right || *offset != at as i64 {
-                tell(
-                    *made,
-                    format!("{body} is at {at}, of which is known: {known:?}; it says it is at {offset}"),
-                );
+                tell(format!("{body} is at {at}, of which is known: {known:?}; it says it is at {offset}"));
             }
         }
         for (number, sent) in sent[generation].iter().enumerate() {
@@ -356,7 +343,7 @@ impl Reborn {
             let is_there = found.get(*offset as usize).is_some_and(|(_, body)| *body == expected);
             // A read that began before says nothing.
             if !is_there && *since <= began && !*unknown_deletion {
-                tell(*since, format!("{expected} is not at {offset}; {} messages are there", found.len()));
+                tell(format!("{expected} is not at {offset}; {} messages are there", found.len()));
             }
         }
     }
@@ -375,7 +362,6 @@ impl Reborn {
 
     /// What was committed for the topic before it is gone.
     async fn check_offset(&self) {
-        let began = self.clock.passed();
         let Ok(answer) = self.ask(self.offset_request(request::QUERY_CONSUMER_OFFSET, None)).await else {
             return;
         };
@@ -383,9 +369,7 @@ impl Reborn {
         let mut state = self.state.lock();
         if answer.code == response::SUCCESS && offset != 0 && !state.unknown_commit {
             let what = format!("{}: {offset} is committed, and nothing was since it was made", self.topic);
-            let is_late = state.made + self.recent <= began;
-            let State { seen: Seen { breaches, stale, .. }, .. } = &mut *state;
-            if is_late { breaches.push(what) } else { stale.push(what) }
+            state.seen.breaches.push(what);
         }
     }
 

@@ -27,7 +27,9 @@ fn a_topic_that_is_made_again_is_empty_whoever_is_killed_meanwhile() {
     let mut group = Group::start(&options).unwrap();
     group.wait_ready(LONG).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let in_runtime = runtime.enter();
     let client = Client::new(ClientConfig::new(&group.name_servers()));
+    drop(in_runtime);
     let anchor = TopicConfig {
         topic_name: "Stays".to_owned(),
         read_queue_nums: 1,
@@ -40,9 +42,8 @@ fn a_topic_that_is_made_again_is_empty_whoever_is_killed_meanwhile() {
     let mut programs = JoinSet::new();
     for number in 0..TOPICS {
         let (client, clock, stop) = (client.clone(), World::system().clock, stop.clone());
-        // A leader that was deposed may answer for two seconds.
-        let (timeout, recent) = (Duration::from_secs(1), Duration::from_millis(2400));
-        let reborn = Reborn::new(client, clock, &format!("Reborn-{number}"), "Stays", timeout, recent);
+        let (topic, timeout) = (format!("Reborn-{number}"), Duration::from_secs(1));
+        let reborn = Reborn::new(client, clock, &topic, "Stays", timeout);
         programs.spawn_on(async move { reborn.run(&stop).await }, runtime.handle());
     }
     for _ in 0..2 {

@@ -150,12 +150,16 @@ impl Leases {
         self.clock.passed()
     }
 
-    /// The vote that was recorded before this start. Who has one may have promised something right before it ended.
-    pub(crate) fn recall(&self, vote: Option<&Vote>) {
-        let Some(vote) = vote else { return };
+    /// The vote that was recorded before this start. Unless this is the first, something may have been promised right before
+    /// the last one's end.
+    pub(crate) fn recall(&self, vote: Option<&Vote>, is_first: bool) {
         let mut state = self.state.lock();
-        state.know(vote, self.own);
-        state.given_until = self.now() + self.times.lease;
+        if let Some(vote) = vote {
+            state.know(vote, self.own);
+        }
+        if !is_first {
+            state.given_until = self.now() + self.times.lease;
+        }
     }
 
     /// The core has taken on a vote. To be called before that is recorded, and so before anybody hears of it.
@@ -473,9 +477,9 @@ mod tests {
     #[test]
     fn who_has_restarted_waits_for_what_it_may_have_promised() {
         let (clock, leases) = member(2);
-        leases.recall(None);
+        leases.recall(None, true);
         assert!(leases.may_vote(false).is_some());
-        leases.recall(Some(&vote(7, 3, false)));
+        leases.recall(Some(&vote(7, 3, false)), false);
         assert!(leases.may_vote(false).is_none() && leases.stand(false).is_none());
         assert_eq!(leases.give(&vote(6, 1, true), LEASE), None);
         clock.go(LEASE);

@@ -71,7 +71,7 @@ impl LogStorage {
         world: &World,
     ) -> Result<Self, StoreError> {
         let (votes, vote) = VoteFile::open(&store, &world.disk)?;
-        leases.recall(vote.as_ref());
+        leases.recall(vote.as_ref(), vote.is_none() && store.log().last().is_none());
         let purged = record_file::read::<PurgedRecord>(&store, PURGED_FILE)?
             .map(|p| log_id(EntryId { term: p.term, index: p.index }));
         let (clock, threads) = (world.clock.clone(), world.threads.clone());

@@ -191,12 +191,11 @@ pub(crate) async fn read(world: World, random: Random, shared: Shared) {
 pub(crate) async fn renew(world: World, topic: &str, shared: Shared) {
     let clock = world.clock.clone();
     let client = Client::new(config(world));
-    let reborn = Reborn::new(client, clock, topic, "Plain", Duration::from_secs(3), Duration::ZERO);
+    let reborn = Reborn::new(client, clock, topic, "Plain", Duration::from_secs(3));
     let seen = reborn.run(&shared.stop).await;
     shared.reads.fetch_add(seen.generations, Ordering::Relaxed);
     let mut breaches = shared.breaches.lock();
     seen.breaches.iter().for_each(|what| breaches.add(Promise::Deleted, what));
-    seen.stale.iter().for_each(|what| breaches.add(Promise::FreshReads, what));
 }
 
 /// Commits offsets, and asks for them: what was committed never goes back.
