@@ -48,7 +48,7 @@ impl Slots {
             Err(e) => return Err(StoreError::io("open", path)(e)),
         };
         if file.len() != FILE_BYTES {
-            return Err(lost(path, &format!("it has {FILE_BYTES} bytes, not {}", file.len())));
+            return Err(lost(path, &format!("a file of slots has {FILE_BYTES} bytes, not {}", file.len())));
         }
         file.sync().map_err(StoreError::io("sync", path))?;
         let newest = (0..SLOTS).filter_map(|slot| Some((slot, read(file.bytes(), slot)?)));

@@ -294,8 +294,8 @@ impl Store {
         self.log.slice(physical_offset, size as usize)
     }
 
-    /// The record that starts at a physical offset, where one does that a queue has taken and it is dispatched. For offsets that come from
-    /// outside: whatever stands there is checked.
+    /// The record that starts at a physical offset, where one does that a queue has taken and it is dispatched. For offsets
+    /// that come from outside: whatever stands there is checked.
     pub fn record_at(&self, physical_offset: u64) -> Option<LogSlice> {
         let dispatched = self.dispatched_physical_offset();
         let readable = dispatched.checked_sub(physical_offset)?;
