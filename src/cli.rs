@@ -79,9 +79,20 @@ pub struct BrokerArgs {
     /// Every name server to register at, as host:port;host:port; the one inside if not given
     #[arg(long, value_name = "LIST")]
     pub(crate) namesrv: Option<String>,
-    /// Every member of the group with its address for the others, as 1=ip:port,2=ip:port,3=ip:port
+    /// The nodes of the group with their addresses for each other, as 1=host:port,2=host:port,3=host:port. They are where to
+    /// look for the group; who its members are is in its log
     #[arg(long, value_name = "LIST", value_parser = peers)]
     pub(crate) peers: Peers,
+    /// Found the group together with the other nodes of --peers, each of which is told the same, if the directory is new and
+    /// there is no such group yet
+    #[arg(long)]
+    pub(crate) found: bool,
+    /// A file with the secret that the members of the group prove to each other, of 16 bytes at least
+    #[arg(long, value_name = "FILE")]
+    pub(crate) secret_file: Option<PathBuf>,
+    /// Take whoever reaches --raft for a member: for networks that nobody else is in
+    #[arg(long, conflicts_with = "secret_file")]
+    pub(crate) no_secret: bool,
     /// What an acknowledgement waits for on a majority: the medium, or the page cache
     #[arg(long, value_enum, default_value = "sync")]
     pub(crate) flush: Flush,
@@ -141,13 +152,22 @@ fn peers(text: &str) -> Result<Peers, String> {
         let (id, addr) =
             peer.split_once('=').ok_or_else(|| format!("{peer:?} is not like 1=127.0.0.1:10912"))?;
         let id = id.parse().ok().filter(|id| *id > 0).ok_or_else(|| format!("{id:?} is no number from 1"))?;
-        let raft = addr.parse().map_err(|_| format!("{addr:?} is not an address like 127.0.0.1:10912"))?;
+        let raft = host_and_port(addr)?;
         if members.iter().any(|member| member.id == id || member.raft == raft) {
             return Err(format!("{peer:?} repeats a number or an address"));
         }
         members.push(Member { id, raft });
     }
     if members.is_empty() { Err("no member is given".to_owned()) } else { Ok(Peers(members)) }
+}
+
+/// An address with a host's name or number.
+fn host_and_port(text: &str) -> Result<String, String> {
+    let parts = text.rsplit_once(':').filter(|(host, _)| !host.is_empty() && !host.contains(['/', ' ', '=']));
+    match parts.and_then(|(_, port)| port.parse::<u16>().ok()) {
+        Some(port) if port > 0 => Ok(text.to_owned()),
+        _ => Err(format!("{text:?} is not an address like 127.0.0.1:10912 or host:10912")),
+    }
 }
 
 /// A number of bytes with a unit.
@@ -194,7 +214,7 @@ mod tests {
             panic!("not a broker")
         };
         assert_eq!((args.id, args.segment_size, args.election_ms), (2, 64 << 20, Range(100, 150)));
-        assert_eq!(args.peers.0[1], Member { id: 2, raft: "127.0.0.1:2".parse().unwrap() });
+        assert_eq!(args.peers.0[1], Member { id: 2, raft: "127.0.0.1:2".into() });
         assert_eq!(
             (args.heartbeat_ms, args.threads, FlushMode::from(args.flush)),
             (50, None, FlushMode::Async)
@@ -208,6 +228,8 @@ mod tests {
             ("1", "is not like"),
             ("0=127.0.0.1:1", "no number"),
             ("1=host", "not an address"),
+            ("1=:10912", "not an address"),
+            ("1=host:0", "not an address"),
             ("1=127.0.0.1:1,1=127.0.0.1:2", "repeats"),
             ("1=127.0.0.1:1,2=127.0.0.1:1", "repeats"),
         ] {

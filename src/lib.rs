@@ -16,5 +16,5 @@ mod cli;
 mod roles;
 
 pub use cli::{BrokerArgs, Cli};
-pub use raftmq_raft::{Role, RoleState};
+pub use raftmq_raft::{Ended, Role, RoleState};
 pub use roles::{Member, run};

@@ -9,9 +9,9 @@ use raftmq_broker::state::{State, Views};
 use raftmq_client::parse_name_servers;
 use raftmq_front::{BrokerConfig, Front, Limits, Process};
 use raftmq_namesrv::{Namesrv, NamesrvConfig};
-use raftmq_raft::{Group, GroupConfig, RoleState};
+use raftmq_raft::{Ended, Group, GroupConfig, RoleState, Secret};
 use raftmq_store::Derived;
-use raftmq_world::World;
+use raftmq_world::{Disk, World};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -75,26 +75,31 @@ fn bench(args: &BenchArgs) -> anyhow::Result<()> {
 
 async fn run_broker(args: &BrokerArgs) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
-    let mut running = tokio::select! {
-        started = Box::pin(Member::start(args, World::system())) => started?,
-        name = signals.next() => bail!("{name} while starting"),
-    };
-    let failure = tokio::select! {
-        reason = running.failed() => Some(reason),
-        name = signals.next() => {
-            tracing::info!(signal = name, "stopping");
-            None
+    loop {
+        let mut running = tokio::select! {
+            started = Box::pin(Member::start(args, World::system())) => started?,
+            name = signals.next() => bail!("{name} while starting"),
+        };
+        let ended = tokio::select! {
+            ended = running.ended() => Some(ended),
+            name = signals.next() => {
+                tracing::info!(signal = name, "stopping");
+                None
+            }
+        };
+        let stopping = tokio::time::timeout(STOP_TIMEOUT, Box::pin(running.stop(ended.is_none())));
+        let stopped = tokio::select! {
+            stopped = stopping => stopped,
+            name = signals.next() => bail!("{name} while stopping"),
+        };
+        match (ended, stopped) {
+            (_, Err(_)) => bail!("not stopped within {} s", STOP_TIMEOUT.as_secs()),
+            (None, Ok(())) => return Ok(()),
+            (Some(Ended { reason, starts_again: true }), Ok(())) => {
+                tracing::warn!("starting again: {reason}")
+            }
+            (Some(Ended { reason, .. }), Ok(())) => return Err(anyhow!("stopped: {reason}")),
         }
-    };
-    let stopping = tokio::time::timeout(STOP_TIMEOUT, Box::pin(running.stop(failure.is_none())));
-    let stopped = tokio::select! {
-        stopped = stopping => stopped,
-        name = signals.next() => bail!("{name} while stopping"),
-    };
-    match (failure, stopped) {
-        (Some(reason), _) => Err(anyhow!("stopped: {reason}")),
-        (None, Err(_)) => bail!("not stopped within {} s", STOP_TIMEOUT.as_secs()),
-        (None, Ok(())) => Ok(()),
     }
 }
 
@@ -113,7 +118,7 @@ impl Member {
     /// The configuration contradicts itself, an address is taken, or the log cannot be opened.
     pub async fn start(args: &BrokerArgs, world: World) -> anyhow::Result<Self> {
         let views = Views::new(&world.disk, &args.dir);
-        let group_config = group_config(args, views.derived.clone())?;
+        let group_config = group_config(args, views.derived.clone(), secret(args, &*world.disk)?)?;
         let mut broker_config = broker_config(args)?;
         let namesrv = match args.namesrv_listen {
             Some(listen) => Some(raftmq_namesrv::start(&NamesrvConfig::new(listen), &world)?),
@@ -153,8 +158,8 @@ impl Member {
         self.group.watch_role()
     }
 
-    /// Resolves when the member has failed, with the reason.
-    pub async fn failed(&self) -> String {
+    /// Resolves when the member has ended by itself, with the reason.
+    pub async fn ended(&self) -> Ended {
         self.group.stopped().await
     }
 
@@ -174,11 +179,9 @@ impl Member {
     }
 }
 
-fn group_config(args: &BrokerArgs, derived: Derived) -> anyhow::Result<GroupConfig> {
-    let own = args.peers.0.iter().find(|member| member.id == args.id);
-    let own = own.with_context(|| format!("--peers has no member {}, which --id says this is", args.id))?;
-    if own.raft != args.raft {
-        bail!("--peers says member {} is at {}, --raft says {}", args.id, own.raft, args.raft);
+fn group_config(args: &BrokerArgs, derived: Derived, secret: Option<Secret>) -> anyhow::Result<GroupConfig> {
+    if args.peers.0.iter().all(|member| member.id != args.id) {
+        bail!("--peers has no member {}, which --id says this is", args.id);
     }
     Ok(GroupConfig {
         cluster: args.cluster.clone(),
@@ -187,6 +190,9 @@ fn group_config(args: &BrokerArgs, derived: Derived) -> anyhow::Result<GroupConf
         dir: args.dir.clone(),
         derived,
         members: args.peers.0.clone(),
+        founds: args.found,
+        secret,
+        listen: args.raft,
         client: advertised(args)?,
         admin: args.admin,
         flush: args.flush.into(),
@@ -194,6 +200,22 @@ fn group_config(args: &BrokerArgs, derived: Derived) -> anyhow::Result<GroupConf
         heartbeat_ms: args.heartbeat_ms,
         election_timeout_ms: (args.election_ms.0, args.election_ms.1),
     })
+}
+
+/// The secret of the group's members. None is needed where nobody else reaches them.
+fn secret(args: &BrokerArgs, disk: &dyn Disk) -> anyhow::Result<Option<Secret>> {
+    let Some(path) = &args.secret_file else {
+        if args.no_secret || args.raft.ip().is_loopback() {
+            return Ok(None);
+        }
+        bail!(
+            "--raft {} may be in reach of strangers: give --secret-file a file that all members have, or --no-secret",
+            args.raft
+        );
+    };
+    let content = disk.read(path).with_context(|| format!("read {}", path.display()))?;
+    let content = content.with_context(|| format!("--secret-file: there is no file {}", path.display()))?;
+    Secret::new(&content).map(Some).map_err(|e| anyhow!("--secret-file {}: {e}", path.display()))
 }
 
 fn broker_config(args: &BrokerArgs) -> anyhow::Result<BrokerConfig> {
@@ -279,15 +301,22 @@ mod tests {
     fn a_configuration_that_contradicts_itself_is_refused() {
         let peers = "--peers 1=127.0.0.1:10912,2=127.0.0.1:2";
         let derived = || Views::new(&World::system().disk, std::path::Path::new("nowhere")).derived;
-        let config = group_config(&args(&format!("--id 1 {peers}")), derived()).unwrap();
+        let config = group_config(&args(&format!("--id 1 {peers}")), derived(), None).unwrap();
         assert_eq!((config.members.len(), config.client), (2, "127.0.0.1:10911".parse().unwrap()));
         for (line, why) in [
             ("--id 3", "no member 3"),
-            ("--id 2", "is at 127.0.0.1:2"),
             ("--id 1 --listen 0.0.0.0:10911", "--advertise"),
             ("--id 1 --advertise 0.0.0.0:10911", "--advertise"),
         ] {
-            let error = group_config(&args(&format!("{line} {peers}")), derived()).unwrap_err().to_string();
+            let error =
+                group_config(&args(&format!("{line} {peers}")), derived(), None).unwrap_err().to_string();
+            assert!(error.contains(why), "{line}: {error}");
+        }
+        let reached = |line: &str| secret(&args(&format!("--id 1 {peers} {line}")), &*World::system().disk);
+        assert_eq!(reached("").unwrap(), None);
+        assert_eq!(reached("--raft 0.0.0.0:1 --no-secret").unwrap(), None);
+        for (line, why) in [("--raft 0.0.0.0:1", "strangers"), ("--secret-file /no/such", "no file")] {
+            let error = reached(line).unwrap_err().to_string();
             assert!(error.contains(why), "{line}: {error}");
         }
         let args = args(&format!("--id 1 {peers} --namesrv a:1;b:2"));

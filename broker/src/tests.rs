@@ -13,7 +13,7 @@ use crate::state::State;
 
 /// The only member of a group, which leads, and whose acknowledgements do not wait for its disk.
 pub(crate) async fn member(dir: &Path) -> Arc<Replica> {
-    let members = [Member { id: 1, raft: free_address() }];
+    let members = [Member { id: 1, raft: free_address().to_string() }];
     let config = GroupConfig { flush: FlushMode::Async, ..group_config(1, &members, dir) };
     let state = State::default();
     let group = Group::start(config, state.tables(), World::system()).await.unwrap();

@@ -143,6 +143,28 @@ fn a_killed_follower() {
     check(group, workload);
 }
 
+/// A follower loses its disk and then the leader does, and each comes back with an empty one.
+#[test]
+fn lost_disks() {
+    let _alone = alone();
+    let mut group = group();
+    let workload = load(&group, 10);
+    for _ in 0..2 {
+        let leader = group.wait_all_caught_up(LONG).unwrap();
+        let follower = NODE_IDS.into_iter().find(|id| *id != leader.node_id).unwrap();
+        for node in [follower, leader.node_id] {
+            let before = group.wait_all_caught_up(LONG).unwrap();
+            group.kill(node).unwrap();
+            group.empty(node).unwrap();
+            group.start_node(node).unwrap();
+            workload.wait_for_acks(SOME, LONG).unwrap();
+            group.wait_new_seat(node, &before, LONG).unwrap();
+        }
+    }
+    group.wait_all_caught_up(LONG).unwrap();
+    check(group, workload);
+}
+
 #[test]
 fn bad_input_on_every_port() {
     let _alone = alone();

@@ -116,7 +116,7 @@ fn main() {
     let mut next = |default| arguments.next().unwrap_or(default);
     let (in_flight, batch, body, seconds) = (next(64) as u32, next(16) as u32, next(128) as usize, next(5));
     let dir = tempfile::tempdir_in("target").expect("a directory");
-    let members: Vec<Member> = (1..=3).map(|id| Member { id, raft: free_address() }).collect();
+    let members: Vec<Member> = (1..=3).map(|id| Member { id, raft: free_address().to_string() }).collect();
     let threads: Vec<_> = (1..=3)
         .map(|id| {
             let config = config(id, &members, dir.path());

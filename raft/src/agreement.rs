@@ -1,4 +1,4 @@
-//! What a leader puts into the log about the members: where each is reached and what it reads, as it says itself, and the
+//! What a leader puts into the log about the members: their directories, where each is reached and what it reads, as it says itself, and the
 //! feature level once all read it.
 
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use crate::api::{ProposeError, RoleState};
 use crate::changes::Changes;
 use crate::hello::Acquaintances;
 use crate::members::{Members, MembersCommand, common_level};
+use crate::standing::node_of;
 use crate::state_machine::Core;
 use crate::table::{Change, FeatureLevel};
 
@@ -48,13 +49,19 @@ impl Agreement {
     fn missing(&self) -> Vec<MembersCommand> {
         let recorded = self.members.all();
         let addresses = self.acquaintances.addresses();
-        let news = addresses.into_values().filter(|member| recorded.get(&member.id) != Some(member));
+        let news = addresses.into_values().filter(|member| match recorded.get(&member.id) {
+            // What this member heard long ago may be behind what another has heard since.
+            Some(known) if known.directory == member.directory => {
+                known != member && known.start.0 <= member.start.0
+            }
+            _ => true,
+        });
         let mut commands: Vec<_> = news.map(MembersCommand::Put).collect();
         if commands.is_empty() {
             let ids: Vec<u64> = {
                 let metrics = self.raft.metrics();
                 let metrics = metrics.borrow_watched();
-                metrics.membership_config.membership().nodes().map(|(id, _)| *id).collect()
+                metrics.membership_config.membership().nodes().map(|(id, _)| node_of(*id)).collect()
             };
             let common = common_level(ids, &recorded).map(|level| level.min(self.reads));
             let raised = common.filter(|level| *level > self.members.level());

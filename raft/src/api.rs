@@ -7,15 +7,16 @@ use bytes::BytesMut;
 use raftmq_store::{Derived, FlushMode, Placed, StoreError};
 use serde::Serialize;
 
+use crate::secret::Secret;
 use crate::table::{Change, FeatureLevel};
 
-/// A voting member of the group, as configured.
+/// A node of the group, as configured: where to look for it. Who the members are is in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// Its node id, from 1.
+    /// Its node id, from 1 to 65,535.
     pub id: u64,
-    /// Where other members reach it.
-    pub raft: SocketAddr,
+    /// Where other members reach it, as `host:port`; a host's name is resolved whenever a connection is opened.
+    pub raft: String,
 }
 
 /// What a member needs to know to start.
@@ -31,8 +32,14 @@ pub struct GroupConfig {
     pub dir: PathBuf,
     /// What is derived from the log there.
     pub derived: Derived,
-    /// Every member, this one included.
+    /// The nodes to look for, this one included.
     pub members: Vec<Member>,
+    /// Whether a directory that is new may found a group, together with the others of `members`.
+    pub founds: bool,
+    /// What the members of the group know and nobody else does.
+    pub secret: Option<Secret>,
+    /// Where to listen for the other members.
+    pub listen: SocketAddr,
     /// Where this member is reached by clients and over HTTP; told to the others.
     pub client: SocketAddr,
     /// The admin API's address.
@@ -72,6 +79,21 @@ pub enum StartError {
     Raft(String),
 }
 
+/// Why a member runs no more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// The reason, for people.
+    pub reason: String,
+    /// Whether it is to be started again at once: its directory returns as another member.
+    pub starts_again: bool,
+}
+
+impl Ended {
+    pub(crate) fn because(reason: impl std::fmt::Display) -> Self {
+        Self { reason: reason.to_string(), starts_again: false }
+    }
+}
+
 /// What a member is to its group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -107,6 +129,8 @@ pub struct RoleState {
 pub struct GroupStatus {
     /// This member.
     pub node_id: u64,
+    /// The group's id, once this member is in one.
+    pub group_id: Option<String>,
     /// Its role.
     pub role: Role,
     /// The term.
@@ -133,6 +157,8 @@ pub struct GroupStatus {
     pub ready: bool,
     /// Why it has stopped, where it has.
     pub stopped: Option<String>,
+    /// What it waits for to be taken into a group, while it is in none.
+    pub waits: Option<String>,
     /// Every member.
     pub members: Vec<MemberStatus>,
 }
@@ -142,6 +168,8 @@ pub struct GroupStatus {
 pub struct MemberStatus {
     /// Its node id.
     pub id: u64,
+    /// The Raft id of its directory, in hexadecimal digits.
+    pub directory: String,
     /// Where members reach it.
     pub raft: String,
     /// Where clients reach it, once it has said so.

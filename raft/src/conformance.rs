@@ -9,8 +9,10 @@ use raftmq_testkit::{queues_alone, store_options};
 use raftmq_world::World;
 use tempfile::TempDir;
 
+use crate::group_id::GroupId;
 use crate::lease::Leases;
 use crate::log_storage::LogStorage;
+use crate::standing::Standing;
 use crate::state_machine::{Shared, StateMachine};
 use crate::table::Tables;
 use crate::types::TypeConfig;
@@ -35,8 +37,10 @@ impl Builder {
         let world = World::system();
         let store =
             Store::open(store_options(dir.path(), FlushMode::Sync), queues_alone(dir.path()), &world)?;
-        let log = LogStorage::open(store.clone(), 1, Leases::of_a_test(&world), &world)?;
-        let state = Shared::open(store.clone(), Tables::new(1), &world).expect("a new state");
+        let standing = Arc::new(Standing::open(store.clone(), 1, &world.random)?);
+        standing.enter(GroupId::draw(&world.random), None)?;
+        let log = LogStorage::open(store.clone(), standing.clone(), Leases::of_a_test(&world), &world)?;
+        let state = Shared::open(store.clone(), standing, Tables::new(1), &world).expect("a new state");
         Ok((Guard { store, _dir: dir }, log, StateMachine::new(Arc::new(state))))
     }
 }

@@ -15,9 +15,9 @@ pub fn wire(data: &[u8]) {
         let mut again = BytesMut::new();
         match kind {
             Kind::Hello => {
-                if let Ok(hello) = wire::read_hello(message) {
-                    hello.contradiction(&hello);
-                    wire::put_hello(&mut again, &hello);
+                if let Ok(greeting) = wire::read_hello(message) {
+                    greeting.hello.contradiction(&greeting.hello);
+                    wire::put_hello(&mut again, &greeting);
                 }
             }
             Kind::Refusal => wire::put_refusal(&mut again, id, &message.refusal()),
@@ -62,9 +62,24 @@ pub fn wire(data: &[u8]) {
                     wire::put_lease_reply(&mut again, id, given);
                 }
             }
+            Kind::Proof => {
+                if let Ok(proof) = wire::read_proof(message) {
+                    wire::put_proof(&mut again, proof.as_ref());
+                }
+            }
+            Kind::Seek => {
+                if let Ok((founding, for_seat)) = wire::read_seek(message) {
+                    wire::put_seek(&mut again, id, &founding, for_seat);
+                }
+            }
+            Kind::SeekReply => {
+                if let Ok(sought) = wire::read_sought(message) {
+                    wire::put_sought(&mut again, id, &sought);
+                }
+            }
         }
         if !again.is_empty() {
-            let id = if kind == Kind::Hello { 0 } else { id };
+            let id = if matches!(kind, Kind::Hello | Kind::Proof) { 0 } else { id };
             let read = wire::take_message(&mut again).expect("was written here").map(|m| (m.kind, m.id));
             assert_eq!(read, Some((kind, id)));
             assert!(again.is_empty());

@@ -1,36 +1,41 @@
 //! A running member of a group: the handle the broker holds.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::{BasicNode, Raft, ServerState};
+use openraft::{Raft, RaftMetrics, ServerState};
 use parking_lot::Mutex;
 use raftmq_store::{Derived, FRAME_PAYLOAD_BYTES_MAX, Store, StoreError, StoreOptions};
-use raftmq_world::{Acceptor, Mutation, Places, Threads, WhenFull, World};
+use raftmq_world::{Acceptor, Places, Threads, WhenFull, World};
 use tokio::sync::{OnceCell, watch};
 use tokio::task::JoinHandle;
 
 use crate::agreement::Agreement;
-use crate::api::{GroupConfig, GroupStatus, MessageBatch, ProposeError, Role, RoleState, StartError};
+use crate::api::{
+    Ended, GroupConfig, GroupStatus, Member, MessageBatch, ProposeError, Role, RoleState, StartError,
+};
 use crate::changes::Changes;
 use crate::clock::Clocks;
 use crate::election::Elections;
-use crate::hello::Acquaintances;
+use crate::entering::{Entering, Renewed};
+use crate::greeting::Greeter;
+use crate::hello::{Acquaintances, Progress};
 use crate::lease::Leases;
 use crate::log_storage::LogStorage;
 use crate::members::{MemberAddress, Members};
 use crate::proposer::Proposer;
 use crate::renewal::Renewal;
 use crate::role::{RoleWatch, Roles};
+use crate::seats::Seats;
 use crate::server::{CONNECTIONS_MAX, Desk, Server};
-use crate::settings::{hello, identity, lease_times, raft_config};
+use crate::settings::{identity, introduction, lease_times, members_text, own_member, raft_config};
+use crate::standing::{Standing, node_of};
 use crate::state_machine::{Core, Shared, StateMachine};
 use crate::status::StatusParts;
 use crate::table::{Change, FeatureLevel, Outcomes, Tables};
 use crate::transport::Transport;
-use crate::types::Runtime;
+use crate::types::{Runtime, TypeConfig};
 
 /// How long a leader that hands over waits for its successor.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -55,7 +60,9 @@ struct Inner {
     transport: Transport,
     leases: Arc<Leases>,
     roles: Arc<Roles>,
-    stopped: watch::Sender<Option<String>>,
+    stopped: watch::Sender<Option<Ended>>,
+    /// What this member waits for to be in a group, while it is in none.
+    waits: Arc<Mutex<Option<String>>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     closed: OnceCell<()>,
 }
@@ -64,44 +71,53 @@ impl Group {
     /// Opens the directory, recovers, and joins the group. `tables` are what the log's changes change.
     pub async fn start(config: GroupConfig, tables: Tables, world: World) -> Result<Self, StartError> {
         let raft_config = Arc::new(raft_config(&config)?);
-        let own = config.members.iter().find(|m| m.id == config.node_id).cloned();
-        let own = own
-            .ok_or_else(|| StartError::Config(format!("node {} is not among the members", config.node_id)))?;
+        let own = own_member(&config)?.clone();
         let options =
             StoreOptions { dir: config.dir.clone(), identity: identity(&config), flush: config.flush };
         let store = open_store(options, config.derived.clone(), &world).await?;
+        let standing = open_standing(&store, config.node_id, &world).await?;
         let clocks = Arc::new(Clocks::new(world.clock.clone()));
-        let leases = Arc::new(Leases::new(config.node_id, lease_times(&config), &world));
-        let log = open_log(&store, config.node_id, &leases, &world).await?;
+        let leases = Arc::new(Leases::new(standing.id(), lease_times(&config), &world));
+        let log = open_log(&store, &standing, &leases, &world).await?;
         let reads = tables.reads();
         let members = Arc::new(Members::new(config.node_id, reads));
-        let state = Arc::new(Shared::open(store.clone(), tables.with(members.clone()), &world)?);
+        let state =
+            Arc::new(Shared::open(store.clone(), standing.clone(), tables.with(members.clone()), &world)?);
         if let Some(reason) = members.too_old() {
             return Err(StartError::TooOld(reason));
         }
         dispatch_applied(&store, state.last_applied())?;
 
+        let listen = config.listen;
         let listener =
-            world.network.listen(own.raft).map_err(|source| StartError::Listen { addr: own.raft, source })?;
-        let acquaintances = Arc::new(Acquaintances::new(hello(&config, reads), members.clone()));
-        let transport = Transport::new(world.network.clone(), acquaintances.clone(), clocks.clone());
+            world.network.listen(listen).map_err(|source| StartError::Listen { addr: listen, source })?;
+        let said = introduction(&config, &own, reads);
+        let acquaintances =
+            Acquaintances::new(said, standing.clone(), store.clone(), members.clone(), world.clock.clone());
+        let acquaintances = Arc::new(acquaintances);
+        let (secret, random) = (config.secret.clone(), world.random.clone());
+        let greeter = Greeter { acquaintances: acquaintances.clone(), secret, random };
+        let seeds = config.members.iter().map(|member| (member.id, member.raft.clone())).collect();
+        let transport = Transport::new(world.network.clone(), greeter.clone(), seeds, clocks.clone());
         let machine = StateMachine::new(state.clone());
         // It draws random numbers.
-        let core = Raft::new(config.node_id, raft_config, transport.clone(), log, machine);
+        let core = Raft::new(standing.id(), raft_config, transport.clone(), log, machine);
         let raft: Core =
             Runtime::scope(world.random.number(), core).await.map_err(|e| StartError::Raft(e.to_string()))?;
-        join(&raft, &config).await?;
+
+        let metrics = raft.metrics();
+        acquaintances.ask_of_progress(Box::new(move || progress(&metrics.borrow_watched())));
 
         let stopped = watch::Sender::new(None);
         let failed = stopped.clone();
-        let on_failure = Box::new(move |reason| note_stop(&failed, reason));
+        let on_failure = Box::new(move |reason: String| note_stop(&failed, Ended::because(reason)));
         let changes =
             Changes::new(raft.clone(), members.clone(), acquaintances.clone(), config.segment_bytes);
         let inner = Arc::new(Inner {
             proposer: Arc::new(Proposer::new(config.segment_bytes, on_failure)),
             changes: Arc::new(changes),
             config,
-            threads: world.threads,
+            threads: world.threads.clone(),
             store,
             state,
             raft,
@@ -112,11 +128,13 @@ impl Group {
             roles: Arc::new(Roles::new(leases.clone())),
             leases,
             stopped,
+            waits: Arc::default(),
             tasks: Mutex::default(),
             closed: OnceCell::new(),
         });
         let acceptor = Acceptor::new(listener, Places::new("a member's", CONNECTIONS_MAX, WhenFull::Refuse));
-        inner.spawn_tasks(acceptor, reads);
+        inner.spawn_tasks(acceptor, greeter, standing.clone(), reads);
+        inner.spawn_entering(own, standing, world);
         Ok(Self { inner })
     }
 
@@ -172,7 +190,8 @@ impl Group {
             store: &inner.store,
             acquaintances: &inner.acquaintances,
             clocks: &inner.clocks,
-            stopped: inner.stopped.borrow().clone(),
+            stopped: inner.stopped.borrow().as_ref().map(|ended| ended.reason.clone()),
+            waits: inner.waits.lock().clone(),
             level: inner.members.level(),
         };
         parts.status()
@@ -194,14 +213,11 @@ impl Group {
         self.inner.roles.subscribe()
     }
 
-    /// Resolves with the reason when this member has stopped, by itself (an I/O error, a divergence) or because it was
-    /// told to.
-    pub async fn stopped(&self) -> String {
+    /// Resolves when this member has stopped, by itself (an I/O error, a divergence) or because it was told to.
+    pub async fn stopped(&self) -> Ended {
         let mut stopped = self.inner.stopped.subscribe();
-        match stopped.wait_for(Option::is_some).await {
-            Ok(reason) => reason.clone().unwrap_or_default(),
-            Err(_) => "the member was dropped".into(),
-        }
+        let ended = stopped.wait_for(Option::is_some).await.ok().and_then(|ended| ended.clone());
+        ended.unwrap_or_else(|| Ended::because("the member was dropped"))
     }
 
     /// Hands leadership to the member whose log is furthest, if this one leads. Returns when another leads, or after
@@ -213,13 +229,16 @@ impl Group {
             return;
         }
         let voters: Vec<u64> = metrics.membership_config.membership().voter_ids().collect();
-        let others =
-            metrics.replication.unwrap_or_default().into_iter().filter(|(id, _)| *id != inner.config.node_id);
+        let others = metrics
+            .replication
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|(id, _)| node_of(*id) != inner.config.node_id);
         let successor = others
             .filter(|(id, _)| voters.contains(id))
             .max_by_key(|(_, matched)| matched.as_ref().map(|m| m.index));
         let Some((successor, _)) = successor else { return };
-        tracing::info!(successor, "handing leadership over");
+        tracing::info!(successor = node_of(successor), "handing leadership over");
         // The others may vote for it at once.
         inner.leases.renounce();
         if inner.raft.trigger().transfer_leader(successor).await.is_err() {
@@ -229,24 +248,38 @@ impl Group {
         let own = inner.config.node_id;
         let moved = role.wait_for(|r| r.role != Role::Leader && r.leader.is_some_and(|leader| leader != own));
         if tokio::time::timeout(TRANSFER_TIMEOUT, moved).await.is_err() {
-            tracing::warn!(successor, "leadership was not taken over in time");
+            tracing::warn!(successor = node_of(successor), "leadership was not taken over in time");
         }
     }
 
     /// Stops: flushes, writes the checkpoint, closes. Afterwards nothing is taken any more.
     pub async fn shutdown(&self) {
-        self.inner.stop("shut down".into()).await;
+        self.inner.stop(Ended::because("shut down")).await;
     }
 }
 
 impl Inner {
-    fn spawn_tasks(self: &Arc<Self>, acceptor: Acceptor, reads: FeatureLevel) {
+    fn spawn_tasks(
+        self: &Arc<Self>,
+        acceptor: Acceptor,
+        greeter: Greeter,
+        standing: Arc<Standing>,
+        reads: FeatureLevel,
+    ) {
         let failed = self.stopped.clone();
-        self.store.on_failure(Box::new(move |reason| note_stop(&failed, reason)));
+        self.store.on_failure(Box::new(move |reason| note_stop(&failed, Ended::because(reason))));
         let mut tasks = self.tasks.lock();
-        let members = self.config.members.iter().map(|m| m.id);
+        let seats = Arc::new(Seats::new(
+            self.raft.clone(),
+            self.roles.subscribe(),
+            standing,
+            self.acquaintances.clone(),
+            self.config.members.iter().map(|member| member.id).collect(),
+            self.founding(),
+        ));
         let desk = Desk { raft: self.raft.clone(), clocks: self.clocks.clone(), leases: self.leases.clone() };
-        let server = Server::new(self.acquaintances.clone(), members, desk);
+        tasks.push(tokio::spawn(seats.clone().run()));
+        let server = Server::new(greeter, seats, desk);
         tasks.push(tokio::spawn(crate::server::serve(acceptor, server)));
         tasks.push(tokio::spawn(self.proposer.clone().run(self.raft.clone())));
         let watch = RoleWatch {
@@ -268,7 +301,7 @@ impl Inner {
             raft: self.raft.clone(),
             transport: self.transport.clone(),
             leases: self.leases.clone(),
-            node_id: self.config.node_id,
+            node_id: self.acquaintances.id(),
         };
         tasks.push(tokio::spawn(elections.run()));
         let agreement = Agreement {
@@ -285,28 +318,60 @@ impl Inner {
         tokio::spawn(self.clone().stop_on_failure());
     }
 
+    /// Whom this member is told to found a group with; nobody where it is not.
+    fn founding(&self) -> String {
+        if self.config.founds { members_text(&self.config.members) } else { String::new() }
+    }
+
+    fn spawn_entering(self: &Arc<Self>, own: Member, standing: Arc<Standing>, world: World) {
+        let others = self.config.members.iter().filter(|member| member.id != own.id).cloned().collect();
+        let entering = Entering {
+            raft: self.raft.clone(),
+            standing,
+            transport: self.transport.clone(),
+            threads: world.threads,
+            random: world.random,
+            role: self.roles.subscribe(),
+            acquaintances: self.acquaintances.clone(),
+            others,
+            own,
+            founding: self.founding(),
+            waits: self.waits.clone(),
+        };
+        let stopped = self.stopped.clone();
+        let task = tokio::spawn(async move {
+            let ended = match entering.run().await {
+                Ok(Renewed(reason)) => Ended { reason, starts_again: true },
+                Err(error) => Ended::because(error),
+            };
+            note_stop(&stopped, ended);
+        });
+        self.tasks.lock().push(task);
+    }
+
     /// Stops this member when the Raft core or a thread of the store has failed.
     async fn stop_on_failure(self: Arc<Self>) {
         let mut core = self.raft.metrics();
         let mut stopped = self.stopped.subscribe();
-        let reason = loop {
+        let ended = loop {
             if let Err(fatal) = &core.borrow_and_update().running_state {
-                break format!("the Raft core has stopped: {fatal}");
+                break Ended::because(format!("the Raft core has stopped: {fatal}"));
             }
             tokio::select! {
-                changed = core.changed() => if changed.is_err() { break "the Raft core has stopped".into() },
-                reason = stopped.wait_for(Option::is_some) => {
-                    break reason.ok().and_then(|r| r.clone()).unwrap_or_default();
+                changed = core.changed() => if changed.is_err() { break Ended::because("the Raft core has stopped") },
+                ended = stopped.wait_for(Option::is_some) => {
+                    let ended = ended.ok().and_then(|ended| ended.clone());
+                    break ended.unwrap_or_else(|| Ended::because("the member was dropped"));
                 }
             }
         };
-        self.stop(reason).await;
+        self.stop(ended).await;
     }
 
     /// Returns when everything is closed, whoever began it.
-    async fn stop(&self, reason: String) {
-        note_stop(&self.stopped, reason.clone());
-        self.closed.get_or_init(|| self.close(reason)).await;
+    async fn stop(&self, ended: Ended) {
+        note_stop(&self.stopped, ended.clone());
+        self.closed.get_or_init(|| self.close(ended.reason)).await;
     }
 
     async fn close(&self, reason: String) {
@@ -319,6 +384,8 @@ impl Inner {
         }
         for task in tasks {
             task.abort();
+            // What it held is free then: another start may want the listener.
+            let _ = task.await;
         }
         self.roles.set_stopped();
         // Close the log in any case; a state that was not checkpointed is applied again.
@@ -332,12 +399,23 @@ impl Inner {
     }
 }
 
+/// How far a member is by its core, and the others where it leads.
+fn progress(metrics: &RaftMetrics<TypeConfig>) -> Progress {
+    let membership = metrics.membership_config.membership();
+    let replication = metrics.replication.iter().flatten();
+    Progress {
+        term: metrics.current_term,
+        members: membership.nodes().map(|(id, _)| *id).collect(),
+        acknowledged: replication.filter_map(|(id, stored)| Some((*id, stored.as_ref()?.index))).collect(),
+    }
+}
+
 /// The first reason counts.
-fn note_stop(stopped: &watch::Sender<Option<String>>, reason: String) {
+fn note_stop(stopped: &watch::Sender<Option<Ended>>, ended: Ended) {
     stopped.send_if_modified(|known| {
         let first = known.is_none();
         if first {
-            *known = Some(reason);
+            *known = Some(ended);
         }
         first
     });
@@ -357,13 +435,14 @@ async fn open_store(
 
 async fn open_log(
     store: &Arc<Store>,
-    node_id: u64,
+    standing: &Arc<Standing>,
     leases: &Arc<Leases>,
     world: &World,
 ) -> Result<LogStorage, StartError> {
     let opened = {
-        let (store, leases, world) = (store.clone(), leases.clone(), world.clone());
-        world.threads.clone().run(move || LogStorage::open(store, node_id, leases, &world)).await
+        let (store, standing, leases, world) =
+            (store.clone(), standing.clone(), leases.clone(), world.clone());
+        world.threads.clone().run(move || LogStorage::open(store, standing, leases, &world)).await
     };
     Ok(opened.ok_or_else(|| StartError::Raft("the log could not be opened".into()))??)
 }
@@ -379,36 +458,10 @@ fn dispatch_applied(store: &Store, applied: Option<u64>) -> Result<(), StoreErro
     Ok(())
 }
 
-/// Founds the group if this member's directory is new, or compares the configured members with the recorded ones.
-async fn join(raft: &Core, config: &GroupConfig) -> Result<(), StartError> {
-    let failed = |e: &dyn std::fmt::Display| StartError::Raft(e.to_string());
-    let configured: BTreeMap<u64, BasicNode> =
-        config.members.iter().map(|m| (m.id, BasicNode::new(m.raft.to_string()))).collect();
-    if !raft.is_initialized().await.map_err(|e| failed(&e))? {
-        if Mutation::TwoFounders.is_on() && config.node_id == 2 {
-            let alone = configured.into_iter().filter(|(id, _)| *id == 2).collect::<BTreeMap<_, _>>();
-            return raft.initialize(alone).await.map_err(|e| failed(&e));
-        }
-        // Every member does this for itself; all write the same founding entry.
-        return raft.initialize(configured).await.map_err(|e| failed(&e));
-    }
-    let recorded: BTreeMap<u64, BasicNode> = {
-        let metrics = raft.metrics();
-        let metrics = metrics.borrow_watched();
-        metrics.membership_config.membership().nodes().map(|(id, node)| (*id, node.clone())).collect()
-    };
-    if !recorded.is_empty() && recorded != configured {
-        return Err(StartError::Config(format!(
-            "the members are configured as {}, and the group's log has {}",
-            list(&configured),
-            list(&recorded)
-        )));
-    }
-    Ok(())
-}
-
-fn list(members: &BTreeMap<u64, BasicNode>) -> String {
-    members.iter().map(|(id, node)| format!("{id}={}", node.addr)).collect::<Vec<_>>().join(",")
+async fn open_standing(store: &Arc<Store>, node: u64, world: &World) -> Result<Arc<Standing>, StartError> {
+    let (store, random) = (store.clone(), world.random.clone());
+    let opened = world.threads.run(move || Standing::open(store, node, &random)).await;
+    Ok(Arc::new(opened.ok_or_else(|| StartError::Raft("the directory could not be read".into()))??))
 }
 
 const _: () = assert!(FRAME_PAYLOAD_BYTES_MAX + (1 << 20) < crate::wire::MESSAGE_BYTES_MAX);

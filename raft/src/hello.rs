@@ -1,22 +1,36 @@
 //! Who members say that they are, when a connection begins, and who of them takes part.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
+use raftmq_store::{EntryId, Store};
+use raftmq_world::Clock;
 
+use crate::group_id::GroupId;
 use crate::members::{MemberAddress, Members, too_old};
+use crate::standing::{Standing, node_of};
 use crate::table::FeatureLevel;
+use crate::types::NodeId;
 
-/// Who speaks: up to the members the same for every member of a group.
+/// Who speaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Hello {
     pub(crate) cluster: String,
     pub(crate) broker_name: String,
     pub(crate) segment_bytes: u64,
-    /// Every member with its address: those who think of it differently would elect and append past each other.
-    pub(crate) members: String,
-    pub(crate) node_id: u64,
+    /// The group, once the speaker is in one.
+    pub(crate) group: Option<GroupId>,
+    pub(crate) id: NodeId,
+    /// How often its directory has started, and a number of this start.
+    pub(crate) start: (u64, u64),
+    /// The term that the speaker is in.
+    pub(crate) term: u64,
+    /// The end of its log.
+    pub(crate) last: Option<EntryId>,
+    /// Where members reach it, as `host:port`.
+    pub(crate) raft: String,
     pub(crate) client: String,
     pub(crate) admin: String,
     /// The highest level of a change that the speaker reads.
@@ -26,93 +40,273 @@ pub(crate) struct Hello {
 }
 
 impl Hello {
-    /// Why the other side has no part in this group, if it has none, or this side none in the other's.
+    /// The number of the node that speaks.
+    pub(crate) fn node(&self) -> u64 {
+        node_of(self.id)
+    }
+
+    /// Why the other side has no part in this group, if it has none, or this side none in the other's. Who is in no group
+    /// yet contradicts none.
     pub(crate) fn contradiction(&self, other: &Self) -> Option<String> {
-        if self.members != other.members {
-            let (id, members) = (other.node_id, &other.members);
-            let (own_id, own_members) = (self.node_id, &self.members);
-            return Some(format!(
-                "node {id} was told that the members are {members}, this is node {own_id}, which was told {own_members}"
-            ));
-        }
         let ours = (&self.cluster, &self.broker_name, self.segment_bytes);
         let theirs = (&other.cluster, &other.broker_name, other.segment_bytes);
         if ours != theirs {
             return Some(format!(
                 "node {} is of cluster {}, group {}, with segments of {} bytes; this is node {} of cluster {}, group {}, with segments of {} bytes",
-                other.node_id, theirs.0, theirs.1, theirs.2, self.node_id, ours.0, ours.1, ours.2
+                other.node(),
+                theirs.0,
+                theirs.1,
+                theirs.2,
+                self.node(),
+                ours.0,
+                ours.1,
+                ours.2
             ));
         }
-        too_old(other.node_id, other.reads, self.level)
-            .or_else(|| too_old(self.node_id, self.reads, other.level))
+        if let (Some(ours), Some(theirs)) = (self.group, other.group)
+            && ours != theirs
+        {
+            return Some(format!(
+                "node {} is of the group that was founded as {theirs}, this is node {} of {ours}: two groups of one name",
+                other.node(),
+                self.node(),
+            ));
+        }
+        too_old(other.node(), other.reads, self.level)
+            .or_else(|| too_old(self.node(), self.reads, other.level))
     }
 
     /// What goes into the log of it.
     pub(crate) fn address(&self) -> MemberAddress {
-        let Self { node_id: id, reads, .. } = *self;
-        MemberAddress { id, client: self.client.clone(), admin: self.admin.clone(), reads }
+        MemberAddress {
+            id: self.node(),
+            directory: self.id,
+            start: self.start,
+            raft: self.raft.clone(),
+            client: self.client.clone(),
+            admin: self.admin.clone(),
+            reads: self.reads,
+        }
     }
+}
+
+/// What a member says of itself that does not change while it runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Introduction {
+    pub(crate) cluster: String,
+    pub(crate) broker_name: String,
+    pub(crate) segment_bytes: u64,
+    pub(crate) raft: String,
+    pub(crate) client: String,
+    pub(crate) admin: String,
+    pub(crate) reads: FeatureLevel,
+}
+
+/// How far this member and, where it leads, the others are.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Progress {
+    pub(crate) term: u64,
+    /// The directories that are members, as far as is known here.
+    pub(crate) members: BTreeSet<NodeId>,
+    /// What a leader knows that others have stored: a log that ends before has gone back.
+    pub(crate) acknowledged: BTreeMap<NodeId, u64>,
 }
 
 /// What this member says of itself, and what the others have said since it started.
 pub(crate) struct Acquaintances {
-    own: Hello,
+    introduction: Introduction,
+    standing: Arc<Standing>,
+    store: Arc<Store>,
     members: Arc<Members>,
-    told: RwLock<BTreeMap<u64, Hello>>,
+    /// By directory, also of those that are not members, or not yet.
+    told: RwLock<BTreeMap<NodeId, Hello>>,
+    progress: OnceLock<ProgressOf>,
+    /// When a leader was last heard of, by the time that passes here.
+    heard_leader: Mutex<Option<Duration>>,
+    clock: Arc<dyn Clock>,
 }
 
+/// Says how far a member and the others are, as of now.
+pub(crate) type ProgressOf = Box<dyn Fn() -> Progress + Send + Sync>;
+
+/// More directories are remembered only where they are members.
+const STRANGERS_MAX: usize = 64;
+
 impl Acquaintances {
-    /// `own` is of whatever level; `members` has the present one.
-    pub(crate) fn new(own: Hello, members: Arc<Members>) -> Self {
-        let told = RwLock::new([(own.node_id, own.clone())].into());
-        Self { own, members, told }
+    pub(crate) fn new(
+        introduction: Introduction,
+        standing: Arc<Standing>,
+        store: Arc<Store>,
+        members: Arc<Members>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let own = Self {
+            introduction,
+            standing,
+            store,
+            members,
+            told: RwLock::default(),
+            progress: OnceLock::new(),
+            heard_leader: Mutex::default(),
+            clock,
+        };
+        let hello = own.own();
+        own.told.write().insert(hello.id, hello);
+        own
     }
 
     /// What this member says of itself now.
     pub(crate) fn own(&self) -> Hello {
-        Hello { level: self.members.level(), ..self.own.clone() }
+        let Introduction { cluster, broker_name, segment_bytes, raft, client, admin, reads } =
+            self.introduction.clone();
+        Hello {
+            cluster,
+            broker_name,
+            segment_bytes,
+            group: self.standing.group(),
+            id: self.standing.id(),
+            start: self.standing.start(),
+            term: self.progress().term,
+            last: self.store.log().last(),
+            raft,
+            client,
+            admin,
+            reads,
+            level: self.members.level(),
+        }
     }
 
-    /// This member's id.
+    /// This member's Raft id.
+    pub(crate) fn id(&self) -> NodeId {
+        self.standing.id()
+    }
+
+    /// This member's node.
     pub(crate) fn node_id(&self) -> u64 {
-        self.own.node_id
+        node_of(self.standing.id())
     }
 
-    /// Whether another has said who it is.
-    pub(crate) fn knows(&self, member: u64) -> bool {
-        self.told.read().contains_key(&member)
+    /// A leader has sent something.
+    pub(crate) fn note_leader(&self) {
+        *self.heard_leader.lock() = Some(self.clock.passed());
+    }
+
+    /// How long no leader was heard of; without end where none was since the start.
+    pub(crate) fn leader_silence(&self) -> Duration {
+        let heard = *self.heard_leader.lock();
+        heard.map_or(Duration::MAX, |heard| self.clock.passed().saturating_sub(heard))
+    }
+
+    /// From now on `progress` says how far this member and the others are.
+    pub(crate) fn ask_of_progress(&self, progress: ProgressOf) {
+        // It is told once, when the core has started.
+        let _ = self.progress.set(progress);
+    }
+
+    fn progress(&self) -> Progress {
+        self.progress.get().map(|progress| progress()).unwrap_or_default()
+    }
+
+    /// Whether a directory has said who it is.
+    pub(crate) fn knows(&self, id: NodeId) -> bool {
+        self.told.read().contains_key(&id)
+    }
+
+    /// Where a directory's node was last heard to be.
+    pub(crate) fn address_of(&self, id: NodeId) -> Option<String> {
+        if let Some(hello) = self.told.read().get(&id) {
+            return Some(hello.raft.clone());
+        }
+        self.members.get(node_of(id)).filter(|known| known.directory == id).map(|known| known.raft)
     }
 
     /// Takes note of who another is, or says why it has no part in this group.
     pub(crate) fn meet(&self, theirs: Hello) -> Result<(), String> {
-        if let Some(reason) = self.own().contradiction(&theirs) {
+        let own = self.own();
+        if let Some(reason) = own.contradiction(&theirs) {
             return Err(reason);
         }
-        self.told.write().insert(theirs.node_id, theirs);
+        if theirs.group.is_none() || own.group.is_none() {
+            // What it asks is where it belongs.
+            return Ok(());
+        }
+        if let Some(reason) = self.older_copy(&theirs) {
+            return Err(reason);
+        }
+        let mut told = self.told.write();
+        told.insert(theirs.id, theirs);
+        if told.len() > STRANGERS_MAX {
+            let members = self.progress().members;
+            told.retain(|id, _| members.contains(id) || *id == own.id);
+        }
         Ok(())
     }
 
-    /// What members have said, and of the others what the log has of them.
+    /// Why a directory is not the one that the group knows, if it is a copy of an earlier time.
+    pub(crate) fn older_copy(&self, theirs: &Hello) -> Option<String> {
+        let recorded = self.members.get(theirs.node()).filter(|known| known.directory == theirs.id)?;
+        is_older(theirs.start, recorded.start).then(|| {
+            format!(
+                "the directory of node {} is an older copy: this is its start {}, and the group has seen its start {}",
+                theirs.node(),
+                theirs.start.0,
+                recorded.start.0
+            )
+        })
+    }
+
+    /// Why a directory's log is not what it was, if it has acknowledged more to this leader. For who has not acknowledged
+    /// anything since that hello.
+    pub(crate) fn gone_back(&self, theirs: &Hello) -> Option<String> {
+        let progress = self.progress();
+        let stored = *progress.acknowledged.get(&theirs.id)?;
+        let ends = theirs.last.map(|last| last.index);
+        (theirs.term <= progress.term && ends < Some(stored)).then(|| {
+            format!(
+                "the log of node {} has gone back: it ends at entry {ends:?}, and it had acknowledged entry {stored}",
+                theirs.node()
+            )
+        })
+    }
+
+    /// What members have said, by node, and of the others what the log has of them.
     pub(crate) fn addresses(&self) -> BTreeMap<u64, MemberAddress> {
         let mut addresses = self.members.all();
-        addresses.extend(self.told.read().iter().map(|(id, hello)| (*id, hello.address())));
+        let (told, progress) = (self.told.read(), self.progress());
+        let members = told.values().filter(|hello| progress.members.contains(&hello.id));
+        addresses.extend(members.map(|hello| (hello.node(), hello.address())));
         addresses
     }
 }
 
+/// Whether a start was of a copy that another start has overtaken.
+fn is_older((starts, run): (u64, u64), (recorded, recorded_run): (u64, u64)) -> bool {
+    starts < recorded || (starts == recorded && run != recorded_run)
+}
+
 #[cfg(test)]
 mod tests {
+    use raftmq_store::FlushMode;
+    use raftmq_testkit::{queues_alone, store_options};
+    use raftmq_world::{Random, World};
+
     use super::*;
     use crate::members::MembersCommand;
     use crate::table::Table;
 
-    fn hello(node_id: u64, reads: FeatureLevel) -> Hello {
+    const GROUP: GroupId = GroupId::from_bytes([7; 16]);
+
+    fn hello(node: u64, reads: FeatureLevel) -> Hello {
         Hello {
             cluster: "C".into(),
             broker_name: "b".into(),
             segment_bytes: 1 << 20,
-            members: "1=a:1,2=b:2".into(),
-            node_id,
+            group: Some(GROUP),
+            id: 1 << 20 | node,
+            start: (1, 7),
+            term: 3,
+            last: Some(EntryId { term: 3, index: 9 }),
+            raft: "r:1".into(),
             client: "c:1".into(),
             admin: "a:1".into(),
             reads,
@@ -120,31 +314,95 @@ mod tests {
         }
     }
 
+    /// Of a member in the group, of node 1.
+    fn acquaintances(reads: FeatureLevel, act: impl FnOnce(&Acquaintances, &Members)) {
+        let (dir, world) = (tempfile::tempdir().unwrap(), World::system());
+        let options = store_options(dir.path(), FlushMode::Async);
+        let store = Store::open(options, queues_alone(dir.path()), &world).unwrap();
+        let standing = Arc::new(Standing::open(store.clone(), 1, &Random::seeded(1)).unwrap());
+        standing.enter(GROUP, None).unwrap();
+        let members = Arc::new(Members::new(standing.id(), reads));
+        let Hello { cluster, broker_name, segment_bytes, raft, client, admin, .. } = hello(1, reads);
+        let own = Introduction { cluster, broker_name, segment_bytes, raft, client, admin, reads };
+        act(&Acquaintances::new(own, standing, store.clone(), members.clone(), world.clock), &members);
+        store.close().unwrap();
+    }
+
     #[test]
     fn who_reads_too_little_is_told_so_by_whoever_is_ahead() {
-        let members = Arc::new(Members::new(1, 2));
-        let newer = Acquaintances::new(hello(1, 2), members.clone());
-        assert_eq!(newer.meet(hello(2, 1)), Ok(()));
-        members.apply(MembersCommand::RaiseLevel(2)).unwrap();
-        let words = newer.meet(hello(2, 1)).unwrap_err();
-        assert!(words.contains("node 2") && words.contains("level 1"), "{words}");
-        // The other way round: it is the one that connects.
-        let older = Acquaintances::new(hello(2, 1), Arc::new(Members::new(2, 1)));
-        assert_eq!(older.meet(newer.own()).unwrap_err(), words);
-        assert_eq!(newer.meet(hello(2, 2)), Ok(()));
+        acquaintances(2, |newer, members| {
+            assert_eq!(newer.meet(hello(2, 1)), Ok(()));
+            members.apply(MembersCommand::RaiseLevel(2)).unwrap();
+            let words = newer.meet(hello(2, 1)).unwrap_err();
+            assert!(words.contains("node 2") && words.contains("level 1"), "{words}");
+            // The other way round: it is the one that connects.
+            assert_eq!(hello(2, 1).contradiction(&newer.own()).unwrap(), words);
+            assert_eq!(newer.meet(hello(2, 2)), Ok(()));
+        });
     }
 
     #[test]
     fn who_is_of_another_group_has_no_part_in_this_one() {
         let own = hello(1, 1);
         assert_eq!(own.contradiction(&hello(2, 1)), None);
+        assert_eq!(own.contradiction(&Hello { group: None, ..hello(2, 1) }), None);
         for other in [
             Hello { cluster: "D".into(), ..hello(2, 1) },
             Hello { broker_name: "c".into(), ..hello(2, 1) },
             Hello { segment_bytes: 1 << 21, ..hello(2, 1) },
-            Hello { members: "1=a:1".into(), ..hello(2, 1) },
+            Hello { group: Some(GroupId::from_bytes([8; 16])), ..hello(2, 1) },
         ] {
             assert!(own.contradiction(&other).is_some(), "{other:?}");
         }
+    }
+
+    #[test]
+    fn a_directory_that_has_gone_back_is_told_so() {
+        acquaintances(1, |own, members| {
+            let follower = hello(2, 1);
+            assert_eq!(own.meet(follower.clone()), Ok(()));
+            let progress = Arc::new(Mutex::new(Progress {
+                term: 3,
+                members: [follower.id].into(),
+                acknowledged: [(follower.id, 9)].into(),
+            }));
+            let asked = progress.clone();
+            own.ask_of_progress(Box::new(move || asked.lock().clone()));
+            assert_eq!(own.gone_back(&follower), None);
+            let shorter =
+                |term| Hello { last: Some(EntryId { term: 3, index: 8 }), term, ..follower.clone() };
+            assert!(own.gone_back(&shorter(3)).is_some());
+            assert!(own.gone_back(&Hello { last: None, ..follower.clone() }).is_some());
+            // It follows somebody newer, who may have had it drop what this one counts on.
+            assert_eq!(own.gone_back(&shorter(4)), None);
+            *progress.lock() = Progress { term: 4, ..Progress::default() };
+            assert_eq!(own.gone_back(&shorter(3)), None);
+
+            members
+                .apply(MembersCommand::Put(MemberAddress { start: (5, 9), ..follower.address() }))
+                .unwrap();
+            for older in [(1, 7), (4, 9), (5, 7)] {
+                assert!(
+                    own.meet(Hello { start: older, ..follower.clone() }).unwrap_err().contains("older copy")
+                );
+            }
+            assert_eq!(own.meet(Hello { start: (5, 9), ..follower.clone() }), Ok(()));
+            assert_eq!(own.meet(Hello { start: (6, 1), ..follower.clone() }), Ok(()));
+            // Another directory of that node counts from 1 again.
+            assert_eq!(own.meet(Hello { id: follower.id ^ 1 << 40, ..follower }), Ok(()));
+        });
+    }
+
+    #[test]
+    fn where_a_node_is_goes_by_what_it_said_last() {
+        acquaintances(1, |own, members| {
+            let (told, recorded) =
+                (hello(2, 1), MemberAddress { raft: "r:9".into(), ..hello(3, 1).address() });
+            own.meet(told.clone()).unwrap();
+            members.apply(MembersCommand::Put(recorded.clone())).unwrap();
+            assert_eq!(own.address_of(told.id), Some("r:1".into()));
+            assert_eq!(own.address_of(recorded.directory), Some("r:9".into()));
+            assert_eq!(own.address_of(recorded.directory ^ 1 << 40), None);
+        });
     }
 }

@@ -11,7 +11,10 @@
 //! | `role`, `status` | who leads, and whether it serves; all of a member's state |
 //! | `log_storage`, `vote_file` | openraft's log storage, directly on the CommitLog; whom this member has voted for |
 //! | `state_machine` | applies committed entries, writes checkpoints |
-//! | `hello`, `wire`, `transport`, `server` | what members say to each other |
+//! | `standing` | which member of which group a directory is |
+//! | `entering`, `seats` | how directories get their place in a group, and lose it |
+//! | `hello`, `secret`, `greeting` | who members are, and how they prove it |
+//! | `wire`, `transport`, `server` | what members say to each other |
 //! | `settings` | what a configuration means to each part |
 //!
 //! *Invariant*: nothing outside this crate names an openraft type.
@@ -24,9 +27,12 @@ mod clock;
 mod conformance;
 mod done;
 mod election;
+mod entering;
 #[doc(hidden)]
 pub mod fuzzing;
+mod greeting;
 mod group;
+mod group_id;
 mod hello;
 mod lease;
 mod log_storage;
@@ -36,8 +42,11 @@ mod proposer;
 mod record_file;
 mod renewal;
 mod role;
+mod seats;
+mod secret;
 mod server;
 mod settings;
+mod standing;
 mod state_machine;
 mod status;
 mod table;
@@ -47,12 +56,14 @@ mod vote_file;
 mod wire;
 
 pub use api::{
-    Completion, GroupConfig, GroupStatus, Member, MemberStatus, MessageBatch, ProposeError, Role, RoleState,
-    StartError,
+    Completion, Ended, GroupConfig, GroupStatus, Member, MemberStatus, MessageBatch, ProposeError, Role,
+    RoleState, StartError,
 };
 pub use group::Group;
+pub use group_id::GroupId;
 pub use members::MemberAddress;
 pub use raftmq_store::{FlushMode, Placed};
+pub use secret::Secret;
 pub use table::{
     CHANGE_BYTES_MAX, Change, ChangeError, EncodedCommand, FIRST_LEVEL, FeatureLevel, Outcomes, Table,
     TableImage, Tables, commands,

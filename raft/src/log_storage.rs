@@ -22,6 +22,7 @@ use crate::api::ProposeError;
 use crate::done::done;
 use crate::lease::Leases;
 use crate::record_file;
+use crate::standing::Standing;
 use crate::table::Change;
 use crate::types::{
     Appended, Entry, Frame, LogId, Payload, Proposal, TypeConfig, Vote, decode_membership, encode_membership,
@@ -41,7 +42,7 @@ const PURGED_FILE: &str = "purged";
 #[derive(Clone)]
 pub(crate) struct LogStorage {
     store: Arc<Store>,
-    node_id: u64,
+    standing: Arc<Standing>,
     clock: Arc<dyn Clock>,
     threads: Arc<dyn Threads>,
     leases: Arc<Leases>,
@@ -66,7 +67,7 @@ impl LogStorage {
     /// Reads vote and purge position back. May wait for the disk.
     pub(crate) fn open(
         store: Arc<Store>,
-        node_id: u64,
+        standing: Arc<Standing>,
         leases: Arc<Leases>,
         world: &World,
     ) -> Result<Self, StoreError> {
@@ -77,7 +78,7 @@ impl LogStorage {
         let (clock, threads) = (world.clock.clone(), world.threads.clone());
         let vote = vote.filter(|_| !Mutation::ForgetVote.is_on());
         let (votes, small) = (Arc::new(votes), Arc::new(Mutex::new(Small { vote, purged })));
-        Ok(Self { store, node_id, clock, threads, leases, votes, small })
+        Ok(Self { store, standing, clock, threads, leases, votes, small })
     }
 
     fn append_entry(&self, entry: Entry) -> Result<(), StoreError> {
@@ -85,12 +86,16 @@ impl LogStorage {
         let mut only_in = None;
         let (kind, command, mut pieces, places) = match entry.payload {
             Payload::Frame(frame) => {
-                check_frame(&frame)?;
+                self.check_frame(&frame)?;
                 return self.store.append_frame(id, frame.bytes.as_ref()).map(drop);
             }
             Payload::Blank => (FrameKind::Blank, Vec::new(), Vec::new(), None),
             Payload::Membership(membership) => {
-                let bytes = encode_membership(&membership).map_err(|e| StoreError::Illegal(e.to_string()))?;
+                let group = self.standing.group().ok_or_else(|| {
+                    StoreError::Illegal("members of a group that this directory is not in".into())
+                })?;
+                let bytes =
+                    encode_membership(group, &membership).map_err(|e| StoreError::Illegal(e.to_string()))?;
                 (FrameKind::Membership, Vec::new(), vec![BytesMut::from(&bytes[..])], None)
             }
             // Invariants 8 and 9: what was right to propose in one term may not be in another. This index has to be filled
@@ -111,7 +116,7 @@ impl LogStorage {
             }
         };
         // Every member lays the founding entry out for itself, and all must come to the same bytes.
-        let leader = if id.term == 0 { 0 } else { self.node_id };
+        let leader = if id.term == 0 { 0 } else { self.standing.id() };
         let entry = NewEntry {
             id,
             kind,
@@ -144,6 +149,19 @@ impl LogStorage {
         self.store.append(blank, &mut Vec::new()).map(drop)
     }
 
+    /// A membership that a leader sent is decoded before it is appended, so that reading it back cannot fail.
+    fn check_frame(&self, frame: &Frame) -> Result<(), StoreError> {
+        if frame.kind == FrameKind::Membership {
+            let (group, _) = decode_membership(frame.payload()).map_err(StoreError::Illegal)?;
+            if let Some(own) = self.standing.group().filter(|own| *own != group) {
+                return Err(StoreError::Divergence(format!(
+                    "an entry of the group that was founded as {group} in the log of {own}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
     fn read(&self, start: u64, end: u64, bytes_max: usize) -> Result<Vec<Entry>, StoreError> {
         let purged = self.small.lock().purged;
         let start =
@@ -163,14 +181,6 @@ impl LogStorage {
         }
         Ok(entries)
     }
-}
-
-/// A membership that a leader sent is decoded before it is appended, so that reading it back cannot fail.
-fn check_frame(frame: &Frame) -> Result<(), StoreError> {
-    if frame.kind == FrameKind::Membership {
-        decode_membership(frame.payload()).map_err(StoreError::Illegal)?;
-    }
-    Ok(())
 }
 
 /// The half-open range of indexes that `range` means.
@@ -330,8 +340,8 @@ mod tests {
     fn open(dir: &std::path::Path) -> (Arc<Store>, LogStorage) {
         let world = World::system();
         let store = Store::open(store_options(dir, FlushMode::Async), queues_alone(dir), &world).unwrap();
-        let leases = Leases::of_a_test(&world);
-        let log = LogStorage::open(store.clone(), 1, leases, &world).unwrap();
+        let standing = Arc::new(Standing::open(store.clone(), 1, &world.random).unwrap());
+        let log = LogStorage::open(store.clone(), standing, Leases::of_a_test(&world), &world).unwrap();
         (store, log)
     }
 

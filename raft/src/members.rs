@@ -18,6 +18,12 @@ use crate::table::{FIRST_LEVEL, FeatureLevel, Table};
 pub struct MemberAddress {
     /// Its node id.
     pub id: u64,
+    /// The Raft id of its directory.
+    pub directory: u64,
+    /// How often that has started, and a number of its last start.
+    pub start: (u64, u64),
+    /// Its address for the other members, as `host:port`.
+    pub raft: String,
     /// Its address for clients, as `ip:port`.
     pub client: String,
     /// Its admin API, as `ip:port`.
@@ -150,7 +156,15 @@ mod tests {
     use crate::table::Change;
 
     fn member(id: u64, reads: FeatureLevel) -> MemberAddress {
-        MemberAddress { id, client: "c:1".into(), admin: "a:2".into(), reads }
+        MemberAddress {
+            id,
+            directory: 9,
+            start: (2, 5),
+            raft: "r:0".into(),
+            client: "c:1".into(),
+            admin: "a:2".into(),
+            reads,
+        }
     }
 
     #[test]
@@ -187,11 +201,14 @@ mod tests {
     #[test]
     fn its_commands_and_its_image_are_written_as_ever() {
         let bytes = |command| Change::new::<Members>(&command).unwrap().as_bytes().to_vec();
-        assert_eq!(bytes(MembersCommand::Put(member(3, 1))), b"\x01\x00\x0b\0\0\0\x00\x03\x03c:1\x03a:2\x01");
+        assert_eq!(
+            bytes(MembersCommand::Put(member(3, 1))),
+            b"\x01\x00\x12\0\0\0\x00\x03\x09\x02\x05\x03r:0\x03c:1\x03a:2\x01"
+        );
         assert_eq!(bytes(MembersCommand::RaiseLevel(2)), b"\x01\x00\x02\0\0\0\x01\x02");
         let members = Members::new(1, 1);
         members.apply(MembersCommand::Put(member(3, 1))).unwrap();
         let image = bincode::serde::encode_to_vec(members.freeze()(), bincode::config::standard()).unwrap();
-        assert_eq!(image, b"\x01\x03\x03c:1\x03a:2\x01\x01");
+        assert_eq!(image, b"\x01\x03\x09\x02\x05\x03r:0\x03c:1\x03a:2\x01\x01");
     }
 }

@@ -15,6 +15,7 @@ use raftmq_store::EntryId;
 use tokio::sync::Notify;
 
 use crate::api::{Completion, MessageBatch, ProposeError};
+use crate::standing::node_of;
 use crate::state_machine::Core;
 use crate::table::Change;
 use crate::types::{
@@ -275,7 +276,9 @@ fn said(appended: Option<Appended>) -> String {
 
 pub(crate) fn propose_error(error: &ClientWriteError<TypeConfig>) -> ProposeError {
     match error {
-        ClientWriteError::ForwardToLeader(forward) => ProposeError::NotLeader { leader: forward.leader_id },
+        ClientWriteError::ForwardToLeader(forward) => {
+            ProposeError::NotLeader { leader: forward.leader_id.map(node_of) }
+        }
         ClientWriteError::LogEntryDiscarded(_) => ProposeError::Unknown,
         other => ProposeError::Refused(other.to_string()),
     }

@@ -15,6 +15,7 @@ use crate::api::{Role, RoleState};
 use crate::done::done;
 use crate::lease::Leases;
 use crate::proposer::Proposer;
+use crate::standing::node_of;
 use crate::state_machine::Core;
 use crate::types::{LogId, TypeConfig, entry_id};
 
@@ -107,7 +108,7 @@ impl RoleWatch {
         loop {
             let (state, leader, term) = {
                 let metrics = server.borrow_and_update();
-                (metrics.state, metrics.current_leader, metrics.vote.leader_id.term)
+                (metrics.state, metrics.current_leader.map(node_of), metrics.vote.leader_id.term)
             };
             let role = role_of(state);
             let applied = {
@@ -175,7 +176,7 @@ fn near(metrics: &RaftDataMetrics<TypeConfig>) -> BTreeSet<u64> {
         .filter(|(_, heard)| heard.as_ref().is_some_and(|heard| heard.elapsed() < NEAR_SILENCE_MAX));
     let matched = |member: &u64| metrics.replication.as_ref()?.get(member)?.as_ref();
     let lag = |member: &u64| last.saturating_sub(index(matched(member)));
-    heard.map(|(member, _)| *member).filter(|member| lag(member) <= NEAR_LAG_MAX).collect()
+    heard.map(|(member, _)| *member).filter(|member| lag(member) <= NEAR_LAG_MAX).map(node_of).collect()
 }
 
 fn role_of(state: ServerState) -> Role {

@@ -3,7 +3,7 @@
 //! Requests of a connection are handed to the Raft core in the order they arrive, without waiting for the one before;
 //! replies go back in the same order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -20,20 +20,25 @@ use parking_lot::Mutex;
 use raftmq_world::{Accepted, Acceptor, Stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::AbortHandle;
 use tokio::task::coop::{Unconstrained, unconstrained};
 
 use crate::clock::Clocks;
-use crate::hello::Acquaintances;
+use crate::greeting::Greeter;
+use crate::hello::{Acquaintances, Hello};
 use crate::lease::Leases;
+use crate::standing::node_of;
 use crate::state_machine::Core;
 use crate::transport::KEEP_ALIVE;
-use crate::types::LogId;
-use crate::wire::{self, Kind, Message, VoteRequest, VoteResponse};
+use crate::types::{LogId, NodeId};
+use crate::wire::{self, AppendResponse, Kind, Message, Sought, VoteRequest, VoteResponse};
 
-/// Connections at once. A member opens a handful; the rest is room for reconnects.
-pub(crate) const CONNECTIONS_MAX: usize = 128;
-/// Connections of one member at once. Each may hold a message that has not all arrived.
-const CONNECTIONS_OF_MEMBER_MAX: usize = 16;
+/// Connections at once: those of members, of strangers, and of strangers that are being shown out.
+pub(crate) const CONNECTIONS_MAX: usize = 1024;
+/// Connections at once that have not proved to be a member's. Each holds less than 8 KiB.
+const STRANGERS_MAX: usize = 64;
+/// Connections of one node at once. Each may hold a message that has not all arrived.
+const CONNECTIONS_OF_NODE_MAX: usize = 16;
 /// Requests of a connection that wait for the core at once; no more is read meanwhile.
 const REQUESTS_MAX: usize = 128;
 /// Read at a time. Large: an append request of a megabyte should take few reads.
@@ -45,22 +50,61 @@ type Reply = Pin<Box<dyn Future<Output = Option<BytesMut>> + Send>>;
 
 /// What all connections share.
 pub(crate) struct Server {
-    acquaintances: Arc<Acquaintances>,
-    /// Free connections of each member; nobody else is let in.
-    free: BTreeMap<u64, Arc<Semaphore>>,
+    greeter: Greeter,
+    /// Free connections of each node that has called; those that nobody knows have none.
+    free: Mutex<BTreeMap<u64, Arc<Semaphore>>>,
     desk: Desk,
+    places: Arc<dyn Seating>,
+    strangers: Mutex<Strangers>,
     /// Why a connection was closed the last time that it was worth a line.
     last_reason: Mutex<String>,
 }
 
+/// Connections that have not proved to be a member's. The oldest makes way for a new one: a member needs a moment, and
+/// somebody who keeps the rest must not keep members out.
+#[derive(Default)]
+struct Strangers {
+    accepted: u64,
+    waiting: VecDeque<(u64, AbortHandle)>,
+}
+
+impl Strangers {
+    /// Has a connection's session begin.
+    fn receive(&mut self, session: impl FnOnce(u64) -> AbortHandle) {
+        if self.waiting.len() >= STRANGERS_MAX
+            && let Some((_, oldest)) = self.waiting.pop_front()
+        {
+            oldest.abort();
+        }
+        self.accepted += 1;
+        self.waiting.push_back((self.accepted, session(self.accepted)));
+    }
+
+    /// It is a member's, or has ended.
+    fn forget(&mut self, number: u64) {
+        self.waiting.retain(|(waiting, _)| *waiting != number);
+    }
+}
+
+/// Who tells directories where they belong.
+pub(crate) trait Seating: Send + Sync {
+    /// Whether there is, or is to be, a node of this number in the group.
+    fn has_node(&self, node: u64) -> bool;
+
+    /// What a directory is told that asks.
+    fn seek(&self, theirs: &Hello, founding: &str, for_seat: bool) -> Sought;
+}
+
 impl Server {
-    pub(crate) fn new(
-        acquaintances: Arc<Acquaintances>,
-        members: impl Iterator<Item = u64>,
-        desk: Desk,
-    ) -> Self {
-        let free = members.map(|id| (id, Arc::new(Semaphore::new(CONNECTIONS_OF_MEMBER_MAX)))).collect();
-        Self { acquaintances, free, desk, last_reason: Mutex::default() }
+    pub(crate) fn new(greeter: Greeter, places: Arc<dyn Seating>, desk: Desk) -> Self {
+        Self {
+            greeter,
+            free: Mutex::default(),
+            desk,
+            places,
+            strangers: Mutex::default(),
+            last_reason: Mutex::default(),
+        }
     }
 
     /// Logs how a connection ended. A member that is refused comes back at once: each reason is told once.
@@ -81,14 +125,20 @@ impl Server {
     }
 
     /// Room for one more connection of who said `theirs`, or why there is none.
-    fn admit(&self, message: Message) -> Result<OwnedSemaphorePermit, String> {
-        let theirs = wire::read_hello(message).map_err(|e| e.to_string())?;
-        let id = theirs.node_id;
-        let free = self.free.get(&id).cloned();
-        let free = free.ok_or_else(|| format!("node {id} is not a member of this group"));
-        self.acquaintances.meet(theirs)?;
-        let full = |_| format!("node {id} has {CONNECTIONS_OF_MEMBER_MAX} connections open");
-        free?.try_acquire_owned().map_err(full)
+    fn admit(&self, theirs: &Hello) -> Result<OwnedSemaphorePermit, String> {
+        let node = theirs.node();
+        if !self.places.has_node(node) {
+            return Err(format!("node {node} is not a member of this group"));
+        }
+        // Who has gone back hears so when it asks where it belongs, and may ask nothing else.
+        let free = self
+            .free
+            .lock()
+            .entry(node)
+            .or_insert_with(|| Arc::new(Semaphore::new(CONNECTIONS_OF_NODE_MAX)))
+            .clone();
+        let full = |_| format!("node {node} has {CONNECTIONS_OF_NODE_MAX} connections open");
+        free.try_acquire_owned().map_err(full)
     }
 }
 
@@ -97,12 +147,18 @@ pub(crate) async fn serve(acceptor: Acceptor, server: Server) {
     let server = Arc::new(server);
     loop {
         let Accepted { stream, peer, place } = acceptor.next().await;
-        let server = server.clone();
-        tokio::spawn(async move {
-            if let Err(e) = Session::run(stream, &server).await {
-                server.report(peer, &e);
-            }
-            drop(place);
+        // The session cannot be done before it is noted: that takes the same lock.
+        server.strangers.lock().receive(|number| {
+            let server = server.clone();
+            let session = async move {
+                let ended = Session::run(stream, &server, number).await;
+                server.strangers.lock().forget(number);
+                if let Err(e) = ended {
+                    server.report(peer, &e);
+                }
+                drop(place);
+            };
+            tokio::spawn(session).abort_handle()
         });
     }
 }
@@ -112,57 +168,54 @@ struct Session {
     stream: Stream,
     received: BytesMut,
     replies: FuturesOrdered<Polled>,
+    caller: Arc<Caller>,
+}
+
+/// Who has called, and what it may ask of.
+struct Caller {
+    theirs: Hello,
+    /// Why it may only ask where it belongs, if that is so.
+    has_no_part: Option<String>,
     desk: Desk,
+    acquaintances: Arc<Acquaintances>,
+    places: Arc<dyn Seating>,
 }
 
 impl Session {
-    async fn run(stream: Stream, server: &Server) -> io::Result<()> {
+    async fn run(mut stream: Stream, server: &Server, number: u64) -> io::Result<()> {
         stream.keep_alive(KEEP_ALIVE)?;
-        let received = BytesMut::with_capacity(wire::HELLO_BYTES_MAX);
-        let mut session =
-            Self { stream, received, replies: FuturesOrdered::new(), desk: server.desk.clone() };
-        let greeted = tokio::time::timeout(HELLO_TIMEOUT, session.greet(server)).await;
-        let _admitted = greeted.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no hello"))??;
-        session.exchange().await
-    }
-
-    /// Reads who is speaking, and says who this is.
-    async fn greet(&mut self, server: &Server) -> io::Result<OwnedSemaphorePermit> {
-        let message = loop {
-            let taken = wire::take_message_within(&mut self.received, wire::HELLO_BYTES_MAX);
-            if let Some(message) = taken.map_err(io::Error::other)? {
-                break message;
-            }
-            if self.stream.read_buf(&mut self.received).await? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
+        let mut received = BytesMut::with_capacity(wire::HELLO_BYTES_MAX);
+        let accepting = server.greeter.accept(&mut stream, &mut received, |theirs| server.admit(theirs));
+        let greeted = tokio::time::timeout(HELLO_TIMEOUT, accepting).await;
+        let (theirs, _admitted) =
+            greeted.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no hello"))??;
+        server.strangers.lock().forget(number);
+        let acquaintances = &server.greeter.acquaintances;
+        let has_no_part = match (theirs.group, acquaintances.own().group) {
+            (Some(_), Some(_)) => acquaintances.meet(theirs.clone()).err(),
+            _ => Some("one of the two is in no group yet".to_owned()),
         };
-        if message.kind != Kind::Hello {
-            return Err(io::Error::other(format!("a {:?} message before the hello", message.kind)));
-        }
-        let mut out = BytesMut::new();
-        match server.admit(message) {
-            Ok(admitted) => {
-                wire::put_hello(&mut out, &server.acquaintances.own());
-                self.stream.write_all(&out).await?;
-                Ok(admitted)
-            }
-            Err(reason) => {
-                wire::put_refusal(&mut out, 0, &reason);
-                self.stream.write_all(&out).await?;
-                Err(io::Error::other(reason))
-            }
-        }
+        let caller = Caller {
+            theirs,
+            has_no_part,
+            desk: server.desk.clone(),
+            acquaintances: acquaintances.clone(),
+            places: server.places.clone(),
+        };
+        let session = Self { stream, received, replies: FuturesOrdered::new(), caller: Arc::new(caller) };
+        Box::pin(session.exchange()).await
     }
 
-    async fn exchange(&mut self) -> io::Result<()> {
+    async fn exchange(mut self) -> io::Result<()> {
         loop {
             while self.replies.len() < REQUESTS_MAX {
                 let Some(message) = wire::take_message(&mut self.received).map_err(io::Error::other)? else {
                     break;
                 };
-                let reply = self.desk.handle(message)?;
-                self.replies.push_back(Polled::start(reply).await);
+                match self.caller.handle(message) {
+                    Ok(reply) => self.replies.push_back(Polled::start(reply).await),
+                    Err(error) => return self.refuse(error).await,
+                }
             }
             let reading = self.replies.len() < REQUESTS_MAX;
             let replying = !self.replies.is_empty();
@@ -179,6 +232,14 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// Ends the connection, and says why.
+    async fn refuse(&mut self, error: io::Error) -> io::Result<()> {
+        let mut out = BytesMut::new();
+        wire::put_refusal(&mut out, 0, &error.to_string());
+        self.stream.write_all(&out).await?;
+        Err(error)
     }
 
     /// Writes a reply, with those behind it that are ready too.
@@ -228,36 +289,62 @@ pub(crate) struct Desk {
     pub(crate) leases: Arc<Leases>,
 }
 
-impl Desk {
-    /// The future of the reply to a request; it brings nothing when the core has stopped.
-    fn handle(&self, message: Message) -> io::Result<Reply> {
+impl Caller {
+    /// The future of the reply to a request; `None` when the core has stopped.
+    fn handle(self: &Arc<Self>, message: Message) -> io::Result<Reply> {
         let id = message.id;
-        let mut out = BytesMut::new();
-        let raft = self.raft.clone();
+        if message.kind == Kind::Seek {
+            let (founding, for_seat) = wire::read_seek(message).map_err(io::Error::other)?;
+            let caller = self.clone();
+            return Ok(Box::pin(async move {
+                let mut out = BytesMut::new();
+                wire::put_sought(&mut out, id, &caller.places.seek(&caller.theirs, &founding, for_seat));
+                Some(out)
+            }));
+        }
+        if let Some(reason) = &self.has_no_part {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, reason.clone()));
+        }
+        self.handle_member(message)
+    }
+
+    fn handle_member(self: &Arc<Self>, message: Message) -> io::Result<Reply> {
+        let (id, raft, mut out) = (message.id, self.desk.raft.clone(), BytesMut::new());
         Ok(match message.kind {
             Kind::Append => {
                 let request = wire::read_append(message).map_err(io::Error::other)?;
-                let clocks = self.clocks.clone();
+                self.check_speaks_for_itself(request.vote.leader_id.voted_for)?;
+                let (clocks, acquaintances) = (self.desk.clocks.clone(), self.acquaintances.clone());
                 Box::pin(async move {
                     let response = raft.append_entries(request).await.ok()?;
+                    if !matches!(response, AppendResponse::HigherVote(_)) {
+                        acquaintances.note_leader();
+                    }
                     wire::put_append_reply(&mut out, id, &response, clocks.now_ms());
                     Some(out)
                 })
             }
             Kind::Lease => {
                 let (vote, asked) = wire::read_lease(message).map_err(io::Error::other)?;
-                wire::put_lease_reply(&mut out, id, self.leases.give(&vote, asked));
+                self.check_speaks_for_itself(vote.leader_id.voted_for)?;
+                let given = self.desk.leases.give(&vote, asked);
+                if given.is_some() {
+                    self.acquaintances.note_leader();
+                }
+                wire::put_lease_reply(&mut out, id, given);
                 Box::pin(std::future::ready(Some(out)))
             }
             Kind::PreVote => {
                 let request = wire::read_vote_request(message).map_err(io::Error::other)?;
-                wire::put_vote_reply(&mut out, id, &self.would_vote(&request));
+                self.check_speaks_for_itself(request.vote.leader_id.voted_for)?;
+                wire::put_vote_reply(&mut out, id, &self.desk.would_vote(&request));
                 Box::pin(std::future::ready(Some(out)))
             }
             Kind::Vote => {
                 let request = wire::read_vote_request(message).map_err(io::Error::other)?;
+                self.check_speaks_for_itself(request.vote.leader_id.voted_for)?;
                 // It goes on where the connection ends: the core may give its vote all the same.
-                let voting = tokio::spawn(self.clone().vote(request));
+                let voting = tokio::spawn(self.desk.clone().vote(request));
                 Box::pin(async move {
                     wire::put_vote_reply(&mut out, id, &voting.await.ok()??);
                     Some(out)
@@ -265,6 +352,7 @@ impl Desk {
             }
             Kind::Transfer => {
                 let request = wire::read_transfer(message).map_err(io::Error::other)?;
+                self.check_speaks_for_itself(request.from_leader().leader_id.voted_for)?;
                 Box::pin(async move {
                     let taken = raft.handle_transfer_leader(request).await.ok()?;
                     wire::put_transfer_reply(&mut out, id, taken.is_ok());
@@ -275,6 +363,20 @@ impl Desk {
         })
     }
 
+    /// A leader sends its own entries, a candidate asks for itself.
+    fn check_speaks_for_itself(&self, id: NodeId) -> io::Result<()> {
+        if id == self.theirs.id {
+            return Ok(());
+        }
+        Err(io::Error::other(format!(
+            "node {} speaks for a directory of node {} that is not its own",
+            self.theirs.node(),
+            node_of(id)
+        )))
+    }
+}
+
+impl Desk {
     fn last_log(&self) -> Option<LogId> {
         self.raft.data_metrics().borrow_watched().last_log
     }

@@ -6,9 +6,11 @@ use openraft::{Config, SnapshotPolicy};
 use raftmq_store::Identity;
 
 use crate::api::{GroupConfig, Member, StartError};
-use crate::hello::Hello;
+use crate::hello::Introduction;
 use crate::lease::Times;
-use crate::table::{FIRST_LEVEL, FeatureLevel};
+use crate::standing::NODE_MAX;
+use crate::table::FeatureLevel;
+use crate::wire::HELLO_TEXT_MAX;
 
 /// The largest configured timeout, in ms: a typing error should not make a group that never elects.
 const TIMEOUT_MS_MAX: u64 = 60_000;
@@ -25,25 +27,23 @@ pub(crate) fn identity(config: &GroupConfig) -> Identity {
     }
 }
 
-/// Members in the order of their ids, as `1=127.0.0.1:10912,2=...`.
-fn members_text(members: &[Member]) -> String {
-    let mut members: Vec<_> = members.iter().map(|member| (member.id, member.raft)).collect();
+/// Nodes in the order of their ids, as `1=127.0.0.1:10912,2=...`.
+pub(crate) fn members_text(members: &[Member]) -> String {
+    let mut members: Vec<_> = members.iter().map(|member| (member.id, &member.raft)).collect();
     members.sort_unstable();
     members.iter().map(|(id, raft)| format!("{id}={raft}")).collect::<Vec<_>>().join(",")
 }
 
 /// What a member says of itself.
-pub(crate) fn hello(config: &GroupConfig, reads: FeatureLevel) -> Hello {
-    Hello {
+pub(crate) fn introduction(config: &GroupConfig, own: &Member, reads: FeatureLevel) -> Introduction {
+    Introduction {
         cluster: config.cluster.clone(),
         broker_name: config.broker_name.clone(),
         segment_bytes: config.segment_bytes,
-        members: members_text(&config.members),
-        node_id: config.node_id,
+        raft: own.raft.clone(),
         client: config.client.to_string(),
         admin: config.admin.to_string(),
         reads,
-        level: FIRST_LEVEL,
     }
 }
 
@@ -52,6 +52,28 @@ pub(crate) fn lease_times(config: &GroupConfig) -> Times {
     let (min, max) = config.election_timeout_ms;
     let ms = Duration::from_millis;
     Times { lease: ms(max), spread: ms(max.saturating_sub(min)) }
+}
+
+/// This node among the configured ones.
+pub(crate) fn own_member(config: &GroupConfig) -> Result<&Member, StartError> {
+    let refused = |what: String| Err(StartError::Config(what));
+    for member in &config.members {
+        if !(1..=NODE_MAX).contains(&member.id) {
+            return refused(format!("node {}: nodes are numbered from 1 to {NODE_MAX}", member.id));
+        }
+        if config.members.iter().filter(|other| other.id == member.id).count() > 1 {
+            return refused(format!("node {} is there twice", member.id));
+        }
+    }
+    let text = members_text(&config.members);
+    if text.len() > HELLO_TEXT_MAX {
+        return refused(format!(
+            "the members take {} bytes, at most {HELLO_TEXT_MAX} do: {text}",
+            text.len()
+        ));
+    }
+    let own = config.members.iter().find(|member| member.id == config.node_id);
+    own.ok_or_else(|| StartError::Config(format!("node {} is not among the members", config.node_id)))
 }
 
 /// openraft's settings.
@@ -83,6 +105,8 @@ pub(crate) fn raft_config(config: &GroupConfig) -> Result<Config, StartError> {
         purge_batch_size: 1,
         // Nothing is purged, so a follower that lags gets entries however far back it is.
         replication_lag_threshold: u64::MAX,
+        // One whose log has gone back is found when it connects (`hello.rs`). Were it not, it gets what it lacks.
+        allow_log_reversion: Some(true),
         max_payload_entries: 256,
         backoff: "50ms".into(),
         ..Config::default()

@@ -18,7 +18,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::StartError;
 use crate::done::done;
+use crate::group_id::GroupId;
 use crate::record_file;
+use crate::standing::Standing;
 use crate::table::{Outcomes, TableImage, Tables};
 use crate::types::{
     CommittedLeaderId, Entry, FrameBytes, LogId, NodeId, Payload, StoredMembership, TypeConfig,
@@ -27,7 +29,7 @@ use crate::types::{
 
 const CHECKPOINT_FILE: &str = "metadata";
 /// The layout of a checkpoint, its first byte. The first layout had none, and began with 0 or 1.
-const CHECKPOINT_VERSION: u8 = 3;
+const CHECKPOINT_VERSION: u8 = 4;
 /// How often a changed state is written down.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -45,6 +47,7 @@ pub(crate) struct StateMachine {
 pub(crate) struct Shared {
     tables: Tables,
     store: Arc<Store>,
+    standing: Arc<Standing>,
     clock: Arc<dyn Clock>,
     threads: Arc<dyn Threads>,
     applied: Mutex<Applied>,
@@ -64,8 +67,11 @@ struct Applied {
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct StateImage {
     version: u8,
+    /// Of which group this is the state.
+    group: Option<GroupId>,
     applied: Option<(u64, u64)>,
     membership_at: Option<(u64, u64)>,
+    /// As in a membership frame; nothing where there is none yet.
     membership: Vec<u8>,
     tables: Vec<TableImage>,
 }
@@ -98,7 +104,12 @@ pub(crate) fn restore(content: &[u8], tables: &Tables) -> bool {
 
 impl Shared {
     /// Reads the checkpoint back, if there is one that this log goes on from.
-    pub(crate) fn open(store: Arc<Store>, tables: Tables, world: &World) -> Result<Self, StartError> {
+    pub(crate) fn open(
+        store: Arc<Store>,
+        standing: Arc<Standing>,
+        tables: Tables,
+        world: &World,
+    ) -> Result<Self, StartError> {
         let mut applied = Applied::default();
         if let Some(image) = read_checkpoint(&store)? {
             let known = image.applied.map(|(_, index)| index);
@@ -110,12 +121,21 @@ impl Shared {
                 ))
                 .into());
             }
+            if image.group != standing.group() {
+                return Err(StoreError::Divergence(format!(
+                    "the state is of the group {:?}, and the directory of {:?}",
+                    image.group,
+                    standing.group()
+                ))
+                .into());
+            }
             applied = image.applied()?;
             tables.restore(&image.tables)?;
         }
         Ok(Self {
             tables,
             store,
+            standing,
             clock: world.clock.clone(),
             threads: world.threads.clone(),
             applied: Mutex::new(applied),
@@ -131,7 +151,11 @@ impl Shared {
 
     /// The state as of the last applied entry. Called between entries, or when no more are applied.
     fn moment(&self) -> Moment {
-        Moment { applied: self.applied.lock().clone(), tables: Box::new(self.tables.freeze()) }
+        Moment {
+            group: self.standing.group(),
+            applied: self.applied.lock().clone(),
+            tables: Box::new(self.tables.freeze()),
+        }
     }
 
     /// Writes the image of `moment` down and returns it, the log behind it being durable first.
@@ -216,6 +240,7 @@ fn not_done<T>() -> Result<T, StoreError> {
 
 /// The state as of an entry, before it is made into an image: that takes long where there are many offsets.
 struct Moment {
+    group: Option<GroupId>,
     applied: Applied,
     tables: Box<dyn FnOnce() -> Result<Vec<TableImage>, StoreError> + Send + Sync>,
 }
@@ -223,13 +248,15 @@ struct Moment {
 impl Moment {
     fn image(self) -> Result<StateImage, StoreError> {
         let applied = self.applied;
-        let membership = encode_membership(applied.membership.membership())
-            .map_err(|e| StoreError::Illegal(e.to_string()))?;
+        let members = applied.membership.log_id().and(self.group);
+        let membership = members.map(|group| encode_membership(group, applied.membership.membership()));
+        let membership = membership.transpose().map_err(|e| StoreError::Illegal(e.to_string()))?;
         Ok(StateImage {
             version: CHECKPOINT_VERSION,
+            group: self.group,
             applied: applied.last.map(to_pair),
             membership_at: applied.membership.log_id().as_ref().copied().map(to_pair),
-            membership,
+            membership: membership.unwrap_or_default(),
             tables: (self.tables)()?,
         })
     }
@@ -237,11 +264,16 @@ impl Moment {
 
 impl StateImage {
     fn applied(&self) -> Result<Applied, StoreError> {
-        let membership = decode_membership(&self.membership).map_err(StoreError::Illegal)?;
-        Ok(Applied {
-            last: self.applied.map(from_pair),
-            membership: StoredMembership::new(self.membership_at.map(from_pair), membership),
-        })
+        let last = self.applied.map(from_pair);
+        let Some(at) = self.membership_at else { return Ok(Applied { last, ..Applied::default() }) };
+        let (group, membership) = decode_membership(&self.membership).map_err(StoreError::Illegal)?;
+        if self.group != Some(group) {
+            return Err(StoreError::Illegal(format!(
+                "members of the group {group} in a state of {:?}",
+                self.group
+            )));
+        }
+        Ok(Applied { last, membership: StoredMembership::new(Some(from_pair(at)), membership) })
     }
 
     fn into_snapshot(self) -> Result<StateSnapshot, io::Error> {
@@ -358,7 +390,9 @@ mod tests {
         let world = World::system();
         let store = Store::open(store_options(dir, FlushMode::Async), queues_alone(dir), &world).unwrap();
         let steps = Arc::<Steps>::default();
-        let shared = Shared::open(store.clone(), Tables::new(2).with(steps.clone()), &world).unwrap();
+        let standing = Arc::new(Standing::open(store.clone(), 1, &world.random).unwrap());
+        let shared =
+            Shared::open(store.clone(), standing, Tables::new(2).with(steps.clone()), &world).unwrap();
         (store, steps, shared)
     }
 

@@ -1,5 +1,7 @@
 //! A member's state, for people and tools.
 
+use std::collections::BTreeMap;
+
 use openraft::{Instant as _, RaftMetrics};
 use raftmq_store::Store;
 
@@ -7,8 +9,9 @@ use crate::api::{GroupStatus, MemberStatus, Role, RoleState};
 use crate::clock::Clocks;
 use crate::hello::Acquaintances;
 use crate::role::NEAR_SILENCE_MAX;
+use crate::standing::node_of;
 use crate::table::FeatureLevel;
-use crate::types::TypeConfig;
+use crate::types::{NodeId, TypeConfig};
 
 /// What a member's state is made of.
 pub(crate) struct StatusParts<'a> {
@@ -18,6 +21,7 @@ pub(crate) struct StatusParts<'a> {
     pub(crate) acquaintances: &'a Acquaintances,
     pub(crate) clocks: &'a Clocks,
     pub(crate) stopped: Option<String>,
+    pub(crate) waits: Option<String>,
     pub(crate) level: FeatureLevel,
 }
 
@@ -25,9 +29,12 @@ impl StatusParts<'_> {
     pub(crate) fn status(self) -> GroupStatus {
         let Self { metrics, ref role, store, .. } = self;
         let leads = role.role == Role::Leader;
-        let ready = self.stopped.is_none() && if leads { role.ready } else { role.leader.is_some() };
+        // Whom its vote names may be long gone.
+        let follows = || role.leader.is_some() && self.acquaintances.leader_silence() < NEAR_SILENCE_MAX;
+        let ready = self.stopped.is_none() && if leads { role.ready } else { follows() };
         GroupStatus {
             node_id: self.acquaintances.node_id(),
+            group_id: self.acquaintances.own().group.map(|group| group.to_string()),
             role: role.role,
             term: metrics.current_term,
             leader_id: role.leader,
@@ -42,57 +49,69 @@ impl StatusParts<'_> {
             ready,
             members: self.members(),
             stopped: self.stopped,
+            waits: self.waits,
         }
     }
 
+    /// One for each node: a directory that learns the log stands for its node already.
     fn members(&self) -> Vec<MemberStatus> {
-        let Self { metrics, role, .. } = self;
-        let own = self.acquaintances.node_id();
-        let membership = metrics.membership_config.membership();
-        let voters: Vec<u64> = membership.voter_ids().collect();
-        let addresses = self.acquaintances.addresses();
-        let last = metrics.last_log_index;
-        let of_member = |(id, node): (&u64, &openraft::BasicNode)| {
-            let address = addresses.get(id);
-            let matched = match (&metrics.replication, *id == own) {
-                (Some(_), true) => last,
-                (Some(replication), false) => replication.get(id).and_then(|m| m.as_ref().map(|m| m.index)),
-                (None, _) => None,
-            };
-            MemberStatus {
-                id: *id,
-                raft: node.addr.clone(),
-                client: address.map(|a| a.client.clone()),
-                admin: address.map(|a| a.admin.clone()),
-                reads: address.map(|a| a.reads),
-                voter: voters.contains(id),
-                role: match role.leader {
-                    Some(leader) if leader == *id => Role::Leader,
-                    _ if *id == own => role.role,
-                    _ if voters.contains(id) => Role::Follower,
-                    _ => Role::Learner,
-                },
-                online: self.online(*id),
-                clock_ahead_ms: metrics.heartbeat.as_ref().and(self.clocks.ahead_ms(*id)),
-                matched_index: matched,
-                lag: metrics
-                    .replication
-                    .as_ref()
-                    .and(last)
-                    .map(|l| l + 1 - matched.map_or(0, |m| m + 1).min(l + 1)),
+        let membership = self.metrics.membership_config.membership();
+        // While voters change, both majorities are needed: a new one counts when that is done.
+        let sets = membership.get_joint_config();
+        let votes = |id: &NodeId| !sets.is_empty() && sets.iter().all(|set| set.contains(id));
+        let mut members = BTreeMap::new();
+        for (id, node) in membership.nodes() {
+            let is_new = sets.first().is_none_or(|before| !before.contains(id));
+            if is_new || !members.contains_key(&node_of(*id)) {
+                members.insert(node_of(*id), self.member(*id, &node.addr, votes(id)));
             }
-        };
-        membership.nodes().map(of_member).collect()
+        }
+        members.into_values().collect()
     }
 
-    fn online(&self, member: u64) -> Option<bool> {
+    fn member(&self, id: NodeId, recorded: &str, is_voter: bool) -> MemberStatus {
+        let Self { metrics, role, .. } = self;
+        let (node, own) = (node_of(id), id == self.acquaintances.id());
+        let address = self.acquaintances.addresses().remove(&node).filter(|address| address.directory == id);
+        let last = metrics.last_log_index;
+        let matched = match (&metrics.replication, own) {
+            (Some(_), true) => last,
+            (Some(replication), false) => replication.get(&id).and_then(|m| m.as_ref().map(|m| m.index)),
+            (None, _) => None,
+        };
+        MemberStatus {
+            id: node,
+            directory: format!("{id:016x}"),
+            raft: address.as_ref().map_or_else(|| recorded.to_owned(), |a| a.raft.clone()),
+            client: address.as_ref().map(|a| a.client.clone()),
+            admin: address.as_ref().map(|a| a.admin.clone()),
+            reads: address.as_ref().map(|a| a.reads),
+            voter: is_voter,
+            role: match role.leader {
+                Some(leader) if leader == node && is_voter => Role::Leader,
+                _ if own => role.role,
+                _ if is_voter => Role::Follower,
+                _ => Role::Learner,
+            },
+            online: self.online(id),
+            clock_ahead_ms: metrics.heartbeat.as_ref().and(self.clocks.ahead_ms(node)),
+            matched_index: matched,
+            lag: metrics
+                .replication
+                .as_ref()
+                .and(last)
+                .map(|l| l + 1 - matched.map_or(0, |m| m + 1).min(l + 1)),
+        }
+    }
+
+    fn online(&self, id: NodeId) -> Option<bool> {
         match &self.metrics.heartbeat {
-            _ if member == self.acquaintances.node_id() => Some(self.role.role != Role::Stopped),
+            _ if id == self.acquaintances.id() => Some(self.role.role != Role::Stopped),
             Some(heard) => {
-                let heard = heard.get(&member).and_then(Option::as_ref);
+                let heard = heard.get(&id).and_then(Option::as_ref);
                 Some(heard.is_some_and(|heard| heard.elapsed() < NEAR_SILENCE_MAX))
             }
-            None => (self.role.leader == Some(member)).then_some(true),
+            None => (self.role.leader == Some(node_of(id))).then_some(true),
         }
     }
 }

@@ -22,10 +22,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::clock::Clocks;
-use crate::hello::Acquaintances;
+use crate::greeting::Greeter;
+use crate::hello::Hello;
+use crate::standing::node_of;
 use crate::state_machine::StateImage;
 use crate::types::{CommittedLeaderId, LogId, NodeId, TypeConfig, Vote};
-use crate::wire::{self, AppendRequest, AppendResponse, Kind, Message, VoteRequest, VoteResponse};
+use crate::wire::{self, AppendRequest, AppendResponse, Kind, Message, Sought, VoteRequest, VoteResponse};
 
 /// Requests of one stream on their way at once.
 const WINDOW_REQUESTS_MAX: usize = 64;
@@ -45,7 +47,9 @@ const READ_BUFFER_BYTES: usize = 16 * 1024;
 #[derive(Clone)]
 pub(crate) struct Transport {
     network: Arc<dyn Network>,
-    acquaintances: Arc<Acquaintances>,
+    greeter: Greeter,
+    /// Where this member was told to look for nodes.
+    seeds: Arc<BTreeMap<u64, String>>,
     clocks: Arc<Clocks>,
     /// Members that could not be connected to the last time.
     out_of_reach: Arc<Mutex<BTreeMap<NodeId, OutOfReach>>>,
@@ -62,17 +66,99 @@ struct OutOfReach {
 impl Transport {
     pub(crate) fn new(
         network: Arc<dyn Network>,
-        acquaintances: Arc<Acquaintances>,
+        greeter: Greeter,
+        seeds: BTreeMap<u64, String>,
         clocks: Arc<Clocks>,
     ) -> Self {
-        Self { network, acquaintances, clocks, out_of_reach: Arc::default(), refusals: Arc::default() }
+        Self {
+            network,
+            greeter,
+            seeds: Arc::new(seeds),
+            clocks,
+            out_of_reach: Arc::default(),
+            refusals: Arc::default(),
+        }
+    }
+
+    /// Where a member may be, the likeliest first: as it has said itself, as the configuration has it, as it was when it
+    /// became a member. Members move, and not all hear of it in the same order.
+    fn addresses(&self, target: NodeId, recorded: &str) -> Vec<String> {
+        let told = self.greeter.acquaintances.address_of(target);
+        let seed = self.seeds.get(&node_of(target)).cloned();
+        let mut addresses = Vec::new();
+        for address in told.into_iter().chain(seed).chain([recorded.to_owned()]) {
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        addresses
+    }
+
+    /// Connects to a member, wherever it is.
+    async fn connect(&self, target: NodeId, recorded: &str) -> io::Result<Connection> {
+        let mut failed = io::Error::from(io::ErrorKind::AddrNotAvailable);
+        for address in self.addresses(target, recorded) {
+            let connecting = self.connect_to(target, &address);
+            let outcome = timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or_else(|_| {
+                Err(io::Error::new(io::ErrorKind::TimedOut, format!("connecting to {address}")))
+            });
+            match outcome {
+                Ok(connection) => {
+                    self.note_reach(target, &address, None);
+                    return Ok(connection);
+                }
+                Err(error) => failed = error,
+            }
+        }
+        self.note_reach(target, recorded, Some(&failed));
+        Err(failed)
+    }
+
+    async fn connect_to(&self, target: NodeId, address: &str) -> io::Result<Connection> {
+        let (mut connection, theirs) = Connection::open(self, address).await?;
+        let acquaintances = &self.greeter.acquaintances;
+        let answered = if theirs.id == target {
+            // What it had acknowledged came over connections that have ended.
+            acquaintances.gone_back(&theirs).map_or(Ok(()), Err).and_then(|()| acquaintances.meet(theirs))
+        } else {
+            Err(format!(
+                "node {} of another directory answers at {address}, where node {} was looked for",
+                theirs.node(),
+                node_of(target)
+            ))
+        };
+        answered.map_err(|reason| self.note_refusal(target, io::Error::other(reason)))?;
+        connection.target = target;
+        Ok(connection)
+    }
+
+    /// Asks whoever is at an address where this directory belongs, and `for_seat` to be taken in. `founding` is whom it is told
+    /// to found a group with.
+    ///
+    /// # Errors
+    /// It cannot be reached, or has nothing to do with this member.
+    pub(crate) async fn seek(
+        &self,
+        address: &str,
+        founding: &str,
+        for_seat: bool,
+    ) -> io::Result<(Hello, Sought)> {
+        let (mut connection, theirs) = Connection::open(self, address).await?;
+        let mut out = BytesMut::new();
+        let id = connection.take_id();
+        wire::put_seek(&mut out, id, founding, for_seat);
+        connection.send(&out, &[]).await?;
+        let reply = connection.receive(self).await?;
+        let sought = wire::read_sought(reply).map_err(io::Error::other)?;
+        Ok((theirs, sought))
     }
 
     /// Logs why this member and another do not talk, once for each reason.
     fn note_refusal(&self, target: NodeId, error: io::Error) -> io::Error {
         let reason = error.to_string();
         if self.refusals.lock().insert(target, reason.clone()).as_ref() != Some(&reason) {
-            tracing::warn!(node = target, "no talking to node {target}: {reason}");
+            let node = node_of(target);
+            tracing::warn!(node, "no talking to node {node}: {reason}");
         }
         error
     }
@@ -81,18 +167,19 @@ impl Transport {
     /// in reach may be about to start.
     fn note_reach(&self, target: NodeId, address: &str, error: Option<&io::Error>) {
         let mut out_of_reach = self.out_of_reach.lock();
+        let node = node_of(target);
         let Some(error) = error else {
             if out_of_reach.remove(&target).is_some_and(|member| member.warned) {
-                tracing::info!(node = target, address, "a member is back in reach");
+                tracing::info!(node, address, "a member is back in reach");
             }
             return;
         };
         let member =
             out_of_reach.entry(target).or_insert_with(|| OutOfReach { since: Instant::now(), warned: false });
-        let was_there = self.acquaintances.knows(target);
+        let was_there = self.greeter.acquaintances.knows(target);
         if !member.warned && (was_there || member.since.elapsed() >= START_PATIENCE) {
             member.warned = true;
-            tracing::warn!(node = target, address, "a member is out of reach: {error}");
+            tracing::warn!(node, address, "a member is out of reach: {error}");
         }
     }
 }
@@ -101,6 +188,7 @@ impl Transport {
 pub(crate) struct Link {
     transport: Transport,
     target: NodeId,
+    /// As of when it became a member.
     address: String,
     connection: Option<Connection>,
 }
@@ -137,9 +225,8 @@ pub(crate) struct Connection {
     next_id: u64,
     /// A write has begun and not ended.
     writing: bool,
-    /// Who must answer: what another member says would count for the wrong one.
+    /// Who has answered.
     target: NodeId,
-    hello_read: bool,
 }
 
 /// A peer that has gone without a word is noticed within some ten seconds.
@@ -147,17 +234,14 @@ pub(crate) const KEEP_ALIVE: KeepAlive =
     KeepAlive { after: Duration::from_secs(5), interval: Duration::from_secs(2), probes: 3 };
 
 impl Connection {
-    async fn open(transport: &Transport, target: NodeId, address: &str) -> io::Result<Self> {
-        let stream = timeout(CONNECT_TIMEOUT, transport.network.connect(address))
-            .await
-            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, format!("connecting to {address}")))??;
+    /// Connects, and finds out who answers.
+    async fn open(transport: &Transport, address: &str) -> io::Result<(Self, Hello)> {
+        let mut stream = transport.network.connect(address).await?;
         stream.keep_alive(KEEP_ALIVE)?;
-        let received = BytesMut::with_capacity(READ_BUFFER_BYTES);
-        let mut connection = Self { stream, received, next_id: 1, writing: false, target, hello_read: false };
-        let mut out = BytesMut::new();
-        wire::put_hello(&mut out, &transport.acquaintances.own());
-        connection.send(&out, &[]).await?;
-        Ok(connection)
+        let mut received = BytesMut::with_capacity(READ_BUFFER_BYTES);
+        let theirs = transport.greeter.call(&mut stream, &mut received).await?;
+        let connection = Self { stream, received, next_id: 1, writing: false, target: theirs.id };
+        Ok((connection, theirs))
     }
 
     pub(crate) fn take_id(&mut self) -> u64 {
@@ -193,39 +277,15 @@ impl Connection {
         timeout(CONNECT_TIMEOUT, self.send(message, &[])).await.map_err(late)?
     }
 
-    /// Takes note of who answers, if that is who was called.
-    fn meet(&self, acquaintances: &Acquaintances, message: Message) -> io::Result<()> {
-        let theirs = wire::read_hello(message).map_err(io::Error::other)?;
-        if let Some(reason) = acquaintances.own().contradiction(&theirs) {
-            return Err(io::Error::other(reason));
-        }
-        if theirs.node_id != self.target {
-            let what = format!("node {} answers at the address of node {}", theirs.node_id, self.target);
-            return Err(io::Error::other(what));
-        }
-        acquaintances.meet(theirs).map_err(io::Error::other)
-    }
-
-    /// The next message that is not a hello. Nothing is lost if this is dropped before it ends.
+    /// The next message. Nothing is lost if this is dropped before it ends.
     pub(crate) async fn receive(&mut self, transport: &Transport) -> io::Result<Message> {
         loop {
             if let Some(message) = wire::take_message(&mut self.received).map_err(io::Error::other)? {
-                match message.kind {
-                    Kind::Hello if !self.hello_read => {
-                        self.meet(&transport.acquaintances, message)
-                            .map_err(|error| transport.note_refusal(self.target, error))?;
-                        self.hello_read = true;
-                    }
-                    Kind::Refusal => {
-                        let refused = io::Error::new(io::ErrorKind::PermissionDenied, message.refusal());
-                        return Err(transport.note_refusal(self.target, refused));
-                    }
-                    kind if !self.hello_read => {
-                        return Err(io::Error::other(format!("a {kind:?} message before the hello")));
-                    }
-                    _ => return Ok(message),
+                if message.kind == Kind::Refusal {
+                    let refused = io::Error::new(io::ErrorKind::PermissionDenied, message.refusal());
+                    return Err(transport.note_refusal(self.target, refused));
                 }
-                continue;
+                return Ok(message);
             }
             if self.stream.read_buf(&mut self.received).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
@@ -252,9 +312,7 @@ impl Link {
     pub(crate) async fn connection(&mut self) -> io::Result<&mut Connection> {
         self.drop_broken();
         if self.connection.is_none() {
-            let opened = Connection::open(&self.transport, self.target, &self.address).await;
-            self.transport.note_reach(self.target, &self.address, opened.as_ref().err());
-            self.connection = Some(opened?);
+            self.connection = Some(self.transport.connect(self.target, &self.address).await?);
         }
         Ok(self.connection.as_mut().expect("set above"))
     }
@@ -294,7 +352,7 @@ impl Link {
     fn timed_out(&self, action: RPCTypes, timeout: Duration) -> RPCError<TypeConfig> {
         RPCError::Timeout(Timeout {
             action,
-            id: self.transport.acquaintances.node_id(),
+            id: self.transport.greeter.acquaintances.id(),
             target: self.target,
             timeout,
         })
@@ -429,7 +487,7 @@ where
         let (response, clock_ms) =
             wire::read_append_reply(message).map_err(|e| unreachable(&io::Error::other(e)))?;
         let oldest = self.on_their_way.pop_front().expect("looked at above");
-        self.link.transport.clocks.compare(self.link.target, clock_ms, oldest.since.elapsed());
+        self.link.transport.clocks.compare(node_of(self.link.target), clock_ms, oldest.since.elapsed());
         self.bytes -= oldest.bytes;
         if oldest.prev.is_none() && response == AppendResponse::Conflict {
             return Err(unreachable(&io::Error::other("a conflict with nothing to conflict with")));

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use crate::api::ProposeError;
+use crate::group_id::GroupId;
 use crate::table::{Change, Outcomes};
 
 pub(crate) type NodeId = u64;
@@ -230,7 +231,7 @@ impl RaftPayload for Payload {
             Self::Membership(m) => Some(m.clone()),
             // What cannot be decoded was refused when it was appended; see `LogStorage`.
             Self::Frame(frame) if frame.kind == FrameKind::Membership => {
-                decode_membership(frame.payload()).ok()
+                decode_membership(frame.payload()).ok().map(|(_, membership)| membership)
             }
             _ => None,
         }
@@ -285,24 +286,29 @@ impl RaftEntry for Entry {
     }
 }
 
-/// Members as a membership frame holds them: bincode of voter sets and addresses.
+/// Members as a membership frame holds them: bincode of their group, voter sets and addresses.
 #[derive(Serialize, Deserialize)]
 struct StoredMembers {
+    group: GroupId,
     voters: Vec<BTreeSet<u64>>,
     nodes: BTreeMap<u64, String>,
 }
 
 /// The payload of a membership frame. The same members give the same bytes on every node: the founding entry is
-/// written by each member for itself.
-pub(crate) fn encode_membership(membership: &Membership) -> Result<Vec<u8>, bincode::error::EncodeError> {
+/// written by each founding member for itself.
+pub(crate) fn encode_membership(
+    group: GroupId,
+    membership: &Membership,
+) -> Result<Vec<u8>, bincode::error::EncodeError> {
     let stored = StoredMembers {
+        group,
         voters: membership.get_joint_config().clone(),
         nodes: membership.nodes().map(|(id, node)| (*id, node.addr.clone())).collect(),
     };
     bincode::serde::encode_to_vec(&stored, bincode::config::standard())
 }
 
-pub(crate) fn decode_membership(bytes: &[u8]) -> Result<Membership, String> {
+pub(crate) fn decode_membership(bytes: &[u8]) -> Result<(GroupId, Membership), String> {
     const MEMBERSHIP_BYTES_MAX: usize = 64 * 1024;
     let config = bincode::config::standard().with_limit::<MEMBERSHIP_BYTES_MAX>();
     let (stored, read): (StoredMembers, usize) = bincode::serde::decode_from_slice(bytes, config)
@@ -312,7 +318,9 @@ pub(crate) fn decode_membership(bytes: &[u8]) -> Result<Membership, String> {
     }
     let nodes: BTreeMap<_, _> =
         stored.nodes.into_iter().map(|(id, addr)| (id, BasicNode::new(addr))).collect();
-    Membership::new(stored.voters, nodes).map_err(|e| format!("impossible membership: {e}"))
+    let membership =
+        Membership::new(stored.voters, nodes).map_err(|e| format!("impossible membership: {e}"))?;
+    Ok((stored.group, membership))
 }
 
 #[cfg(test)]
@@ -325,8 +333,9 @@ mod tests {
             [1, 2, 3, 4].map(|id| (id, BasicNode::new(format!("127.0.0.1:{id}")))).into();
         let voters = vec![BTreeSet::from([1, 2, 3]), BTreeSet::from([2, 3])];
         let membership = Membership::new(voters, nodes).unwrap();
-        let bytes = encode_membership(&membership).unwrap();
-        assert_eq!(decode_membership(&bytes).unwrap(), membership);
+        let group = GroupId::from_bytes([5; 16]);
+        let bytes = encode_membership(group, &membership).unwrap();
+        assert_eq!(decode_membership(&bytes).unwrap(), (group, membership));
         for end in 0..bytes.len() {
             assert!(decode_membership(&bytes[..end]).is_err());
         }

@@ -8,27 +8,14 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use raftmq_store::{Slots, Store, StoreError};
 use raftmq_world::Disk;
-use serde::Deserialize;
 
-use crate::record_file;
 use crate::types::{LeaderId, Vote};
 
 const FILE: &str = "votes";
-/// Where earlier builds had it.
-const OLD_FILE: &str = "vote";
 
 /// The file, open.
 #[derive(Debug)]
 pub(crate) struct VoteFile(Mutex<Slots>);
-
-/// The content of the old file.
-#[derive(Deserialize)]
-#[cfg_attr(test, derive(serde::Serialize))]
-struct OldRecord {
-    term: u64,
-    node_id: u64,
-    committed: bool,
-}
 
 impl VoteFile {
     /// Opens the file, or makes it, and reads the vote. May wait for the disk.
@@ -37,14 +24,9 @@ impl VoteFile {
     /// It is damaged, or missing beside a log in which others were voted for.
     pub(crate) fn open(store: &Store, disk: &Arc<dyn Disk>) -> Result<(Self, Option<Vote>), StoreError> {
         let path = store.path_of(FILE);
-        let old = record_file::read::<OldRecord>(store, OLD_FILE)?;
-        let (slots, vote) = match (Slots::open(&**disk, &path)?, &old) {
-            (Some((slots, record)), _) => (slots, decode(&record)?),
-            (None, Some(OldRecord { term, node_id, committed })) => {
-                let vote = Some(vote_of(*term, *node_id, *committed));
-                (Slots::make(&**disk, &path, &encode(vote.as_ref()))?, vote)
-            }
-            (None, None) => {
+        let (slots, vote) = match Slots::open(&**disk, &path)? {
+            Some((slots, record)) => (slots, decode(&record)?),
+            None => {
                 let term = store.log().last().map_or(0, |last| last.term);
                 if term > 0 {
                     return Err(StoreError::Illegal(format!(
@@ -54,11 +36,6 @@ impl VoteFile {
                 (Slots::make(&**disk, &path, &encode(None))?, None)
             }
         };
-        // What it holds is in the new one; an earlier build must not go by it.
-        if old.is_some() {
-            let old = store.path_of(OLD_FILE);
-            disk.remove(&old).map_err(StoreError::io("remove", &old))?;
-        }
         Ok((Self(Mutex::new(slots)), vote))
     }
 
@@ -114,22 +91,6 @@ mod tests {
                 file.write(&vote).unwrap();
                 assert_eq!(VoteFile::open(store, disk).unwrap().1, Some(vote));
             }
-        });
-    }
-
-    #[test]
-    fn the_file_of_earlier_builds_is_taken_over() {
-        with_store(|store, disk| {
-            let old = OldRecord { term: 7, node_id: 3, committed: true };
-            record_file::write(store, OLD_FILE, &old).unwrap();
-            let (file, vote) = VoteFile::open(store, disk).unwrap();
-            assert_eq!(vote, Some(vote_of(7, 3, true)));
-            assert_eq!(store.read_file(OLD_FILE).unwrap(), None);
-            file.write(&vote_of(8, 1, false)).unwrap();
-            // A crash between the two steps of taking it over leaves both.
-            record_file::write(store, OLD_FILE, &old).unwrap();
-            assert_eq!(VoteFile::open(store, disk).unwrap().1, Some(vote_of(8, 1, false)));
-            assert_eq!(store.read_file(OLD_FILE).unwrap(), None);
         });
     }
 

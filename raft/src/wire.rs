@@ -7,15 +7,17 @@
 //! | 5 | 8 | id; a reply carries its request's |
 //! | 13 | | content, by kind |
 //!
-//! The first message each way is a hello: who is speaking, of which group. Log entries travel as the very bytes of
-//! their frames, so a follower writes what it was sent.
+//! The first message each way is a hello: who is speaking, of which group. The second is the proof of the members' secret
+//! (`greeting.rs`). Log entries travel as the very bytes of their frames, so a follower writes what it was sent.
 
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use raftmq_store::{EntryId, FrameKind, decode_frame};
 
+use crate::group_id::GroupId;
 use crate::hello::Hello;
+use crate::secret::{NONCE_BYTES, Nonce, PROOF_BYTES, Proof};
 use crate::types::{Entry, Frame, FrameBytes, LogId, Payload, TypeConfig, Vote, entry_id, log_id};
 
 pub(crate) type AppendRequest = openraft::raft::AppendEntriesRequest<TypeConfig>;
@@ -26,12 +28,19 @@ pub(crate) type VoteResponse = openraft::raft::VoteResponse<TypeConfig>;
 /// The largest message: the largest frame of the log, or several within replication's read limit, and some more.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 12 << 20;
 /// The largest hello: nothing longer is read before it is known who speaks.
-pub(crate) const HELLO_BYTES_MAX: usize = 5 * HELLO_TEXT_MAX + 256;
+pub(crate) const HELLO_BYTES_MAX: usize = 5 * HELLO_TEXT_MAX + 512;
 /// Length, kind and id.
 pub(crate) const HEAD_BYTES: usize = 13;
 /// The version of this protocol. Members of different versions do not talk, and tell each other so.
 const PROTOCOL_VERSION: u32 = 4;
-const HELLO_TEXT_MAX: usize = 1024;
+/// The longest text in a message.
+pub(crate) const HELLO_TEXT_MAX: usize = 1024;
+/// The founding members of a group, as a membership frame has them.
+const FOUNDING_BYTES_MAX: usize = 64 * 1024;
+/// No group gets so far: a thousand elections a second take 8,000 years. What is beyond leaves no room to elect in.
+const TERM_MAX: u64 = 1 << 48;
+/// Nor so far: a million entries a second take 140,000 years.
+const INDEX_MAX: u64 = 1 << 62;
 
 /// What a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +58,13 @@ pub(crate) enum Kind {
     Transfer = 8,
     TransferReply = 9,
     /// A leader asks not to be replaced for a while.
-    Lease = 10,
-    LeaseReply = 11,
+    Lease = 13,
+    LeaseReply = 14,
+    /// That the speaker knows the secret.
+    Proof = 10,
+    /// Who belongs nowhere yet, or doubts it, asks where it does.
+    Seek = 11,
+    SeekReply = 12,
 }
 
 impl Kind {
@@ -65,8 +79,11 @@ impl Kind {
             7 => Self::VoteReply,
             8 => Self::Transfer,
             9 => Self::TransferReply,
-            10 => Self::Lease,
-            11 => Self::LeaseReply,
+            13 => Self::Lease,
+            14 => Self::LeaseReply,
+            10 => Self::Proof,
+            11 => Self::Seek,
+            12 => Self::SeekReply,
             _ => return None,
         })
     }
@@ -205,13 +222,35 @@ impl Reader {
 
     fn log_id(&mut self, what: &'static str) -> Result<Option<LogId>, WireError> {
         let (next, term) = (self.u64(what)?, self.u64(what)?);
+        if next > INDEX_MAX || term > TERM_MAX {
+            return Err(WireError::Bad { kind: self.kind, what });
+        }
         Ok(next.checked_sub(1).map(|index| log_id(EntryId { term, index })))
     }
 
+    fn term(&mut self) -> Result<u64, WireError> {
+        match self.u64("term")? {
+            term if term <= TERM_MAX => Ok(term),
+            _ => Err(WireError::Bad { kind: self.kind, what: "term" }),
+        }
+    }
+
+    fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], WireError> {
+        let mut array = [0; N];
+        self.need(N, what)?;
+        self.content.copy_to_slice(&mut array);
+        Ok(array)
+    }
+
     fn vote(&mut self) -> Result<Vote, WireError> {
-        let (term, node_id) = (self.u64("vote")?, self.u64("vote")?);
+        let (term, node_id) = (self.term()?, self.u64("vote")?);
         let committed = self.flag("vote")?;
         Ok(Vote { leader_id: openraft::vote::RaftLeaderId::new(term, node_id), committed })
+    }
+
+    fn group(&mut self) -> Result<Option<GroupId>, WireError> {
+        let (is_there, id) = (self.flag("group")?, self.array::<16>("group")?);
+        Ok(is_there.then_some(GroupId::from_bytes(id)))
     }
 
     fn end(self) -> Result<(), WireError> {
@@ -223,6 +262,11 @@ impl Reader {
 }
 
 impl Message {
+    /// Its content, as it was sent.
+    pub(crate) fn content(&self) -> &Bytes {
+        &self.content
+    }
+
     fn reader(self) -> Reader {
         Reader { kind: self.kind, content: self.content }
     }
@@ -233,43 +277,158 @@ impl Message {
     }
 }
 
-pub(crate) fn put_hello(out: &mut BytesMut, hello: &Hello) {
+fn put_text(out: &mut BytesMut, text: &str) {
+    out.put_u32_le(text.len() as u32);
+    out.put_slice(text.as_bytes());
+}
+
+/// A hello, and what its speaker has drawn for this connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Greeting {
+    pub(crate) hello: Hello,
+    pub(crate) nonce: Nonce,
+}
+
+pub(crate) fn put_hello(out: &mut BytesMut, Greeting { hello, nonce }: &Greeting) {
     put_message(out, Kind::Hello, 0, |out| {
         out.put_u32_le(PROTOCOL_VERSION);
-        for text in [&hello.cluster, &hello.broker_name, &hello.members, &hello.client, &hello.admin] {
-            out.put_u32_le(text.len() as u32);
-            out.put_slice(text.as_bytes());
+        out.put_slice(nonce);
+        for text in [&hello.cluster, &hello.broker_name, &hello.raft, &hello.client, &hello.admin] {
+            put_text(out, text);
         }
         out.put_u64_le(hello.segment_bytes);
-        out.put_u64_le(hello.node_id);
+        put_group(out, hello.group);
+        out.put_u64_le(hello.id);
+        out.put_u64_le(hello.start.0);
+        out.put_u64_le(hello.start.1);
+        out.put_u64_le(hello.term);
+        put_log_id(out, hello.last.map(log_id));
         out.put_u8(hello.reads);
         out.put_u8(hello.level);
     });
 }
 
-pub(crate) fn read_hello(message: Message) -> Result<Hello, WireError> {
+pub(crate) fn read_hello(message: Message) -> Result<Greeting, WireError> {
     let mut reader = message.reader();
     let version = reader.u32("version")?;
     if version != PROTOCOL_VERSION {
         return Err(WireError::Version(version));
     }
+    let nonce = reader.array::<NONCE_BYTES>("nonce")?;
     let cluster = reader.text("cluster")?;
     let broker_name = reader.text("broker name")?;
-    let members = reader.text("members")?;
+    let raft = reader.text("address")?;
     let client = reader.text("client address")?;
     let admin = reader.text("admin address")?;
-    let (segment_bytes, node_id) = (reader.u64("segment length")?, reader.u64("node id")?);
+    let segment_bytes = reader.u64("segment length")?;
+    let group = reader.group()?;
+    let (id, start) = (reader.u64("id")?, (reader.u64("starts")?, reader.u64("start")?));
+    let term = reader.term()?;
+    let last = reader.log_id("last entry")?.map(|last| entry_id(&last));
     let (reads, level) = (reader.u8("feature level")?, reader.u8("feature level")?);
     reader.end()?;
-    Ok(Hello { cluster, broker_name, segment_bytes, members, node_id, client, admin, reads, level })
+    let hello = Hello {
+        cluster,
+        broker_name,
+        segment_bytes,
+        group,
+        id,
+        start,
+        term,
+        last,
+        raft,
+        client,
+        admin,
+        reads,
+        level,
+    };
+    Ok(Greeting { hello, nonce })
+}
+
+/// No proof where the members share no secret.
+pub(crate) fn put_proof(out: &mut BytesMut, proof: Option<&Proof>) {
+    put_message(out, Kind::Proof, 0, |out| {
+        out.put_u8(u8::from(proof.is_some()));
+        out.put_slice(proof.unwrap_or(&[0; PROOF_BYTES]));
+    });
+}
+
+pub(crate) fn read_proof(message: Message) -> Result<Option<Proof>, WireError> {
+    let mut reader = message.reader();
+    let (is_there, proof) = (reader.flag("proof")?, reader.array::<PROOF_BYTES>("proof")?);
+    reader.end()?;
+    Ok(is_there.then_some(proof))
+}
+
+/// What a directory that has no place is told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sought {
+    /// Whom the speaker is told to found a group with, where it is about to.
+    pub(crate) founding: String,
+    /// The members that founded the group, where the speaker is one of them.
+    pub(crate) founders: Vec<u8>,
+    /// Whether the asking directory is one of the group's members, where the speaker leads.
+    pub(crate) is_member: Option<bool>,
+    /// What there is to say to a person.
+    pub(crate) words: String,
+}
+
+/// `founding` is whom the speaker is told to found a group with, nobody where it is not; `for_seat` asks to be taken in.
+pub(crate) fn put_seek(out: &mut BytesMut, id: u64, founding: &str, for_seat: bool) {
+    put_message(out, Kind::Seek, id, |out| {
+        put_text(out, founding);
+        out.put_u8(u8::from(for_seat));
+    });
+}
+
+pub(crate) fn read_seek(message: Message) -> Result<(String, bool), WireError> {
+    let mut reader = message.reader();
+    let (founding, for_seat) = (reader.text("founding members")?, reader.flag("seat")?);
+    reader.end()?;
+    Ok((founding, for_seat))
+}
+
+pub(crate) fn put_sought(out: &mut BytesMut, id: u64, sought: &Sought) {
+    put_message(out, Kind::SeekReply, id, |out| {
+        put_text(out, &sought.founding);
+        out.put_u32_le(sought.founders.len() as u32);
+        out.put_slice(&sought.founders);
+        out.put_u8(sought.is_member.map_or(0, |is_member| 1 + u8::from(is_member)));
+        put_text(out, &shortened(&sought.words));
+    });
+}
+
+pub(crate) fn read_sought(message: Message) -> Result<Sought, WireError> {
+    let mut reader = message.reader();
+    let founding = reader.text("founding members")?;
+    let len = reader.u32("founders")? as usize;
+    if len > FOUNDING_BYTES_MAX {
+        return Err(WireError::Bad { kind: Kind::SeekReply, what: "founders" });
+    }
+    let founders = reader.bytes(len, "founders")?.to_vec();
+    let is_member = match reader.u8("membership")? {
+        0 => None,
+        1 => Some(false),
+        2 => Some(true),
+        _ => return Err(WireError::Bad { kind: Kind::SeekReply, what: "membership" }),
+    };
+    let words = reader.text("words")?;
+    reader.end()?;
+    Ok(Sought { founding, founders, is_member, words })
+}
+
+/// Text for a person, as far as a message takes it.
+fn shortened(text: &str) -> String {
+    text.chars().take(HELLO_TEXT_MAX / 4).collect()
+}
+
+fn put_group(out: &mut BytesMut, group: Option<GroupId>) {
+    out.put_u8(u8::from(group.is_some()));
+    out.put_slice(&group.map_or([0; 16], |group| *group.as_bytes()));
 }
 
 pub(crate) fn put_refusal(out: &mut BytesMut, id: u64, reason: &str) {
-    let reason: String = reason.chars().take(HELLO_TEXT_MAX / 4).collect();
-    put_message(out, Kind::Refusal, id, |out| {
-        out.put_u32_le(reason.len() as u32);
-        out.put_slice(reason.as_bytes());
-    });
+    put_message(out, Kind::Refusal, id, |out| put_text(out, &shortened(reason)));
 }
 
 /// Writes everything of an append request but the entries' frames: `frames` are to follow it on the connection. Each
@@ -310,7 +469,24 @@ pub(crate) fn read_append(message: Message) -> Result<AppendRequest, WireError> 
         entries.push(entry_of(reader.bytes(length, "entry")?)?);
     }
     reader.end()?;
-    Ok(AppendRequest { vote, prev_log_id, entries, leader_commit })
+    let request = AppendRequest { vote, prev_log_id, entries, leader_commit };
+    check_order(&request)?;
+    Ok(request)
+}
+
+/// Entries follow each other, and none is of a term that its leader has not come to.
+fn check_order(request: &AppendRequest) -> Result<(), WireError> {
+    let mut before = request.prev_log_id.as_ref().map(entry_id);
+    for entry in &request.entries {
+        let id = entry_id(&entry.log_id);
+        let follows =
+            before.map_or(id.index == 0, |before| id.index == before.index + 1 && id.term >= before.term);
+        if !follows || id.term > request.vote.leader_id.term {
+            return Err(WireError::Bad { kind: Kind::Append, what: "order of entries" });
+        }
+        before = Some(id);
+    }
+    Ok(())
 }
 
 /// An entry from its frame. A leader that is being deposed may read a frame while it erases it: a broken one ends the
@@ -318,10 +494,14 @@ pub(crate) fn read_append(message: Message) -> Result<AppendRequest, WireError> 
 fn entry_of(bytes: Bytes) -> Result<Entry, WireError> {
     let bad = WireError::Bad { kind: Kind::Append, what: "frame" };
     match decode_frame(&bytes) {
-        Ok((header, _, _)) if header.kind != FrameKind::Filler && header.index < u64::MAX / 2 => Ok(Entry {
-            log_id: log_id(EntryId { term: header.term, index: header.index }),
-            payload: Payload::Frame(Frame::new(&header, FrameBytes::Wire(bytes))),
-        }),
+        Ok((header, _, _))
+            if header.kind != FrameKind::Filler && header.index < INDEX_MAX && header.term <= TERM_MAX =>
+        {
+            Ok(Entry {
+                log_id: log_id(EntryId { term: header.term, index: header.index }),
+                payload: Payload::Frame(Frame::new(&header, FrameBytes::Wire(bytes))),
+            })
+        }
         _ => Err(bad),
     }
 }
@@ -546,6 +726,75 @@ mod tests {
         }
         put_transfer_reply(&mut out, 7, true);
         assert!(read_lease_reply(only_message(&mut out)).is_err());
+    }
+
+    #[test]
+    fn entries_that_do_not_follow_and_terms_that_cannot_be_are_refused() {
+        let append = |term, prev: Option<LogId>, frames: &[(u64, u64)]| {
+            let entries =
+                frames.iter().map(|(term, index)| entry_of(Bytes::from(blank_frame(*term, *index))).unwrap());
+            let vote = Vote { leader_id: openraft::vote::RaftLeaderId::new(term, 2), committed: true };
+            let request =
+                AppendRequest { vote, prev_log_id: prev, entries: entries.collect(), leader_commit: None };
+            let mut out = BytesMut::new();
+            let frames = put_append_head(&mut out, 1, &request).concat();
+            out.extend_from_slice(&frames);
+            read_append(only_message(&mut out))
+        };
+        assert!(append(3, None, &[(0, 0), (3, 1)]).is_ok());
+        assert!(append(3, id(2, 5), &[(2, 6), (3, 7)]).is_ok());
+        assert!(append(TERM_MAX, id(2, 5), &[]).is_ok());
+        for (term, prev, frames) in [
+            (3, None, &[(1, 1)][..]),
+            (3, id(2, 5), &[(2, 7)]),
+            (3, id(2, 5), &[(2, 6), (2, 6)]),
+            (3, id(2, 5), &[(1, 6)]),
+            (3, id(2, 5), &[(4, 6)]),
+            (TERM_MAX + 1, None, &[]),
+            (u64::MAX, None, &[]),
+        ] {
+            assert!(append(term, prev, frames).is_err(), "{term} {prev:?} {frames:?}");
+        }
+        assert!(entry_of(Bytes::from(blank_frame(3, INDEX_MAX))).is_err());
+        assert!(entry_of(Bytes::from(blank_frame(TERM_MAX + 1, 3))).is_err());
+    }
+
+    #[test]
+    fn what_begins_a_connection_reads_back() {
+        let hello = Hello {
+            cluster: "C".into(),
+            broker_name: "b".into(),
+            segment_bytes: 1 << 30,
+            group: Some(GroupId::from_bytes([1; 16])),
+            id: 77 << 16 | 2,
+            start: (3, 4),
+            term: 5,
+            last: Some(EntryId { term: 5, index: 0 }),
+            raft: "host:10912".into(),
+            client: "host:10911".into(),
+            admin: "host:8081".into(),
+            reads: 2,
+            level: 1,
+        };
+        let mut out = BytesMut::new();
+        for hello in [hello.clone(), Hello { group: None, last: None, ..hello }] {
+            let greeting = Greeting { hello, nonce: [9; NONCE_BYTES] };
+            put_hello(&mut out, &greeting);
+            assert!(out.len() <= HELLO_BYTES_MAX);
+            assert_eq!(read_hello(only_message(&mut out)).unwrap(), greeting);
+        }
+        for proof in [None, Some([3; PROOF_BYTES])] {
+            put_proof(&mut out, proof.as_ref());
+            assert_eq!(read_proof(only_message(&mut out)).unwrap(), proof);
+        }
+        put_seek(&mut out, 4, "1=a:1", true);
+        assert_eq!(read_seek(only_message(&mut out)).unwrap(), ("1=a:1".to_owned(), true));
+        for is_member in [None, Some(false), Some(true)] {
+            let sought =
+                Sought { founding: "1=a:1".into(), founders: vec![1, 2], is_member, words: "no".into() };
+            put_sought(&mut out, 4, &sought);
+            assert_eq!(read_sought(only_message(&mut out)).unwrap(), sought);
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use parking_lot::Mutex;
-use raftmq::{BrokerArgs, Cli, Member, Role, RoleState};
+use raftmq::{BrokerArgs, Cli, Ended, Member, Role, RoleState};
 use raftmq_world::{Clock, Random, World};
 use tokio::sync::Notify;
 
@@ -476,6 +476,7 @@ impl Cluster {
         ] {
             line.extend([name.to_owned(), value]);
         }
+        line.extend(["--found", "--no-secret"].map(str::to_owned));
         line.extend(self.options.flags.iter().cloned());
         Cli::try_parse_from(line)?.into_broker().context("it is no broker's")
     }
@@ -494,29 +495,37 @@ async fn serve(
     args: &BrokerArgs,
     world: World,
     stop: &Notify,
-    led: impl Fn(Duration, u64) + Send + 'static,
+    led: impl Fn(Duration, u64) + Send + Sync + 'static,
 ) -> String {
-    let clock = world.clock.clone();
-    let mut member = match Box::pin(Member::start(args, world)).await {
-        Ok(member) => member,
-        Err(error) => return format!("it did not start: {error:#}"),
-    };
-    let mut role = member.watch_role();
-    tokio::spawn(async move {
-        loop {
-            let RoleState { role: now, term, .. } = *role.borrow_and_update();
-            if now == Role::Leader {
-                led(clock.passed(), term);
+    let led = Arc::new(led);
+    loop {
+        let clock = world.clock.clone();
+        let mut member = match Box::pin(Member::start(args, world.clone())).await {
+            Ok(member) => member,
+            Err(error) => return format!("it did not start: {error:#}"),
+        };
+        let (mut role, led) = (member.watch_role(), led.clone());
+        tokio::spawn(async move {
+            loop {
+                let RoleState { role: now, term, .. } = *role.borrow_and_update();
+                if now == Role::Leader {
+                    led(clock.passed(), term);
+                }
+                if role.changed().await.is_err() {
+                    return;
+                }
             }
-            if role.changed().await.is_err() {
-                return;
-            }
+        });
+        let ended = tokio::select! {
+            ended = member.ended() => Some(ended),
+            () = stop.notified() => None,
+        };
+        Box::pin(member.stop(ended.is_none())).await;
+        match ended {
+            None => return STOPPED.to_owned(),
+            Some(Ended { reason, starts_again: false }) => return reason,
+            // Its directory returns as another member.
+            Some(Ended { .. }) => {}
         }
-    });
-    let failure = tokio::select! {
-        reason = member.failed() => Some(reason),
-        () = stop.notified() => None,
-    };
-    Box::pin(member.stop(failure.is_none())).await;
-    failure.unwrap_or_else(|| STOPPED.to_owned())
+    }
 }

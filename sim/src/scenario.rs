@@ -346,11 +346,12 @@ fn check_states(cluster: &mut Cluster, breaches: &mut Breaches) {
     }
 }
 
-/// As of which entry (term, index) a state was written: behind a checksum and the version.
+/// As of which entry (term, index) a state was written: behind a checksum, the version and the group.
 fn applied(state: &[u8]) -> Option<(u64, u64)> {
-    let (_version, applied): (u8, Option<(u64, u64)>) =
-        bincode::serde::decode_from_slice(state.get(4..)?, bincode::config::standard()).ok()?.0;
-    applied
+    type Head = (u8, Option<[u8; 16]>, Option<(u64, u64)>);
+    let (head, _): (Head, _) =
+        bincode::serde::decode_from_slice(state.get(4..)?, bincode::config::standard()).ok()?;
+    head.2
 }
 
 /// The log of a member, its segments one behind the other, without the zeros at its end.

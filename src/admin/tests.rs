@@ -50,6 +50,7 @@ impl Source for Fake {
 fn status() -> GroupStatus {
     let member = |id, role, matched_index: Option<u64>| MemberStatus {
         id,
+        directory: format!("{id:016x}"),
         raft: format!("127.0.0.1:{}", 10_912 + 100 * (id - 1)),
         client: Some("127.0.0.1:10911".into()),
         admin: None,
@@ -63,6 +64,7 @@ fn status() -> GroupStatus {
     };
     GroupStatus {
         node_id: 1,
+        group_id: Some("00ff".into()),
         role: Role::Leader,
         term: 3,
         leader_id: Some(1),
@@ -76,6 +78,7 @@ fn status() -> GroupStatus {
         feature_level: 1,
         ready: true,
         stopped: None,
+        waits: None,
         members: vec![member(1, Role::Leader, Some(9)), member(2, Role::Follower, None)],
     }
 }
@@ -117,14 +120,14 @@ async fn the_cluster_is_told_as_documented() {
     let admin = Running::start().await;
     let (status, cluster) = admin.get("/cluster").await;
     let expected = json!({
-        "cluster": "C", "broker_name": "broker-a", "node_id": 1, "role": "leader", "leader_id": 1, "term": 3,
+        "cluster": "C", "broker_name": "broker-a", "group_id": "00ff", "node_id": 1, "role": "leader", "leader_id": 1, "term": 3,
         "last_index": 9, "commit_index": 8, "applied_index": 7, "ready": true,
         "min_physical_offset": 0, "max_physical_offset": 400,
         "flushed_physical_offset": 300, "dispatched_physical_offset": 200, "feature_level": 1,
         "members": [
-            {"id": 1, "raft": "127.0.0.1:10912", "listen": "127.0.0.1:10911", "admin": null,
+            {"id": 1, "directory": "0000000000000001", "raft": "127.0.0.1:10912", "listen": "127.0.0.1:10911", "admin": null,
              "role": "leader", "voter": true, "highest_feature_level": 1, "online": true, "clock_ahead_ms": 0, "matched_index": 9, "lag": 0},
-            {"id": 2, "raft": "127.0.0.1:11012", "listen": "127.0.0.1:10911", "admin": null,
+            {"id": 2, "directory": "0000000000000002", "raft": "127.0.0.1:11012", "listen": "127.0.0.1:10911", "admin": null,
              "role": "follower", "voter": true, "highest_feature_level": 1, "online": null, "clock_ahead_ms": null, "matched_index": null, "lag": null},
         ],
     });

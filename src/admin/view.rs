@@ -12,6 +12,8 @@ const PAGE_PARTS_MAX: usize = 10_000;
 pub(super) struct ClusterView {
     cluster: String,
     broker_name: String,
+    /// Drawn when the group was founded; null until this member is in one.
+    group_id: Option<String>,
     node_id: u64,
     role: Role,
     leader_id: Option<u64>,
@@ -27,6 +29,8 @@ pub(super) struct ClusterView {
     ready: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     stopped: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waits: Option<String>,
     members: Vec<MemberView>,
 }
 
@@ -35,6 +39,7 @@ impl ClusterView {
         Self {
             cluster: cluster.to_owned(),
             broker_name: broker_name.to_owned(),
+            group_id: status.group_id,
             node_id: status.node_id,
             role: status.role,
             leader_id: status.leader_id,
@@ -49,6 +54,7 @@ impl ClusterView {
             feature_level: status.feature_level,
             ready: status.ready,
             stopped: status.stopped,
+            waits: status.waits,
             members: status.members.into_iter().map(MemberView::from).collect(),
         }
     }
@@ -58,6 +64,8 @@ impl ClusterView {
 #[derive(Debug, Serialize)]
 pub(super) struct MemberView {
     id: u64,
+    /// The Raft id of its directory.
+    directory: String,
     raft: String,
     /// Where clients reach it.
     listen: Option<String>,
@@ -77,6 +85,7 @@ impl From<MemberStatus> for MemberView {
     fn from(member: MemberStatus) -> Self {
         Self {
             id: member.id,
+            directory: member.directory,
             raft: member.raft,
             listen: member.client,
             admin: member.admin,
@@ -96,10 +105,13 @@ pub(super) fn not_ready(status: &GroupStatus) -> Option<String> {
     if status.ready {
         return None;
     }
-    Some(match (&status.stopped, status.role) {
-        (Some(reason), _) => format!("stopped: {reason}"),
-        (None, Role::Leader) => "it leads, but has not applied yet what was committed before".to_owned(),
-        (None, role) => format!("no leader is known to this {}", name(role)),
+    Some(match (&status.stopped, &status.waits, status.role) {
+        (Some(reason), ..) => format!("stopped: {reason}"),
+        (None, Some(words), _) => format!("not in a group yet: {words}"),
+        (None, None, Role::Leader) => {
+            "it leads, but has not applied yet what was committed before".to_owned()
+        }
+        (None, None, role) => format!("no leader is known to this {}", name(role)),
     })
 }
 

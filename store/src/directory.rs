@@ -20,8 +20,9 @@ pub struct Identity {
     pub segment_bytes: u64,
 }
 
-/// The format of everything in a data directory. Raised by a change that an older build would misread.
-const FORMAT: u64 = 1;
+/// The format of everything in a data directory. Raised by a change that an older build would misread. Those before 2 had
+/// no group that one could tell from others.
+const FORMAT: u64 = 2;
 
 impl Identity {
     fn settings(&self) -> [(&'static str, String); 5] {
@@ -61,6 +62,15 @@ impl Identity {
         };
         let text = String::from_utf8_lossy(&content);
         let found: BTreeMap<_, _> = text.lines().filter_map(|line| line.split_once('=')).collect();
+        let format = found.get("format").and_then(|format| format.parse::<u64>().ok());
+        if format != Some(FORMAT) {
+            return Err(StoreError::Illegal(format!(
+                "{} is of a directory of format {}, and this release reads format {FORMAT}: start the release that made it, or \
+                 begin with an empty directory",
+                path.display(),
+                found.get("format").unwrap_or(&"nothing")
+            )));
+        }
         for (what, wanted) in self.settings() {
             let found = found.get(what).copied().unwrap_or("nothing");
             if found != wanted {

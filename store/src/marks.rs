@@ -31,9 +31,6 @@ const CHECKED_BYTES: usize = 40;
 const SYNCED_SLOTS: u64 = 2;
 const OTHER_SLOTS: u64 = 2;
 const FILE_BYTES: u64 = (SYNCED_SLOTS + OTHER_SLOTS) * SLOT_BYTES;
-/// Before there were those that are synced there were two slots, close to each other.
-const OLD_SLOT_BYTES: u64 = 512;
-const OLD_FILE_BYTES: u64 = 2 * OLD_SLOT_BYTES;
 
 /// Term and index of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,10 +65,6 @@ impl MarksFile {
     /// Opens the file, or creates it where there is no log in `log_dir` yet; what it holds is the second value.
     pub(crate) fn open(disk: &dyn Disk, path: &Path, log_dir: &Path) -> Result<(Self, Marks), StoreError> {
         let file = match disk.open(path) {
-            Ok(file) if file.len() == OLD_FILE_BYTES => {
-                let (sequence, marks) = newest(&*file, path, OLD_SLOT_BYTES)?.unwrap_or_default();
-                make(disk, path, sequence, marks)?
-            }
             Ok(file) => file,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 if !disk.list(log_dir).map_err(StoreError::io("list", log_dir))?.is_empty() {
@@ -80,14 +73,14 @@ impl MarksFile {
                         "it is missing, and there is a log: how far that was durable cannot be told",
                     ));
                 }
-                make(disk, path, 0, Marks::default())?
+                make(disk, path)?
             }
             Err(e) => return Err(StoreError::io("open", path)(e)),
         };
         if file.len() != FILE_BYTES {
             return Err(lost(path, &format!("a marks file has {FILE_BYTES} bytes, not {}", file.len())));
         }
-        let Some((sequence, marks)) = newest(&*file, path, SLOT_BYTES)? else {
+        let Some((sequence, marks)) = newest(&*file, path)? else {
             return Err(lost(path, "it holds nothing: how far the log was durable cannot be told"));
         };
         let written =
@@ -121,17 +114,17 @@ impl MarksFile {
     }
 }
 
-/// Makes a file that holds these marks, durably and as a whole. Slots that are never written are zero.
-fn make(disk: &dyn Disk, path: &Path, sequence: u64, marks: Marks) -> Result<Arc<dyn DiskFile>, StoreError> {
-    let mut content = slot_of(sequence + 1, marks).to_vec();
+/// Makes a file that says that nothing is durable, durably and as a whole. Slots that are never written are zero.
+fn make(disk: &dyn Disk, path: &Path) -> Result<Arc<dyn DiskFile>, StoreError> {
+    let mut content = slot_of(1, Marks::default()).to_vec();
     content.resize(FILE_BYTES as usize, 0);
     disk.replace(path, &content).map_err(StoreError::io("create", path))?;
     disk.open(path).map_err(StoreError::io("open", path))
 }
 
 /// The newest marks of a file that has any, with their number.
-fn newest(file: &dyn DiskFile, path: &Path, slot_bytes: u64) -> Result<Option<(u64, Marks)>, StoreError> {
-    let slots = (0..file.len()).step_by(slot_bytes as usize);
+fn newest(file: &dyn DiskFile, path: &Path) -> Result<Option<(u64, Marks)>, StoreError> {
+    let slots = (0..file.len()).step_by(SLOT_BYTES as usize);
     let newest = slots.filter_map(|at| read_slot(file.bytes(), at)).max_by_key(|(n, _)| *n);
     if newest.is_none() && file.bytes().iter().any(|b| *b != 0) {
         return Err(lost(path, "none of its slots has the right checksum"));
@@ -227,18 +220,5 @@ mod tests {
             let (mut file, _) = open(dir).unwrap();
             file.write_durably(flushed(10 * round)).unwrap();
         }
-    }
-
-    #[test]
-    fn a_file_of_two_slots_is_taken_over() {
-        let dir = tempfile::tempdir().unwrap();
-        let dir = dir.path();
-        let mut content = vec![0; OLD_FILE_BYTES as usize];
-        content[OLD_SLOT_BYTES as usize..][..CHECKED_BYTES + 4].copy_from_slice(&slot_of(7, flushed(70)));
-        std::fs::write(dir.join("marks"), &content).unwrap();
-        let (mut file, marks) = open(dir).unwrap();
-        assert_eq!(marks, flushed(70));
-        file.write(flushed(80)).unwrap();
-        assert_eq!(open(dir).unwrap().1, flushed(80));
     }
 }

@@ -3,16 +3,20 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use raftmq_raft::{FlushMode, GroupConfig, Member};
+use raftmq_raft::{FlushMode, GroupConfig, Member, Secret};
 use raftmq_store::{ConsumeQueues, DEFAULT_UNITS_PER_FILE, Derived, Identity, Reads, StoreOptions, TagsCode};
 use raftmq_world::OsDisk;
 
 use crate::address::free_address;
 
 /// A member of a group of a cluster `C1`, in a directory of its own below `dir`, that elects soon, syncs what it
-/// acknowledges, and derives no more than ConsumeQueues.
+/// acknowledges, and derives no more than ConsumeQueues. All of `members` found the group.
+///
+/// # Panics
+/// The member's address is none to listen at.
 pub fn group_config(node_id: u64, members: &[Member], dir: &Path) -> GroupConfig {
     let dir = dir.join(node_id.to_string());
+    let own = members.iter().find(|member| member.id == node_id);
     GroupConfig {
         cluster: "C1".into(),
         broker_name: "broker-a".into(),
@@ -20,6 +24,9 @@ pub fn group_config(node_id: u64, members: &[Member], dir: &Path) -> GroupConfig
         derived: queues_alone(&dir),
         dir,
         members: members.to_vec(),
+        founds: true,
+        secret: Some(Secret::new(b"the secret of tests").unwrap()),
+        listen: own.map_or_else(free_address, |own| own.raft.parse().unwrap()),
         client: free_address(),
         admin: free_address(),
         flush: FlushMode::Sync,

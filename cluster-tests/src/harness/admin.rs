@@ -41,6 +41,12 @@ pub struct GroupStatus {
 pub struct MemberStatus {
     /// Its id.
     pub id: u64,
+    /// The directory that has its seat.
+    #[serde(default)]
+    pub directory: String,
+    /// Whether it votes.
+    #[serde(default)]
+    pub voter: bool,
     /// The last entry the leader knows it to have; only the leader says it.
     #[serde(default)]
     pub matched_index: Option<u64>,
@@ -50,6 +56,11 @@ impl GroupStatus {
     /// Whether it leads and serves.
     pub fn leads(&self) -> bool {
         self.role == "leader" && self.ready
+    }
+
+    /// What it says of a node; one that is emptied may have two directories for a while, the one that votes counts.
+    pub fn member(&self, node: u64) -> Option<&MemberStatus> {
+        self.members.iter().filter(|member| member.id == node).max_by_key(|member| member.voter)
     }
 }
 

@@ -83,7 +83,10 @@ impl Group {
             |kind: PortKind| ports.iter().map(|block| block.addr(kind).to_string()).collect::<Vec<_>>();
         let peers: Vec<_> =
             NODE_IDS.iter().zip(addrs(PortKind::Raft)).map(|(id, addr)| format!("{id}={addr}")).collect();
+        let secret = dir.path().join("secret");
+        std::fs::write(&secret, "the secret of cluster tests").context("write the members' secret")?;
         let shared = [
+            ("--secret-file", secret.display().to_string()),
             ("--cluster", "DefaultCluster".to_owned()),
             ("--broker-name", BROKER_NAME.to_owned()),
             ("--namesrv", addrs(PortKind::NameServer).join(";")),
@@ -145,6 +148,13 @@ impl Group {
     /// Kills a node with signal 9.
     pub fn kill(&mut self, id: u64) -> Result<()> {
         self.node_mut(id)?.kill()
+    }
+
+    /// Takes all that a node has stored, as if its disk had been replaced. It has to be down.
+    pub fn empty(&mut self, id: u64) -> Result<()> {
+        let node = self.node(id);
+        ensure!(node.state() == NodeState::Down, "node {id} is not down");
+        std::fs::remove_dir_all(node.dir()).with_context(|| format!("empty {}", node.dir().display()))
     }
 
     /// Makes a node hang: SIGSTOP.
@@ -217,6 +227,21 @@ impl Group {
     /// Gives what the leader said.
     pub fn wait_all_caught_up(&mut self, timeout: Duration) -> Result<GroupStatus> {
         self.wait(timeout, "all members to have caught up", |group| group.caught_up(CAUGHT_UP_ENTRIES))
+    }
+
+    /// Waits until a node votes with another directory than it had when `before` was said.
+    pub fn wait_new_seat(
+        &mut self,
+        node: u64,
+        before: &GroupStatus,
+        timeout: Duration,
+    ) -> Result<GroupStatus> {
+        let was = before.member(node).map(|member| member.directory.clone());
+        self.wait(timeout, "a node to vote with another directory", |group| {
+            let status = group.leader()?;
+            let is = status.member(node)?;
+            (is.voter && Some(&is.directory) != was.as_ref()).then_some(status.clone())
+        })
     }
 
     /// Waits until all three members have applied the same last entry, which they only do without load. Gives its

@@ -171,7 +171,7 @@ impl Node {
             let changed = changed.iter().find(|(name, _)| name == flag);
             command.arg(flag).arg(changed.map_or(value, |(_, value)| value));
         }
-        command.args(&self.more_flags).process_group(process_group);
+        command.arg("--found").args(&self.more_flags).process_group(process_group);
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output.try_clone()?);
         command.spawn().with_context(|| format!("start {}", self.binary.display()))
     }

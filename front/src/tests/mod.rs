@@ -213,7 +213,7 @@ impl Fixture {
         let Self { broker, group, dir, .. } = self;
         broker.shutdown().await;
         group.shutdown().await;
-        let raft = group.config().members[0].raft;
+        let raft = group.config().listen;
         drop((broker, group));
         Self::start_in(dir, raft, Limits::default(), |_| ()).await
     }
@@ -224,7 +224,8 @@ impl Fixture {
         limits: Limits,
         configure: impl FnOnce(&mut BrokerConfig),
     ) -> Self {
-        let (group, state, views) = start_member(1, &[Member { id: 1, raft }], dir.path()).await;
+        let (group, state, views) =
+            start_member(1, &[Member { id: 1, raft: raft.to_string() }], dir.path()).await;
         let (name_server, registrations) = name_server().await;
         let namesrv = vec![free_address().to_string(), name_server.addr.to_string()];
         let mut config = BrokerConfig { namesrv, ..broker_config(&group) };

@@ -15,7 +15,7 @@ impl Trio {
     /// With name servers.
     pub(super) async fn start_with(namesrv: &[String]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let founders: Vec<_> = (1..=3).map(|id| Member { id, raft: free_address() }).collect();
+        let founders: Vec<_> = (1..=3).map(|id| Member { id, raft: free_address().to_string() }).collect();
         let mut members = Vec::new();
         for id in 1..=3 {
             let (group, state, views) = start_member(id, &founders, dir.path()).await;

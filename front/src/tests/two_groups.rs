@@ -4,7 +4,7 @@ use super::*;
 
 /// One of them: a member that leads, served with what the process has.
 async fn serve(name: &str, process: &Arc<Process>, dir: &Path) -> (Front, Group) {
-    let member = Member { id: 1, raft: free_address() };
+    let member = Member { id: 1, raft: free_address().to_string() };
     let (group, state, views) = start_member(1, &[member], &dir.join(name)).await;
     let config = BrokerConfig { broker_name: name.into(), ..broker_config(&group) };
     let front = crate::start(config, group.clone(), state, views, process.clone()).unwrap();
