@@ -10,7 +10,7 @@ use raftmq_client::parse_name_servers;
 use raftmq_front::{BrokerConfig, Front, Limits, Process};
 use raftmq_namesrv::{Namesrv, NamesrvConfig};
 use raftmq_raft::{Ended, Group, GroupConfig, RoleState, Secret};
-use raftmq_store::Derived;
+use raftmq_store::{Derived, OpenFiles};
 use raftmq_world::{Disk, World};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -117,7 +117,7 @@ impl Member {
     /// # Errors
     /// The configuration contradicts itself, an address is taken, or the log cannot be opened.
     pub async fn start(args: &BrokerArgs, world: World) -> anyhow::Result<Self> {
-        let views = Views::new(&world.disk, &args.dir);
+        let views = Views::new(&OpenFiles::of(&world), &args.dir);
         let group_config = group_config(args, views.derived.clone(), secret(args, &*world.disk)?)?;
         let mut broker_config = broker_config(args)?;
         let namesrv = match args.namesrv_listen {
@@ -254,7 +254,7 @@ fn runtime(threads: Option<u16>) -> anyhow::Result<Runtime> {
     builder.enable_all().build().context("start the runtime")
 }
 
-/// Segments, queues and connections each take a file descriptor; the usual soft limit of 1024 is soon reached.
+/// Segments, open files of queues and connections each take a file descriptor; the usual soft limit of 1024 is soon reached.
 fn raise_file_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
@@ -300,7 +300,8 @@ mod tests {
     #[test]
     fn a_configuration_that_contradicts_itself_is_refused() {
         let peers = "--peers 1=127.0.0.1:10912,2=127.0.0.1:2";
-        let derived = || Views::new(&World::system().disk, std::path::Path::new("nowhere")).derived;
+        let derived =
+            || Views::new(&OpenFiles::of(&World::system()), std::path::Path::new("nowhere")).derived;
         let config = group_config(&args(&format!("--id 1 {peers}")), derived(), None).unwrap();
         assert_eq!((config.members.len(), config.client), (2, "127.0.0.1:10911".parse().unwrap()));
         for (line, why) in [

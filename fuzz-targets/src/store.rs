@@ -9,8 +9,8 @@ use raftmq_broker::state::{State, Views};
 use raftmq_message::topic::TIMER_TOPIC;
 use raftmq_message::{RecordIter, RecordParts};
 use raftmq_store::{
-    Boundary, EntryId, FRAME_HEADER_BYTES, FlushMode, FrameHeader, FrameKind, Identity, NewEntry, Store,
-    StoreError, StoreOptions, decode_frame,
+    Boundary, EntryId, FRAME_HEADER_BYTES, FlushMode, FrameHeader, FrameKind, Identity, NewEntry, OpenFiles,
+    Store, StoreError, StoreOptions, decode_frame,
 };
 use raftmq_world::World;
 
@@ -83,7 +83,7 @@ fn options() -> StoreOptions {
 
 /// The store in the directory, with what a broker derives.
 fn open(world: &World) -> Result<(Arc<Store>, Views), StoreError> {
-    let views = Views::new(&world.disk, Path::new(DIR));
+    let views = Views::new(&OpenFiles::of(world), Path::new(DIR));
     Ok((Store::open(options(), views.derived.clone(), world)?, views))
 }
 

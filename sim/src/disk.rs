@@ -517,6 +517,21 @@ impl Disk for HostDisk {
         self.machine.did(DiskOp::Sync)
     }
 
+    fn sync_all(&self, dir: &Path) -> io::Result<()> {
+        drop(self.state()?);
+        self.machine.sync_takes()?;
+        self.machine.did(DiskOp::HalfSync)?;
+        let state = self.state()?;
+        for (_, entry) in state.files.iter().filter(|(path, _)| path.starts_with(dir)) {
+            if let Entry::File(file) = entry {
+                file.make_durable();
+                file.sectors.lock().unsynced.clear();
+            }
+        }
+        drop(state);
+        self.machine.did(DiskOp::Sync)
+    }
+
     fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
         let state = self.state()?;
         let below = state.files.keys().filter_map(|path| path.strip_prefix(dir).ok()?.components().next());

@@ -15,6 +15,8 @@ use crate::time::HostClock;
 
 /// Every machine's memory.
 const MEMORY_BYTES: u64 = 4 << 30;
+/// Few, so that files are closed and opened again.
+const OPEN_FILES_MAX: usize = 16;
 
 /// A running process.
 pub struct Process {
@@ -53,6 +55,7 @@ impl Process {
             threads: Arc::new(HostThreads::new(machine.clone())),
             process_id: host as u32 + 1,
             memory_bytes: MEMORY_BYTES,
+            open_files_max: OPEN_FILES_MAX,
         };
         let main = {
             let _inside = runtime.enter();

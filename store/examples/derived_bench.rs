@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use raftmq_store::{
-    ConsumeQueues, DEFAULT_UNITS_PER_FILE, IndexFiles, IndexShape, Keys, Numbers, Reads, StoreError,
-    TagsCode, Unit, View,
+    ConsumeQueues, DEFAULT_UNITS_PER_FILE, IndexFiles, IndexShape, Keys, Numbers, OpenFiles, Reads,
+    StoreError, TagsCode, Unit, View,
 };
 use raftmq_world::OsDisk;
 
@@ -34,7 +34,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 fn open_queues(dir: &Path) -> Result<ConsumeQueues, StoreError> {
     let tags_code: Reads<TagsCode> = Reads { properties: &[], read: |_| 0 };
-    let queues = ConsumeQueues::new(Arc::new(OsDisk), dir, DEFAULT_UNITS_PER_FILE, tags_code);
+    let files = OpenFiles::new(Arc::new(OsDisk), 1024);
+    let queues = ConsumeQueues::new(files, dir, DEFAULT_UNITS_PER_FILE, tags_code);
     queues.recover(u64::MAX, &Numbers::default())?;
     Ok(queues)
 }

@@ -17,7 +17,7 @@ use raftmq_message::RecordParts;
 use raftmq_message::{hash, properties};
 use raftmq_store::{
     Callback, Committed, ConsumeQueues, DEFAULT_UNITS_PER_FILE, Derived, DueMs, EntryId, FlushMode,
-    FrameKind, Identity, IndexFiles, IndexShape, Keys, NewEntry, Placed, Reads, Store, StoreError,
+    FrameKind, Identity, IndexFiles, IndexShape, Keys, NewEntry, OpenFiles, Placed, Reads, Store, StoreError,
     StoreOptions, TagsCode, TimerIndex,
 };
 use raftmq_world::World;
@@ -74,10 +74,11 @@ fn derived(world: &World, dir: &Path) -> Derived {
         },
     };
     let due: Reads<DueMs> = Reads { properties: &["TIMER_OUT_MS"], read: due_ms };
-    let disk = || world.disk.clone();
-    let mut derived = Derived::new(ConsumeQueues::new(disk(), dir, DEFAULT_UNITS_PER_FILE, tags_code));
-    derived.add(IndexFiles::new(disk(), dir, IndexShape::default(), keys));
-    derived.add(TimerIndex::new(disk(), dir, due));
+    let files = OpenFiles::of(world);
+    let queues = ConsumeQueues::new(files.clone(), dir, DEFAULT_UNITS_PER_FILE, tags_code);
+    let mut derived = Derived::new(queues);
+    derived.add(IndexFiles::new(world.disk.clone(), dir, IndexShape::default(), keys));
+    derived.add(TimerIndex::new(files, dir, due));
     derived
 }
 

@@ -247,6 +247,7 @@ mod tests {
     use crate::index_file::IndexShape;
     use crate::index_files::{IndexFiles, Keys};
     use crate::marks::MarksFile;
+    use crate::open_files::OpenFiles;
     use crate::queue_offsets::tests::record;
     use crate::recovery::tests::log_of_blanks;
     use crate::timer_index::{DueMs, TimerIndex};
@@ -269,10 +270,11 @@ mod tests {
             let keys: Reads<Keys> = Reads { properties: &[], read: |_, add| add("key") };
             let due_ms: Reads<DueMs> =
                 Reads { properties: &[], read: |message| Some(message.physical_offset() as i64 * 2_000) };
-            let mut derived = Derived::new(ConsumeQueues::new(disk.clone(), dir, 100, tags_code));
+            let files = OpenFiles::new(disk.clone(), 0);
+            let mut derived = Derived::new(ConsumeQueues::new(files.clone(), dir, 100, tags_code));
             let shape = IndexShape { slots: 8, entries: 100 };
             derived.add(IndexFiles::new(disk.clone(), dir, shape, keys));
-            let timers = derived.add(TimerIndex::new(disk.clone(), dir, due_ms));
+            let timers = derived.add(TimerIndex::new(files, dir, due_ms));
             let position = recover_views(&*disk, dir, log, &derived.views).unwrap();
             Self { derived, timers, position }
         }

@@ -2,108 +2,101 @@
 //!
 //! One unit of 20 bytes for each message, in RocketMQ's layout, at position queue offset × 20. It is derived from the
 //! log and holds committed messages only; reput is its one writer, any thread reads.
+//!
+//! New units are held back in memory, where they are read like the others, until there are enough to write, or until a
+//! checkpoint. So a queue with few messages costs reput no file, whether it is new or one of very many, and nothing of it
+//! is open between two checkpoints. What a crash loses of them is dispatched again.
+
+mod by_time;
+mod changes;
+mod recovery;
+mod unit;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
 use crate::error::StoreError;
 use crate::mapped_file_queue::{FileAt, MappedFileQueue};
-use raftmq_world::{Disk, data_end};
-
-/// Bytes of a unit, all big-endian: physical offset (8), size (4), tags code (8).
-pub const UNIT_SIZE: usize = 20;
-const UNIT: u64 = UNIT_SIZE as u64;
+use crate::open_files::OpenFiles;
+pub use by_time::Boundary;
+pub(crate) use changes::Changes;
+use unit::UNIT;
+pub use unit::{UNIT_SIZE, Unit};
 
 /// Units in a file unless told otherwise. RocketMQ has 300,000, 6 MB; these make 1.3 MB, so that retention gives space
 /// back in smaller pieces, and at 100,000 messages a second over all queues there are one or two new files a second.
 pub const DEFAULT_UNITS_PER_FILE: u64 = 65_536;
 
-/// Files of a queue kept open: the one being written, and a few for consumers that lag behind by different amounts.
-const OPEN_FILES_MAX: usize = 4;
+/// Bytes of units that are held back: with 64 of them they are written at the end of a batch.
+const HELD_BACK_MAX: usize = 64 * UNIT_SIZE;
 
-/// Bytes of appended units that are held back before they are written without being published.
-const PENDING_BYTES_MAX: usize = 64 * 1024;
+/// With so many, 51,200 units, reput waits for a checkpoint that is writing to the same queue.
+const HELD_BACK_WAIT: usize = 800 * HELD_BACK_MAX;
 
-/// Capacity that the buffer of pending units keeps between batches: 64 units, so that thousands of queues that had a
-/// burst once do not hold memory for it.
-const PENDING_BYTES_KEPT: usize = 64 * UNIT_SIZE;
-
-/// The smallest piece a disk writes whole; a unit inside of one was written entirely or not at all.
-const SECTOR: usize = 512;
-
-/// Where a message is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unit {
-    /// Physical offset of its record in the log; below 2^63.
-    pub physical_offset: u64,
-    /// Bytes of its record; from 1 to 2^31 - 1. A size of 0 marks a place where no unit is.
-    pub size: u32,
-    /// Hash of its tags, or another number that tells what it is: whoever makes the queues decides.
-    pub tags_code: i64,
-}
-
-impl Unit {
-    fn encode(self) -> [u8; UNIT_SIZE] {
-        let mut bytes = [0; UNIT_SIZE];
-        bytes[..8].copy_from_slice(&self.physical_offset.to_be_bytes());
-        bytes[8..12].copy_from_slice(&self.size.to_be_bytes());
-        bytes[12..].copy_from_slice(&self.tags_code.to_be_bytes());
-        bytes
-    }
-
-    fn decode(bytes: &[u8; UNIT_SIZE]) -> Self {
-        let [p0, p1, p2, p3, p4, p5, p6, p7, s0, s1, s2, s3, tags_code @ ..] = *bytes;
-        Self {
-            physical_offset: u64::from_be_bytes([p0, p1, p2, p3, p4, p5, p6, p7]),
-            size: u32::from_be_bytes([s0, s1, s2, s3]),
-            tags_code: i64::from_be_bytes(tags_code),
-        }
-    }
-
-    /// Whether this can be a unit at all: both numbers are signed in RocketMQ's layout.
-    fn is_possible(self) -> bool {
-        self.size != 0 && self.size <= i32::MAX as u32 && self.physical_offset <= i64::MAX as u64
-    }
-
-    /// Whether this can follow a unit of physical offset `previous` in a queue that ends below `limit`.
-    fn continues(self, previous: Option<u64>, limit: u64) -> bool {
-        self.is_possible()
-            && self.physical_offset < limit
-            && previous.is_none_or(|previous| self.physical_offset > previous)
-    }
-}
-
-/// Which of the messages around a point in time is meant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Boundary {
-    /// The first one stored at that time or later.
-    Lower,
-    /// The last one stored at that time or before.
-    Upper,
-}
+/// Capacity that a queue keeps for them between two writes by reput, so that it need not grow each time. A checkpoint
+/// gives all of it back: there may be very many queues.
+const CAPACITY_KEPT: usize = 4 * HELD_BACK_MAX;
 
 /// The units of one queue.
 #[derive(Debug)]
 pub struct ConsumeQueue {
     files: MappedFileQueue,
-    /// What readers may see. Invariant: every unit in `[min_offset, max_offset)` is in a file, and none changes.
+    changes: Arc<Changes<Self>>,
+    /// What readers may see. Invariant: every unit in `[min_offset, max_offset)` is in a file or held back, and none changes.
     max_offset: AtomicU64,
-    /// Units below this are durable. Held while files are synced, so that flushes do not overlap.
-    flushed: Mutex<u64>,
-    writer: Mutex<Writer>,
-    removed: AtomicBool,
+    /// Units below this are in files, the others are held back. Changed with the tail locked.
+    written: AtomicU64,
+    tail: Mutex<Tail>,
+    /// Held by who writes to files or removes them, and locked before the tail.
+    on_disk: Mutex<OnDisk>,
 }
 
-/// Invariant: `max_offset <= written <= next`, and `pending` holds the units `[written, next)`.
+/// The end of the queue. Invariant: `max_offset <= next`, and `held_back` holds the units `[written, next)`.
 #[derive(Debug, Default)]
-struct Writer {
-    pending: Vec<u8>,
-    written: u64,
+struct Tail {
+    held_back: Vec<u8>,
     next: u64,
     last_physical: Option<u64>,
+    /// It is among the changed ones.
+    is_listed: bool,
+    /// Its topic was dropped: nothing is appended any more, and its units are not counted.
+    is_dropped: bool,
+}
+
+/// What is known to be durable.
+#[derive(Debug, Default)]
+struct OnDisk {
+    /// Units below this.
+    synced: u64,
+    /// Not so the end of the file that holds the last of them: units were dropped there.
+    has_dropped: bool,
+    made: Made,
+}
+
+/// What was made without waiting for the disk: directories to be synced before a crash cannot lose it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Made {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Files: the queue's directory.
+    Files,
+    /// The queue's directory too: those above it.
+    Directory,
+}
+
+/// What was written and is not durable.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unsynced {
+    /// Byte positions.
+    from: u64,
+    end: u64,
+    /// Units that are durable once those are.
+    units: u64,
+    pub(crate) made: Made,
 }
 
 impl ConsumeQueue {
@@ -112,11 +105,18 @@ impl ConsumeQueue {
     ///
     /// # Errors
     /// As [`MappedFileQueue::open`]; [`StoreError::Corrupt`] where a file starts in the middle of a unit.
-    pub fn open(disk: Arc<dyn Disk>, dir: &Path, units_per_file: u64) -> Result<Self, StoreError> {
-        let file_len = units_per_file.checked_mul(UNIT).ok_or_else(|| {
-            StoreError::Illegal(format!("{units_per_file} units in a file are too many to count its bytes"))
-        })?;
-        let files = MappedFileQueue::open(disk, dir, file_len, OPEN_FILES_MAX)?;
+    pub fn open(files: Arc<OpenFiles>, dir: &Path, units_per_file: u64) -> Result<Arc<Self>, StoreError> {
+        Self::open_among(files, dir, units_per_file, Arc::default())
+    }
+
+    /// The same for one of many, with what has changed in them.
+    pub(crate) fn open_among(
+        files: Arc<OpenFiles>,
+        dir: &Path,
+        units_per_file: u64,
+        changes: Arc<Changes<Self>>,
+    ) -> Result<Arc<Self>, StoreError> {
+        let files = MappedFileQueue::open(files, dir, file_len(units_per_file)?)?;
         let start = files.range().map_or(0, |range| range.start);
         if !start.is_multiple_of(UNIT) {
             return Err(StoreError::Corrupt {
@@ -126,14 +126,26 @@ impl ConsumeQueue {
                 what: "its first file starts in the middle of a unit".to_owned(),
             });
         }
-        let first = start / UNIT;
-        Ok(Self {
-            files,
-            max_offset: AtomicU64::new(first),
-            flushed: Mutex::new(first),
-            writer: Mutex::new(Writer { written: first, next: first, ..Writer::default() }),
-            removed: AtomicBool::new(false),
-        })
+        let queue = Self::new(files, changes);
+        queue.restart(start / UNIT, None, OnDisk { synced: start / UNIT, ..OnDisk::default() });
+        Ok(Arc::new(queue))
+    }
+
+    /// One that has no files yet; nothing is looked for on the disk.
+    pub(crate) fn new_among(
+        files: Arc<OpenFiles>,
+        dir: &Path,
+        units_per_file: u64,
+        changes: Arc<Changes<Self>>,
+    ) -> Result<Arc<Self>, StoreError> {
+        let files = MappedFileQueue::new(files, dir, file_len(units_per_file)?);
+        Ok(Arc::new(Self::new(files, changes)))
+    }
+
+    fn new(files: MappedFileQueue, changes: Arc<Changes<Self>>) -> Self {
+        let (max_offset, written) = Default::default();
+        let (tail, on_disk) = Default::default();
+        Self { files, changes, max_offset, written, tail, on_disk }
     }
 
     /// Makes an empty queue that has no files start at `queue_offset`: its earlier messages were never here. The file
@@ -143,20 +155,27 @@ impl ConsumeQueue {
     /// [`StoreError::Divergence`] where the queue has files or units, [`StoreError::Illegal`] where the offset is past
     /// what the name of a file can say; the disk refused.
     pub fn start_at(&self, queue_offset: u64) -> Result<(), StoreError> {
-        let mut writer = self.writer.lock();
-        self.check_not_removed()?;
-        if self.files.range().is_some() || writer.next != 0 {
-            return Err(StoreError::Divergence(format!(
-                "{} has units and cannot start at {queue_offset}",
-                self.files.dir().display()
-            )));
+        {
+            let tail = self.tail.lock();
+            self.check_not_dropped(&tail)?;
+            if self.files.range().is_some() || tail.next != 0 {
+                return Err(StoreError::Divergence(format!(
+                    "{} has units and cannot start at {queue_offset}",
+                    self.files.dir().display()
+                )));
+            }
         }
         let position = queue_offset.checked_mul(UNIT).ok_or_else(|| {
             StoreError::Illegal(format!("queue offset {queue_offset} is past every file position"))
         })?;
         self.files.push(position)?;
-        self.restart(&mut writer, queue_offset, None);
+        self.restart(queue_offset, None, OnDisk { synced: queue_offset, ..OnDisk::default() });
         Ok(())
+    }
+
+    /// The queue's directory.
+    pub(crate) fn dir(&self) -> &Path {
+        self.files.dir()
     }
 
     /// Whether there is no file: nothing was ever published, or the queue was deleted.
@@ -172,6 +191,11 @@ impl ConsumeQueue {
     /// The queue offset of the next message to be published.
     pub fn max_offset(&self) -> u64 {
         self.max_offset.load(Ordering::Acquire)
+    }
+
+    /// Queue offset of the first unit that is held back.
+    fn written(&self) -> u64 {
+        self.written.load(Ordering::Acquire)
     }
 
     /// The published unit at `queue_offset`. A file that the disk refuses to open is logged and reads as no unit.
@@ -216,6 +240,13 @@ impl ConsumeQueue {
         let mut units = Vec::with_capacity(end.saturating_sub(from) as usize);
         let mut next = from;
         while next < end {
+            let in_files = end.min(self.written());
+            if next >= in_files {
+                if self.read_held_back(next, end, &mut units) {
+                    break;
+                }
+                continue;
+            }
             let file = match self.files.file_at(next * UNIT) {
                 Ok(file) => file,
                 Err(error) => return (units, Some(error)),
@@ -223,19 +254,26 @@ impl ConsumeQueue {
             let Some(FileAt { start, file }) = file else { break };
             let first = (next - start / UNIT) as usize;
             let (here, _) = file.bytes().as_chunks::<UNIT_SIZE>();
-            units.extend(here[first..].iter().take((end - next) as usize).map(Unit::decode));
+            units.extend(here[first..].iter().take((in_files - next) as usize).map(Unit::decode));
             next = from + units.len() as u64;
         }
         (units, None)
     }
 
+    /// Adds the units from `from` on that are held back, all that there are before `end`; `false` where the first of them
+    /// was written to a file meanwhile.
+    fn read_held_back(&self, from: u64, end: u64, units: &mut Vec<Unit>) -> bool {
+        let tail = self.tail.lock();
+        let Some(skipped) = from.checked_sub(self.written.load(Ordering::Relaxed)) else { return false };
+        let (held_back, _) = tail.held_back.as_chunks::<UNIT_SIZE>();
+        let held_back = held_back.get(skipped as usize..).unwrap_or_default();
+        units.extend(held_back.iter().take((end - from) as usize).map(Unit::decode));
+        true
+    }
+
     fn unit_at(&self, queue_offset: u64) -> Result<Option<Unit>, StoreError> {
-        if queue_offset >= self.max_offset() {
-            return Ok(None);
-        }
-        let Some(FileAt { start, file }) = self.files.file_at(queue_offset * UNIT)? else { return Ok(None) };
-        let (units, _) = file.bytes().as_chunks::<UNIT_SIZE>();
-        Ok(units.get((queue_offset - start / UNIT) as usize).map(Unit::decode))
+        let (units, failed) = self.read_until(queue_offset, 1);
+        failed.map_or(Ok(units.first().copied()), Err)
     }
 
     /// The queue offset that belongs to a point in time, by the rule of RocketMQ 5:
@@ -258,27 +296,8 @@ impl ConsumeQueue {
         boundary: Boundary,
         store_time_of: impl Fn(Unit) -> Option<i64>,
     ) -> Result<u64, StoreError> {
-        let time_at = |offset| Ok::<_, StoreError>(self.unit_at(offset)?.and_then(&store_time_of));
-        let (mut low, mut high) = (self.min_offset(), self.max_offset());
-        let min = low;
-        // The first message past the point: below `low` none is, from `high` on all are.
-        while low < high {
-            let middle = low + (high - low) / 2;
-            let past = time_at(middle)?.is_some_and(|stored| match boundary {
-                Boundary::Lower => stored >= time_ms,
-                Boundary::Upper => stored > time_ms,
-            });
-            if past {
-                high = middle;
-            } else {
-                low = middle + 1;
-            }
-        }
-        // A message that is gone is not the last one before the point.
-        if boundary == Boundary::Upper && low > min && time_at(low - 1)?.is_some() {
-            return Ok(low - 1);
-        }
-        Ok(low)
+        let time_at = |offset| Ok(self.unit_at(offset)?.and_then(&store_time_of));
+        by_time::find(self.min_offset()..self.max_offset(), time_ms, boundary, time_at)
     }
 
     /// Adds a unit, not yet seen by readers. For reput only. *Invariant 4*: it continues what is there.
@@ -286,53 +305,100 @@ impl ConsumeQueue {
     /// # Errors
     /// [`StoreError::Divergence`] where `queue_offset` is not the next one, or the unit does not lie behind the one
     /// before in the log: a hole or a repeat means that this structure is not what the log says, and has to be removed
-    /// and rebuilt. The disk refused.
+    /// and rebuilt.
     pub fn append(&self, queue_offset: u64, unit: Unit) -> Result<(), StoreError> {
-        let mut writer = self.writer.lock();
-        if queue_offset != writer.next || !unit.continues(writer.last_physical, u64::MAX) {
-            return Err(self.divergence(&writer, queue_offset, unit));
+        let mut tail = self.tail.lock();
+        if queue_offset != tail.next || !unit.continues(tail.last_physical, u64::MAX) {
+            return Err(self.divergence(&tail, queue_offset, unit));
         }
-        self.check_not_removed()?;
-        writer.pending.extend_from_slice(&unit.encode());
-        writer.next += 1;
-        writer.last_physical = Some(unit.physical_offset);
-        if writer.pending.len() >= PENDING_BYTES_MAX {
-            self.write_pending(&mut writer)?;
-        }
+        self.check_not_dropped(&tail)?;
+        tail.held_back.extend_from_slice(&unit.encode());
+        tail.next += 1;
+        tail.last_physical = Some(unit.physical_offset);
         Ok(())
     }
 
     #[cold]
-    fn divergence(&self, writer: &Writer, queue_offset: u64, unit: Unit) -> StoreError {
+    fn divergence(&self, tail: &Tail, queue_offset: u64, unit: Unit) -> StoreError {
         StoreError::Divergence(format!(
             "{}: {unit:?} at queue offset {queue_offset} does not follow the last one (next queue offset {}, \
              physical offset before it {:?}); remove this directory to have it rebuilt",
             self.files.dir().display(),
-            writer.next,
-            writer.last_physical,
+            tail.next,
+            tail.last_physical,
         ))
     }
 
     /// Shows readers everything appended so far, and returns the new maximum offset. Called by reput at the
-    /// end of a batch: one write for all units of the batch.
+    /// end of a batch. Where much is held back it is written, all of it at once.
     ///
     /// # Errors
-    /// The disk refused; nothing more is shown then.
-    pub fn publish(&self) -> Result<u64, StoreError> {
-        let mut writer = self.writer.lock();
-        self.write_pending(&mut writer)?;
-        // Release: who reads this maximum sees the bytes written before.
-        self.max_offset.store(writer.written, Ordering::Release);
-        Ok(writer.written)
+    /// The disk refused to write.
+    pub fn publish(self: &Arc<Self>) -> Result<u64, StoreError> {
+        let (next, held_back) = {
+            let mut tail = self.tail.lock();
+            if !tail.held_back.is_empty() {
+                self.list(&mut tail);
+            }
+            self.show(tail.next);
+            (tail.next, tail.held_back.len())
+        };
+        if held_back >= HELD_BACK_MAX {
+            // A checkpoint that writes to it now may wait for the disk.
+            let free = self.on_disk.try_lock();
+            let free = free.or_else(|| (held_back >= HELD_BACK_WAIT).then(|| self.on_disk.lock()));
+            free.map_or(Ok(()), |mut on_disk| self.write_held_back(&mut on_disk, CAPACITY_KEPT))?;
+        }
+        Ok(next)
     }
 
-    fn write_pending(&self, writer: &mut Writer) -> Result<(), StoreError> {
-        let mut position = writer.written * UNIT;
-        let mut rest = writer.pending.as_slice();
+    /// Has the next checkpoint look at it.
+    fn list(self: &Arc<Self>, tail: &mut Tail) {
+        if !std::mem::replace(&mut tail.is_listed, true) {
+            self.changes.add(Arc::downgrade(self));
+        }
+    }
+
+    fn show(&self, max_offset: u64) {
+        // Release: who reads this maximum sees what was written before.
+        let before = self.max_offset.swap(max_offset, Ordering::AcqRel);
+        self.changes.count(before, max_offset);
+    }
+
+    /// Writes what was published and is held back to files, without waiting for the disk, and gives its memory back. What is
+    /// published from now on has it listed again.
+    pub(crate) fn write_out(&self) -> Result<(), StoreError> {
+        let mut on_disk = self.on_disk.lock();
+        self.tail.lock().is_listed = false;
+        self.write_held_back(&mut on_disk, 0)
+    }
+
+    fn write_held_back(&self, on_disk: &mut OnDisk, capacity_kept: usize) -> Result<(), StoreError> {
+        // With the tail locked, readers would wait for the disk.
+        let (position, units) = {
+            let (tail, written) = (self.tail.lock(), self.written());
+            let published = (self.max_offset() - written) as usize * UNIT_SIZE;
+            (written * UNIT, tail.held_back[..published].to_vec())
+        };
+        self.write_at(on_disk, position, &units)?;
+        let mut tail = self.tail.lock();
+        tail.held_back.drain(..units.len());
+        if tail.held_back.capacity() > capacity_kept {
+            tail.held_back.shrink_to_fit();
+        }
+        self.written.store((position + units.len() as u64) / UNIT, Ordering::Release);
+        Ok(())
+    }
+
+    fn write_at(&self, on_disk: &mut OnDisk, mut position: u64, mut rest: &[u8]) -> Result<(), StoreError> {
         while !rest.is_empty() {
             let FileAt { start, file } = match self.files.file_at(position)? {
                 Some(file) => file,
-                None => self.files.push(position)?,
+                None => {
+                    let made = if self.files.range().is_none() { Made::Directory } else { Made::Files };
+                    on_disk.made = on_disk.made.max(made);
+                    self.files.push_unsynced(position)?
+                }
             };
             let within = position - start;
             let room = usize::try_from(file.len() - within).unwrap_or(usize::MAX);
@@ -341,32 +407,54 @@ impl ConsumeQueue {
             position += now.len() as u64;
             rest = later;
         }
-        writer.written = writer.next;
-        if writer.pending.capacity() > PENDING_BYTES_KEPT {
-            writer.pending = Vec::new();
-        }
-        writer.pending.clear();
         Ok(())
     }
 
-    /// Returns when every unit published before is durable.
+    /// Returns when every unit published before is durable. Directories above the queue's own are for others to sync.
     ///
     /// # Errors
     /// The disk refused.
     pub fn flush(&self) -> Result<(), StoreError> {
-        let mut flushed = self.flushed.lock();
-        let to = self.max_offset();
-        let mut position = flushed.saturating_mul(UNIT);
-        while position < to * UNIT {
-            // Files at the start may have been removed since; those need no sync.
-            let first = self.files.range().map_or(u64::MAX, |range| range.start);
-            position = position.max(first);
-            let Some(FileAt { start, file }) = self.files.file_at(position)? else { break };
+        self.write_out()?;
+        let unsynced = self.unsynced();
+        self.sync_files(&unsynced)?;
+        if unsynced.made > Made::Nothing {
+            self.files.sync_dir()?;
+        }
+        self.synced(&unsynced);
+        Ok(())
+    }
+
+    /// What was written to files and is not durable. It is taken for durable unless the disk refuses it, and then the
+    /// member stops.
+    pub(crate) fn unsynced(&self) -> Unsynced {
+        let mut on_disk = self.on_disk.lock();
+        let units = self.written();
+        let end = units * UNIT + u64::from(std::mem::take(&mut on_disk.has_dropped));
+        Unsynced { from: on_disk.synced * UNIT, end, units, made: std::mem::take(&mut on_disk.made) }
+    }
+
+    /// Syncs the files that it is in.
+    pub(crate) fn sync_files(&self, unsynced: &Unsynced) -> Result<(), StoreError> {
+        let mut position = unsynced.from;
+        while position < unsynced.end {
+            let found = {
+                // Not while they are being removed.
+                let _on_disk = self.on_disk.lock();
+                // Files at the start may have been removed since; those need no sync.
+                position = position.max(self.files.range().map_or(u64::MAX, |range| range.start));
+                self.files.file_at(position)?
+            };
+            let Some(FileAt { start, file }) = found else { break };
             file.sync().map_err(StoreError::io("sync", file.path()))?;
             position = start + self.files.file_len();
         }
-        *flushed = to;
         Ok(())
+    }
+
+    /// It is durable now.
+    pub(crate) fn synced(&self, unsynced: &Unsynced) {
+        self.on_disk.lock().synced = unsynced.units;
     }
 
     /// Removes the files all of whose units point below `physical_offset`. The last file stays: it says where the queue
@@ -384,162 +472,72 @@ impl ConsumeQueue {
             }
             end = start + self.files.file_len();
         }
+        let _on_disk = self.on_disk.lock();
         self.files.remove_below(end)
     }
 
-    /// Brings the queue to the state in which every unit points below `physical_limit`, and publishes that: later
-    /// ones are removed durably, so that none can come back to life. To be called before anybody uses the queue, with
-    /// a limit up to which everything had been flushed; what lies above may be torn or have holes.
+    /// Brings the queue to the state in which every unit points below `physical_limit`, and publishes that; later ones
+    /// are removed, durably once it is flushed. To be called before anybody uses the queue, with a limit up to which
+    /// everything had been flushed; what lies above may be torn, have holes, or be missing.
     ///
     /// # Errors
     /// [`StoreError::Corrupt`] where units below the limit are missing: the queue is to be removed and rebuilt from
     /// the log. The disk refused.
-    pub fn recover(&self, physical_limit: u64) -> Result<(), StoreError> {
-        let mut writer = self.writer.lock();
-        let starts = self.files.starts();
-        let Some(last_used) = self.last_used_file(&starts, physical_limit)? else {
-            self.restart(&mut writer, 0, None);
-            return Ok(());
-        };
-        let previous = self.check_full_files(&starts[..last_used], physical_limit)?;
-        for start in &starts[last_used + 1..] {
-            check_dropped(&self.existing(*start)?, 0, physical_limit)?;
+    pub fn recover(self: &Arc<Self>, physical_limit: u64) -> Result<(), StoreError> {
+        let found = recovery::recover(&self.files, physical_limit)?;
+        let made = if found.is_unused { Made::Directory } else { Made::Nothing };
+        let on_disk = OnDisk { synced: found.next, has_dropped: found.has_dropped, made };
+        self.restart(found.next, found.last_physical, on_disk);
+        if found.has_dropped {
+            self.list(&mut self.tail.lock());
         }
-        self.files.remove_from(starts[last_used] + self.files.file_len())?;
-        let file = self.existing(starts[last_used])?;
-        let (used, last_physical) = count_units(&file, previous, physical_limit);
-        check_dropped(&file, used, physical_limit)?;
-        clear_from(&file, used)?;
-        self.restart(&mut writer, file.start / UNIT + used as u64, last_physical);
         // Reading all of a file has mapped all of it.
         self.files.close_files();
         Ok(())
     }
 
-    /// The index of the last file whose first unit belongs to the queue, or of the first file: its name says where the
-    /// queue starts.
-    fn last_used_file(&self, starts: &[u64], limit: u64) -> Result<Option<usize>, StoreError> {
-        for (index, start) in starts.iter().enumerate().rev() {
-            if index == 0 || Unit::decode(&units_of(&self.existing(*start)?)[0]).continues(None, limit) {
-                return Ok(Some(index));
-            }
+    fn restart(&self, next: u64, last_physical: Option<u64>, state: OnDisk) {
+        let mut on_disk = self.on_disk.lock();
+        let mut tail = self.tail.lock();
+        *on_disk = state;
+        self.written.store(next, Ordering::Release);
+        let Tail { is_listed, is_dropped, .. } = *tail;
+        *tail = Tail { next, last_physical, is_listed, is_dropped, ..Tail::default() };
+        self.show(next);
+    }
+
+    /// Its topic is dropped: nothing can be appended any more, and its units are not counted. What was published is read as
+    /// before, and the next checkpoint has it written and made durable as before: a start may go back to where it counted.
+    pub(crate) fn leave(&self) {
+        let mut tail = self.tail.lock();
+        if !std::mem::replace(&mut tail.is_dropped, true) {
+            self.changes.count(self.max_offset(), 0);
         }
-        Ok(None)
     }
 
-    /// Checks at both ends of each file that it is full; returns the physical offset of the last unit.
-    fn check_full_files(&self, starts: &[u64], limit: u64) -> Result<Option<u64>, StoreError> {
-        let mut previous = None;
-        for start in starts {
-            let file = self.existing(*start)?;
-            let units = units_of(&file);
-            // Where a file has a single unit, that is both ends.
-            for index in [0, units.len() - 1].into_iter().take(units.len()) {
-                let unit = Unit::decode(&units[index]);
-                if !unit.continues(previous, limit) {
-                    let what =
-                        format!("{unit:?} after physical offset {previous:?}, in a file that has to be full");
-                    return Err(corrupt(&file, index, &what));
-                }
-                previous = Some(unit.physical_offset);
-            }
-        }
-        Ok(previous)
-    }
-
-    /// A file that is known to be part of the queue.
-    fn existing(&self, start: u64) -> Result<FileAt, StoreError> {
-        self.files.file_at(start)?.ok_or_else(|| {
-            StoreError::Divergence(format!(
-                "{} changed while it was being recovered",
-                self.files.dir().display()
-            ))
-        })
-    }
-
-    fn restart(&self, writer: &mut Writer, next: u64, last_physical: Option<u64>) {
-        *writer = Writer { pending: Vec::new(), written: next, next, last_physical };
-        *self.flushed.lock() = next;
-        self.max_offset.store(next, Ordering::Release);
-    }
-
-    /// Lets go of the queue's files, which are about to be removed. Readers that hold the queue find it empty; nothing can be
-    /// appended any more.
+    /// Takes the files of a queue away from it that has [left](Self::leave); those on the disk are for who calls this to
+    /// remove. Readers that hold the queue find it empty.
     pub(crate) fn retire(&self) {
-        let mut writer = self.writer.lock();
-        self.removed.store(true, Ordering::Relaxed);
-        self.restart(&mut writer, 0, None);
-        self.files.close_files();
+        let mut on_disk = self.on_disk.lock();
+        let mut tail = self.tail.lock();
+        *on_disk = OnDisk::default();
+        self.written.store(0, Ordering::Release);
+        *tail = Tail { is_dropped: true, ..Tail::default() };
+        self.max_offset.store(0, Ordering::Release);
+        self.files.forget_files();
     }
 
-    /// Called with the writer locked, which orders it with [`retire`](Self::retire).
-    fn check_not_removed(&self) -> Result<(), StoreError> {
-        if self.removed.load(Ordering::Relaxed) {
+    fn check_not_dropped(&self, tail: &Tail) -> Result<(), StoreError> {
+        if tail.is_dropped {
             return Err(StoreError::Divergence(format!("{} was deleted", self.files.dir().display())));
         }
         Ok(())
     }
 }
 
-fn units_of(file: &FileAt) -> &[[u8; UNIT_SIZE]] {
-    file.file.bytes().as_chunks::<UNIT_SIZE>().0
-}
-
-/// How many units from the start of `file` on belong to the queue, and the physical offset of the last one.
-fn count_units(file: &FileAt, previous: Option<u64>, limit: u64) -> (usize, Option<u64>) {
-    let mut last = previous;
-    for (index, bytes) in units_of(file).iter().enumerate() {
-        let unit = Unit::decode(bytes);
-        if !unit.continues(last, limit) {
-            return (index, last);
-        }
-        last = Some(unit.physical_offset);
-    }
-    (units_of(file).len(), last)
-}
-
-/// Checks that no unit below the limit is among those from `from` on, which are to be dropped: such a unit was flushed,
-/// and so was what should be before it. One that lies in two sectors proves nothing, it may be half of a later unit.
-fn check_dropped(file: &FileAt, from: usize, limit: u64) -> Result<(), StoreError> {
-    let dropped = written_from(file, from)?;
-    for (index, bytes) in (from..).zip(dropped) {
-        let position = index * UNIT_SIZE;
-        let whole = position / SECTOR == (position + UNIT_SIZE - 1) / SECTOR;
-        let unit = Unit::decode(bytes);
-        if whole && unit.continues(None, limit) {
-            let what = format!("{unit:?} lies below {limit}, but units before it are missing");
-            return Err(corrupt(file, index, &what));
-        }
-    }
-    Ok(())
-}
-
-/// Zeroes the units from `from` on where they are not, durably.
-fn clear_from(file: &FileAt, from: usize) -> Result<(), StoreError> {
-    let dropped = written_from(file, from)?.len();
-    if dropped == 0 {
-        return Ok(());
-    }
-    let FileAt { file, .. } = file;
-    let zeros = vec![0; dropped * UNIT_SIZE];
-    file.write_at((from * UNIT_SIZE) as u64, &zeros).map_err(StoreError::io("write", file.path()))?;
-    file.sync().map_err(StoreError::io("sync", file.path()))
-}
-
-/// The units from `from` on, up to the last one that is not zero. What was never written is not looked at.
-fn written_from(file: &FileAt, from: usize) -> Result<&[[u8; UNIT_SIZE]], StoreError> {
-    let end =
-        data_end(&*file.file, (from * UNIT_SIZE) as u64).map_err(StoreError::io("read", file.file.path()))?;
-    let count = end.map_or(0, |end| (end as usize).div_ceil(UNIT_SIZE) - from);
-    Ok(&units_of(file)[from..from + count])
-}
-
-fn corrupt(file: &FileAt, unit: usize, what: &str) -> StoreError {
-    let position = (unit * UNIT_SIZE) as u64;
-    StoreError::Corrupt {
-        path: file.file.path().to_owned(),
-        position,
-        physical_offset: file.start + position,
-        what: format!("{what}; remove the queue's directory to have it rebuilt"),
-    }
+/// The length of a file in bytes.
+fn file_len(units_per_file: u64) -> Result<u64, StoreError> {
+    units_per_file.checked_mul(UNIT).ok_or_else(|| {
+        StoreError::Illegal(format!("{units_per_file} units in a file are too many to count its bytes"))
+    })
 }

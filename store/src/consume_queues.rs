@@ -3,7 +3,7 @@
 //!
 //! A view that keeps a unit of every record. What stands in the unit for the tags code is for others to know.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::RwLock;
 
 use crate::arrivals::{ArrivalListener, Arrivals};
-use crate::consume_queue::ConsumeQueue;
+use crate::consume_queue::{Changes, ConsumeQueue, Made, Unsynced};
 use crate::dropped::{Dropped, foreign, name_of, topic_dir};
 use crate::error::StoreError;
+use crate::open_files::{OpenFiles, SYNC_EACH_MAX};
 use crate::view::{Committed, Numbers, Reads, View};
-use raftmq_world::Disk;
 use raftmq_world::hash::HashMap;
 
 /// The directory below that of the store.
@@ -32,12 +32,15 @@ type Table = HashMap<Arc<str>, BTreeMap<u32, Arc<ConsumeQueue>>>;
 /// Every queue by topic and queue id.
 #[derive(Debug)]
 pub struct ConsumeQueues {
-    disk: Arc<dyn Disk>,
+    files: Arc<OpenFiles>,
+    /// Of the store.
+    store_dir: PathBuf,
     dir: PathBuf,
     units_per_file: u64,
     tags_code: Reads<TagsCode>,
     /// Invariant: no topic is without queues.
     table: RwLock<Table>,
+    changes: Arc<Changes<ConsumeQueue>>,
     /// Topics that nobody finds queues of, and where they are dropped: dispatch has not come to it.
     hidden: RwLock<HashMap<Arc<str>, u64>>,
     /// How many these are.
@@ -65,28 +68,33 @@ pub fn check_topic(topic: &str) -> Result<(), StoreError> {
 impl ConsumeQueues {
     /// The queues below `store_dir`: none until they are [recovered](View::recover).
     pub fn new(
-        disk: Arc<dyn Disk>,
+        files: Arc<OpenFiles>,
         store_dir: &Path,
         units_per_file: u64,
         tags_code: Reads<TagsCode>,
     ) -> Self {
+        let (dir, store_dir) = (store_dir.join(DIRECTORY), store_dir.to_owned());
+        let (table, hidden, hidden_count) = Default::default();
+        let (changes, dropped, arrivals) = Default::default();
         Self {
-            disk,
-            dir: store_dir.join(DIRECTORY),
+            files,
+            store_dir,
+            dir,
             units_per_file,
             tags_code,
-            table: RwLock::default(),
-            hidden: RwLock::default(),
-            hidden_count: AtomicUsize::new(0),
-            dropped: Dropped::default(),
-            arrivals: Arrivals::default(),
+            table,
+            changes,
+            hidden,
+            hidden_count,
+            dropped,
+            arrivals,
         }
     }
 
     /// The queues that the disk has, each recovered to `physical_limit`, see [`ConsumeQueue::recover`].
     fn read(&self, physical_limit: u64) -> Result<Table, StoreError> {
         let mut table = Table::default();
-        for (topic, topic_dir) in self.dropped.recover(&*self.disk, &self.dir, physical_limit)? {
+        for (topic, topic_dir) in self.dropped.recover(&**self.files.disk(), &self.dir, physical_limit)? {
             check_topic(&topic).map_err(|e| foreign(&topic_dir, &e.to_string()))?;
             let of_topic = self.read_topic(&topic_dir, physical_limit)?;
             if !of_topic.is_empty() {
@@ -102,17 +110,19 @@ impl ConsumeQueues {
             let name = name_of(&queue_dir);
             let id = name.parse::<u32>().ok().filter(|id| id.to_string() == name);
             let id = id.ok_or_else(|| foreign(&queue_dir, "its name is not a queue id"))?;
-            let queue = ConsumeQueue::open(Arc::clone(&self.disk), &queue_dir, self.units_per_file)?;
+            let (files, changes) = (self.files.clone(), self.changes.clone());
+            let queue = ConsumeQueue::open_among(files, &queue_dir, self.units_per_file, changes)?;
+            // A crash may have left the directory alone.
             if !queue.is_without_files() {
                 queue.recover(limit)?;
-                of_topic.insert(id, Arc::new(queue));
+                of_topic.insert(id, queue);
             }
         }
         Ok(of_topic)
     }
 
     fn list(&self, dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
-        self.disk.list(dir).map_err(StoreError::io("list", dir))
+        self.files.disk().list(dir).map_err(StoreError::io("list", dir))
     }
 
     /// The queue, if there is one that is not to be dropped.
@@ -132,7 +142,7 @@ impl ConsumeQueues {
         self.get(topic, queue_id).map_or(0, |queue| queue.max_offset())
     }
 
-    /// The queue, made if need be: an empty one, without a file until something is published.
+    /// The queue, made if need be: an empty one, without a file until a checkpoint or many units.
     ///
     /// # Errors
     /// [`StoreError::Illegal`] for a name that no topic has.
@@ -146,7 +156,9 @@ impl ConsumeQueues {
             return Ok(Arc::clone(queue));
         }
         let dir = topic_dir(&self.dir, topic, self.dropped.since(topic)).join(queue_id.to_string());
-        let queue = Arc::new(ConsumeQueue::open(Arc::clone(&self.disk), &dir, self.units_per_file)?);
+        let (files, changes) = (self.files.clone(), self.changes.clone());
+        // Not looked for on the disk: no file that counts is there.
+        let queue = ConsumeQueue::new_among(files, &dir, self.units_per_file, changes)?;
         table.entry(Arc::from(topic)).or_default().insert(queue_id, Arc::clone(&queue));
         Ok(queue)
     }
@@ -198,6 +210,26 @@ impl ConsumeQueues {
         self.arrivals.set_listener(listener);
     }
 
+    /// Makes what was written to these queues durable. Of all that its directories are synced once.
+    fn sync(&self, unsynced: &[(&Arc<ConsumeQueue>, Unsynced)]) -> Result<(), StoreError> {
+        let disk = self.files.disk();
+        if unsynced.len() > SYNC_EACH_MAX {
+            return disk.sync_all(&self.store_dir).map_err(StoreError::io("sync", &self.store_dir));
+        }
+        let mut dirs = BTreeSet::new();
+        for (queue, unsynced) in unsynced {
+            queue.sync_files(unsynced)?;
+            let above = match unsynced.made {
+                Made::Nothing => 0,
+                Made::Files => 1,
+                Made::Directory => usize::MAX,
+            };
+            let up_to_store = queue.dir().ancestors().take_while(|dir| dir.starts_with(&self.store_dir));
+            dirs.extend(up_to_store.take(above));
+        }
+        dirs.into_iter().try_for_each(|dir| disk.sync_dir(dir).map_err(StoreError::io("sync", dir)))
+    }
+
     fn each(&self, act: impl Fn(&ConsumeQueue) -> Result<(), StoreError>) -> Result<(), StoreError> {
         self.list_queues().iter().try_for_each(|(_, _, queue)| act(queue))
     }
@@ -227,16 +259,23 @@ impl View for ConsumeQueues {
     }
 
     fn held(&self) -> Numbers {
-        Numbers::new([("units", self.max_offsets().map(|(_, _, max)| max).sum())])
+        Numbers::new([("units", self.changes.units())])
     }
 
+    /// Looks at nothing but what has changed, also in queues that were dropped since: what was put of them before counts for
+    /// a checkpoint as of before.
     fn flush(&self) -> Result<(), StoreError> {
-        self.each(ConsumeQueue::flush)?;
-        self.dropped.flush(&*self.disk, &self.dir)
+        let changed = self.changes.take();
+        // All before the first sync: a file system makes what was written by then durable together.
+        changed.iter().try_for_each(|queue| queue.write_out())?;
+        let unsynced: Vec<_> = changed.iter().map(|queue| (queue, queue.unsynced())).collect();
+        self.sync(&unsynced)?;
+        unsynced.iter().for_each(|(queue, unsynced)| queue.synced(unsynced));
+        self.dropped.flush(&**self.files.disk(), &self.dir)
     }
 
     fn clean_up(&self, physical_offset: u64, _recorded: &Numbers) -> Result<(), StoreError> {
-        let removed = self.dropped.clean_up(&*self.disk, &self.dir, physical_offset)?;
+        let removed = self.dropped.clean_up(&**self.files.disk(), &self.dir, physical_offset)?;
         if !removed.is_empty() {
             // Queues are made and dropped under this lock.
             let table = self.table.write();
@@ -264,6 +303,7 @@ impl View for ConsumeQueues {
         self.hidden.write().clear();
         self.hidden_count.store(0, Ordering::Release);
         self.table.write().clear();
+        self.changes.clear();
         *self.table.write() = self.read(physical_limit)?;
         Ok(())
     }

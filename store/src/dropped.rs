@@ -1,7 +1,7 @@
 //! The queues of topics that were dropped: where they lie, and how they go.
 //!
-//! A start may go back to before the drop, and then counts on every unit that was flushed. So a dropped topic's files stay
-//! until a checkpoint behind the drop is durable. What is put of the topic meanwhile lies elsewhere:
+//! A start may go back to before the drop, and then counts on every unit that a checkpoint has counted. So a dropped topic's
+//! queues stay until a checkpoint behind the drop is durable, and until then checkpoints write them like the others. What is put of the topic meanwhile lies elsewhere:
 //!
 //! | directory | the queues of a topic |
 //! |---|---|
@@ -39,7 +39,7 @@ pub(crate) struct Dropped(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Of each topic that was ever dropped while it had files: where that was last.
+    /// Of each topic that was ever dropped while it had queues: where that was last.
     since: HashMap<Arc<str>, u64>,
     /// In log order.
     gone: Vec<Gone>,
@@ -52,6 +52,7 @@ struct Gone {
     dir: PathBuf,
     /// Where it was dropped.
     at: u64,
+    /// Held here so that the next checkpoint finds what of them is not durable.
     queues: Vec<Arc<ConsumeQueue>>,
 }
 
@@ -62,11 +63,8 @@ impl Dropped {
     }
 
     /// A topic that had these queues is dropped.
-    pub(crate) fn add(&self, dir: &Path, topic: &str, at: u64, mut queues: Vec<Arc<ConsumeQueue>>) {
-        queues.retain(|queue| !queue.is_without_files());
-        if queues.is_empty() {
-            return;
-        }
+    pub(crate) fn add(&self, dir: &Path, topic: &str, at: u64, queues: Vec<Arc<ConsumeQueue>>) {
+        queues.iter().for_each(|queue| queue.leave());
         let mut state = self.0.lock();
         let topic: Arc<str> = topic.into();
         let since = state.since.insert(topic.clone(), at).unwrap_or(0);
@@ -74,10 +72,9 @@ impl Dropped {
         state.gone.push(Gone { topic, dir, at, queues });
     }
 
-    /// Makes durable what a start needs that goes back to before the drops, and what one needs that does not.
+    /// Makes durable what a start needs that does not go back to before the drops. What one needs that does is in the queues.
     pub(crate) fn flush(&self, disk: &dyn Disk, dir: &Path) -> Result<(), StoreError> {
         let gone = self.0.lock().gone.clone();
-        gone.iter().flat_map(|gone| &gone.queues).try_for_each(|queue| queue.flush())?;
         if gone.is_empty() { Ok(()) } else { write(disk, dir, &gone) }
     }
 

@@ -14,7 +14,7 @@ use crate::error::StoreError;
 use crate::index_file::{Header, IndexShape, Search, WritableIndex};
 use crate::mapped_file_queue::{list_by_offset, offset_name};
 use crate::view::{Committed, Numbers, Reads, View};
-use raftmq_world::{Disk, DiskFile, Space};
+use raftmq_world::{Disk, DiskFile};
 
 /// The directory below that of the store.
 const DIRECTORY: &str = "index";
@@ -41,6 +41,8 @@ struct State {
     writable: Option<WritableIndex>,
     /// Full files that were not synced since they were completed.
     unsynced: Vec<Arc<dyn DiskFile>>,
+    /// A file was made since the directory was synced.
+    has_new: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -78,7 +80,7 @@ impl IndexFiles {
         let mut full = files.iter().map(|(first, _)| self.read_full(*first)).collect::<Result<_, _>>()?;
         self.remove_all(take_dropped(&mut full, start))?;
         let writable = WritableIndex::recover(self.open_file(last)?, self.shape, last, limit)?;
-        Ok(State { start, full, writable: Some(writable), unsynced: Vec::new() })
+        Ok(State { start, full, writable: Some(writable), ..State::default() })
     }
 
     fn remove_all(&self, files: Vec<FullFile>) -> Result<(), StoreError> {
@@ -127,7 +129,7 @@ impl IndexFiles {
     ) -> Result<(), StoreError> {
         let hash = index_key_hash(topic, key).unsigned_abs();
         let mut state = self.state.lock();
-        let State { full, writable, unsynced, .. } = &mut *state;
+        let State { full, writable, unsynced, has_new, .. } = &mut *state;
         if let Some(current) = writable {
             self.check_follows(current, physical_offset)?;
         }
@@ -137,7 +139,10 @@ impl IndexFiles {
         }
         let current = match writable {
             Some(current) => current,
-            None => writable.insert(self.create(physical_offset)?),
+            None => {
+                *has_new = true;
+                writable.insert(self.create(physical_offset)?)
+            }
         };
         current.put(hash, physical_offset, store_time_ms)
     }
@@ -158,12 +163,11 @@ impl IndexFiles {
         Ok(())
     }
 
+    /// Without waiting for the disk: what of it a crash leaves lies behind the last checkpoint, and goes at the next start.
     fn create(&self, physical: u64) -> Result<WritableIndex, StoreError> {
         let path = self.path_of(physical);
-        let file = self
-            .disk
-            .create(&path, self.shape.file_len(), Space::Sparse)
-            .map_err(StoreError::io("create", &path))?;
+        let file = self.disk.create_unsynced(&path, self.shape.file_len());
+        let file = file.map_err(StoreError::io("create", &path))?;
         Ok(WritableIndex::new(file, self.shape, physical))
     }
 
@@ -254,13 +258,17 @@ impl View for IndexFiles {
     }
 
     fn flush(&self) -> Result<(), StoreError> {
-        let (current, full) = {
+        let (current, full, has_new) = {
             let mut state = self.state.lock();
             let current = state.writable.as_mut().map(WritableIndex::write_out).transpose()?.flatten();
-            (current, state.unsynced.clone())
+            (current, state.unsynced.clone(), std::mem::take(&mut state.has_new))
         };
         for file in full.iter().chain(current.iter().map(|current| &current.file)) {
             file.sync().map_err(StoreError::io("sync", file.path()))?;
+        }
+        // Its own, and that of the store.
+        for dir in self.dir.ancestors().take(if has_new { 2 } else { 0 }) {
+            self.disk.sync_dir(dir).map_err(StoreError::io("sync", dir))?;
         }
         let mut state = self.state.lock();
         state.unsynced.retain(|file| !full.iter().any(|synced| Arc::ptr_eq(file, synced)));

@@ -15,6 +15,7 @@
 //! | [`ConsumeQueues`] | where the messages of each [queue](ConsumeQueue) are in the log; a view |
 //! | [`IndexFiles`] | messages by key and time; a view |
 //! | [`TimerIndex`] | messages with a time of their own, by that time; a view |
+//! | [`OpenFiles`] | which files of the views are open, within a bound |
 //! | `arrivals` | what a batch brought to which queues |
 //! | `worker` | the handle of a step |
 //! | [`TopicChanges`] | which commands drop topics, and what of them is kept |
@@ -50,6 +51,7 @@ mod index_file;
 mod index_files;
 mod mapped_file_queue;
 mod marks;
+mod open_files;
 mod queue_offsets;
 mod recovery;
 mod reput;
@@ -80,6 +82,7 @@ pub use index_file::IndexShape;
 pub use index_files::{IndexFiles, Keys};
 pub use mapped_file_queue::{FileAt, MappedFileQueue};
 pub use marks::EntryId;
+pub use open_files::OpenFiles;
 pub use queue_offsets::{Placed, QUEUE_ID_MAX};
 pub use segment::LogSlice;
 pub use slots::Slots;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use crate::error::StoreError;
+use crate::open_files::{OpenFiles, Pooled};
 use raftmq_world::{Disk, DiskFile, Space};
 
 /// Digits in the name of a file: enough for every `u64`, so that names sort as numbers do.
@@ -29,13 +30,12 @@ pub struct FileAt {
     pub file: Arc<dyn DiskFile>,
 }
 
-/// Files of one length, back to back.
+/// Files of one length, back to back. Which of them are open is the matter of [`OpenFiles`].
 #[derive(Debug)]
 pub struct MappedFileQueue {
-    disk: Arc<dyn Disk>,
+    files: Arc<OpenFiles>,
     dir: PathBuf,
     file_len: u64,
-    max_open: usize,
     table: RwLock<Table>,
 }
 
@@ -43,9 +43,7 @@ pub struct MappedFileQueue {
 #[derive(Debug, Default)]
 struct Table {
     start: u64,
-    /// `None` for a file that is on the disk and not open at the moment.
-    files: VecDeque<Option<Arc<dyn DiskFile>>>,
-    open: usize,
+    files: VecDeque<Pooled>,
 }
 
 impl Table {
@@ -58,76 +56,71 @@ impl Table {
         (index < self.files.len()).then_some(index)
     }
 
-    /// Keeps `file` open as number `index`, and closes the oldest others beyond `max_open`, the last file excepted:
-    /// that is where the writer is.
-    fn keep_open(&mut self, index: usize, file: Arc<dyn DiskFile>, max_open: usize) {
-        if self.files[index].replace(file).is_none() {
-            self.open += 1;
+    fn push(&mut self, start: u64, file: Pooled) {
+        if self.files.is_empty() {
+            self.start = start;
         }
-        let last = self.files.len() - 1;
-        for other in (0..last).filter(|i| *i != index) {
-            if self.open <= max_open {
-                break;
-            }
-            if self.files[other].take().is_some() {
-                self.open -= 1;
-            }
-        }
-    }
-
-    /// Counts a file that was taken out of `files`.
-    fn taken_out(&mut self, file: Option<Option<Arc<dyn DiskFile>>>) {
-        if file.flatten().is_some() {
-            self.open -= 1;
-        }
+        self.files.push_back(file);
     }
 }
 
 impl MappedFileQueue {
-    /// Opens what `dir` holds; nothing is created. Of the files at most `max_open`, though never fewer than two, are
-    /// kept open (a descriptor and a map each); the others are opened again when they are asked for.
+    /// Opens what `dir` holds. Files that were made without waiting for the disk may be missing after a crash, or be
+    /// without bytes: the first one is made again, and later ones go, with all behind them. That they are missed is for
+    /// those to see who counted on what was in them.
     ///
     /// # Errors
     /// [`StoreError::Contradiction`] where the files have another length than `file_len` bytes,
-    /// [`StoreError::Corrupt`] where a name is not a position, a file is missing in the middle or one differs in
-    /// length, [`StoreError::Illegal`] for a length of 0.
-    pub fn open(disk: Arc<dyn Disk>, dir: &Path, file_len: u64, max_open: usize) -> Result<Self, StoreError> {
+    /// [`StoreError::Corrupt`] where a name is not a position or one differs in length, [`StoreError::Illegal`] for a
+    /// length of 0.
+    pub fn open(files: Arc<OpenFiles>, dir: &Path, file_len: u64) -> Result<Self, StoreError> {
         if file_len == 0 {
             return Err(StoreError::Illegal(format!("files of 0 bytes in {}", dir.display())));
         }
-        let queue = Self::new(disk, dir, file_len, max_open);
-        for (start, path) in list_by_offset(&*queue.disk, dir)? {
-            queue.adopt(start, &path)?;
+        let queue = Self::new(files, dir, file_len);
+        let mut found = list_by_offset(&**queue.files.disk(), dir)?;
+        for at in 0..found.len() {
+            let (start, path) = &found[at];
+            if !queue.adopt(*start, path)? {
+                found.drain(..at);
+                // The last one first: whatever a crash leaves of them is behind the gap too.
+                for (_, path) in found.iter().rev() {
+                    queue.files.disk().remove(path).map_err(StoreError::io("remove", path))?;
+                }
+                break;
+            }
         }
         Ok(queue)
     }
 
-    /// The same without looking at what `dir` holds: for one that has no files.
-    pub(crate) fn new(disk: Arc<dyn Disk>, dir: &Path, file_len: u64, max_open: usize) -> Self {
-        Self { disk, dir: dir.to_owned(), file_len, max_open: max_open.max(2), table: RwLock::default() }
+    /// The same without looking at what `dir` holds: for one that has no files that count.
+    pub(crate) fn new(files: Arc<OpenFiles>, dir: &Path, file_len: u64) -> Self {
+        Self { files, dir: dir.to_owned(), file_len, table: RwLock::default() }
     }
 
-    /// Takes a file found on the disk in as the last one.
-    fn adopt(&self, start: u64, path: &Path) -> Result<(), StoreError> {
+    /// Takes a file found on the disk in as the last one, unless it is behind a gap or never came to be.
+    fn adopt(&self, start: u64, path: &Path) -> Result<bool, StoreError> {
         let mut table = self.table.write();
-        let end = table.end(self.file_len);
-        if !table.files.is_empty() && start != end {
-            return Err(corrupt(path, start, format!("the file before it ends at {end}: one is missing")));
-        }
+        let is_first = table.files.is_empty();
         if start.checked_add(self.file_len).is_none() {
             return Err(corrupt(path, start, "its end is past the largest position".to_owned()));
         }
-        let file = self.disk.open(path).map_err(StoreError::io("open", path))?;
+        if !is_first && start != table.end(self.file_len) {
+            return Ok(false);
+        }
+        let mut file = self.files.open(path).map_err(StoreError::io("open", path))?;
+        if file.is_empty() {
+            if !is_first {
+                return Ok(false);
+            }
+            let created = self.files.disk().create_unsynced(path, self.file_len);
+            file = created.map_err(StoreError::io("create", path))?;
+        }
         if file.len() != self.file_len {
-            return Err(self.wrong_length(&*file, start, table.files.is_empty()));
+            return Err(self.wrong_length(&*file, start, is_first));
         }
-        if table.files.is_empty() {
-            table.start = start;
-        }
-        table.files.push_back(None);
-        let index = table.files.len() - 1;
-        table.keep_open(index, file, self.max_open);
-        Ok(())
+        table.push(start, self.files.keep(file));
+        Ok(true)
     }
 
     /// A first file of another length was made with another setting; a later one that differs was damaged.
@@ -175,9 +168,8 @@ impl MappedFileQueue {
         {
             let table = self.table.read();
             let Some(index) = table.index_of(offset, self.file_len) else { return Ok(None) };
-            if let Some(file) = &table.files[index] {
-                let start = table.start + index as u64 * self.file_len;
-                return Ok(Some(FileAt { start, file: Arc::clone(file) }));
+            if let Some(file) = table.files[index].get() {
+                return Ok(Some(FileAt { start: table.start + index as u64 * self.file_len, file }));
             }
         }
         self.reopen(offset)
@@ -187,18 +179,15 @@ impl MappedFileQueue {
         let mut table = self.table.write();
         let Some(index) = table.index_of(offset, self.file_len) else { return Ok(None) };
         let start = table.start + index as u64 * self.file_len;
-        let file = match &table.files[index] {
-            Some(file) => Arc::clone(file),
-            None => {
-                let path = self.path_of(start);
-                let file = self.disk.open(&path).map_err(StoreError::io("open", &path))?;
-                if file.len() != self.file_len {
-                    return Err(self.wrong_length(&*file, start, false));
-                }
-                table.keep_open(index, Arc::clone(&file), self.max_open);
-                file
-            }
-        };
+        if let Some(file) = table.files[index].get() {
+            return Ok(Some(FileAt { start, file }));
+        }
+        let path = self.path_of(start);
+        let file = self.files.open(&path).map_err(StoreError::io("open", &path))?;
+        if file.len() != self.file_len {
+            return Err(self.wrong_length(&*file, start, false));
+        }
+        table.files[index] = self.files.keep(file.clone());
         Ok(Some(FileAt { start, file }))
     }
 
@@ -207,7 +196,7 @@ impl MappedFileQueue {
     /// # Errors
     /// [`StoreError::Divergence`] for any other `start`; the disk refused (nothing was changed then).
     pub fn push(&self, start: u64) -> Result<FileAt, StoreError> {
-        self.push_created(start, |path| self.disk.create(path, self.file_len, Space::Sparse))
+        self.push_created(start, |path| self.files.disk().create(path, self.file_len, Space::Sparse))
     }
 
     /// The same without waiting for the disk: see [`Disk::create_unsynced`].
@@ -215,7 +204,7 @@ impl MappedFileQueue {
     /// # Errors
     /// As [`push`](Self::push).
     pub(crate) fn push_unsynced(&self, start: u64) -> Result<FileAt, StoreError> {
-        self.push_created(start, |path| self.disk.create_unsynced(path, self.file_len))
+        self.push_created(start, |path| self.files.disk().create_unsynced(path, self.file_len))
     }
 
     fn push_created(
@@ -237,13 +226,7 @@ impl MappedFileQueue {
         // Without the lock, which readers need: allocating takes milliseconds. There is one writer.
         let path = self.path_of(start);
         let file = create(&path).map_err(StoreError::io("create", &path))?;
-        let mut table = self.table.write();
-        if table.files.is_empty() {
-            table.start = start;
-        }
-        table.files.push_back(None);
-        let index = table.files.len() - 1;
-        table.keep_open(index, Arc::clone(&file), self.max_open);
+        self.table.write().push(start, self.files.keep(file.clone()));
         Ok(FileAt { start, file })
     }
 
@@ -262,8 +245,7 @@ impl MappedFileQueue {
                 if start < offset {
                     return Ok(());
                 }
-                let file = table.files.pop_back();
-                table.taken_out(file);
+                table.files.pop_back().iter().for_each(|file| self.files.close(file));
                 start
             };
             self.remove(start)?;
@@ -283,8 +265,7 @@ impl MappedFileQueue {
                     return Ok(());
                 }
                 let start = table.start;
-                let file = table.files.pop_front();
-                table.taken_out(file);
+                table.files.pop_front().iter().for_each(|file| self.files.close(file));
                 table.start += self.file_len;
                 start
             };
@@ -295,18 +276,33 @@ impl MappedFileQueue {
     /// Closes every file; each is opened again when it is asked for. Gives back the memory that reading through all
     /// of a file has mapped.
     pub fn close_files(&self) {
-        let mut table = self.table.write();
-        table.files.iter_mut().for_each(|file| *file = None);
-        table.open = 0;
+        self.table.read().files.iter().for_each(|file| self.files.close(file));
+    }
+
+    /// Has no files any more; those on the disk are for others to remove. Who reads one of them now can go on.
+    pub(crate) fn forget_files(&self) {
+        let files = std::mem::take(&mut self.table.write().files);
+        files.iter().for_each(|file| self.files.close(file));
+    }
+
+    /// Returns when the files that were made are there for good, so far as this depends on the directory itself.
+    pub(crate) fn sync_dir(&self) -> Result<(), StoreError> {
+        self.files.disk().sync_dir(&self.dir).map_err(StoreError::io("sync", &self.dir))
     }
 
     fn remove(&self, start: u64) -> Result<(), StoreError> {
         let path = self.path_of(start);
-        self.disk.remove(&path).map_err(StoreError::io("remove", &path))
+        self.files.disk().remove(&path).map_err(StoreError::io("remove", &path))
     }
 
     fn path_of(&self, start: u64) -> PathBuf {
         self.dir.join(offset_name(start))
+    }
+}
+
+impl Drop for MappedFileQueue {
+    fn drop(&mut self) {
+        self.close_files();
     }
 }
 
@@ -350,8 +346,13 @@ mod tests {
 
     const LEN: u64 = 4096;
 
+    /// With a pool of the smallest size.
     fn open(dir: &Path) -> Result<MappedFileQueue, StoreError> {
-        MappedFileQueue::open(Arc::new(OsDisk), dir, LEN, 2)
+        MappedFileQueue::open(pool(), dir, LEN)
+    }
+
+    fn pool() -> Arc<OpenFiles> {
+        OpenFiles::new(Arc::new(OsDisk), 0)
     }
 
     fn with_files(dir: &Path, starts: &[u64]) -> MappedFileQueue {
@@ -363,9 +364,9 @@ mod tests {
     }
 
     fn open_files(queue: &MappedFileQueue) -> usize {
-        let table = queue.table.read();
-        assert_eq!(table.open, table.files.iter().flatten().count());
-        table.open
+        let open = queue.table.read().files.iter().filter(|file| file.get().is_some()).count();
+        assert_eq!(open, queue.files.count());
+        open
     }
 
     #[test]
@@ -387,22 +388,30 @@ mod tests {
     }
 
     #[test]
-    fn keeps_few_files_open_and_always_the_last() {
+    fn keeps_few_files_open() {
         let dir = tempfile::tempdir().unwrap();
-        let starts: Vec<u64> = (0..6).map(|i| i * LEN).collect();
+        let starts: Vec<u64> = (0..20).map(|i| i * LEN).collect();
         let queue = with_files(dir.path(), &starts);
-        assert_eq!(open_files(&queue), 2);
+        let few = open_files(&queue);
+        assert!(few < starts.len());
         let held = queue.file_at(0).unwrap().unwrap();
         for start in &starts {
-            queue.file_at(*start).unwrap().unwrap().file.write_at(0, &[*start as u8 + 1]).unwrap();
-            assert_eq!(open_files(&queue), 2);
-            assert!(queue.table.read().files[5].is_some());
+            queue.file_at(*start).unwrap().unwrap().file.write_at(0, &[(*start / LEN) as u8 + 1]).unwrap();
+            assert_eq!(open_files(&queue), few);
         }
         // A file that the queue has closed stays readable for those who hold it.
-        assert_eq!(held.file.bytes()[0], 1);
         queue.close_files();
         assert_eq!(open_files(&queue), 0);
+        assert_eq!(held.file.bytes()[0], 1);
         assert_eq!(queue.file_at(0).unwrap().unwrap().file.bytes()[0], 1);
+        // Another queue shares the bound, and one that is dropped leaves its part.
+        let other = MappedFileQueue::open(queue.files.clone(), dir.path(), LEN).unwrap();
+        assert_eq!(queue.files.count(), few);
+        drop(other);
+        assert_eq!(queue.files.count(), open_files(&queue));
+        queue.forget_files();
+        assert_eq!((queue.range(), queue.files.count()), (None, 0));
+        assert_eq!(open(dir.path()).unwrap().starts(), starts);
     }
 
     #[test]
@@ -418,7 +427,7 @@ mod tests {
         assert_eq!(open(dir.path()).unwrap().range(), queue.range());
         assert_eq!(open_files(&queue), 1);
         queue.remove_from(0).unwrap();
-        assert_eq!(queue.range(), None);
+        assert_eq!((queue.range(), open_files(&queue)), (None, 0));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
@@ -431,7 +440,7 @@ mod tests {
         }
         let empty = open(&dir.path().join("none")).unwrap();
         assert!(matches!(empty.push(u64::MAX - 1), Err(StoreError::Divergence(_))));
-        assert!(MappedFileQueue::open(Arc::new(OsDisk), dir.path(), 0, 2).is_err());
+        assert!(MappedFileQueue::open(pool(), dir.path(), 0).is_err());
     }
 
     #[test]
@@ -447,13 +456,12 @@ mod tests {
             }
             open(dir.path()).unwrap_err()
         };
-        let (zero, one, two) = (offset_name(0), offset_name(LEN), offset_name(2 * LEN));
+        let (zero, one) = (offset_name(0), offset_name(LEN));
         for (error, culprit) in [
             (case(&["4096"], None), "4096"),
             (case(&["not-a-number-in-20-di"], None), "not-a-number"),
             (case(&["99999999999999999999"], None), "9999"),
             (case(&["18446744073709551615"], None), "largest position"),
-            (case(&[&zero, &two], None), &two),
             (case(&[&zero], Some(&one)), "it has 7 bytes"),
         ] {
             assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
@@ -461,6 +469,26 @@ mod tests {
         }
         let error = case(&[], Some(&zero));
         assert!(matches!(error, StoreError::Contradiction { .. }), "{error}");
+    }
+
+    #[test]
+    fn takes_in_what_a_crash_left_of_files_that_were_not_synced() {
+        let names: Vec<_> = (0..4).map(|i| offset_name(i * LEN)).collect();
+        for (empty, missing, left) in
+            [(None, Some(1), 1), (Some(1), None, 1), (Some(3), None, 3), (Some(0), None, 4)]
+        {
+            let dir = tempfile::tempdir().unwrap();
+            for (at, name) in names.iter().enumerate().filter(|(at, _)| Some(*at) != missing) {
+                fs::write(dir.path().join(name), vec![1; if Some(at) == empty { 0 } else { LEN as usize }])
+                    .unwrap();
+            }
+            let queue = open(dir.path()).unwrap();
+            assert_eq!(queue.range(), Some(0..left * LEN), "{empty:?} {missing:?}");
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count() as u64, left);
+            let first = queue.file_at(0).unwrap().unwrap().file;
+            assert_eq!(first.bytes(), vec![u8::from(empty != Some(0)); LEN as usize]);
+            assert_eq!(open(dir.path()).unwrap().range(), queue.range());
+        }
     }
 
     #[test]

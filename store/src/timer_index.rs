@@ -11,7 +11,7 @@
 
 mod entry;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,18 +19,17 @@ use parking_lot::Mutex;
 
 use crate::error::StoreError;
 use crate::mapped_file_queue::{FileAt, MappedFileQueue, list_by_offset, offset_name};
+use crate::open_files::{OpenFiles, SYNC_EACH_MAX};
 use crate::view::{Committed, Numbers, Reads, View};
 pub use entry::TimerEntry;
 use entry::{ENTRY_SIZE, slot_of, slot_start_ms};
-use raftmq_world::{Disk, data_end};
+use raftmq_world::data_end;
 
 /// The directory below that of the store.
 const DIRECTORY: &str = "timer";
 const ENTRY: u64 = ENTRY_SIZE as u64;
 /// Entries in a file of a slot, 2 MiB. Files are sparse, so a slot with few entries takes little.
 const ENTRIES_PER_FILE: u64 = 65_536;
-/// Files of a slot kept open: as few as can be, and none between two uses, as there may be thousands of slots.
-const OPEN_FILES_MAX: usize = 1;
 /// Entries that one slot holds back before they are written.
 const SLOT_PENDING_MAX: usize = 4096;
 /// Entries that all slots together hold back, 16 MiB: nearly a minute of 10,000 a second, so that mostly checkpoints
@@ -44,7 +43,10 @@ pub type DueMs = fn(&Committed<'_>) -> Option<i64>;
 /// All slots.
 #[derive(Debug)]
 pub struct TimerIndex {
-    disk: Arc<dyn Disk>,
+    /// Of a slot none stays open between two uses: there may be thousands of slots, each read through when it is.
+    files: Arc<OpenFiles>,
+    /// Of the store.
+    store_dir: PathBuf,
     dir: PathBuf,
     entries_per_file: u64,
     due_ms: Reads<DueMs>,
@@ -97,19 +99,20 @@ struct Slot {
 
 impl TimerIndex {
     /// The index below `store_dir`: empty until it is [recovered](View::recover).
-    pub fn new(disk: Arc<dyn Disk>, store_dir: &Path, due_ms: Reads<DueMs>) -> Self {
-        let (dir, state, writing) = (store_dir.join(DIRECTORY), Mutex::default(), Mutex::default());
-        Self { disk, dir, entries_per_file: ENTRIES_PER_FILE, due_ms, state, writing }
+    pub fn new(files: Arc<OpenFiles>, store_dir: &Path, due_ms: Reads<DueMs>) -> Self {
+        let (dir, store_dir) = (store_dir.join(DIRECTORY), store_dir.to_owned());
+        let (state, writing) = Default::default();
+        Self { files, store_dir, dir, entries_per_file: ENTRIES_PER_FILE, due_ms, state, writing }
     }
 
     /// What the files say up to `limit`. Slots that are not needed are removed durably.
     fn read(&self, limit: u64, first_slot: u64, start: u64) -> Result<State, StoreError> {
         let mut state = State { first_slot, start, ..State::default() };
-        for (id, dir) in list_by_offset(&*self.disk, &self.dir)? {
+        for (id, dir) in list_by_offset(&**self.files.disk(), &self.dir)? {
             let slot = if id < first_slot { None } else { self.read_slot(id, limit)? };
             match slot.filter(|slot| slot.last_physical >= start) {
                 Some(slot) => drop(state.slots.insert(id, slot)),
-                None => self.disk.remove_all(&dir).map_err(StoreError::io("remove", &dir))?,
+                None => self.files.disk().remove_all(&dir).map_err(StoreError::io("remove", &dir))?,
             }
         }
         Ok(state)
@@ -118,9 +121,9 @@ impl TimerIndex {
     /// The slot with its entries below the limit; `None` where it has none.
     fn read_slot(&self, slot: u64, limit: u64) -> Result<Option<Slot>, StoreError> {
         self.remove_unfinished(slot)?;
-        let files =
-            MappedFileQueue::open(self.disk.clone(), &self.dir_of(slot), self.file_len(), OPEN_FILES_MAX)?;
+        let files = MappedFileQueue::open(self.files.clone(), &self.dir_of(slot), self.file_len())?;
         let (mut written, mut last_physical) = (0, 0);
+        let mut has_dropped = false;
         for start in files.starts() {
             // Behind a file that is not full nothing counts.
             let Some(FileAt { file, .. }) = files.file_at(start)?.filter(|_| start == written * ENTRY) else {
@@ -139,23 +142,26 @@ impl TimerIndex {
         if written > 0 {
             // A file that is used in part stays.
             files.remove_from((written * ENTRY).next_multiple_of(files.file_len()))?;
-            clear_from(&files, written * ENTRY)?;
+            has_dropped = clear_from(&files, written * ENTRY)?;
             files.close_files();
         }
         let files = Arc::new(files);
-        let slot = Slot { files, written, synced: written, pending: Vec::new(), last_physical };
+        // What was dropped is durable with the next checkpoint, as if the last entry had come since.
+        let synced = written - u64::from(has_dropped);
+        let slot = Slot { files, written, synced, pending: Vec::new(), last_physical };
         Ok((written > 0).then_some(slot))
     }
 
     /// Removes files whose creation a crash interrupted, and those behind one that it left out.
     fn remove_unfinished(&self, slot: u64) -> Result<(), StoreError> {
         let mut end = Some(0);
-        for (start, path) in list_by_offset(&*self.disk, &self.dir_of(slot))? {
-            let file = self.disk.open(&path).map_err(StoreError::io("open", &path))?;
+        let disk = self.files.disk();
+        for (start, path) in list_by_offset(&**disk, &self.dir_of(slot))? {
+            let file = disk.open(&path).map_err(StoreError::io("open", &path))?;
             end =
                 end.filter(|end| *end == start && file.len() == self.file_len()).map(|end| end + file.len());
             if end.is_none() {
-                self.disk.remove(&path).map_err(StoreError::io("remove", &path))?;
+                disk.remove(&path).map_err(StoreError::io("remove", &path))?;
             }
         }
         Ok(())
@@ -186,7 +192,7 @@ impl TimerIndex {
                 None => {
                     // Not looked for on the disk: whatever is there is being removed.
                     let (dir, file_len) = (self.dir_of(id), self.file_len());
-                    let files = MappedFileQueue::new(self.disk.clone(), &dir, file_len, OPEN_FILES_MAX);
+                    let files = MappedFileQueue::new(self.files.clone(), &dir, file_len);
                     let (files, pending) = (Arc::new(files), Vec::new());
                     let new = Slot { files, written: 0, synced: 0, pending, last_physical: 0 };
                     state.slots.entry(id).or_insert(new)
@@ -239,7 +245,7 @@ impl TimerIndex {
     }
 
     fn sync_dir(&self, dir: &Path) -> Result<(), StoreError> {
-        self.disk.sync_dir(dir).map_err(StoreError::io("sync", dir))
+        self.files.disk().sync_dir(dir).map_err(StoreError::io("sync", dir))
     }
 
     /// What is due before is not needed any more. Slots wholly before it are removed with the next checkpoint.
@@ -264,7 +270,34 @@ impl TimerIndex {
         // One that is not too early may be made again: its files are not written before the old ones are gone.
         let _writing = (id >= first_slot).then_some(writing);
         let dir = self.dir_of(id);
-        self.disk.remove_all(&dir).map_err(StoreError::io("remove", &dir))
+        self.files.disk().remove_all(&dir).map_err(StoreError::io("remove", &dir))
+    }
+
+    /// What of a slot is written and not durable.
+    fn unsynced(&self, id: u64) -> Option<Unsynced> {
+        let state = self.state.lock();
+        let slot = state.slots.get(&id).filter(|slot| slot.synced < slot.written)?;
+        Some(Unsynced { id, files: slot.files.clone(), synced: slot.synced, written: slot.written })
+    }
+
+    /// Syncs the files of a slot, and names the directories that are to be synced with them.
+    fn sync_files(&self, unsynced: &Unsynced, dirs: &mut BTreeSet<PathBuf>) -> Result<(), StoreError> {
+        let Unsynced { files, synced, written, .. } = unsynced;
+        let mut position = synced * ENTRY;
+        while let Some(FileAt { start, file }) =
+            files.file_at(position)?.filter(|_| position < written * ENTRY)
+        {
+            file.sync().map_err(StoreError::io("sync", file.path()))?;
+            position = start + files.file_len();
+        }
+        files.close_files();
+        let files_with = |entries: u64| entries.div_ceil(self.entries_per_file);
+        if files_with(*written) > files_with(*synced) {
+            // Where the slot is new, that of all slots and that of the store too.
+            let above = if *synced == 0 { 3 } else { 1 };
+            dirs.extend(files.dir().ancestors().take(above).map(Path::to_owned));
+        }
+        Ok(())
     }
 
     /// The first `max` entries, in order, of those behind (due, queue offset) `after` that are due at `until_ms` or
@@ -337,34 +370,20 @@ impl View for TimerIndex {
         // All before the first sync: a file system makes what was written by then durable together.
         let slots = self.slots();
         slots.iter().try_for_each(|id| self.write_out(*id))?;
-        let mut has_new_slots = false;
-        for id in slots {
-            let unsynced = {
-                let state = self.state.lock();
-                let slot = state.slots.get(&id).filter(|slot| slot.synced < slot.written);
-                slot.map(|slot| (slot.files.clone(), slot.synced, slot.written))
-            };
-            let Some((files, synced, written)) = unsynced else { continue };
-            let mut position = synced * ENTRY;
-            while let Some(FileAt { start, file }) =
-                files.file_at(position)?.filter(|_| position < written * ENTRY)
-            {
-                file.sync().map_err(StoreError::io("sync", file.path()))?;
-                position = start + files.file_len();
-            }
-            files.close_files();
-            let files_with = |entries: u64| entries.div_ceil(self.entries_per_file);
-            if files_with(written) > files_with(synced) {
-                self.sync_dir(files.dir())?;
-                has_new_slots |= synced == 0;
-            }
-            if let Some(slot) = self.state.lock().slots.get_mut(&id) {
+        let unsynced: Vec<_> = slots.into_iter().filter_map(|id| self.unsynced(id)).collect();
+        if unsynced.len() > SYNC_EACH_MAX {
+            let disk = self.files.disk();
+            disk.sync_all(&self.store_dir).map_err(StoreError::io("sync", &self.store_dir))?;
+        } else {
+            let mut dirs = BTreeSet::new();
+            unsynced.iter().try_for_each(|slot| self.sync_files(slot, &mut dirs))?;
+            dirs.iter().try_for_each(|dir| self.sync_dir(dir))?;
+        }
+        let mut state = self.state.lock();
+        for Unsynced { id, written, .. } in unsynced {
+            if let Some(slot) = state.slots.get_mut(&id) {
                 slot.synced = written;
             }
-        }
-        if has_new_slots {
-            self.sync_dir(&self.dir)?;
-            self.dir.parent().map_or(Ok(()), |store_dir| self.sync_dir(store_dir))?;
         }
         Ok(())
     }
@@ -387,6 +406,14 @@ impl View for TimerIndex {
         state.start = state.start.max(physical_offset);
         Ok(())
     }
+}
+
+/// What of a slot is written and not durable.
+struct Unsynced {
+    id: u64,
+    files: Arc<MappedFileQueue>,
+    synced: u64,
+    written: u64,
 }
 
 impl Slot {
@@ -473,15 +500,15 @@ fn write_at(files: &MappedFileQueue, mut position: u64, mut rest: &[u8]) -> Resu
     Ok(())
 }
 
-/// Zeroes what stands behind `position` in its file, durably.
-fn clear_from(files: &MappedFileQueue, position: u64) -> Result<(), StoreError> {
-    let Some(FileAt { start, file }) = files.file_at(position)? else { return Ok(()) };
+/// Zeroes what stands behind `position` in its file, if anything does. Not synced: there may be thousands of slots.
+fn clear_from(files: &MappedFileQueue, position: u64) -> Result<bool, StoreError> {
+    let Some(FileAt { start, file }) = files.file_at(position)? else { return Ok(false) };
     let from = position - start;
     let Some(end) = data_end(&*file, from).map_err(StoreError::io("read", file.path()))? else {
-        return Ok(());
+        return Ok(false);
     };
     file.write_at(from, &vec![0; (end - from) as usize]).map_err(StoreError::io("write", file.path()))?;
-    file.sync().map_err(StoreError::io("sync", file.path()))
+    Ok(true)
 }
 
 fn corrupt(path: &Path, position: u64, what: String) -> StoreError {

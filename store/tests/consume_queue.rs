@@ -9,16 +9,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use raftmq_store::{Boundary, ConsumeQueue, StoreError, UNIT_SIZE, Unit};
+use raftmq_store::{Boundary, ConsumeQueue, OpenFiles, StoreError, UNIT_SIZE, Unit};
 use raftmq_world::OsDisk;
 
 const NO_LIMIT: u64 = u64::MAX;
 
-fn open(dir: &Path, units_per_file: u64) -> Result<ConsumeQueue, StoreError> {
-    ConsumeQueue::open(Arc::new(OsDisk), dir, units_per_file)
+fn open(dir: &Path, units_per_file: u64) -> Result<Arc<ConsumeQueue>, StoreError> {
+    ConsumeQueue::open(OpenFiles::new(Arc::new(OsDisk), 0), dir, units_per_file)
 }
 
-fn recovered(dir: &Path, units_per_file: u64, limit: u64) -> Result<ConsumeQueue, StoreError> {
+fn recovered(dir: &Path, units_per_file: u64, limit: u64) -> Result<Arc<ConsumeQueue>, StoreError> {
     let queue = open(dir, units_per_file)?;
     queue.recover(limit)?;
     Ok(queue)
@@ -33,12 +33,17 @@ fn units(count: usize, gap: u64) -> Vec<Unit> {
     (0..count as u64).map(|i| unit(1_000_000 + i * gap)).collect()
 }
 
-fn append_all(queue: &ConsumeQueue, units: &[Unit]) {
+fn append_all(queue: &Arc<ConsumeQueue>, units: &[Unit]) {
     let next = queue.max_offset();
     for (offset, unit) in (next..).zip(units) {
         queue.append(offset, *unit).unwrap();
     }
     assert_eq!(queue.publish().unwrap(), next + units.len() as u64);
+}
+
+fn append_durably(queue: &Arc<ConsumeQueue>, units: &[Unit]) {
+    append_all(queue, units);
+    queue.flush().unwrap();
 }
 
 fn assert_holds(queue: &ConsumeQueue, min: u64, expected: &[Unit]) {
@@ -98,7 +103,8 @@ proptest! {
         steps in prop::collection::vec(step(), 1..20),
         gaps in prop::collection::vec(1u64..5000, 40),
     ) {
-        let dir = tempfile::tempdir().unwrap();
+        // Each restart syncs.
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let mut queue = recovered(dir.path(), per_file, NO_LIMIT).unwrap();
         if first > 0 {
             queue.start_at(first).unwrap();
@@ -119,6 +125,8 @@ proptest! {
                 Step::Restart(at) => {
                     let kept = published * usize::from(at) / 255;
                     let limit = model.get(kept).filter(|_| kept < published).map_or(NO_LIMIT, |u| u.physical_offset);
+                    // As a checkpoint does it: what is kept was flushed.
+                    queue.flush().unwrap();
                     drop(queue);
                     queue = recovered(dir.path(), per_file, limit).unwrap();
                     model.truncate(kept);
@@ -245,7 +253,7 @@ fn refuses_holes_repeats_and_impossible_units() {
         let error = queue.append(offset, unit).unwrap_err();
         assert!(matches!(error, StoreError::Divergence(_)), "{error}");
     }
-    append_all(&queue, &ok[2..]);
+    append_durably(&queue, &ok[2..]);
     assert_holds(&queue, 0, &ok);
     // The order is known after a restart too.
     drop(queue);
@@ -265,7 +273,7 @@ fn starts_above_zero_only_when_nothing_is_there() {
     // Neither a restart nor the loss of every unit changes where it starts.
     let queue = recovered(dir.path(), 8, NO_LIMIT).unwrap();
     assert_holds(&queue, 13, &[]);
-    append_all(&queue, &units(20, 100));
+    append_durably(&queue, &units(20, 100));
     assert_eq!(queue.read(12, 5), []);
     drop(queue);
     assert_holds(&recovered(dir.path(), 8, 0).unwrap(), 13, &[]);
@@ -277,7 +285,7 @@ fn a_missing_unit_below_the_limit_is_an_error() {
     let none = [0; UNIT_SIZE];
     for (file, index, culprit) in [(0, 0, 0), (0, 15, 0), (1, 0, 1), (1, 15, 1), (2, 0, 2), (2, 3, 2)] {
         let dir = tempfile::tempdir().unwrap();
-        append_all(&recovered(dir.path(), 16, NO_LIMIT).unwrap(), &units(40, 100));
+        append_durably(&recovered(dir.path(), 16, NO_LIMIT).unwrap(), &units(40, 100));
         let files = files(dir.path());
         write_unit(&files[file], index, &none);
         let error = recovered(dir.path(), 16, NO_LIMIT).unwrap_err();
@@ -288,7 +296,7 @@ fn a_missing_unit_below_the_limit_is_an_error() {
 #[test]
 fn a_file_of_another_length_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
-    append_all(&recovered(dir.path(), 16, NO_LIMIT).unwrap(), &units(40, 100));
+    append_durably(&recovered(dir.path(), 16, NO_LIMIT).unwrap(), &units(40, 100));
     assert!(matches!(open(dir.path(), 17), Err(StoreError::Contradiction { .. })));
     assert!(matches!(open(dir.path(), 0), Err(StoreError::Illegal(_))));
     assert!(matches!(open(dir.path(), u64::MAX), Err(StoreError::Illegal(_))));
@@ -304,7 +312,7 @@ fn what_cannot_be_read_is_told_apart_from_the_end() {
     let dir = tempfile::tempdir().unwrap();
     let queue = open(dir.path(), 2).unwrap();
     let units = units(20, 300);
-    append_all(&queue, &units);
+    append_durably(&queue, &units);
     // One that is not open any more: only a few are.
     fs::rename(&files(dir.path())[1], dir.path().join("away")).unwrap();
     assert_eq!(queue.try_read(0, 9).unwrap(), units[..2]);

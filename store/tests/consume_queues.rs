@@ -7,12 +7,12 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use raftmq_store::{ConsumeQueues, Numbers, Reads, StoreError, TagsCode, Unit, View, check_topic};
+use raftmq_store::{ConsumeQueues, Numbers, OpenFiles, Reads, StoreError, TagsCode, Unit, View, check_topic};
 use raftmq_world::OsDisk;
 
 fn open(dir: &Path, limit: u64) -> Result<ConsumeQueues, StoreError> {
     let tags_code: Reads<TagsCode> = Reads { properties: &[], read: |_| 0 };
-    let queues = ConsumeQueues::new(Arc::new(OsDisk), dir, 8, tags_code);
+    let queues = ConsumeQueues::new(OpenFiles::new(Arc::new(OsDisk), 0), dir, 8, tags_code);
     queues.recover(limit, &Numbers::default())?;
     Ok(queues)
 }
@@ -70,9 +70,12 @@ fn a_deleted_topic_is_gone_and_can_be_made_again() {
     fill(&queues, "a", 0, 64, 20);
     fill(&queues, "a", 1, 300, 2);
     fill(&queues, "b", 0, 400, 1);
+    queues.flush().unwrap();
+    fill(&queues, "a", 2, 500, 1);
     let held = queues.get("a", 0).unwrap();
     queues.drop_topic("a", 450).unwrap();
     queues.drop_topic("never there", 460).unwrap();
+    assert_eq!(queues.held(), Numbers::new([("units", 1)]));
     assert_eq!(offsets(&queues), expected(&[("b", 0, 1)]));
     // Whoever had found a queue of it goes on reading, until a checkpoint counts without it.
     assert_eq!((held.max_offset(), held.get(19).is_some()), (20, true));
@@ -82,12 +85,14 @@ fn a_deleted_topic_is_gone_and_can_be_made_again() {
     assert!(held.get(19).is_some() && files.exists());
     queues.clean_up(451, &queues.held()).unwrap();
     assert!(!files.exists());
+    assert_eq!(queues.held(), Numbers::new([("units", 1)]));
     // Then it can neither be read nor bring files back.
     assert_eq!((held.max_offset(), held.get(0)), (0, None));
     let unit = Unit { physical_offset: 500, size: 9, tags_code: 1 };
     assert!(matches!(held.append(0, unit), Err(StoreError::Divergence(_))));
     assert!(matches!(held.start_at(5), Err(StoreError::Divergence(_))));
     held.flush().unwrap();
+    queues.flush().unwrap();
     drop(queues);
     let queues = recovered(dir.path(), u64::MAX);
     assert_eq!(offsets(&queues), expected(&[("b", 0, 1)]));
@@ -147,6 +152,7 @@ fn files_go_when_their_messages_have_left_the_log() {
     // In files of eight.
     fill(&queues, "a", 0, 100, 20);
     fill(&queues, "b", 0, 105, 3);
+    queues.flush().unwrap();
     let held = queues.held();
     let offsets = |queues: &ConsumeQueues, topic| {
         let queue = queues.get(topic, 0).unwrap();

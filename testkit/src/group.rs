@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use raftmq_raft::{FlushMode, GroupConfig, Member, Secret};
-use raftmq_store::{ConsumeQueues, DEFAULT_UNITS_PER_FILE, Derived, Identity, Reads, StoreOptions, TagsCode};
+use raftmq_store::{
+    ConsumeQueues, DEFAULT_UNITS_PER_FILE, Derived, Identity, OpenFiles, Reads, StoreOptions, TagsCode,
+};
 use raftmq_world::OsDisk;
 
 use crate::address::free_address;
@@ -46,5 +48,6 @@ pub fn store_options(dir: &Path, flush: raftmq_store::FlushMode) -> StoreOptions
 /// ConsumeQueues, whose units say nothing of tags.
 pub fn queues_alone(dir: &Path) -> Derived {
     let tags_code: Reads<TagsCode> = Reads { properties: &[], read: |_| 0 };
-    Derived::new(ConsumeQueues::new(Arc::new(OsDisk), dir, DEFAULT_UNITS_PER_FILE, tags_code))
+    let files = OpenFiles::new(Arc::new(OsDisk), 64);
+    Derived::new(ConsumeQueues::new(files, dir, DEFAULT_UNITS_PER_FILE, tags_code))
 }

@@ -72,6 +72,10 @@ pub trait Disk: Send + Sync + Debug {
     /// Returns when what was created directly below `dir` is there for good.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 
+    /// Returns when all that was made and written before below `dir` is there for good: one wait for very many files. What
+    /// others wrote to the same file system may become so with it.
+    fn sync_all(&self, dir: &Path) -> io::Result<()>;
+
     /// Files and folders directly below `dir`, sorted by path; none where `dir` does not exist.
     fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>>;
 
@@ -97,14 +101,17 @@ pub trait Disk: Send + Sync + Debug {
 
 /// Position behind the last byte at or behind `from` that is not zero.
 pub fn data_end(file: &dyn DiskFile, from: u64) -> io::Result<Option<u64>> {
-    const STEP: usize = 64 * 1024;
-    static ZEROS: [u8; STEP] = [0; STEP];
+    const STEP_MAX: usize = 64 * 1024;
+    static ZEROS: [u8; STEP_MAX] = [0; STEP_MAX];
     let bytes = file.bytes();
     let mut found = None;
     let mut at = from;
+    // A page first: most files have no more, and looking at what was never written takes memory for it.
+    let mut step = 4096 - from as usize % 4096;
     while at < file.len() {
         let Some(data) = file.next_data(at)? else { break };
-        let chunk_end = (data as usize).saturating_add(STEP).min(bytes.len());
+        let chunk_end = (data as usize).saturating_add(step).min(bytes.len());
+        step = STEP_MAX;
         let chunk = bytes.get(data as usize..chunk_end).unwrap_or_default();
         // Comparing first: most of what is there is zeros written ahead.
         if chunk != &ZEROS[..chunk.len()]

@@ -5,7 +5,7 @@
 //! | `clock` | the time of day, and time that only passes |
 //! | `disk`, `os_disk` | files; the operating system's, and the only place with `unsafe` |
 //! | `network`, `os_network` | streams and listeners; TCP |
-//! | `os_machine` | the process's id, the machine's memory |
+//! | `os_machine` | the process's id, the machine's memory, how many files may be open |
 //! | `acceptor` | accepting connections within a bound |
 //! | `random` | numbers that nobody can foresee, or that a seed decides |
 //! | `mutation` | deliberate faults, for the simulator |
@@ -58,6 +58,8 @@ pub struct World {
     pub process_id: u32,
     /// The machine's memory, in bytes.
     pub memory_bytes: u64,
+    /// How many files what is derived from a log may have open and mapped at a time.
+    pub open_files_max: usize,
 }
 
 impl World {
@@ -71,6 +73,7 @@ impl World {
             threads: Arc::new(OsThreads),
             process_id: os_machine::process_id(),
             memory_bytes: os_machine::memory_bytes(),
+            open_files_max: os_machine::open_files_max(),
         }
     }
 }

@@ -5,6 +5,21 @@
 /// The machine's memory where it is not known.
 const MEMORY_BYTES_ASSUMED: u64 = 4 << 30;
 
+/// The bounds that Linux sets by default, where they are not known.
+const DESCRIPTORS_ASSUMED: u64 = 1024;
+const MAPS_ASSUMED: u64 = 65_530;
+
+/// More files open than these bring nothing: each that was read takes a page for the table of its pages.
+const OPEN_FILES_MAX: u64 = 4096;
+
+/// A quarter of what the process may have of descriptors and of maps: the rest is for connections and for the log.
+pub(crate) fn open_files_max() -> usize {
+    let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let maps = std::fs::read_to_string("/proc/sys/vm/max_map_count").unwrap_or_default();
+    let maps = maps.trim().parse::<u64>().unwrap_or(MAPS_ASSUMED);
+    (descriptors.unwrap_or(DESCRIPTORS_ASSUMED).min(maps) / 4).min(OPEN_FILES_MAX) as usize
+}
+
 pub(crate) fn process_id() -> u32 {
     std::process::id()
 }

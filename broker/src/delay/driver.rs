@@ -195,6 +195,7 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use bytes::BytesMut;
+    use raftmq_store::OpenFiles;
     use raftmq_world::World;
 
     use super::*;
@@ -228,7 +229,7 @@ mod tests {
         let world = World::system();
         let driver = Driver {
             replica: replica.clone(),
-            timers: Views::new(&world.disk, dir.path()).timers,
+            timers: Views::new(&OpenFiles::of(&world), dir.path()).timers,
             redelivery: Redelivery { store_host: ([127, 0, 0, 1], 1).into() },
             bytes: 1 << 16,
             clock: world.clock,

@@ -34,8 +34,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use raftmq_raft::{FeatureLevel, Tables};
-use raftmq_store::{ConsumeQueues, DEFAULT_UNITS_PER_FILE, Derived, IndexFiles, IndexShape, TimerIndex};
-use raftmq_world::Disk;
+use raftmq_store::{
+    ConsumeQueues, DEFAULT_UNITS_PER_FILE, Derived, IndexFiles, IndexShape, OpenFiles, TimerIndex,
+};
 
 pub use delay::{DelayProgress, DelayTable, Delivered, TimerProgress};
 pub use groups::{GroupCommand, GroupSubscription, Groups, RetryPolicy, SubscriptionGroup};
@@ -106,12 +107,12 @@ pub struct Views {
 
 impl Views {
     /// Those in a data directory. Nothing is read yet.
-    pub fn new(disk: &Arc<dyn Disk>, dir: &Path) -> Self {
-        let disk = || disk.clone();
-        let queues = ConsumeQueues::new(disk(), dir, DEFAULT_UNITS_PER_FILE, reads::TAGS_CODE);
+    pub fn new(files: &Arc<OpenFiles>, dir: &Path) -> Self {
+        let queues = ConsumeQueues::new(files.clone(), dir, DEFAULT_UNITS_PER_FILE, reads::TAGS_CODE);
         let mut derived = Derived::new(queues).with_topic_changes(removals::topic_changes);
-        let index = derived.add(IndexFiles::new(disk(), dir, IndexShape::default(), reads::KEYS));
-        let timers = derived.add(TimerIndex::new(disk(), dir, reads::DUE_MS));
+        let index = IndexFiles::new(files.disk().clone(), dir, IndexShape::default(), reads::KEYS);
+        let index = derived.add(index);
+        let timers = derived.add(TimerIndex::new(files.clone(), dir, reads::DUE_MS));
         Self { derived, index, timers }
     }
 }

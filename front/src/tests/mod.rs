@@ -26,6 +26,7 @@ use tokio::time::timeout;
 
 use raftmq_broker::delay::DelayLevels;
 use raftmq_broker::state::{State, Views};
+use raftmq_store::OpenFiles;
 use raftmq_testkit::{FakeServer, Reply, free_address, group_config};
 use raftmq_world::World;
 
@@ -168,7 +169,7 @@ pub(super) struct Fixture {
 /// A member whose acknowledgements do not wait for its disk, its state, and the views of its log.
 async fn start_member(node_id: u64, members: &[Member], dir: &Path) -> (Group, State, Views) {
     let (world, config, state) = (World::system(), group_config(node_id, members, dir), State::default());
-    let views = Views::new(&world.disk, &config.dir);
+    let views = Views::new(&OpenFiles::of(&world), &config.dir);
     let config = GroupConfig { flush: FlushMode::Async, derived: views.derived.clone(), ..config };
     (Group::start(config, state.tables(), world).await.unwrap(), state, views)
 }

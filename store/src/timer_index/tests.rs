@@ -9,14 +9,14 @@ use proptest::prelude::*;
 
 use super::entry::{LAST_SLOT, SLOT_MS};
 use super::*;
-use raftmq_world::{DiskFile, OsDisk, Space};
+use raftmq_world::{Disk, DiskFile, OsDisk, Space};
 
 /// So that slots have several files.
 const PER_FILE: u64 = 5;
 const NO_LIMIT: u64 = u64::MAX;
 
 fn new(disk: Arc<dyn Disk>, dir: &Path) -> TimerIndex {
-    TimerIndex::new(disk, dir, Reads { properties: &[], read: |_| None })
+    TimerIndex::new(OpenFiles::new(disk, 0), dir, Reads { properties: &[], read: |_| None })
 }
 
 /// As of a limit, a checkpoint having recorded that slots before this one are not needed.
@@ -230,6 +230,11 @@ impl Disk for CountingDisk {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.0.wait();
         self.0.unsynced.lock().remove(dir);
+        Ok(())
+    }
+    fn sync_all(&self, dir: &Path) -> io::Result<()> {
+        self.0.wait();
+        self.0.unsynced.lock().retain(|path| !path.starts_with(dir));
         Ok(())
     }
     fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {

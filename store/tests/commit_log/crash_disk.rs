@@ -31,6 +31,15 @@ struct Sectors {
     dirty: BTreeMap<u64, Vec<Sector>>,
 }
 
+impl Sectors {
+    fn make_durable(&mut self) {
+        self.may_be_empty = false;
+        for (sector, versions) in std::mem::take(&mut self.dirty) {
+            self.durable.insert(sector, versions[versions.len() - 1].to_vec());
+        }
+    }
+}
+
 /// All files, by path below the root.
 type Files = HashMap<PathBuf, Sectors>;
 
@@ -250,11 +259,7 @@ impl DiskFile for CrashFile {
         self.shared.change(
             |faults| faults.sync,
             |files| {
-                let Some(sectors) = files.get_mut(&self.name) else { return Ok(()) };
-                sectors.may_be_empty = false;
-                for (sector, versions) in std::mem::take(&mut sectors.dirty) {
-                    sectors.durable.insert(sector, versions[versions.len() - 1].to_vec());
-                }
+                files.get_mut(&self.name).into_iter().for_each(Sectors::make_durable);
                 Ok(())
             },
         )
@@ -309,6 +314,18 @@ impl Disk for CrashDisk {
         let sync = |files: &mut Files| {
             let dir = self.shared.name(dir);
             files.values_mut().for_each(|file| file.unsynced.retain(|unsynced| *unsynced != dir));
+            Ok(())
+        };
+        self.shared.change(|faults| faults.sync, sync)
+    }
+
+    fn sync_all(&self, dir: &Path) -> io::Result<()> {
+        let dir = self.shared.name(dir);
+        let sync = |files: &mut Files| {
+            for (_, sectors) in files.iter_mut().filter(|(name, _)| name.starts_with(&dir)) {
+                sectors.make_durable();
+                sectors.unsynced.clear();
+            }
             Ok(())
         };
         self.shared.change(|faults| faults.sync, sync)

@@ -13,8 +13,8 @@ use raftmq_message::RecordParts;
 use raftmq_message::topic::TIMER_TOPIC;
 use raftmq_store::{
     Appended, Callback, Committed, ConsumeQueues, DEFAULT_UNITS_PER_FILE, Derived, DueMs, EntryId, FlushMode,
-    FrameKind, Identity, IndexFiles, IndexShape, Keys, LogFrame, NewEntry, Placed, Reads, Store, StoreError,
-    StoreOptions, TagsCode, TimerIndex, TopicChange,
+    FrameKind, Identity, IndexFiles, IndexShape, Keys, LogFrame, NewEntry, OpenFiles, Placed, Reads, Store,
+    StoreError, StoreOptions, TagsCode, TimerIndex, TopicChange,
 };
 use raftmq_world::{Disk, OsDisk, World};
 use tempfile::TempDir;
@@ -97,10 +97,11 @@ pub(crate) fn open_adding(
     let tags_code: Reads<TagsCode> = Reads { properties: &["TAGS", "TIMER_OUT_MS"], read: tags_code };
     let keys: Reads<Keys> = Reads { properties: &["UNIQ_KEY"], read: keys };
     let due_ms: Reads<DueMs> = Reads { properties: &["TIMER_OUT_MS"], read: due_ms };
-    let mut derived = Derived::new(ConsumeQueues::new(disk(), &dir, DEFAULT_UNITS_PER_FILE, tags_code))
-        .with_topic_changes(topic_changes);
+    let files = OpenFiles::of(world);
+    let queues = ConsumeQueues::new(files.clone(), &dir, DEFAULT_UNITS_PER_FILE, tags_code);
+    let mut derived = Derived::new(queues).with_topic_changes(topic_changes);
     let index = derived.add(IndexFiles::new(disk(), &dir, IndexShape::default(), keys));
-    let timers = derived.add(TimerIndex::new(disk(), &dir, due_ms));
+    let timers = derived.add(TimerIndex::new(files, &dir, due_ms));
     add(&mut derived);
     Ok(Opened { store: Store::open(options, derived, world)?, index, timers })
 }
