@@ -99,6 +99,9 @@ pub struct BrokerArgs {
     /// The length of a log segment, fixed when the group is made, as 1GiB or 64MiB
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = size)]
     pub(crate) segment_size: u64,
+    /// What is left free of the disk, a sixteenth of a small one; with less messages are refused until there is room again
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = size)]
+    pub(crate) disk_reserve: u64,
     /// Milliseconds between a leader's heartbeats
     #[arg(long, value_name = "MS", default_value_t = 50)]
     pub(crate) heartbeat_ms: u64,

@@ -196,6 +196,7 @@ fn group_config(args: &BrokerArgs, derived: Derived, secret: Option<Secret>) -> 
         client: advertised(args)?,
         admin: args.admin,
         flush: args.flush.into(),
+        disk_reserve_bytes: args.disk_reserve,
         segment_bytes: args.segment_size,
         heartbeat_ms: args.heartbeat_ms,
         election_timeout_ms: (args.election_ms.0, args.election_ms.1),

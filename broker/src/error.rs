@@ -77,6 +77,11 @@ pub enum Full {
     /// What is on its way into the log.
     #[error("{0}")]
     Log(String),
+    /// The disks. In RocketMQ's words, by which people know it.
+    #[error(
+        "service not available now. It may be caused by one of the following reasons: the broker's disk is full [{0}]"
+    )]
+    Disk(String),
 }
 
 /// Why an operation has not done what it was asked.
@@ -266,6 +271,7 @@ impl From<&ProposeError> for Error {
             ProposeError::Refused(reason) => Full::Log(reason.clone()).into(),
             ProposeError::TooEarly(reason) => Self::Change(reason.clone()),
             ProposeError::Busy { .. } => Full::Log(error.to_string()).into(),
+            ProposeError::NoRoom(what) => Full::Disk(what.clone()).into(),
             ProposeError::Unknown | ProposeError::Stopped(_) => Self::Unknown(error.to_string()),
             ProposeError::NotLeader { .. } => NotServing::NoLeader.into(),
         }

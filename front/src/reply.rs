@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use bytes::{Bytes, BytesMut};
-use raftmq_broker::{Error, NotServing};
+use raftmq_broker::{Error, Full, NotServing};
 use raftmq_remoting::codes::response;
 use raftmq_remoting::encode::{encode_command, write_response};
 use raftmq_remoting::fastjson::{self, BodyError};
@@ -93,6 +93,7 @@ impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
         let remark = error.to_string();
         match error {
+            Error::Full(Full::Disk(_)) => Self::unavailable(remark),
             Error::Full(_) => Self::busy(remark),
             Error::NotServing(_) | Error::Unknown(_) | Error::OtherTerm { .. } => Self::unavailable(remark),
             Error::NoTopic(_) | Error::TopicDeleted => Self::new(response::TOPIC_NOT_EXIST, remark),
@@ -192,5 +193,17 @@ mod tests {
         assert!(refusal.remark.contains("unknown"));
         let refusal = Refusal::from(Error::from(&ProposeError::Busy { bytes: 2, limit: 1 }));
         assert!(refusal.remark.starts_with("[BUSY]"));
+    }
+
+    #[test]
+    fn a_full_disk_is_told_in_rocketmqs_words_and_can_be_retried() {
+        let refusal = Refusal::from(Error::from(&ProposeError::NoRoom("7 bytes are free".into())));
+        assert_eq!(refusal.code, response::SERVICE_NOT_AVAILABLE);
+        assert!(refusal.remark.starts_with("service not available now."), "{}", refusal.remark);
+        assert!(
+            refusal.remark.contains("the broker's disk is full [7 bytes are free]"),
+            "{}",
+            refusal.remark
+        );
     }
 }

@@ -128,7 +128,8 @@ fn earliest_store_time(node: &Node) -> i64 {
 /// The part of the log's disk that is in use, from 0 to 1, of what is not reserved for the system; -1 where it is not
 /// known.
 fn disk_ratio(node: &Node) -> f64 {
-    node.process.world.disk.used(&node.replica.group().config().dir).unwrap_or(-1.0)
+    let usage = node.process.world.disk.usage(&node.replica.group().config().dir);
+    usage.map_or(-1.0, |usage| usage.used())
 }
 
 /// The time since the start as RocketMQ prints it.

@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use raftmq_world::{Clock, Disk, DiskFile, Job, Next, Space, Step, Threads, Worker, World, memory_file};
+use raftmq_world::{
+    Clock, Disk, DiskFile, DiskUsage, Job, Next, Space, Step, Threads, Worker, World, memory_file,
+};
 
 /// Steps that whoever waits for an end makes at most.
 const STEPS_MAX: usize = 10_000;
@@ -58,6 +60,10 @@ impl DiskFile for MemoryFile {
 
     fn bytes(&self) -> &[u8] {
         self.file.bytes()
+    }
+
+    fn read_at(&self, position: u64, bytes: &mut [u8]) -> io::Result<()> {
+        self.file.read_at(position, bytes)
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -171,8 +177,8 @@ impl MemoryDisk {
 }
 
 impl Disk for MemoryDisk {
-    fn used(&self, _: &Path) -> io::Result<f64> {
-        Ok(0.0)
+    fn usage(&self, _: &Path) -> io::Result<DiskUsage> {
+        Ok(DiskUsage::EMPTY)
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {

@@ -78,7 +78,7 @@ fn any_header(input: &mut Input<'_>) -> FrameHeader {
 fn options() -> StoreOptions {
     let identity =
         Identity { cluster: "c".into(), broker_name: "b".into(), node_id: 1, segment_bytes: SEGMENT_BYTES };
-    StoreOptions { dir: DIR.into(), identity, flush: FlushMode::Sync }
+    StoreOptions { dir: DIR.into(), identity, flush: FlushMode::Sync, reserve_bytes: 0 }
 }
 
 /// The store in the directory, with what a broker derives.

@@ -46,6 +46,8 @@ pub struct GroupConfig {
     pub admin: SocketAddr,
     /// What an acknowledgement waits for.
     pub flush: FlushMode,
+    /// Bytes of the disk that are left free; of a small disk a part. With less nothing is stored.
+    pub disk_reserve_bytes: u64,
     /// The length of a log segment in bytes; fixed when the group is created.
     pub segment_bytes: u64,
     /// The heartbeat interval in ms.
@@ -236,6 +238,9 @@ pub enum ProposeError {
         /// The limit.
         limit: usize,
     },
+    /// There is no room for it on the disks: nothing was written.
+    #[error("{0}")]
+    NoRoom(String),
     /// The leader changed while the entry was on its way: it may be committed or not.
     #[error("the leader changed: the outcome is unknown")]
     Unknown,

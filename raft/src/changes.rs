@@ -10,6 +10,7 @@ use crate::api::ProposeError;
 use crate::hello::Acquaintances;
 use crate::members::Members;
 use crate::proposer::propose_error;
+use crate::room::Rooms;
 use crate::state_machine::Core;
 use crate::table::{Change, Outcomes};
 use crate::types::{ChangeProposal, Proposal, WriteResponder};
@@ -19,6 +20,7 @@ pub(crate) struct Changes {
     raft: Core,
     members: Arc<Members>,
     acquaintances: Arc<Acquaintances>,
+    rooms: Arc<Rooms>,
     /// Bytes that a segment has room for.
     room: u64,
 }
@@ -28,9 +30,10 @@ impl Changes {
         raft: Core,
         members: Arc<Members>,
         acquaintances: Arc<Acquaintances>,
+        rooms: Arc<Rooms>,
         segment_bytes: u64,
     ) -> Self {
-        Self { raft, members, acquaintances, room: segment_bytes - FRAME_HEADER_BYTES as u64 }
+        Self { raft, members, acquaintances, rooms, room: segment_bytes - FRAME_HEADER_BYTES as u64 }
     }
 
     /// Why a change may not be proposed yet: some member could not read it.
@@ -61,6 +64,7 @@ impl Changes {
             )));
         }
         self.check_level(&change)?;
+        self.rooms.check()?;
         let (waiting, outcome) = oneshot::channel();
         let stopped = |what: &str| ProposeError::Stopped(what.to_owned());
         let is_late = Arc::new(AtomicBool::new(false));

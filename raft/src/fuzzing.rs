@@ -58,8 +58,8 @@ pub fn wire(data: &[u8]) {
                 }
             }
             Kind::LeaseReply => {
-                if let Ok((id, given)) = wire::read_lease_reply(message) {
-                    wire::put_lease_reply(&mut again, id, given);
+                if let Ok((id, reply)) = wire::read_lease_reply(message) {
+                    wire::put_lease_reply(&mut again, id, reply);
                 }
             }
             Kind::Proof => {

@@ -27,6 +27,7 @@ use crate::members::{MemberAddress, Members};
 use crate::proposer::Proposer;
 use crate::renewal::Renewal;
 use crate::role::{RoleWatch, Roles};
+use crate::room::Rooms;
 use crate::seats::Seats;
 use crate::server::{CONNECTIONS_MAX, Desk, Server};
 use crate::settings::{identity, introduction, lease_times, members_text, own_member, raft_config};
@@ -59,6 +60,7 @@ struct Inner {
     clocks: Arc<Clocks>,
     transport: Transport,
     leases: Arc<Leases>,
+    rooms: Arc<Rooms>,
     roles: Arc<Roles>,
     stopped: watch::Sender<Option<Ended>>,
     /// What this member waits for to be in a group, while it is in none.
@@ -72,8 +74,12 @@ impl Group {
     pub async fn start(config: GroupConfig, tables: Tables, world: World) -> Result<Self, StartError> {
         let raft_config = Arc::new(raft_config(&config)?);
         let own = own_member(&config)?.clone();
-        let options =
-            StoreOptions { dir: config.dir.clone(), identity: identity(&config), flush: config.flush };
+        let options = StoreOptions {
+            dir: config.dir.clone(),
+            identity: identity(&config),
+            flush: config.flush,
+            reserve_bytes: config.disk_reserve_bytes,
+        };
         let store = open_store(options, config.derived.clone(), &world).await?;
         let standing = open_standing(&store, config.node_id, &world).await?;
         let clocks = Arc::new(Clocks::new(world.clock.clone()));
@@ -111,10 +117,18 @@ impl Group {
         let stopped = watch::Sender::new(None);
         let failed = stopped.clone();
         let on_failure = Box::new(move |reason: String| note_stop(&failed, Ended::because(reason)));
-        let changes =
-            Changes::new(raft.clone(), members.clone(), acquaintances.clone(), config.segment_bytes);
+        let rooms = Arc::new(Rooms::new(standing.id(), store.clone(), world.clock.clone()));
+        let looking = rooms.clone();
+        let has_room = Box::new(move || looking.check());
+        let changes = Changes::new(
+            raft.clone(),
+            members.clone(),
+            acquaintances.clone(),
+            rooms.clone(),
+            config.segment_bytes,
+        );
         let inner = Arc::new(Inner {
-            proposer: Arc::new(Proposer::new(config.segment_bytes, on_failure)),
+            proposer: Arc::new(Proposer::new(config.segment_bytes, on_failure, has_room)),
             changes: Arc::new(changes),
             config,
             threads: world.threads.clone(),
@@ -127,6 +141,7 @@ impl Group {
             transport,
             roles: Arc::new(Roles::new(leases.clone())),
             leases,
+            rooms,
             stopped,
             waits: Arc::default(),
             tasks: Mutex::default(),
@@ -164,6 +179,15 @@ impl Group {
     /// The level of changes that every member reads: others are refused.
     pub fn feature_level(&self) -> FeatureLevel {
         self.inner.members.level()
+    }
+
+    /// Whether this member's disk and those of a majority have room for more, as far as this member knows. Otherwise nothing
+    /// is taken.
+    ///
+    /// # Errors
+    /// [`ProposeError::NoRoom`].
+    pub fn room(&self) -> Result<(), ProposeError> {
+        self.inner.rooms.check()
     }
 
     /// Where a member is reached, once it has said so to the group.
@@ -277,7 +301,12 @@ impl Inner {
             self.config.members.iter().map(|member| member.id).collect(),
             self.founding(),
         ));
-        let desk = Desk { raft: self.raft.clone(), clocks: self.clocks.clone(), leases: self.leases.clone() };
+        let desk = Desk {
+            raft: self.raft.clone(),
+            clocks: self.clocks.clone(),
+            leases: self.leases.clone(),
+            rooms: self.rooms.clone(),
+        };
         tasks.push(tokio::spawn(seats.clone().run()));
         let server = Server::new(greeter, seats, desk);
         tasks.push(tokio::spawn(crate::server::serve(acceptor, server)));
@@ -294,6 +323,7 @@ impl Inner {
             raft: self.raft.clone(),
             transport: self.transport.clone(),
             leases: self.leases.clone(),
+            rooms: self.rooms.clone(),
             interval: Duration::from_millis(self.config.heartbeat_ms),
         };
         tasks.push(tokio::spawn(renewal.run()));

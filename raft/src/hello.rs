@@ -112,6 +112,13 @@ pub(crate) struct Progress {
     pub(crate) acknowledged: BTreeMap<NodeId, u64>,
 }
 
+/// What a directory has said of itself last.
+struct Told {
+    hello: Hello,
+    /// Its log was not what it was when it had started: why this member says so.
+    has_gone_back: Option<String>,
+}
+
 /// What this member says of itself, and what the others have said since it started.
 pub(crate) struct Acquaintances {
     introduction: Introduction,
@@ -119,7 +126,7 @@ pub(crate) struct Acquaintances {
     store: Arc<Store>,
     members: Arc<Members>,
     /// By directory, also of those that are not members, or not yet.
-    told: RwLock<BTreeMap<NodeId, Hello>>,
+    told: RwLock<BTreeMap<NodeId, Told>>,
     progress: OnceLock<ProgressOf>,
     /// When a leader was last heard of, by the time that passes here.
     heard_leader: Mutex<Option<Duration>>,
@@ -151,7 +158,7 @@ impl Acquaintances {
             clock,
         };
         let hello = own.own();
-        own.told.write().insert(hello.id, hello);
+        own.told.write().insert(hello.id, Told { hello, has_gone_back: None });
         own
     }
 
@@ -214,8 +221,8 @@ impl Acquaintances {
 
     /// Where a directory's node was last heard to be.
     pub(crate) fn address_of(&self, id: NodeId) -> Option<String> {
-        if let Some(hello) = self.told.read().get(&id) {
-            return Some(hello.raft.clone());
+        if let Some(told) = self.told.read().get(&id) {
+            return Some(told.hello.raft.clone());
         }
         self.members.get(node_of(id)).filter(|known| known.directory == id).map(|known| known.raft)
     }
@@ -234,7 +241,13 @@ impl Acquaintances {
             return Err(reason);
         }
         let mut told = self.told.write();
-        told.insert(theirs.id, theirs);
+        let before = told.get(&theirs.id);
+        // Between starts no log goes back, and what was said may be older than what was acknowledged since.
+        let has_gone_back = match before.filter(|before| before.hello.start == theirs.start) {
+            Some(before) => before.has_gone_back.clone(),
+            None => gone_back(&theirs, &self.progress()),
+        };
+        told.insert(theirs.id, Told { hello: theirs, has_gone_back });
         if told.len() > STRANGERS_MAX {
             let members = self.progress().members;
             told.retain(|id, _| members.contains(id) || *id == own.id);
@@ -244,39 +257,46 @@ impl Acquaintances {
 
     /// Why a directory is not the one that the group knows, if it is a copy of an earlier time.
     pub(crate) fn older_copy(&self, theirs: &Hello) -> Option<String> {
-        let recorded = self.members.get(theirs.node()).filter(|known| known.directory == theirs.id)?;
-        is_older(theirs.start, recorded.start).then(|| {
+        let recorded = self.members.get(theirs.node()).filter(|known| known.directory == theirs.id);
+        let told = self.told.read().get(&theirs.id).map(|told| told.hello.start);
+        let seen = recorded.map(|recorded| recorded.start).into_iter().chain(told);
+        let seen = seen.max_by_key(|(starts, _)| *starts)?;
+        is_older(theirs.start, seen).then(|| {
             format!(
                 "the directory of node {} is an older copy: this is its start {}, and the group has seen its start {}",
                 theirs.node(),
                 theirs.start.0,
-                recorded.start.0
+                seen.0
             )
         })
     }
 
-    /// Why a directory's log is not what it was, if it has acknowledged more to this leader. For who has not acknowledged
-    /// anything since that hello.
-    pub(crate) fn gone_back(&self, theirs: &Hello) -> Option<String> {
-        let progress = self.progress();
-        let stored = *progress.acknowledged.get(&theirs.id)?;
-        let ends = theirs.last.map(|last| last.index);
-        (theirs.term <= progress.term && ends < Some(stored)).then(|| {
-            format!(
-                "the log of node {} has gone back: it ends at entry {ends:?}, and it had acknowledged entry {stored}",
-                theirs.node()
-            )
-        })
+    /// Why a directory's log is not what it was before its last start, if it had acknowledged more to this leader.
+    pub(crate) fn gone_back(&self, id: NodeId) -> Option<String> {
+        self.told.read().get(&id)?.has_gone_back.clone()
     }
 
     /// What members have said, by node, and of the others what the log has of them.
     pub(crate) fn addresses(&self) -> BTreeMap<u64, MemberAddress> {
         let mut addresses = self.members.all();
         let (told, progress) = (self.told.read(), self.progress());
-        let members = told.values().filter(|hello| progress.members.contains(&hello.id));
+        let hellos = told.values().map(|told| &told.hello);
+        let members = hellos.filter(|hello| progress.members.contains(&hello.id));
         addresses.extend(members.map(|hello| (hello.node(), hello.address())));
         addresses
     }
+}
+
+/// Why the log that a directory has started with is not what it was, if it had acknowledged more to this leader.
+fn gone_back(theirs: &Hello, progress: &Progress) -> Option<String> {
+    let stored = *progress.acknowledged.get(&theirs.id)?;
+    let ends = theirs.last.map(|last| last.index);
+    (theirs.term <= progress.term && ends < Some(stored)).then(|| {
+        format!(
+            "the log of node {} has gone back: it ends at entry {ends:?}, and it had acknowledged entry {stored}",
+            theirs.node()
+        )
+    })
 }
 
 /// Whether a start was of a copy that another start has overtaken.
@@ -368,26 +388,34 @@ mod tests {
             }));
             let asked = progress.clone();
             own.ask_of_progress(Box::new(move || asked.lock().clone()));
-            assert_eq!(own.gone_back(&follower), None);
-            let shorter =
-                |term| Hello { last: Some(EntryId { term: 3, index: 8 }), term, ..follower.clone() };
-            assert!(own.gone_back(&shorter(3)).is_some());
-            assert!(own.gone_back(&Hello { last: None, ..follower.clone() }).is_some());
+            let mut starts = 1;
+            let mut is_found = |last, term, restarts: u64| {
+                starts += restarts;
+                let last = (last > 0).then_some(EntryId { term: 3, index: last });
+                own.meet(Hello { last, term, start: (starts, 7), ..follower.clone() }).unwrap();
+                own.gone_back(follower.id)
+            };
+            assert_eq!(is_found(9, 3, 1), None);
+            // Said before what it has acknowledged since.
+            assert_eq!(is_found(8, 3, 0), None);
+            assert!(is_found(8, 3, 1).is_some());
+            assert!(is_found(9, 3, 0).is_some(), "until it starts again");
+            assert!(is_found(0, 3, 1).is_some());
             // It follows somebody newer, who may have had it drop what this one counts on.
-            assert_eq!(own.gone_back(&shorter(4)), None);
+            assert_eq!(is_found(8, 4, 1), None);
             *progress.lock() = Progress { term: 4, ..Progress::default() };
-            assert_eq!(own.gone_back(&shorter(3)), None);
+            assert_eq!(is_found(8, 3, 1), None);
 
             members
-                .apply(MembersCommand::Put(MemberAddress { start: (5, 9), ..follower.address() }))
+                .apply(MembersCommand::Put(MemberAddress { start: (15, 9), ..follower.address() }))
                 .unwrap();
-            for older in [(1, 7), (4, 9), (5, 7)] {
+            for older in [(1, 7), (14, 9), (15, 7)] {
                 assert!(
                     own.meet(Hello { start: older, ..follower.clone() }).unwrap_err().contains("older copy")
                 );
             }
-            assert_eq!(own.meet(Hello { start: (5, 9), ..follower.clone() }), Ok(()));
-            assert_eq!(own.meet(Hello { start: (6, 1), ..follower.clone() }), Ok(()));
+            assert_eq!(own.meet(Hello { start: (15, 9), ..follower.clone() }), Ok(()));
+            assert_eq!(own.meet(Hello { start: (16, 1), ..follower.clone() }), Ok(()));
             // Another directory of that node counts from 1 again.
             assert_eq!(own.meet(Hello { id: follower.id ^ 1 << 40, ..follower }), Ok(()));
         });

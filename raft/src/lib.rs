@@ -15,6 +15,7 @@
 //! | `entering`, `seats` | how directories get their place in a group, and lose it |
 //! | `hello`, `secret`, `greeting` | who members are, and how they prove it |
 //! | `wire`, `transport`, `server` | what members say to each other |
+//! | `room` | whether the members' disks have room for more |
 //! | `settings` | what a configuration means to each part |
 //!
 //! *Invariant*: nothing outside this crate names an openraft type.
@@ -42,6 +43,7 @@ mod proposer;
 mod record_file;
 mod renewal;
 mod role;
+mod room;
 mod seats;
 mod secret;
 mod server;

@@ -39,7 +39,11 @@ pub(crate) struct Proposer {
     entry_bytes: usize,
     /// Told why the member has to stop.
     on_failure: OnFailure,
+    has_room: HasRoom,
 }
+
+/// Says whether the disks have room for what is proposed.
+pub(crate) type HasRoom = Box<dyn Fn() -> Result<(), ProposeError> + Send + Sync>;
 
 /// Told why the member has to stop.
 pub(crate) type OnFailure = Box<dyn Fn(String) + Send + Sync>;
@@ -77,16 +81,17 @@ impl State {
 
 impl Proposer {
     /// Segments of `segment_bytes` hold a few entries each, however small they are.
-    pub(crate) fn new(segment_bytes: u64, on_failure: OnFailure) -> Self {
+    pub(crate) fn new(segment_bytes: u64, on_failure: OnFailure, has_room: HasRoom) -> Self {
         let quarter = usize::try_from(segment_bytes / 4).unwrap_or(ENTRY_BYTES_MAX);
         let entry_bytes = ENTRY_BYTES_MAX.min(quarter);
-        Self { state: Mutex::default(), wake: Notify::new(), entry_bytes, on_failure }
+        Self { state: Mutex::default(), wake: Notify::new(), entry_bytes, on_failure, has_room }
     }
 
     /// Takes a batch, or tells it why not.
     pub(crate) fn submit(&self, batch: MessageBatch) {
+        let has_room = (self.has_room)();
         let mut state = self.state.lock();
-        if let Some(error) = state.why_not(&batch) {
+        if let Some(error) = state.why_not(&batch).or(has_room.err()) {
             drop(state);
             return batch.completion.complete(Err(&error));
         }
@@ -100,6 +105,7 @@ impl Proposer {
     /// Proposes until the Raft core is gone.
     pub(crate) async fn run(self: Arc<Self>, raft: Core) {
         loop {
+            self.refuse_without_room();
             let batches = self.take();
             if batches.is_empty() {
                 self.wake.notified().await;
@@ -128,6 +134,14 @@ impl Proposer {
     pub(crate) fn refuse_waiting(&self, leader: Option<u64>) {
         let waiting = std::mem::take(&mut self.state.lock().waiting);
         self.refuse(waiting, &ProposeError::NotLeader { leader });
+    }
+
+    /// Likewise where there is no room for it any more. What is on its way has its place.
+    fn refuse_without_room(&self) {
+        if let Err(error) = (self.has_room)() {
+            let waiting = std::mem::take(&mut self.state.lock().waiting);
+            self.refuse(waiting, &error);
+        }
     }
 
     fn refuse(&self, waiting: VecDeque<MessageBatch>, error: &ProposeError) {
@@ -313,7 +327,8 @@ mod tests {
     fn outcome(appended: Option<Appended>) -> (Vec<Result<Vec<Placed>, ProposeError>>, bool) {
         let (told, failed) = (Told::default(), Arc::new(Mutex::new(false)));
         let stops = failed.clone();
-        let proposer = Arc::new(Proposer::new(1 << 30, Box::new(move |_| *stops.lock() = true)));
+        let proposer =
+            Arc::new(Proposer::new(1 << 30, Box::new(move |_| *stops.lock() = true), Box::new(|| Ok(()))));
         proposer.submit(batch(&told, 1));
         proposer.submit(batch(&told, 2));
         let (proposal, mut waiting) = proposer.proposal(proposer.take());
@@ -352,8 +367,29 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_is_refused_when_there_is_no_room_any_more() {
+        let (told, has_room) = (Told::default(), Arc::new(Mutex::new(true)));
+        let looks = has_room.clone();
+        let no_room = ProposeError::NoRoom("full".into());
+        let refusal = no_room.clone();
+        let look = move || if *looks.lock() { Ok(()) } else { Err(refusal.clone()) };
+        let proposer = Arc::new(Proposer::new(1 << 30, Box::new(|_| ()), Box::new(look)));
+        proposer.submit(batch(&told, 1));
+        proposer.submit(batch(&told, 1));
+        *has_room.lock() = false;
+        proposer.submit(batch(&told, 1));
+        assert_eq!(std::mem::take(&mut *told.lock()), [Err(no_room.clone())]);
+        proposer.refuse_without_room();
+        assert_eq!(std::mem::take(&mut *told.lock()), [Err(no_room.clone()), Err(no_room)]);
+        assert_eq!(proposer.state.lock().bytes, 0);
+        *has_room.lock() = true;
+        proposer.submit(batch(&told, 1));
+        assert!(told.lock().is_empty());
+    }
+
+    #[test]
     fn a_change_that_belongs_to_messages_is_for_a_term() {
-        let proposer = Proposer::new(1 << 30, Box::new(|_| ()));
+        let proposer = Proposer::new(1 << 30, Box::new(|_| ()), Box::new(|| Ok(())));
         let told = Told::default();
         for term in [Some(1), None] {
             let change = Some(Change::new::<Sum<9>>(&SumCommand::Add(1)).unwrap());

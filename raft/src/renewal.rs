@@ -1,7 +1,7 @@
 //! A leader's part in [leases](crate::lease): it asks the other voters for them, over a connection to each.
 //!
 //! A request is sent at every heartbeat, whether those before are answered or not, so that what the way there and back takes
-//! costs as much of the lease and no more. Followers answer from memory.
+//! costs as much of the lease and no more. Followers answer from memory, and say whether their disks have room.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::lease::Leases;
+use crate::room::Rooms;
 use crate::state_machine::Core;
 use crate::transport::{Link, Transport};
 use crate::types::{NodeId, Vote};
@@ -32,6 +33,7 @@ pub(crate) struct Renewal {
     pub(crate) raft: Core,
     pub(crate) transport: Transport,
     pub(crate) leases: Arc<Leases>,
+    pub(crate) rooms: Arc<Rooms>,
     pub(crate) interval: Duration,
 }
 
@@ -62,6 +64,7 @@ impl Renewal {
             };
             if voters != present {
                 let tasks = asking.insert(JoinSet::new());
+                self.rooms.lead(voters.as_ref().map_or_else(Vec::new, |voters| voters.quorums.clone()));
                 if let Some(Voters { vote, quorums }) = &voters {
                     self.leases.lead(vote.leader_id.term, quorums.clone());
                     let own = vote.leader_id.voted_for;
@@ -69,7 +72,9 @@ impl Renewal {
                         |id: &NodeId| *id != own && quorums.iter().any(|quorum| quorum.contains(id));
                     for (id, node) in addresses.iter().filter(|(id, _)| is_asked(id)) {
                         let link = self.transport.new_client(*id, node).await;
-                        tasks.spawn(ask(link, *id, *vote, self.leases.clone(), self.interval));
+                        let (leases, rooms) = (self.leases.clone(), self.rooms.clone());
+                        let asks = Asks { member: *id, vote: *vote, leases, rooms, interval: self.interval };
+                        tasks.spawn(asks.run(link));
                     }
                 }
                 present = voters;
@@ -81,55 +86,61 @@ impl Renewal {
     }
 }
 
-/// Asks one member until the task is ended.
-async fn ask(mut link: Link, member: NodeId, vote: Vote, leases: Arc<Leases>, interval: Duration) {
-    loop {
-        if let Err(error) = ask_on(&mut link, member, &vote, &leases, interval).await {
-            tracing::debug!(node = member, "no lease asked for: {error}");
-        }
-        link.disconnect();
-        sleep(interval).await;
-    }
+/// Asks one member.
+struct Asks {
+    member: NodeId,
+    vote: Vote,
+    leases: Arc<Leases>,
+    rooms: Arc<Rooms>,
+    interval: Duration,
 }
 
-/// Asks over one connection until it fails.
-async fn ask_on(
-    link: &mut Link,
-    member: NodeId,
-    vote: &Vote,
-    leases: &Leases,
-    interval: Duration,
-) -> io::Result<()> {
-    let transport = link.transport().clone();
-    let connection = link.connection().await?;
-    let term = vote.leader_id.term;
-    let mut asked: VecDeque<(u64, Duration, Instant)> = VecDeque::new();
-    let mut next = Instant::now();
-    loop {
-        let overdue = asked.front().map(|(.., at)| *at + ANSWER_MAX);
-        tokio::select! {
-            biased;
-            reply = connection.receive(&transport) => {
-                let (id, given) = wire::read_lease_reply(reply?).map_err(io::Error::other)?;
-                while let Some((other, at, _)) = asked.pop_front_if(|(other, ..)| *other <= id) {
-                    if let Some(given) = given.filter(|_| other == id) {
-                        leases.given(term, member, at, given);
+impl Asks {
+    /// Asks until the task is ended.
+    async fn run(self, mut link: Link) {
+        loop {
+            if let Err(error) = self.ask_on(&mut link).await {
+                tracing::debug!(node = self.member, "no lease asked for: {error}");
+            }
+            link.disconnect();
+            sleep(self.interval).await;
+        }
+    }
+
+    /// Asks over one connection until it fails.
+    async fn ask_on(&self, link: &mut Link) -> io::Result<()> {
+        let transport = link.transport().clone();
+        let connection = link.connection().await?;
+        let term = self.vote.leader_id.term;
+        let mut asked: VecDeque<(u64, Duration, Instant)> = VecDeque::new();
+        let mut next = Instant::now();
+        loop {
+            let overdue = asked.front().map(|(.., at)| *at + ANSWER_MAX);
+            tokio::select! {
+                biased;
+                reply = connection.receive(&transport) => {
+                    let (id, reply) = wire::read_lease_reply(reply?).map_err(io::Error::other)?;
+                    self.rooms.said(self.member, reply.has_room);
+                    while let Some((other, at, _)) = asked.pop_front_if(|(other, ..)| *other <= id) {
+                        if let Some(given) = reply.given.filter(|_| other == id) {
+                            self.leases.given(term, self.member, at, given);
+                        }
                     }
                 }
-            }
-            () = sleep_until(overdue.unwrap_or(next)), if overdue.is_some() => {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "no answer"));
-            }
-            () = sleep_until(next), if asked.len() < REQUESTS_MAX => {
-                let at = leases.now();
-                if let Some(lease) = leases.to_ask(term) {
-                    let id = connection.take_id();
-                    let mut out = BytesMut::new();
-                    wire::put_lease(&mut out, id, vote, lease);
-                    asked.push_back((id, at, Instant::now()));
-                    connection.send_in_time(&out).await?;
+                () = sleep_until(overdue.unwrap_or(next)), if overdue.is_some() => {
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, "no answer"));
                 }
-                next = Instant::now().max(next + interval);
+                () = sleep_until(next), if asked.len() < REQUESTS_MAX => {
+                    let at = self.leases.now();
+                    if let Some(lease) = self.leases.to_ask(term) {
+                        let id = connection.take_id();
+                        let mut out = BytesMut::new();
+                        wire::put_lease(&mut out, id, &self.vote, lease);
+                        asked.push_back((id, at, Instant::now()));
+                        connection.send_in_time(&out).await?;
+                    }
+                    next = Instant::now().max(next + self.interval);
+                }
             }
         }
     }

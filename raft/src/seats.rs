@@ -270,7 +270,7 @@ impl Seating for Seats {
         sought.founders = self.standing.founding().unwrap_or_default();
         sought.is_member = self.is_member(theirs.id);
         let gone_back =
-            self.acquaintances.older_copy(theirs).or_else(|| self.acquaintances.gone_back(theirs));
+            self.acquaintances.older_copy(theirs).or_else(|| self.acquaintances.gone_back(theirs.id));
         if gone_back.is_some() {
             sought.is_member = Some(false);
         }

@@ -22,16 +22,18 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 use tokio::task::coop::{Unconstrained, unconstrained};
+use tokio::time::{Instant, sleep};
 
 use crate::clock::Clocks;
 use crate::greeting::Greeter;
 use crate::hello::{Acquaintances, Hello};
 use crate::lease::Leases;
+use crate::room::Rooms;
 use crate::standing::node_of;
 use crate::state_machine::Core;
 use crate::transport::KEEP_ALIVE;
 use crate::types::{LogId, NodeId};
-use crate::wire::{self, AppendResponse, Kind, Message, Sought, VoteRequest, VoteResponse};
+use crate::wire::{self, AppendResponse, Kind, LeaseReply, Message, Sought, VoteRequest, VoteResponse};
 
 /// Connections at once: those of members, of strangers, and of strangers that are being shown out.
 pub(crate) const CONNECTIONS_MAX: usize = 1024;
@@ -43,6 +45,10 @@ const CONNECTIONS_OF_NODE_MAX: usize = 16;
 const REQUESTS_MAX: usize = 128;
 /// Read at a time. Large: an append request of a megabyte should take few reads.
 const READ_BYTES: usize = 256 * 1024;
+/// How often a member without room for entries looks whether there is some again, and how long the entries of a connection
+/// wait for that before it ends. Whoever sends them does so again at once, up to a window full.
+const ROOM_LOOK: Duration = Duration::from_millis(50);
+const ROOM_PATIENCE: Duration = Duration::from_millis(500);
 /// A new connection says who it is within this time.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -111,7 +117,11 @@ impl Server {
     fn report(&self, from: SocketAddr, error: &io::Error) {
         if matches!(
             error.kind(),
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+            // The store says it of the last.
+            io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::BrokenPipe
+                | io::ErrorKind::StorageFull
         ) {
             tracing::debug!("the connection from {from} ended: {error}");
             return;
@@ -168,6 +178,8 @@ struct Session {
     stream: Stream,
     received: BytesMut,
     replies: FuturesOrdered<Polled>,
+    /// Entries that there is no room for, and since when they wait.
+    held: Option<(Message, Instant)>,
     caller: Arc<Caller>,
 }
 
@@ -202,22 +214,22 @@ impl Session {
             acquaintances: acquaintances.clone(),
             places: server.places.clone(),
         };
-        let session = Self { stream, received, replies: FuturesOrdered::new(), caller: Arc::new(caller) };
+        let (replies, caller) = (FuturesOrdered::new(), Arc::new(caller));
+        let session = Self { stream, received, replies, held: None, caller };
         Box::pin(session.exchange()).await
     }
 
     async fn exchange(mut self) -> io::Result<()> {
         loop {
             while self.replies.len() < REQUESTS_MAX {
-                let Some(message) = wire::take_message(&mut self.received).map_err(io::Error::other)? else {
-                    break;
-                };
+                let Some(message) = self.next_request().await? else { break };
                 match self.caller.handle(message) {
                     Ok(reply) => self.replies.push_back(Polled::start(reply).await),
                     Err(error) => return self.refuse(error).await,
                 }
             }
-            let reading = self.replies.len() < REQUESTS_MAX;
+            let waiting_for_room = self.held.is_some();
+            let reading = self.replies.len() < REQUESTS_MAX && !waiting_for_room;
             let replying = !self.replies.is_empty();
             if self.received.capacity() - self.received.len() < READ_BYTES / 4 {
                 self.received.reserve(READ_BYTES);
@@ -230,6 +242,7 @@ impl Session {
                         return Err(io::ErrorKind::UnexpectedEof.into());
                     }
                 }
+                () = sleep(ROOM_LOOK), if waiting_for_room => {}
             }
         }
     }
@@ -240,6 +253,34 @@ impl Session {
         wire::put_refusal(&mut out, 0, &error.to_string());
         self.stream.write_all(&out).await?;
         Err(error)
+    }
+
+    /// The next request that has arrived, if it can be taken. With little room entries are taken one request after the other;
+    /// those that have no place wait, and are refused after a while: the core would end at a log that cannot be written.
+    async fn next_request(&mut self) -> io::Result<Option<Message>> {
+        let (message, since) = match self.held.take() {
+            Some(held) => held,
+            None => match wire::take_message(&mut self.received).map_err(io::Error::other)? {
+                Some(message) => (message, Instant::now()),
+                None => return Ok(None),
+            },
+        };
+        let rooms = &self.caller.desk.rooms;
+        if message.kind != Kind::Append || rooms.own().is_ok() {
+            return Ok(Some(message));
+        }
+        if self.replies.is_empty() {
+            if message.append().is_none_or(|request| rooms.takes(&request)) {
+                return Ok(Some(message));
+            }
+            if since.elapsed() >= ROOM_PATIENCE {
+                let full =
+                    io::Error::new(io::ErrorKind::StorageFull, "its disk is full, it takes no entries");
+                return self.refuse(full).await.map(|()| None);
+            }
+        }
+        self.held = Some((message, since));
+        Ok(None)
     }
 
     /// Writes a reply, with those behind it that are ready too.
@@ -287,6 +328,7 @@ pub(crate) struct Desk {
     pub(crate) raft: Core,
     pub(crate) clocks: Arc<Clocks>,
     pub(crate) leases: Arc<Leases>,
+    pub(crate) rooms: Arc<Rooms>,
 }
 
 impl Caller {
@@ -331,7 +373,8 @@ impl Caller {
                 if given.is_some() {
                     self.acquaintances.note_leader();
                 }
-                wire::put_lease_reply(&mut out, id, given);
+                let reply = LeaseReply { given, has_room: self.desk.rooms.own().is_ok() };
+                wire::put_lease_reply(&mut out, id, reply);
                 Box::pin(std::future::ready(Some(out)))
             }
             Kind::PreVote => {

@@ -119,7 +119,8 @@ impl Transport {
         let acquaintances = &self.greeter.acquaintances;
         let answered = if theirs.id == target {
             // What it had acknowledged came over connections that have ended.
-            acquaintances.gone_back(&theirs).map_or(Ok(()), Err).and_then(|()| acquaintances.meet(theirs))
+            let id = theirs.id;
+            acquaintances.meet(theirs).and_then(|()| acquaintances.gone_back(id).map_or(Ok(()), Err))
         } else {
             Err(format!(
                 "node {} of another directory answers at {address}, where node {} was looked for",

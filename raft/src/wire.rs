@@ -267,6 +267,12 @@ impl Message {
         &self.content
     }
 
+    /// What it asks to append, if it is well-formed.
+    pub(crate) fn append(&self) -> Option<AppendRequest> {
+        let again = Self { content: self.content.clone(), ..*self };
+        (self.kind == Kind::Append).then(|| read_append(again).ok()).flatten()
+    }
+
     fn reader(self) -> Reader {
         Reader { kind: self.kind, content: self.content }
     }
@@ -622,21 +628,34 @@ pub(crate) fn read_lease(message: Message) -> Result<(Vote, Duration), WireError
     Ok((vote, Duration::from_millis(asked.into())))
 }
 
-/// One of 0 ms is none.
-pub(crate) fn put_lease_reply(out: &mut BytesMut, id: u64, given: Option<Duration>) {
-    put_message(out, Kind::LeaseReply, id, |out| put_ms(out, given.unwrap_or_default()));
+/// What who is asked for a lease says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LeaseReply {
+    /// How long a lease it gives.
+    pub(crate) given: Option<Duration>,
+    /// Whether its disk has room for more.
+    pub(crate) has_room: bool,
 }
 
-/// The id of the request, and how long a lease was given.
-pub(crate) fn read_lease_reply(message: Message) -> Result<(u64, Option<Duration>), WireError> {
+/// A lease of 0 ms is none.
+pub(crate) fn put_lease_reply(out: &mut BytesMut, id: u64, reply: LeaseReply) {
+    put_message(out, Kind::LeaseReply, id, |out| {
+        put_ms(out, reply.given.unwrap_or_default());
+        out.put_u8(u8::from(reply.has_room));
+    });
+}
+
+/// The id of the request, and the reply.
+pub(crate) fn read_lease_reply(message: Message) -> Result<(u64, LeaseReply), WireError> {
     let (kind, id) = (message.kind, message.id);
     if kind != Kind::LeaseReply {
         return Err(WireError::Bad { kind, what: "place: a lease was asked for" });
     }
     let mut reader = message.reader();
-    let given = reader.u32("lease")?;
+    let (given, has_room) = (reader.u32("lease")?, reader.flag("room")?);
     reader.end()?;
-    Ok((id, (given > 0).then(|| Duration::from_millis(given.into()))))
+    let given = (given > 0).then(|| Duration::from_millis(given.into()));
+    Ok((id, LeaseReply { given, has_room }))
 }
 
 #[cfg(test)]
@@ -660,8 +679,12 @@ mod tests {
     }
 
     fn blank_frame(term: u64, index: u64) -> Vec<u8> {
+        empty_frame(FrameKind::Blank, term, index)
+    }
+
+    fn empty_frame(kind: FrameKind, term: u64, index: u64) -> Vec<u8> {
         let header = FrameHeader {
-            kind: FrameKind::Blank,
+            kind,
             payload_len: 0,
             records: 0,
             command_len: 0,
@@ -720,9 +743,10 @@ mod tests {
         let lease = Duration::from_millis(300);
         put_lease(&mut out, 5, &vote(), lease);
         assert_eq!(read_lease(only_message(&mut out)).unwrap(), (vote(), lease));
-        for given in [Some(lease), None] {
-            put_lease_reply(&mut out, 6, given);
-            assert_eq!(read_lease_reply(only_message(&mut out)).unwrap(), (6, given));
+        for (given, has_room) in [(Some(lease), true), (None, false)] {
+            let reply = LeaseReply { given, has_room };
+            put_lease_reply(&mut out, 6, reply);
+            assert_eq!(read_lease_reply(only_message(&mut out)).unwrap(), (6, reply));
         }
         put_transfer_reply(&mut out, 7, true);
         assert!(read_lease_reply(only_message(&mut out)).is_err());

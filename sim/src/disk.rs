@@ -15,7 +15,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use raftmq_world::{Disk, DiskFile, Random, Space, memory_file};
+use raftmq_world::{Disk, DiskFile, DiskUsage, Random, Space, memory_file};
 
 use crate::beside::is_beside;
 use crate::time::MachineClock;
@@ -46,8 +46,10 @@ impl Default for Pace {
 pub struct DiskFaults {
     /// The next sync fails, and what it was to make durable may be lost.
     pub sync: bool,
-    /// Nothing more fits.
-    pub full: bool,
+    /// So many bytes of it are free.
+    pub free: Option<u64>,
+    /// What takes more of it is refused. Otherwise that goes into what a member keeps free for that.
+    pub refuses: bool,
 }
 
 /// What a disk does: at its end, but for a sync that the power loss comes in the middle of.
@@ -132,6 +134,8 @@ enum Entry {
 struct File {
     live: Arc<dyn DiskFile>,
     sectors: Mutex<Sectors>,
+    /// It has all its space already.
+    is_allocated: bool,
 }
 
 /// The durable sectors of a file, the others being zero, and what may have come over them.
@@ -354,13 +358,6 @@ impl Machine {
         }
         Ok(())
     }
-
-    fn room(&self) -> io::Result<()> {
-        if self.state.lock().faults.full {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        Ok(())
-    }
 }
 
 fn ended() -> io::Error {
@@ -403,7 +400,18 @@ fn durable(path: &Path, content: &[u8]) -> io::Result<Arc<File>> {
 
 impl File {
     fn new(path: &Path, len: u64) -> io::Result<Self> {
-        Ok(Self { live: memory_file(path, len)?, sectors: Mutex::default() })
+        Ok(Self { live: memory_file(path, len)?, sectors: Mutex::default(), is_allocated: true })
+    }
+
+    /// Whether a range of it has its space: not so where it was never written.
+    fn has_space(&self, position: u64, len: usize) -> bool {
+        if self.is_allocated || len == 0 {
+            return true;
+        }
+        let sectors = self.sectors.lock();
+        let is_there =
+            |number: u64| sectors.durable.contains_key(&number) || sectors.written.contains_key(&number);
+        (position / SECTOR as u64..=(position + len as u64 - 1) / SECTOR as u64).all(is_there)
     }
 
     /// Notes what a range of the live file holds now.
@@ -457,9 +465,14 @@ impl HostDisk {
         Arc::new(HostFile { file, disk: self.clone() })
     }
 
-    fn make(&self, path: &Path, len: u64, may_be_lost: bool) -> io::Result<Arc<dyn DiskFile>> {
-        self.machine.room()?;
-        let file = File::new(path, len)?;
+    /// Whether there is space for more.
+    fn has_space(&self) -> io::Result<()> {
+        if self.state()?.faults.refuses { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+
+    fn make(&self, path: &Path, len: u64, may_be_lost: bool, space: Space) -> io::Result<Arc<dyn DiskFile>> {
+        self.has_space()?;
+        let file = File { is_allocated: matches!(space, Space::Allocated), ..File::new(path, len)? };
         if may_be_lost {
             let mut sectors = file.sectors.lock();
             sectors.may_be_empty = true;
@@ -494,14 +507,14 @@ impl Disk for HostDisk {
         Ok(self.opened(file))
     }
 
-    fn create(&self, path: &Path, len: u64, _space: Space) -> io::Result<Arc<dyn DiskFile>> {
+    fn create(&self, path: &Path, len: u64, space: Space) -> io::Result<Arc<dyn DiskFile>> {
         drop(self.state()?);
         self.machine.sync_takes()?;
-        self.make(path, len, false)
+        self.make(path, len, false, space)
     }
 
     fn create_unsynced(&self, path: &Path, len: u64) -> io::Result<Arc<dyn DiskFile>> {
-        self.make(path, len, true)
+        self.make(path, len, true, Space::Sparse)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
@@ -555,8 +568,9 @@ impl Disk for HostDisk {
         self.machine.did(DiskOp::Remove)
     }
 
-    fn used(&self, _dir: &Path) -> io::Result<f64> {
-        self.state().map(|_| 0.5)
+    fn usage(&self, _dir: &Path) -> io::Result<DiskUsage> {
+        let free = self.state()?.faults.free;
+        Ok(DiskUsage { free: free.unwrap_or(DiskUsage::EMPTY.free), ..DiskUsage::EMPTY })
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Any + Send>>> {
@@ -576,8 +590,7 @@ impl Disk for HostDisk {
     }
 
     fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()> {
-        drop(self.state()?);
-        self.machine.room()?;
+        self.has_space()?;
         // Two: of the content, and of the directory.
         self.machine.sync_takes()?;
         self.machine.sync_takes()?;
@@ -604,6 +617,13 @@ struct HostFile {
     disk: HostDisk,
 }
 
+impl HostFile {
+    /// Whether a range may be written: the process lives, and there is space.
+    fn may_write(&self, position: u64, len: usize) -> io::Result<()> {
+        if self.file.has_space(position, len) { self.disk.state().map(drop) } else { self.disk.has_space() }
+    }
+}
+
 impl fmt::Debug for HostFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "HostFile({})", self.path().display())
@@ -620,21 +640,27 @@ impl DiskFile for HostFile {
     }
 
     fn write_at(&self, position: u64, bytes: &[u8]) -> io::Result<()> {
-        drop(self.disk.state()?);
+        self.may_write(position, bytes.len())?;
         self.file.live.write_at(position, bytes)?;
         self.file.written(position, bytes.len());
         Ok(())
     }
 
     fn write_vectored_at(&self, position: u64, pieces: &[IoSlice<'_>]) -> io::Result<()> {
-        drop(self.disk.state()?);
+        let len = pieces.iter().map(|piece| piece.len()).sum();
+        self.may_write(position, len)?;
         self.file.live.write_vectored_at(position, pieces)?;
-        self.file.written(position, pieces.iter().map(|piece| piece.len()).sum());
+        self.file.written(position, len);
         Ok(())
     }
 
     fn bytes(&self) -> &[u8] {
         self.file.live.bytes()
+    }
+
+    fn read_at(&self, position: u64, bytes: &mut [u8]) -> io::Result<()> {
+        drop(self.disk.state()?);
+        self.file.live.read_at(position, bytes)
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -652,7 +678,7 @@ impl DiskFile for HostFile {
     }
 
     fn write_zeros(&self, position: u64, len: u64) -> io::Result<()> {
-        drop(self.disk.state()?);
+        self.may_write(position, len as usize)?;
         self.file.live.write_zeros(position, len)?;
         self.file.written(position, len as usize);
         self.disk.machine.did(DiskOp::Zeros)
@@ -710,6 +736,29 @@ mod tests {
         let file = machine.disk().open(Path::new("/d/f")).unwrap();
         assert_eq!(file.bytes()[..512], [2; 512], "the sync was done");
         assert!(!machine.is_dark());
+    }
+
+    #[test]
+    fn a_disk_without_space_writes_where_it_has_written() {
+        let machine = Machine::new(Random::seeded(1));
+        let disk = machine.disk();
+        crate::beside::beside(|| {
+            let log = disk.create(Path::new("/d/log"), 4096, Space::Allocated).unwrap();
+            let queue = disk.create(Path::new("/d/queue"), 4096, Space::Sparse).unwrap();
+            queue.write_at(0, &[1; 600]).unwrap();
+            machine.set_faults(DiskFaults { free: Some(0), refuses: true, ..DiskFaults::default() });
+            assert_eq!(disk.usage(Path::new("/d")).unwrap().free, 0);
+            log.write_at(1024, &[2; 1024]).unwrap();
+            queue.write_at(500, &[2; 524]).unwrap();
+            let is_refused = |done: io::Result<()>| done.unwrap_err().kind() == io::ErrorKind::StorageFull;
+            assert!(is_refused(queue.write_at(1000, &[3; 25])));
+            assert_eq!(queue.bytes()[1023..1025], [2, 0], "nothing of it was written");
+            assert!(is_refused(disk.replace(Path::new("/d/small"), &[1])));
+            assert!(is_refused(disk.create(Path::new("/d/more"), 1, Space::Sparse).map(drop)));
+            assert!(is_refused(disk.create_unsynced(Path::new("/d/more"), 1).map(drop)));
+            machine.set_faults(DiskFaults::default());
+            disk.replace(Path::new("/d/small"), &[1]).unwrap();
+        });
     }
 
     #[test]

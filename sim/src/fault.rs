@@ -31,8 +31,10 @@ pub enum Kind {
     SlowDisk,
     /// The next sync fails.
     FailedSync,
-    /// A disk is full for a while.
+    /// A disk is full for a while, but for some of what a member keeps free.
     FullDisk,
+    /// A disk is full for a while, and nothing is left of what a member keeps free.
+    SpentDisk,
     /// The time of day jumps.
     ClockJump,
     /// A clock goes too fast or too slowly.
@@ -55,7 +57,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Kill,
         Self::PowerLoss,
         Self::PowerLossBehind,
@@ -69,6 +71,7 @@ impl Kind {
         Self::SlowDisk,
         Self::FailedSync,
         Self::FullDisk,
+        Self::SpentDisk,
         Self::ClockJump,
         Self::ClockDrift,
         Self::FlippedBit,

@@ -293,11 +293,18 @@ impl Nemesis {
                 self.until(soon, End::Disk(member));
             }
             Kind::FailedSync => {
-                cluster.machine(member).set_faults(DiskFaults { sync: true, full: false });
+                cluster.machine(member).set_faults(DiskFaults { sync: true, ..DiskFaults::default() });
                 self.until(soon, End::Disk(member));
             }
             Kind::FullDisk => {
-                cluster.machine(member).set_faults(DiskFaults { full: true, sync: false });
+                // Of 256 MiB that are kept: more or less than what members take all the same.
+                let free = Some(self.random.below(256 << 20));
+                cluster.machine(member).set_faults(DiskFaults { free, ..DiskFaults::default() });
+                self.until(soon, End::Disk(member));
+            }
+            Kind::SpentDisk => {
+                let full = DiskFaults { free: Some(0), refuses: true, ..DiskFaults::default() };
+                cluster.machine(member).set_faults(full);
                 self.until(soon, End::Disk(member));
             }
             Kind::ClockJump => {

@@ -208,9 +208,9 @@ pub fn run(seed: u64, options: &ScenarioOptions) -> Report {
     if disks_were_whole && !cluster.run_until(EQUAL_MAX, are_steady) {
         breaches.add(Promise::Service, "a member does not come back, with nothing wrong with its disk");
     }
-    // A disk that fails ends its member, one that is full as well.
-    let disks_worked = disks_were_whole
-        && ![Kind::FailedSync, Kind::FullDisk].iter().any(|kind| nemesis.done.contains_key(kind));
+    // A disk that fails ends its member, and so does one without any space.
+    let end_members = [Kind::FailedSync, Kind::SpentDisk];
+    let disks_worked = disks_were_whole && !end_members.iter().any(|kind| nemesis.done.contains_key(kind));
     if disks_worked && let Some(ended) = cluster.ended().first() {
         breaches.add(Promise::Service, ended);
     }

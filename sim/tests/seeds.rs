@@ -55,3 +55,8 @@ fn a_leaders_reads_are_fresh() {
     let kinds = "isolation,kill,clientcut";
     run(&["--strict", "--from", "8", "--count", "5", "--kinds", kinds, "--leave", "slowdisks"]);
 }
+
+#[test]
+fn full_disks_lose_nothing() {
+    keeps_with("fulldisk,spentdisk,kill,powerloss", 1, 3);
+}

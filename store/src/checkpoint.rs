@@ -189,11 +189,19 @@ impl CheckpointStep {
 
 impl Step for CheckpointStep {
     fn step(&mut self) -> Next {
-        self.go_on().unwrap_or_else(|e| {
-            tracing::error!("a checkpoint failed, the node stops: {e}");
-            (self.on_failure)(format!("checkpoint: {e}"));
-            Next::End
-        })
+        let failed = match self.go_on() {
+            Ok(next) => return next,
+            Err(failed) => failed,
+        };
+        if failed.is_for_lack_of_room() {
+            // The one before stands, or this one, and what is in memory is written the next time. A start has more to do.
+            tracing::warn!("no checkpoint is made: {failed}");
+            self.making = None;
+            return Next::Again;
+        }
+        tracing::error!("a checkpoint failed, the node stops: {failed}");
+        (self.on_failure)(format!("checkpoint: {failed}"));
+        Next::End
     }
 }
 

@@ -140,6 +140,11 @@ impl CommitLog {
         self.end.load(Ordering::SeqCst)
     }
 
+    /// Bytes that are taken from the disk behind the log's end.
+    pub(crate) fn ahead(&self) -> u64 {
+        self.segments.reach().saturating_sub(self.end())
+    }
+
     /// Whether an entry's place is known exactly, so that reading it touches nothing else.
     pub fn is_recent(&self, index: u64) -> bool {
         self.frames.read().is_recent(index)

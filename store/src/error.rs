@@ -73,6 +73,22 @@ impl StoreError {
         let path = path.to_owned();
         move |source| Self::Io { doing, path, source }
     }
+
+    /// The same with where in the file.
+    pub(crate) fn io_at(doing: &'static str, path: &Path, position: u64) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| {
+            let source = io::Error::new(source.kind(), format!("at position {position}: {source}"));
+            Self::Io { doing, path, source }
+        }
+    }
+
+    /// Whether something was not written as the disk is full, or a quota is. After a sync that failed for that it is not known
+    /// what was: that is no such error.
+    pub(crate) fn is_for_lack_of_room(&self) -> bool {
+        let Self::Io { doing, source, .. } = self else { return false };
+        *doing != "sync" && matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
 }
 
 impl From<StoreError> for io::Error {

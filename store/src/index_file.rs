@@ -102,7 +102,8 @@ impl Header {
         if file.len() != shape.file_len() {
             return Err(contradiction(file.path(), "file length in bytes", file.len(), shape.file_len()));
         }
-        let bytes = file.bytes();
+        let bytes = &mut [0; HEADER_SIZE];
+        file.read_at(0, bytes).map_err(StoreError::io("read", file.path()))?;
         let u64_at = |at: usize| u64::from(u32_at(bytes, at)) << 32 | u64::from(u32_at(bytes, at + 4));
         let header = Self {
             first_time_ms: u64_at(0).cast_signed(),

@@ -5,8 +5,10 @@
 //! | [`CommitLog`] | every entry of the group as a frame, in segments of fixed length; `frame.rs` has the layout |
 //! | `recovery` | opens a log that may have been left at any moment |
 //! | `scrub` | checks in the background what a start does not read again |
+//! | `frame_reader` | reads segments through, for these two |
 //! | `flush` | one sync for many appends |
 //! | `zero_ahead`, `ahead` | prepares the blocks ahead of the log's end |
+//! | `room` | whether the disk has room for more |
 //! | `truncation` | removes entries from the log's end |
 //! | [`View`] | what is derived from the log, seen alike |
 //! | [`Derived`] | the list of the views of one log |
@@ -47,6 +49,7 @@ mod error;
 mod flush;
 mod frame;
 mod frame_index;
+mod frame_reader;
 mod index_file;
 mod index_files;
 mod mapped_file_queue;
@@ -55,6 +58,7 @@ mod open_files;
 mod queue_offsets;
 mod recovery;
 mod reput;
+mod room;
 mod scrub;
 mod segment;
 mod slots;
@@ -84,6 +88,7 @@ pub use mapped_file_queue::{FileAt, MappedFileQueue};
 pub use marks::EntryId;
 pub use open_files::OpenFiles;
 pub use queue_offsets::{Placed, QUEUE_ID_MAX};
+pub use room::NoRoom;
 pub use segment::LogSlice;
 pub use slots::Slots;
 pub use store::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Store, StoreOptions};

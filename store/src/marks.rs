@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use crate::directory::lost;
 use crate::error::StoreError;
+use crate::slots::read_all;
 use raftmq_world::{Disk, DiskFile};
 
 /// What is written as a whole at most, by kernels and by disks: a torn write spoils one slot.
@@ -80,11 +81,11 @@ impl MarksFile {
         if file.len() != FILE_BYTES {
             return Err(lost(path, &format!("a marks file has {FILE_BYTES} bytes, not {}", file.len())));
         }
-        let Some((sequence, marks)) = newest(&*file, path)? else {
+        let content = read_all(&*file)?;
+        let Some((sequence, marks)) = newest(&content, path)? else {
             return Err(lost(path, "it holds nothing: how far the log was durable cannot be told"));
         };
-        let written =
-            |slot: u64| read_slot(file.bytes(), slot * SLOT_BYTES).map_or(0, |(sequence, _)| sequence);
+        let written = |slot: u64| read_slot(&content, slot * SLOT_BYTES).map_or(0, |(sequence, _)| sequence);
         let next_synced = (0..SYNCED_SLOTS).min_by_key(|slot| written(*slot)).unwrap_or_default();
         Ok((Self { file, sequence, next_synced }, marks))
     }
@@ -122,11 +123,11 @@ fn make(disk: &dyn Disk, path: &Path) -> Result<Arc<dyn DiskFile>, StoreError> {
     disk.open(path).map_err(StoreError::io("open", path))
 }
 
-/// The newest marks of a file that has any, with their number.
-fn newest(file: &dyn DiskFile, path: &Path) -> Result<Option<(u64, Marks)>, StoreError> {
-    let slots = (0..file.len()).step_by(SLOT_BYTES as usize);
-    let newest = slots.filter_map(|at| read_slot(file.bytes(), at)).max_by_key(|(n, _)| *n);
-    if newest.is_none() && file.bytes().iter().any(|b| *b != 0) {
+/// The newest marks of a file with this content that has any, with their number.
+fn newest(content: &[u8], path: &Path) -> Result<Option<(u64, Marks)>, StoreError> {
+    let slots = (0..content.len() as u64).step_by(SLOT_BYTES as usize);
+    let newest = slots.filter_map(|at| read_slot(content, at)).max_by_key(|(n, _)| *n);
+    if newest.is_none() && content.iter().any(|b| *b != 0) {
         return Err(lost(path, "none of its slots has the right checksum"));
     }
     Ok(newest)

@@ -13,6 +13,7 @@ use crate::commit_log::{CommitLog, Tail};
 use crate::error::StoreError;
 use crate::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKind, decode_frame};
 use crate::frame_index::StartingPoint;
+use crate::frame_reader::{FrameReader, header_at};
 use crate::marks::{EntryId, Marks};
 use crate::segment::{Segment, Segments};
 use raftmq_world::{Disk, data_end};
@@ -74,9 +75,10 @@ impl FrameCheck {
         Self { at, chain, last: None, newest_ms: 0, filled: 0 }
     }
 
-    /// Checks the frame that `rest`, the rest of a segment, starts with, and goes on behind it.
-    pub(crate) fn next(&mut self, rest: &[u8]) -> Result<(FrameHeader, u32), Broken> {
-        let (header, checksum, payload) = decode_frame(rest).map_err(|e| Broken::Torn(e.to_string()))?;
+    /// Checks the frame that `bytes` start with, and goes on behind it. Its segment has `left` bytes from there on, and those
+    /// are the first of them.
+    pub(crate) fn next(&mut self, bytes: &[u8], left: usize) -> Result<(FrameHeader, u32), Broken> {
+        let (header, checksum, payload) = decode_frame(bytes).map_err(|e| Broken::Torn(e.to_string()))?;
         if header.physical_offset != self.at {
             let at = header.physical_offset;
             return Err(Broken::Torn(format!("a frame that says it stands at physical offset {at}")));
@@ -96,8 +98,7 @@ impl FrameCheck {
             }
             self.last = Some(EntryId { term: header.term, index: header.index });
             self.filled = 0;
-        } else if len != rest.len() {
-            let left = rest.len();
+        } else if len != left {
             return Err(Broken::Wrong(format!("a filler of {len} bytes with {left} left in the segment")));
         } else {
             self.filled = len;
@@ -149,6 +150,7 @@ struct Scan<'a> {
     tail: Tail,
     /// What is read next stands behind the tail, or behind the filler after it.
     frames: FrameCheck,
+    reader: FrameReader,
     /// What stands there instead, if not zeros.
     torn: Option<String>,
 }
@@ -162,11 +164,12 @@ impl<'a> Scan<'a> {
         }
         let first_read = segments.get(skipped).map_or(0, |first| first.base);
         // Behind segments that are not read again, the first frame's own chain value is taken for right.
-        let before = || frame_in(&segments[skipped], first_read).map_or(seed, |header| header.chain);
-        let chain = if first_read > 0 { before() } else { seed };
+        let first = if first_read > 0 { header_at(&segments[skipped], first_read)? } else { None };
+        let chain = first.map_or(seed, |header| header.chain);
         let tail = Tail { last: None, chain, end: first_read };
         let frames = FrameCheck::new(first_read, chain);
-        let mut scan = Self { log, marks, first_read, tail, frames, torn: None };
+        let reader = FrameReader::default();
+        let mut scan = Self { log, marks, first_read, tail, frames, reader, torn: None };
         while scan.step()? {}
         if scan.frames.at < marks.flushed { Err(scan.lost_below_mark()) } else { Ok(scan) }
     }
@@ -175,15 +178,16 @@ impl<'a> Scan<'a> {
     fn step(&mut self) -> Result<bool, StoreError> {
         let at = self.frames.at;
         let Ok(segment) = self.log.segments.of(at) else { return Ok(false) };
-        let rest = &segment.file.bytes()[(at - segment.base) as usize..];
-        if rest.len() < FRAME_HEADER_BYTES {
+        let left = (segment.end() - at) as usize;
+        if left < FRAME_HEADER_BYTES {
             self.frames.at = segment.end();
             return Ok(true);
         }
-        if rest[..FRAME_HEADER_BYTES].iter().all(|b| *b == 0) {
+        let bytes = self.reader.frame(&segment, at)?;
+        if bytes[..FRAME_HEADER_BYTES].iter().all(|b| *b == 0) {
             return Ok(false);
         }
-        match self.frames.next(rest) {
+        match self.frames.next(bytes, left) {
             Ok((header, checksum)) => {
                 if header.kind != FrameKind::Filler {
                     let last = EntryId { term: header.term, index: header.index };
@@ -219,15 +223,9 @@ fn first_checked(segments: &[Arc<Segment>], flushed: u64) -> usize {
     holds_mark.saturating_sub(1).min(segments.len().saturating_sub(1))
 }
 
-/// The frame header at a place in a segment, if there is an intact one that says it stands there.
-fn frame_in(segment: &Segment, physical_offset: u64) -> Option<FrameHeader> {
-    let bytes = segment.file.bytes().get((physical_offset - segment.base) as usize..)?;
-    FrameHeader::decode(bytes).ok().map(|(header, _)| header).filter(|h| h.physical_offset == physical_offset)
-}
-
 /// Remembers where a segment that is not checked again begins.
 fn note_first_frame(log: &CommitLog, segment: &Segment) -> Result<(), StoreError> {
-    let Some(FrameHeader { index, physical_offset, .. }) = frame_in(segment, segment.base) else {
+    let Some(FrameHeader { index, physical_offset, .. }) = header_at(segment, segment.base)? else {
         return Err(segment
             .corrupt(segment.base, "a segment below the flushed mark has no frame at its start".into()));
     };
@@ -255,15 +253,16 @@ fn erase_behind(log: &CommitLog, end: u64, torn: Option<String>) -> Result<(), S
 /// Writes what is not known to be durable once more, as it stands. After a sync that failed the kernel may hold pages
 /// that differ from the medium and count as written; a sync alone would pass them over.
 fn rewrite(log: &CommitLog, from: u64, to: u64) -> Result<(), StoreError> {
-    const STEP: usize = 1 << 20;
+    const STEP: u64 = 1 << 20;
+    let mut piece = vec![0; STEP as usize];
     for segment in log.segments.list().iter().filter(|s| s.end() > from && s.base < to) {
-        let bytes = &segment.file.bytes()[..(to.min(segment.end()) - segment.base) as usize];
-        let mut position = from.saturating_sub(segment.base) as usize;
-        while position < bytes.len() {
-            let piece = bytes[position..bytes.len().min(position + STEP)].to_vec();
-            let written = segment.file.write_at(position as u64, &piece);
-            written.map_err(StoreError::io("write", segment.file.path()))?;
-            position += piece.len();
+        let (file, end) = (&segment.file, to.min(segment.end()) - segment.base);
+        let mut position = from.saturating_sub(segment.base);
+        while position < end {
+            let piece = &mut piece[..STEP.min(end - position) as usize];
+            file.read_at(position, piece).map_err(StoreError::io_at("read", file.path(), position))?;
+            file.write_at(position, piece).map_err(StoreError::io("write", file.path()))?;
+            position += piece.len() as u64;
         }
     }
     Ok(())
@@ -316,14 +315,19 @@ pub(crate) mod tests {
         ([&bytes[..], &payload].concat(), checksum)
     }
 
+    /// Checks a frame that ends its segment.
+    fn next_of(check: &mut FrameCheck, frame: &[u8]) -> Result<(), Broken> {
+        check.next(frame, frame.len()).map(drop)
+    }
+
     #[test]
     fn a_whole_frame_that_no_append_writes_is_wrong() {
         let good = frame(0, 0, 7, [(0, 5), (0, 5)]);
         let end = good.0.len() as u64;
         let next = |records| {
             let mut check = FrameCheck::new(0, 7);
-            check.next(&good.0).ok().unwrap();
-            check.next(&frame(1, end, good.1, records).0).map(drop)
+            next_of(&mut check, &good.0).ok().unwrap();
+            next_of(&mut check, &frame(1, end, good.1, records).0)
         };
         assert!(next([(0, 5), (0, 6)]).is_ok());
         for records in [[(1, 5), (0, 6)], [(0, 5), (1, 6)], [(0, 4), (0, 6)], [(0, 6), (0, 5)]] {
@@ -341,9 +345,9 @@ pub(crate) mod tests {
         let mut check = FrameCheck::new(0, 7);
         let (mut bytes, chain) = (filler.encode().0.to_vec(), filler.encode().1);
         bytes.resize(filler.frame_len(), 0);
-        check.next(&bytes).ok().unwrap();
+        next_of(&mut check, &bytes).ok().unwrap();
         let behind = frame(0, end, chain, [(0, 5), (0, 5)]);
-        assert!(matches!(check.next(&behind.0), Err(Broken::Wrong(_))));
+        assert!(matches!(next_of(&mut check, &behind.0), Err(Broken::Wrong(_))));
     }
 
     #[test]

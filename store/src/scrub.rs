@@ -11,6 +11,7 @@ use raftmq_world::{Next, Step};
 use crate::commit_log::CommitLog;
 use crate::error::StoreError;
 use crate::frame::FRAME_HEADER_BYTES;
+use crate::frame_reader::FrameReader;
 use crate::recovery::FrameCheck;
 use crate::worker::Report;
 
@@ -21,6 +22,7 @@ const STEP_BYTES: u64 = 1 << 20;
 pub(crate) struct ScrubStep {
     log: Arc<CommitLog>,
     frames: FrameCheck,
+    reader: FrameReader,
     /// Frames from here on were read at the start.
     end: u64,
     stop: Arc<AtomicBool>,
@@ -36,7 +38,8 @@ impl ScrubStep {
         stop: Arc<AtomicBool>,
         on_failure: Report,
     ) -> Self {
-        Self { frames: FrameCheck::new(log.start(), seed), log, end, stop, on_failure }
+        let frames = FrameCheck::new(log.start(), seed);
+        Self { frames, reader: FrameReader::default(), log, end, stop, on_failure }
     }
 
     fn read(&mut self) -> Result<Next, StoreError> {
@@ -44,13 +47,13 @@ impl ScrubStep {
         let enough = self.end.min(frames.at + STEP_BYTES);
         while frames.at < enough {
             let segment = self.log.segments.of(frames.at)?;
-            let rest = &segment.file.bytes()[(frames.at - segment.base) as usize..];
-            if rest.len() < FRAME_HEADER_BYTES {
+            let (at, left) = (frames.at, (segment.end() - frames.at) as usize);
+            if left < FRAME_HEADER_BYTES {
                 frames.at = segment.end();
                 continue;
             }
-            let at = frames.at;
-            if let Err(broken) = frames.next(rest) {
+            let bytes = self.reader.frame(&segment, at)?;
+            if let Err(broken) = frames.next(bytes, left) {
                 // Unless a truncation has reached this far in the meantime.
                 return if at >= self.log.end() {
                     Ok(Next::End)

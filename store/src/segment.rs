@@ -123,17 +123,26 @@ impl Segments {
         self.table.read().clone()
     }
 
-    fn reach(&self, physical_offset: u64) -> bool {
-        self.table.read().last().is_some_and(|s| s.end() > physical_offset)
+    /// Physical offset behind the last byte of the last one.
+    pub(crate) fn reach(&self) -> u64 {
+        self.table.read().last().map_or(0, |s| s.end())
+    }
+
+    /// As [`Self::ensure`], where others may be made; says whether they are there.
+    pub(crate) fn ensure_if(&self, may_make: bool, physical_offset: u64) -> Result<bool, StoreError> {
+        if may_make {
+            self.ensure(physical_offset)?;
+        }
+        Ok(self.reach() > physical_offset)
     }
 
     /// Creates the segments up to the one that holds `physical_offset`, if they are not there yet.
     pub(crate) fn ensure(&self, physical_offset: u64) -> Result<(), StoreError> {
-        if self.reach(physical_offset) {
+        if self.reach() > physical_offset {
             return Ok(());
         }
         let _changing = self.changing.lock();
-        while !self.reach(physical_offset) {
+        while self.reach() <= physical_offset {
             let first = physical_offset / self.segment_bytes * self.segment_bytes;
             let base = self.table.read().last().map_or(first, |s| s.end());
             let path = segment_path(&self.dir, base);

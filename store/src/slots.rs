@@ -51,7 +51,8 @@ impl Slots {
             return Err(lost(path, &format!("a file of slots has {FILE_BYTES} bytes, not {}", file.len())));
         }
         file.sync().map_err(StoreError::io("sync", path))?;
-        let newest = (0..SLOTS).filter_map(|slot| Some((slot, read(file.bytes(), slot)?)));
+        let content = read_all(&*file)?;
+        let newest = (0..SLOTS).filter_map(|slot| Some((slot, read(&content, slot)?)));
         let Some((slot, (sequence, record))) = newest.max_by_key(|(_, (sequence, _))| *sequence) else {
             return Err(lost(path, "none of its slots has the right checksum"));
         };
@@ -84,6 +85,13 @@ impl Slots {
         self.next = (self.next + 1) % SLOTS;
         Ok(())
     }
+}
+
+/// What a small file holds.
+pub(crate) fn read_all(file: &dyn DiskFile) -> Result<Vec<u8>, StoreError> {
+    let mut content = vec![0; file.len() as usize];
+    file.read_at(0, &mut content).map_err(StoreError::io("read", file.path()))?;
+    Ok(content)
 }
 
 fn slot_of(sequence: u64, record: &[u8]) -> Vec<u8> {

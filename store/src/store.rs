@@ -23,6 +23,7 @@ use crate::marks::{EntryId, MarksFile};
 use crate::queue_offsets::{NOWHERE, Placed};
 use crate::recovery::open_log;
 use crate::reput::{Reput, ReputStep};
+use crate::room::{NoRoom, Room};
 use crate::scrub::ScrubStep;
 use crate::segment::LogSlice;
 use crate::topic_changes;
@@ -43,6 +44,8 @@ pub struct StoreOptions {
     pub identity: Identity,
     /// When an entry counts as stored.
     pub flush: FlushMode,
+    /// Bytes of the disk that are left free for what is derived and for small files; of a small disk a part.
+    pub reserve_bytes: u64,
 }
 
 /// The files of one member. Writing is for the Raft log storage, reading for everyone.
@@ -54,6 +57,7 @@ pub struct Store {
     flusher: Arc<Flusher>,
     reput: Arc<Reput>,
     checkpoints: Arc<Checkpoints>,
+    room: Arc<Room>,
     ahead: Handle,
     scrub: Handle,
     /// Ends these two.
@@ -108,7 +112,7 @@ impl Store {
     /// Opens the directory, making it if it is new, recovers what is in it, and starts the work in the background. What
     /// is derived has been made for this directory and this disk.
     pub fn open(options: StoreOptions, derived: Derived, world: &World) -> Result<Arc<Self>, StoreError> {
-        let StoreOptions { dir, identity, flush } = options;
+        let StoreOptions { dir, identity, flush, reserve_bytes } = options;
         let (disk, clock) = (world.disk.clone(), world.clock.clone());
         check_segment_bytes(identity.segment_bytes)?;
         let lock = directory::lock(&*disk, &dir)?;
@@ -141,12 +145,15 @@ impl Store {
             failure.reporter(),
         );
         let dispatch = ReputStep::new(reput.clone(), checkpoints.clone(), clock, failure.reporter());
-        let ahead = AheadStep { log: log.clone(), stop: stop.clone() };
+        let room = Arc::new(Room::new(disk.clone(), &dir, reserve_bytes));
+        let ahead = AheadStep::new(log.clone(), room.clone(), stop.clone());
+        ahead.look();
         let store = Self {
             log,
             flusher,
             reput,
             checkpoints,
+            room,
             ahead: Handle::default(),
             scrub: Handle::default(),
             stop,
@@ -193,6 +200,17 @@ impl Store {
     /// The follower's append; see [`CommitLog::append_frame`].
     pub fn append_frame(&self, id: EntryId, frame: &[u8]) -> Result<Appended, StoreError> {
         self.log.append_frame(id, frame)
+    }
+
+    /// Whether the disk has room for more, as of some milliseconds ago. Where it has none nothing is to be appended that
+    /// can be done without: an append that fails stops the node.
+    pub fn room(&self) -> Result<(), NoRoom> {
+        self.room.check()
+    }
+
+    /// Whether entries of so many bytes have a place all the same, which other members have stored already.
+    pub fn has_room_for(&self, bytes: u64) -> bool {
+        self.room.takes(bytes, self.log.ahead(), self.log.segments.segment_bytes())
     }
 
     /// Calls back when everything appended so far is as durable as the flush mode asks.

@@ -129,7 +129,9 @@ impl TimerIndex {
             let Some(FileAt { file, .. }) = files.file_at(start)?.filter(|_| start == written * ENTRY) else {
                 break;
             };
-            for bytes in file.bytes().as_chunks().0 {
+            let end = data_end(&*file, 0).map_err(StoreError::io("read", file.path()))?;
+            let entries = end.map_or(0, |end| (end as usize).div_ceil(ENTRY_SIZE));
+            for bytes in file.bytes().as_chunks().0.iter().take(entries) {
                 let continues = |entry: &TimerEntry| {
                     entry.slot() == slot
                         && entry.physical_offset < limit

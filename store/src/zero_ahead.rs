@@ -75,34 +75,41 @@ impl ZeroAhead {
         }
     }
 
-    /// Prepares one more chunk if the log's end, which `end` tells, has come near enough. Returns whether it did something.
-    pub(crate) fn step(&self, segments: &Segments, end: impl Fn() -> u64) -> Result<bool, StoreError> {
+    /// Prepares one more chunk if the log's end, which `end` tells, has come near enough, in another segment where that may be
+    /// made. Returns whether it did something.
+    pub(crate) fn step(
+        &self,
+        segments: &Segments,
+        may_make: bool,
+        end: impl Fn() -> u64,
+    ) -> Result<bool, StoreError> {
         if segments.segment_bytes() < SEGMENT_BYTES_MIN {
             // Only have the next segment ready, and only once this one is half full.
             let end = end();
             if end % segments.segment_bytes() >= segments.segment_bytes() / 2 {
-                segments.ensure(end + segments.segment_bytes())?;
+                segments.ensure_if(may_make, end + segments.segment_bytes())?;
             }
             return Ok(false);
         }
         let mut state = self.state.lock();
         let Some((from, to)) = self.choose(&mut state, segments, &end) else {
             drop(state);
-            segments.ensure(end() + MARGIN_BYTES)?;
+            segments.ensure_if(may_make, end() + MARGIN_BYTES)?;
             return Ok(false);
         };
-        let zeroed = segments.ensure(from).and_then(|()| {
-            let segment = segments.of(from)?;
-            segment
-                .file
-                .write_zeros(from - segment.base, to - from)
-                .map_err(StoreError::io("zero", segment.file.path()))
+        let zeroed = segments.ensure_if(may_make, from).and_then(|is_there| {
+            if is_there {
+                let segment = segments.of(from)?;
+                let zeroed = segment.file.write_zeros(from - segment.base, to - from);
+                zeroed.map_err(StoreError::io("zero", segment.file.path()))?;
+            }
+            Ok(is_there)
         });
         self.busy_from.store(NOTHING, Ordering::SeqCst);
-        if zeroed.is_ok() {
+        if matches!(zeroed, Ok(true)) {
             state.done = to;
         }
-        zeroed.map(|()| true)
+        zeroed
     }
 
     /// Picks the next chunk and marks it busy. It lies within one segment and starts at least the margin ahead.

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use raftmq_store::{ConsumeQueues, Numbers, OpenFiles, Reads, TagsCode, Unit, View};
-use raftmq_world::{Disk, DiskFile, OsDisk, Space};
+use raftmq_world::{Disk, DiskFile, DiskUsage, OsDisk, Space};
 
 /// Files that may be open.
 const OPEN_MAX: usize = 20;
@@ -95,6 +95,9 @@ impl DiskFile for CountingFile {
     fn bytes(&self) -> &[u8] {
         self.0.bytes()
     }
+    fn read_at(&self, position: u64, bytes: &mut [u8]) -> io::Result<()> {
+        self.0.read_at(position, bytes)
+    }
     fn sync(&self) -> io::Result<()> {
         self.1.file_syncs.fetch_add(1, Ordering::Relaxed);
         Ok(())
@@ -140,8 +143,8 @@ impl Disk for CountingDisk {
         self.wait();
         OsDisk.remove_all(dir)
     }
-    fn used(&self, dir: &Path) -> io::Result<f64> {
-        OsDisk.used(dir)
+    fn usage(&self, dir: &Path) -> io::Result<DiskUsage> {
+        OsDisk.usage(dir)
     }
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Any + Send>>> {
         OsDisk.lock(path)

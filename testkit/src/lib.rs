@@ -5,6 +5,7 @@
 //! | `address` | addresses on loopback that nobody else takes |
 //! | `server` | a server that does as it is told |
 //! | `group` | members of a group and stores, with the settings of tests |
+//! | `disk` | a disk that is as full as a test says |
 
 #![allow(
     clippy::disallowed_methods,
@@ -15,10 +16,14 @@
 
 mod address;
 #[cfg(feature = "group")]
+mod disk;
+#[cfg(feature = "group")]
 mod group;
 mod server;
 
 pub use address::free_address;
+#[cfg(feature = "group")]
+pub use disk::ToldDisk;
 #[cfg(feature = "group")]
 pub use group::{group_config, queues_alone, store_options};
 pub use server::{FakeServer, Reply};

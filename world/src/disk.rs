@@ -29,8 +29,13 @@ pub trait DiskFile: Send + Sync + Debug {
     fn write_vectored_at(&self, position: u64, pieces: &[IoSlice<'_>]) -> io::Result<()>;
 
     /// The whole file. Bytes that were written are seen at once. The caller looks only at bytes that are not being
-    /// rewritten at the same time: each structure publishes how far it may be read.
+    /// rewritten at the same time: each structure publishes how far it may be read. A page that the disk cannot deliver
+    /// is a signal, not an error: for what was written or read lately.
     fn bytes(&self) -> &[u8];
+
+    /// Fills `bytes` with what the file holds from `position` on, all or an error. For what may have been on the disk for
+    /// long, and for holes, which some file systems fill as soon as they are looked at through a map.
+    fn read_at(&self, position: u64, bytes: &mut [u8]) -> io::Result<()>;
 
     /// Returns when everything written before is durable.
     fn sync(&self) -> io::Result<()>;
@@ -53,6 +58,25 @@ pub enum Space {
     /// Nothing: blocks come as it is written, and a write fails where there are none left. For files of which there
     /// are many, most of them nearly empty.
     Sparse,
+}
+
+/// How full a disk is, in bytes of what is not reserved for the system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskUsage {
+    /// What more can be written.
+    pub free: u64,
+    /// That, and what is in use.
+    pub all: u64,
+}
+
+impl DiskUsage {
+    /// A disk that never fills: for disks that are made up.
+    pub const EMPTY: Self = Self { free: 1 << 60, all: 1 << 60 };
+
+    /// The part that is in use, from 0 to 1.
+    pub fn used(&self) -> f64 {
+        if self.all == 0 { 1.0 } else { 1.0 - self.free as f64 / self.all as f64 }
+    }
 }
 
 /// A disk: files by path.
@@ -85,8 +109,8 @@ pub trait Disk: Send + Sync + Debug {
     /// Removes a folder with everything below it, if it is there; the removal is durable on return.
     fn remove_all(&self, dir: &Path) -> io::Result<()>;
 
-    /// The part of the disk below `dir` that is in use, from 0 to 1, of what is not reserved for the system.
-    fn used(&self, dir: &Path) -> io::Result<f64>;
+    /// How much the disk below `dir` has room for. Not always so much can be written: quotas may be smaller.
+    fn usage(&self, dir: &Path) -> io::Result<DiskUsage>;
 
     /// Takes the lock that the file at `path` stands for, made with its folder where it is missing; `None` where
     /// somebody else has it. It is released when what is returned is dropped, or when the process ends.
@@ -101,25 +125,24 @@ pub trait Disk: Send + Sync + Debug {
 
 /// Position behind the last byte at or behind `from` that is not zero.
 pub fn data_end(file: &dyn DiskFile, from: u64) -> io::Result<Option<u64>> {
-    const STEP_MAX: usize = 64 * 1024;
-    static ZEROS: [u8; STEP_MAX] = [0; STEP_MAX];
-    let bytes = file.bytes();
+    const STEP: u64 = 64 * 1024;
+    static ZEROS: [u8; STEP as usize] = [0; STEP as usize];
+    // A page first: of most files no more is written.
+    let (mut chunk, mut step) = (Vec::new(), 4096 - from % 4096);
     let mut found = None;
     let mut at = from;
-    // A page first: most files have no more, and looking at what was never written takes memory for it.
-    let mut step = 4096 - from as usize % 4096;
     while at < file.len() {
-        let Some(data) = file.next_data(at)? else { break };
-        let chunk_end = (data as usize).saturating_add(step).min(bytes.len());
-        step = STEP_MAX;
-        let chunk = bytes.get(data as usize..chunk_end).unwrap_or_default();
+        let Some(data) = file.next_data(at)?.filter(|data| *data < file.len()) else { break };
+        chunk.resize(step.min(file.len() - data) as usize, 0);
+        file.read_at(data, &mut chunk)?;
         // Comparing first: most of what is there is zeros written ahead.
-        if chunk != &ZEROS[..chunk.len()]
+        if chunk[..] != ZEROS[..chunk.len()]
             && let Some(last) = chunk.iter().rposition(|b| *b != 0)
         {
             found = Some(data + last as u64 + 1);
         }
-        at = chunk_end.max(data as usize + 1) as u64;
+        at = data + chunk.len() as u64;
+        step = STEP;
     }
     Ok(found)
 }

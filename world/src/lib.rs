@@ -33,7 +33,7 @@ use std::sync::Arc;
 
 pub use acceptor::{Accepted, Acceptor, Places, WhenFull};
 pub use clock::{Clock, SystemClock};
-pub use disk::{Disk, DiskFile, Space, data_end};
+pub use disk::{Disk, DiskFile, DiskUsage, Space, data_end};
 pub use mutation::Mutation;
 pub use network::{KeepAlive, Listen, Listener, Network, ReadHalf, Socket, Stream, WriteHalf};
 pub use os_disk::{OsDisk, memory_file};

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use memmap2::{Mmap, MmapOptions};
 use rustix::fs::{Advice, FallocateFlags, FlockOperation, flock};
 
-use crate::disk::{Disk, DiskFile, Space};
+use crate::disk::{Disk, DiskFile, DiskUsage, Space};
 
 /// The operating system's file system.
 #[derive(Debug, Clone, Copy, Default)]
@@ -99,6 +99,11 @@ impl DiskFile for MappedFile {
 
     fn bytes(&self) -> &[u8] {
         &self.map
+    }
+
+    fn read_at(&self, position: u64, bytes: &mut [u8]) -> io::Result<()> {
+        self.check(position, bytes.len())?;
+        self.file.read_exact_at(bytes, position)
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -283,11 +288,15 @@ impl Disk for OsDisk {
         }
     }
 
-    fn used(&self, dir: &Path) -> io::Result<f64> {
+    fn usage(&self, dir: &Path) -> io::Result<DiskUsage> {
         let space = rustix::fs::statvfs(dir)?;
         let used = space.f_blocks.saturating_sub(space.f_bfree);
         let all = used.saturating_add(space.f_bavail);
-        if all == 0 { Err(io::ErrorKind::Unsupported.into()) } else { Ok(used as f64 / all as f64) }
+        if all == 0 {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let bytes = |blocks: u64| blocks.saturating_mul(space.f_frsize);
+        Ok(DiskUsage { free: bytes(space.f_bavail), all: bytes(all) })
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Any + Send>>> {

@@ -172,9 +172,12 @@ async fn submit(replica: &Replica, term: u64, delivery: Delivery) -> Outcome {
 fn outcome(decided: Result<&[Placed], &ProposeError>) -> Outcome {
     match decided {
         Ok(_) => Outcome::Applied,
-        Err(ProposeError::Busy { .. } | ProposeError::NotLeader { .. } | ProposeError::TooEarly(_)) => {
-            Outcome::NotTaken
-        }
+        Err(
+            ProposeError::Busy { .. }
+            | ProposeError::NoRoom(_)
+            | ProposeError::NotLeader { .. }
+            | ProposeError::TooEarly(_),
+        ) => Outcome::NotTaken,
         Err(ProposeError::Refused(reason)) => Outcome::Refused(reason.clone()),
         Err(ProposeError::Unknown | ProposeError::Stopped(_)) => Outcome::Unknown,
     }

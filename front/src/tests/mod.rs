@@ -38,6 +38,7 @@ mod delay;
 mod deletion;
 mod failover;
 mod followers;
+mod full_disk;
 mod groups;
 mod inquiry;
 mod operators;
@@ -168,7 +169,17 @@ pub(super) struct Fixture {
 
 /// A member whose acknowledgements do not wait for its disk, its state, and the views of its log.
 async fn start_member(node_id: u64, members: &[Member], dir: &Path) -> (Group, State, Views) {
-    let (world, config, state) = (World::system(), group_config(node_id, members, dir), State::default());
+    start_member_in(World::system(), node_id, members, dir).await
+}
+
+/// The same on another disk.
+async fn start_member_in(
+    world: World,
+    node_id: u64,
+    members: &[Member],
+    dir: &Path,
+) -> (Group, State, Views) {
+    let (config, state) = (group_config(node_id, members, dir), State::default());
     let views = Views::new(&OpenFiles::of(&world), &config.dir);
     let config = GroupConfig { flush: FlushMode::Async, derived: views.derived.clone(), ..config };
     (Group::start(config, state.tables(), world).await.unwrap(), state, views)

@@ -4,6 +4,7 @@
 // Clippy lets tests unwrap, but not the functions they share.
 #![allow(clippy::unwrap_used)]
 
+mod full_disk;
 mod members;
 mod run;
 
@@ -19,7 +20,7 @@ use raftmq_raft::{
     StartError, Table, Tables,
 };
 use raftmq_store::StoreError;
-use raftmq_testkit::{free_address, group_config};
+use raftmq_testkit::{ToldDisk, free_address, group_config};
 use raftmq_world::{Clock, SystemClock, World};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;

@@ -37,7 +37,7 @@ pub(super) fn recover(files: &MappedFileQueue, limit: u64) -> Result<Found, Stor
     }
     files.remove_from(starts[last_used] + files.file_len())?;
     let file = existing(files, starts[last_used])?;
-    let (used, last_physical) = count_units(&file, previous, limit);
+    let (used, last_physical) = count_units(&file, previous, limit)?;
     let dropped = written_from(&file, used)?;
     check_dropped(&file, used, dropped, limit)?;
     let has_dropped = !dropped.is_empty();
@@ -53,7 +53,7 @@ pub(super) fn recover(files: &MappedFileQueue, limit: u64) -> Result<Found, Stor
 /// queue starts.
 fn last_used_file(files: &MappedFileQueue, starts: &[u64], limit: u64) -> Result<Option<usize>, StoreError> {
     for (index, start) in starts.iter().enumerate().rev() {
-        if index == 0 || Unit::decode(&units_of(&existing(files, *start)?)[0]).continues(None, limit) {
+        if index == 0 || first_unit(&existing(files, *start)?)?.continues(None, limit) {
             return Ok(Some(index));
         }
     }
@@ -91,17 +91,25 @@ fn units_of(file: &FileAt) -> &[[u8; UNIT_SIZE]] {
     file.file.bytes().as_chunks::<UNIT_SIZE>().0
 }
 
+/// The first unit, of a file that may not have one.
+fn first_unit(file: &FileAt) -> Result<Unit, StoreError> {
+    let mut bytes = [0; UNIT_SIZE];
+    file.file.read_at(0, &mut bytes).map_err(StoreError::io("read", file.file.path()))?;
+    Ok(Unit::decode(&bytes))
+}
+
 /// How many units from the start of `file` on belong to the queue, and the physical offset of the last one.
-fn count_units(file: &FileAt, previous: Option<u64>, limit: u64) -> (usize, Option<u64>) {
+fn count_units(file: &FileAt, previous: Option<u64>, limit: u64) -> Result<(usize, Option<u64>), StoreError> {
     let mut last = previous;
-    for (index, bytes) in units_of(file).iter().enumerate() {
+    let written = written_from(file, 0)?;
+    for (index, bytes) in written.iter().enumerate() {
         let unit = Unit::decode(bytes);
         if !unit.continues(last, limit) {
-            return (index, last);
+            return Ok((index, last));
         }
         last = Some(unit.physical_offset);
     }
-    (units_of(file).len(), last)
+    Ok((written.len(), last))
 }
 
 /// Checks that no unit below the limit is among those from `from` on, which are to be dropped: such a unit was flushed,

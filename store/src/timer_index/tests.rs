@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::entry::{LAST_SLOT, SLOT_MS};
 use super::*;
-use raftmq_world::{Disk, DiskFile, OsDisk, Space};
+use raftmq_world::{Disk, DiskFile, DiskUsage, OsDisk, Space};
 
 /// So that slots have several files.
 const PER_FILE: u64 = 5;
@@ -200,6 +200,9 @@ impl DiskFile for CountingFile {
     fn bytes(&self) -> &[u8] {
         self.0.bytes()
     }
+    fn read_at(&self, position: u64, bytes: &mut [u8]) -> io::Result<()> {
+        self.0.read_at(position, bytes)
+    }
     fn sync(&self) -> io::Result<()> {
         self.1.wait();
         self.1.unsynced.lock().remove(self.path());
@@ -248,8 +251,8 @@ impl Disk for CountingDisk {
         self.0.wait();
         OsDisk.remove_all(dir)
     }
-    fn used(&self, dir: &Path) -> io::Result<f64> {
-        OsDisk.used(dir)
+    fn usage(&self, dir: &Path) -> io::Result<DiskUsage> {
+        OsDisk.usage(dir)
     }
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn std::any::Any + Send>>> {
         OsDisk.lock(path)

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use raftmq_world::{Disk, DiskFile, OsDisk, Space};
+use raftmq_world::{Disk, DiskFile, DiskUsage, OsDisk, Space};
 
 const SECTOR: usize = 512;
 type Sector = [u8; SECTOR];
@@ -56,6 +56,14 @@ pub(crate) struct Faults {
     pub(crate) sync: bool,
     pub(crate) create: bool,
     pub(crate) write: bool,
+    /// Writes of the index.
+    pub(crate) write_index: bool,
+    /// Putting a small file in another's place.
+    pub(crate) replace: bool,
+    /// Reads of the log's segments.
+    pub(crate) read: bool,
+    /// What it says of its room, where that is not the real disk's.
+    pub(crate) usage: Option<DiskUsage>,
 }
 
 #[derive(Debug, Default)]
@@ -214,8 +222,9 @@ impl Shared {
 
 impl CrashFile {
     fn write(&self, position: u64, len: u64, write: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let is_index = self.name.starts_with("index");
         self.shared.change(
-            |faults| faults.write,
+            |faults| faults.write || faults.write_index && is_index,
             |files| {
                 write()?;
                 // A file that was removed lives on for those who have it open, and leaves nothing after a crash.
@@ -253,6 +262,13 @@ impl DiskFile for CrashFile {
 
     fn bytes(&self) -> &[u8] {
         self.inner.bytes()
+    }
+
+    fn read_at(&self, position: u64, bytes: &mut [u8]) -> io::Result<()> {
+        if self.shared.state.lock().faults.read && self.name.starts_with("commitlog") {
+            return Err(io::Error::from_raw_os_error(5));
+        }
+        self.inner.read_at(position, bytes)
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -351,8 +367,9 @@ impl Disk for CrashDisk {
         self.shared.change(|_| false, remove)
     }
 
-    fn used(&self, dir: &Path) -> io::Result<f64> {
-        OsDisk.used(dir)
+    fn usage(&self, dir: &Path) -> io::Result<DiskUsage> {
+        let said = self.shared.state.lock().faults.usage;
+        said.map_or_else(|| OsDisk.usage(dir), Ok)
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Any + Send>>> {
@@ -372,6 +389,6 @@ impl Disk for CrashDisk {
             files.insert(self.shared.name(path), sectors);
             Ok(())
         };
-        self.shared.change(|faults| faults.write, replace)
+        self.shared.change(|faults| faults.write || faults.replace, replace)
     }
 }
