@@ -10,13 +10,14 @@ use futures_util::stream::FuturesUnordered;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::network::RPCOption;
 use openraft::{BasicNode, RaftNetworkFactory, ServerState};
+use raftmq_store::Store;
 use tokio::time::{sleep, timeout};
 
 use crate::lease::Leases;
 use crate::state_machine::Core;
 use crate::transport::Transport;
 use crate::types::{NodeId, Vote};
-use crate::wire::VoteRequest;
+use crate::wire::{Candidacy, VoteRequest};
 
 /// How long others may take to say whether they would vote for this member.
 const ASKING_MAX: Duration = Duration::from_millis(500);
@@ -26,6 +27,7 @@ pub(crate) struct Elections {
     pub(crate) raft: Core,
     pub(crate) transport: Transport,
     pub(crate) leases: Arc<Leases>,
+    pub(crate) store: Arc<Store>,
     pub(crate) node_id: NodeId,
 }
 
@@ -35,10 +37,23 @@ struct Electorate {
     nodes: BTreeMap<NodeId, BasicNode>,
 }
 
+/// What the voters have said.
+struct Heard {
+    /// A majority would vote for this member.
+    is_won: bool,
+    /// Every voter has answered, or has been replaced, and nobody's log goes further.
+    all: bool,
+}
+
 impl Electorate {
     /// Whether those who are for it are enough.
     fn is_won(&self, votes: &BTreeSet<NodeId>) -> bool {
         self.quorums.iter().all(|quorum| quorum.intersection(votes).count() > quorum.len() / 2)
+    }
+
+    fn voters(&self) -> impl Iterator<Item = NodeId> {
+        let voters: BTreeSet<_> = self.quorums.iter().flatten().copied().collect();
+        voters.into_iter()
     }
 
     fn is_alone(&self, own: NodeId) -> bool {
@@ -77,43 +92,62 @@ impl Elections {
                 continue;
             }
             self.leases.begin_to_ask();
-            let would_win = is_alone || self.would_win(&electorate).await;
-            self.leases.has_asked(would_win);
-            if would_win && self.stand(is_alone).await.is_none() {
+            let heard_all = if is_alone { Some(false) } else { self.would_win(&electorate).await };
+            self.leases.has_asked(heard_all.is_some());
+            let Some(heard_all) = heard_all else { continue };
+            self.transport.says_heard_all(self.next_term(), heard_all);
+            if self.stand(is_alone).await.is_none() {
                 return;
             }
         }
     }
 
-    /// Whether a majority says that it would vote for this member.
-    async fn would_win(&mut self, electorate: &Electorate) -> bool {
-        let last = self.raft.data_metrics().borrow_watched().last_log;
-        let known = self.leases.vote();
-        let leader_id = openraft::vote::RaftLeaderId::new(known.leader_id.term + 1, self.node_id);
-        let request = VoteRequest::new(Vote { leader_id, committed: false }, last);
-        let mut answers = FuturesUnordered::new();
-        for (id, node) in &electorate.nodes {
-            if *id == self.node_id || !electorate.quorums.iter().any(|quorum| quorum.contains(id)) {
-                continue;
-            }
-            let mut link = self.transport.new_client(*id, node).await;
-            let request = request.clone();
-            answers.push(async move {
-                let answer = link.would_vote(request, &RPCOption::new(ASKING_MAX)).await;
-                (*id, answer.is_ok_and(|response| response.vote_granted))
-            });
+    fn next_term(&self) -> u64 {
+        self.leases.vote().leader_id.term + 1
+    }
+
+    /// Whether a majority says that it would vote for this member; whether every node was heard for that.
+    ///
+    /// Who may have acknowledged what it has lost, this member or one that is asked, goes by its own log only where every
+    /// node was heard and nobody's log goes further than this one: whatever was acknowledged and is still there is in it.
+    async fn would_win(&mut self, electorate: &Electorate) -> Option<bool> {
+        let in_doubt = self.store.doubt().is_some();
+        let heard = self.ask(electorate, false, in_doubt).await;
+        if heard.is_won && !in_doubt {
+            return Some(false);
         }
-        let mut votes = BTreeSet::from([self.node_id]);
+        (heard.all && self.ask(electorate, true, false).await.is_won).then_some(true)
+    }
+
+    /// Asks the voters whether they would vote for this member, all of them where `all`, else until a majority would.
+    async fn ask(&mut self, electorate: &Electorate, heard_all: bool, all: bool) -> Heard {
+        let last = self.raft.data_metrics().borrow_watched().last_log;
+        let leader_id = openraft::vote::RaftLeaderId::new(self.next_term(), self.node_id);
+        let request = VoteRequest::new(Vote { leader_id, committed: false }, last);
+        let candidacy = Candidacy { request, heard_all };
+        let mut answers = FuturesUnordered::new();
+        for id in electorate.voters().filter(|id| *id != self.node_id) {
+            let node = electorate.nodes.get(&id).cloned().unwrap_or_default();
+            let mut link = self.transport.new_client(id, &node).await;
+            let candidacy = candidacy.clone();
+            answers.push(async move { (id, link.would_vote(candidacy, &RPCOption::new(ASKING_MAX)).await) });
+        }
+        let (mut votes, mut no_longer) = (BTreeSet::from([self.node_id]), BTreeSet::from([self.node_id]));
         let counting = async {
-            while let Some((id, granted)) = answers.next().await {
-                votes.extend(granted.then_some(id));
-                if electorate.is_won(&votes) {
-                    return true;
+            while let Some((id, answer)) = answers.next().await {
+                let Ok(answer) = answer else { continue };
+                votes.extend(answer.vote_granted.then_some(id));
+                no_longer.extend((answer.last_log_id <= last).then_some(id));
+                if electorate.is_won(&votes) && !all {
+                    return;
                 }
             }
-            false
         };
-        timeout(ASKING_MAX, counting).await.unwrap_or_default()
+        // Who has not answered by then is not heard.
+        let _ = timeout(ASKING_MAX, counting).await;
+        let acquaintances = self.transport.acquaintances();
+        let all = electorate.voters().all(|id| no_longer.contains(&id) || acquaintances.is_replaced(id));
+        Heard { is_won: electorate.is_won(&votes), all }
     }
 
     /// Has the core stand, if nothing has come of the leader meanwhile; nothing once the core has ended.

@@ -33,8 +33,8 @@ pub fn wire(data: &[u8]) {
                 }
             }
             Kind::Vote | Kind::PreVote => {
-                if let Ok(request) = wire::read_vote_request(message) {
-                    wire::put_vote_request(&mut again, kind, id, &request);
+                if let Ok(candidacy) = wire::read_candidacy(message) {
+                    wire::put_candidacy(&mut again, kind, id, &candidacy);
                 }
             }
             Kind::VoteReply => {

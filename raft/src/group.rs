@@ -306,6 +306,7 @@ impl Inner {
             clocks: self.clocks.clone(),
             leases: self.leases.clone(),
             rooms: self.rooms.clone(),
+            store: self.store.clone(),
         };
         tasks.push(tokio::spawn(seats.clone().run()));
         let server = Server::new(greeter, seats, desk);
@@ -331,6 +332,7 @@ impl Inner {
             raft: self.raft.clone(),
             transport: self.transport.clone(),
             leases: self.leases.clone(),
+            store: self.store.clone(),
             node_id: self.acquaintances.id(),
         };
         tasks.push(tokio::spawn(elections.run()));

@@ -128,6 +128,8 @@ pub(crate) struct Acquaintances {
     /// By directory, also of those that are not members, or not yet.
     told: RwLock<BTreeMap<NodeId, Told>>,
     progress: OnceLock<ProgressOf>,
+    /// Directories that have asked for the seat of their node, by node, and when.
+    seeking: Mutex<BTreeMap<u64, (Hello, Duration)>>,
     /// When a leader was last heard of, by the time that passes here.
     heard_leader: Mutex<Option<Duration>>,
     clock: Arc<dyn Clock>,
@@ -136,6 +138,8 @@ pub(crate) struct Acquaintances {
 /// Says how far a member and the others are, as of now.
 pub(crate) type ProgressOf = Box<dyn Fn() -> Progress + Send + Sync>;
 
+/// A directory that has not asked for a seat for so long is not counted on.
+const SEEKING_MAX: Duration = Duration::from_secs(5);
 /// More directories are remembered only where they are members.
 const STRANGERS_MAX: usize = 64;
 
@@ -154,6 +158,7 @@ impl Acquaintances {
             members,
             told: RwLock::default(),
             progress: OnceLock::new(),
+            seeking: Mutex::default(),
             heard_leader: Mutex::default(),
             clock,
         };
@@ -191,6 +196,20 @@ impl Acquaintances {
     /// This member's node.
     pub(crate) fn node_id(&self) -> u64 {
         node_of(self.standing.id())
+    }
+
+    /// A directory asks for the seat of its node: the one that has it is gone.
+    pub(crate) fn note_seeking(&self, theirs: &Hello) {
+        self.seeking.lock().insert(theirs.node(), (theirs.clone(), self.clock.passed()));
+    }
+
+    /// Whether a member's directory is gone, and the one that its node has come with has no more of the log than this member.
+    pub(crate) fn is_replaced(&self, id: NodeId) -> bool {
+        let seeking = self.seeking.lock();
+        let Some((theirs, at)) = seeking.get(&node_of(id)).filter(|(theirs, _)| theirs.id != id) else {
+            return false;
+        };
+        self.clock.passed().saturating_sub(*at) < SEEKING_MAX && theirs.last <= self.store.log().last()
     }
 
     /// A leader has sent something.

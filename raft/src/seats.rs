@@ -267,6 +267,9 @@ impl Seating for Seats {
             }
             return sought;
         }
+        if for_seat {
+            self.acquaintances.note_seeking(theirs);
+        }
         sought.founders = self.standing.founding().unwrap_or_default();
         sought.is_member = self.is_member(theirs.id);
         let gone_back =

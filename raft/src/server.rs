@@ -17,7 +17,8 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 use openraft::async_runtime::watch::WatchReceiver;
 use parking_lot::Mutex;
-use raftmq_world::{Accepted, Acceptor, Stream};
+use raftmq_store::Store;
+use raftmq_world::{Accepted, Acceptor, Mutation, Stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
@@ -32,8 +33,8 @@ use crate::room::Rooms;
 use crate::standing::node_of;
 use crate::state_machine::Core;
 use crate::transport::KEEP_ALIVE;
-use crate::types::{LogId, NodeId};
-use crate::wire::{self, AppendResponse, Kind, LeaseReply, Message, Sought, VoteRequest, VoteResponse};
+use crate::types::{LogId, NodeId, log_id};
+use crate::wire::{self, AppendResponse, Candidacy, Kind, LeaseReply, Message, Sought, VoteResponse};
 
 /// Connections at once: those of members, of strangers, and of strangers that are being shown out.
 pub(crate) const CONNECTIONS_MAX: usize = 1024;
@@ -329,6 +330,7 @@ pub(crate) struct Desk {
     pub(crate) clocks: Arc<Clocks>,
     pub(crate) leases: Arc<Leases>,
     pub(crate) rooms: Arc<Rooms>,
+    pub(crate) store: Arc<Store>,
 }
 
 impl Caller {
@@ -378,16 +380,16 @@ impl Caller {
                 Box::pin(std::future::ready(Some(out)))
             }
             Kind::PreVote => {
-                let request = wire::read_vote_request(message).map_err(io::Error::other)?;
-                self.check_speaks_for_itself(request.vote.leader_id.voted_for)?;
-                wire::put_vote_reply(&mut out, id, &self.desk.would_vote(&request));
+                let candidacy = wire::read_candidacy(message).map_err(io::Error::other)?;
+                self.check_speaks_for_itself(candidacy.request.vote.leader_id.voted_for)?;
+                wire::put_vote_reply(&mut out, id, &self.desk.would_vote(&candidacy));
                 Box::pin(std::future::ready(Some(out)))
             }
             Kind::Vote => {
-                let request = wire::read_vote_request(message).map_err(io::Error::other)?;
-                self.check_speaks_for_itself(request.vote.leader_id.voted_for)?;
+                let candidacy = wire::read_candidacy(message).map_err(io::Error::other)?;
+                self.check_speaks_for_itself(candidacy.request.vote.leader_id.voted_for)?;
                 // It goes on where the connection ends: the core may give its vote all the same.
-                let voting = tokio::spawn(self.desk.clone().vote(request));
+                let voting = tokio::spawn(self.desk.clone().vote(candidacy));
                 Box::pin(async move {
                     wire::put_vote_reply(&mut out, id, &voting.await.ok()??);
                     Some(out)
@@ -424,15 +426,27 @@ impl Desk {
         self.raft.data_metrics().borrow_watched().last_log
     }
 
+    /// Whether this member may have acknowledged, and lost, what who asks does not have. Once that one has heard from every
+    /// node, whatever is still there is in its log.
+    fn doubts(&self, candidacy: &Candidacy) -> bool {
+        let doubt = self.store.doubt().map(log_id);
+        doubt > candidacy.request.last_log_id && !candidacy.heard_all && !Mutation::VoteInDoubt.is_on()
+    }
+
     /// Whether this member would vote for who asks.
-    fn would_vote(&self, request: &VoteRequest) -> VoteResponse {
-        let (candidate, own_last) = (request.vote.leader_id.voted_for, self.last_log());
-        let granted = self.leases.would_vote(candidate, request.last_log_id, own_last);
+    fn would_vote(&self, candidacy: &Candidacy) -> VoteResponse {
+        let (candidate, own_last) = (candidacy.request.vote.leader_id.voted_for, self.last_log());
+        let granted = !self.doubts(candidacy)
+            && self.leases.would_vote(candidate, candidacy.request.last_log_id, own_last);
         VoteResponse::new(self.leases.vote(), own_last, granted)
     }
 
     /// Gives this member's vote, or does not; nothing when the core has stopped.
-    async fn vote(self, mut request: VoteRequest) -> Option<VoteResponse> {
+    async fn vote(self, candidacy: Candidacy) -> Option<VoteResponse> {
+        if self.doubts(&candidacy) {
+            return Some(VoteResponse::new(self.leases.vote(), self.last_log(), false));
+        }
+        let mut request = candidacy.request;
         let Some(undecided) = self.leases.may_vote(request.leadership_transfer) else {
             return Some(VoteResponse::new(self.leases.vote(), self.last_log(), false));
         };

@@ -121,7 +121,8 @@ impl Shared {
                 ))
                 .into());
             }
-            if image.group != standing.group() {
+            // Before it is in a group a member has a state as well: none at all.
+            if image.group != standing.group() && image.applied.is_some() {
                 return Err(StoreError::Divergence(format!(
                     "the state is of the group {:?}, and the directory of {:?}",
                     image.group,

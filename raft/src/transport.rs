@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -23,11 +24,13 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::clock::Clocks;
 use crate::greeting::Greeter;
-use crate::hello::Hello;
+use crate::hello::{Acquaintances, Hello};
 use crate::standing::node_of;
 use crate::state_machine::StateImage;
 use crate::types::{CommittedLeaderId, LogId, NodeId, TypeConfig, Vote};
-use crate::wire::{self, AppendRequest, AppendResponse, Kind, Message, Sought, VoteRequest, VoteResponse};
+use crate::wire::{
+    self, AppendRequest, AppendResponse, Candidacy, Kind, Message, Sought, VoteRequest, VoteResponse,
+};
 
 /// Requests of one stream on their way at once.
 const WINDOW_REQUESTS_MAX: usize = 64;
@@ -55,6 +58,8 @@ pub(crate) struct Transport {
     out_of_reach: Arc<Mutex<BTreeMap<NodeId, OutOfReach>>>,
     /// Why members would not talk, or were not who they should be.
     refusals: Arc<Mutex<BTreeMap<NodeId, String>>>,
+    /// The term for which this member stands after it has heard from every node that its log is the longest.
+    heard_all: Arc<AtomicU64>,
 }
 
 /// A member that cannot be connected to.
@@ -64,6 +69,15 @@ struct OutOfReach {
 }
 
 impl Transport {
+    /// From now on this member's requests for votes say whether it has heard from every node, in a term.
+    pub(crate) fn says_heard_all(&self, term: u64, heard_all: bool) {
+        self.heard_all.store(if heard_all { term } else { 0 }, Ordering::Relaxed);
+    }
+
+    pub(crate) fn acquaintances(&self) -> &Acquaintances {
+        &self.greeter.acquaintances
+    }
+
     pub(crate) fn new(
         network: Arc<dyn Network>,
         greeter: Greeter,
@@ -77,6 +91,7 @@ impl Transport {
             clocks,
             out_of_reach: Arc::default(),
             refusals: Arc::default(),
+            heard_all: Arc::default(),
         }
     }
 
@@ -206,8 +221,8 @@ impl Link {
     }
 
     /// Asks whether the member would vote for this one.
-    pub(crate) async fn would_vote(&mut self, request: VoteRequest, option: &RPCOption) -> Rpc<VoteResponse> {
-        self.call_vote(Kind::PreVote, request, option).await
+    pub(crate) async fn would_vote(&mut self, candidacy: Candidacy, option: &RPCOption) -> Rpc<VoteResponse> {
+        self.call_vote(Kind::PreVote, candidacy, option).await
     }
 }
 
@@ -359,8 +374,8 @@ impl Link {
         })
     }
 
-    async fn call_vote(&mut self, kind: Kind, request: VoteRequest, option: &RPCOption) -> Rpc<VoteResponse> {
-        let reply = self.call(option, |out, id| wire::put_vote_request(out, kind, id, &request)).await?;
+    async fn call_vote(&mut self, kind: Kind, candidacy: Candidacy, option: &RPCOption) -> Rpc<VoteResponse> {
+        let reply = self.call(option, |out, id| wire::put_candidacy(out, kind, id, &candidacy)).await?;
         wire::read_vote_reply(reply).map_err(|e| unreachable(&io::Error::other(e)))
     }
 }
@@ -536,7 +551,8 @@ impl RaftNetworkV2<TypeConfig> for Link {
     }
 
     async fn vote(&mut self, request: VoteRequest, option: RPCOption) -> Rpc<VoteResponse> {
-        self.call_vote(Kind::Vote, request, &option).await
+        let heard_all = self.transport.heard_all.load(Ordering::Relaxed) == request.vote.leader_id.term;
+        self.call_vote(Kind::Vote, Candidacy { request, heard_all }, &option).await
     }
 
     /// Nothing is ever purged from the log, so no member needs one.

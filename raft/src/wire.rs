@@ -546,20 +546,31 @@ pub(crate) fn read_append_reply(message: Message) -> Result<(AppendResponse, i64
     Ok((response, clock_ms))
 }
 
-pub(crate) fn put_vote_request(out: &mut BytesMut, kind: Kind, id: u64, request: &VoteRequest) {
+/// What a candidate asks.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Candidacy {
+    pub(crate) request: VoteRequest,
+    /// It has heard from every node, and nobody's log goes further than its own.
+    pub(crate) heard_all: bool,
+}
+
+pub(crate) fn put_candidacy(out: &mut BytesMut, kind: Kind, id: u64, candidacy: &Candidacy) {
+    let Candidacy { request, heard_all } = candidacy;
     put_message(out, kind, id, |out| {
         put_vote(out, &request.vote);
         put_log_id(out, request.last_log_id);
         out.put_u8(u8::from(request.leadership_transfer));
+        out.put_u8(u8::from(*heard_all));
     });
 }
 
-pub(crate) fn read_vote_request(message: Message) -> Result<VoteRequest, WireError> {
+pub(crate) fn read_candidacy(message: Message) -> Result<Candidacy, WireError> {
     let mut reader = message.reader();
     let mut request = VoteRequest::new(reader.vote()?, reader.log_id("last entry")?);
     request.leadership_transfer = reader.flag("transfer flag")?;
+    let heard_all = reader.flag("whether all were heard")?;
     reader.end()?;
-    Ok(request)
+    Ok(Candidacy { request, heard_all })
 }
 
 pub(crate) fn put_vote_reply(out: &mut BytesMut, id: u64, response: &VoteResponse) {
@@ -732,8 +743,9 @@ mod tests {
         }
         let mut request = VoteRequest::new(vote(), id(4, 4));
         request.leadership_transfer = true;
-        put_vote_request(&mut out, Kind::PreVote, 2, &request);
-        assert_eq!(read_vote_request(only_message(&mut out)).unwrap(), request);
+        let candidacy = Candidacy { request, heard_all: true };
+        put_candidacy(&mut out, Kind::PreVote, 2, &candidacy);
+        assert_eq!(read_candidacy(only_message(&mut out)).unwrap(), candidacy);
         let response = VoteResponse::new(vote(), None, true);
         put_vote_reply(&mut out, 3, &response);
         assert_eq!(read_vote_reply(only_message(&mut out)).unwrap(), response);

@@ -84,9 +84,7 @@ impl Breaches {
 pub const NOT_KEPT: [(Promise, &[Kind]); 0] = [];
 
 /// Faults known not to be stood yet: they may break every promise. Each has an ignored test in `tests/seeds.rs`.
-pub const NOT_STOOD: [Kind; 2] = [
-    // Marks that lag have a flipped bit taken for the end of the log.
-    Kind::FlippedBit,
+pub const NOT_STOOD: [Kind; 1] = [
     // Where everybody who knew more of it is gone, nobody can tell that a directory is an older copy, and it votes.
     Kind::OldDisk,
 ];

@@ -40,7 +40,6 @@ fn a_follower_whose_log_went_back_is_repaired() {
 }
 
 #[test]
-#[ignore = "with marks that lag a flipped bit is taken for the end of the log, and what is behind it is cut"]
 fn a_flipped_bit_loses_nothing() {
     keeps_with("flippedbit,isolation,kill,powerloss", 19, 1);
 }

@@ -18,7 +18,7 @@ use raftmq_world::Mutation;
 use crate::error::StoreError;
 use crate::frame::{FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX, FrameHeader, FrameKind, decode_frame};
 use crate::frame_index::FrameIndex;
-use crate::marks::EntryId;
+use crate::marks::{EntryId, Tail};
 use crate::queue_offsets::{Placed, QueueOffsets};
 use crate::segment::{LogSlice, Segments};
 use crate::topic_changes::{self, TopicChanges};
@@ -74,17 +74,6 @@ pub(crate) struct Writer {
     pub(crate) stopped: Option<String>,
 }
 
-/// How a log ends.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Tail {
-    /// The last entry.
-    pub(crate) last: Option<EntryId>,
-    /// Its header checksum, or the seed.
-    pub(crate) chain: u32,
-    /// Physical offset behind it.
-    pub(crate) end: u64,
-}
-
 /// Where a frame goes.
 struct Room {
     /// The filler that comes before it, encoded, and where that goes.
@@ -97,7 +86,7 @@ struct Room {
 
 impl CommitLog {
     pub(crate) fn new(segments: Segments, seed: u32) -> Self {
-        let tail = Tail { last: None, chain: seed, end: segments.start() };
+        let tail = Tail { last: None, at: 0, chain: seed, end: segments.start() };
         Self {
             end: AtomicU64::new(tail.end),
             segments,
@@ -153,6 +142,12 @@ impl CommitLog {
     /// The last entry.
     pub fn last(&self) -> Option<EntryId> {
         self.writer.lock().tail.last
+    }
+
+    /// How the log ends, and the store timestamp of the last message in it, or less where it is not known.
+    pub(crate) fn tail(&self) -> (Tail, i64) {
+        let writer = self.writer.lock();
+        (writer.tail, writer.offsets.last_ms())
     }
 
     /// The length of a segment in bytes.
@@ -326,7 +321,7 @@ impl CommitLog {
             return Err(e);
         }
         let last = EntryId { term: header.term, index: header.index };
-        writer.tail = Tail { last: Some(last), chain: checksum, end: header.end() };
+        writer.tail = Tail { last: Some(last), at: room.start, chain: checksum, end: header.end() };
         self.frames.write().push(header.index, header.physical_offset);
         self.end.store(header.end(), Ordering::SeqCst);
         Ok(Appended { start: header.physical_offset, end: header.end() })
@@ -456,7 +451,7 @@ mod tests {
     #[test]
     fn a_frame_goes_nowhere_but_behind_the_last_one() {
         const SEGMENT: u64 = 4096;
-        let tail = Tail { last: None, chain: 7, end: 1000 };
+        let tail = Tail { last: None, at: 0, chain: 7, end: 1000 };
         let header = |physical_offset, payload_len| FrameHeader {
             kind: FrameKind::Blank,
             payload_len,

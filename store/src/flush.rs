@@ -4,6 +4,9 @@
 //! it counts at once, and a sync follows within [`ASYNC_INTERVAL`]. A sync that fails is final: every wait from then
 //! on fails, because the kernel may have dropped the pages it could not write.
 //!
+//! The marks are written after each flush, and synced within [`MARKS_INTERVAL`] or ten times as long as that takes, whichever
+//! is longer: so long a machine that loses power may leave marks behind what was durable.
+//!
 //! In an open store [`FlushStep`] alone syncs and shortens the log and writes the marks. Others leave requests with the
 //! [`Flusher`] and are called back. A flush is two steps: the first takes who waits and notes the log's end, the second
 //! syncs up to there and tells them. What is appended between the two is neither counted nor told.
@@ -15,13 +18,18 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use raftmq_world::{Clock, Mutation, Next, Step, Threads};
 
-use crate::commit_log::{CommitLog, Tail};
+use crate::commit_log::CommitLog;
 use crate::error::StoreError;
-use crate::marks::{EntryId, Marks, MarksFile};
+use crate::marks::{EntryId, Marks, MarksFile, Tail};
 use crate::worker::{Handle, Report};
 
 /// How long an entry may stay in the page cache alone in `async` mode.
 pub const ASYNC_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How long marks that have changed may stay unsynced, on a disk that syncs them faster.
+const MARKS_INTERVAL: Duration = Duration::from_millis(100);
+/// The part of its time for which the flush waits for syncs of the marks at most.
+const MARKS_SHARE: u32 = 10;
 
 /// Called once, with how what was asked for has ended. Must not block.
 pub type Callback = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
@@ -45,6 +53,7 @@ pub(crate) struct Flusher {
     flushed: AtomicU64,
     /// The last entry known to be committed.
     committed: Mutex<Option<EntryId>>,
+    doubt: Mutex<Option<EntryId>>,
     state: Mutex<State>,
     worker: Handle,
 }
@@ -92,7 +101,8 @@ impl Flusher {
     pub(crate) fn new(log: Arc<CommitLog>, found: Marks, mode: FlushMode) -> Self {
         let committed = found.committed.zip(log.last()).map(|(committed, last)| committed.min(last));
         Self {
-            flushed: AtomicU64::new(found.flushed.min(log.end())),
+            flushed: AtomicU64::new(found.flushed.end.min(log.end())),
+            doubt: Mutex::new(found.doubt.filter(|doubt| Some(*doubt) > log.last())),
             log,
             mode,
             committed: Mutex::new(committed),
@@ -112,6 +122,11 @@ impl Flusher {
 
     pub(crate) fn committed(&self) -> Option<EntryId> {
         *self.committed.lock()
+    }
+
+    /// Up to where this member may have acknowledged entries that it has lost; see [`Marks::doubt`].
+    pub(crate) fn doubt(&self) -> Option<EntryId> {
+        *self.doubt.lock()
     }
 
     /// Notes what is committed; written with the next marks. *Invariant 3*: it is in one log with what was committed
@@ -192,6 +207,11 @@ impl State {
 pub(crate) struct FlushStep {
     flusher: Arc<Flusher>,
     marks: MarksFile,
+    /// How the durable part of the log ends, and the store timestamp of its last message.
+    durable: (Tail, i64),
+    /// Whether marks are written that are not synced, and when a sync of marks is due at the earliest.
+    unsynced: bool,
+    next_sync: Duration,
     clock: Arc<dyn Clock>,
     on_failure: Report,
     /// What the second step of a flush has to do.
@@ -204,8 +224,8 @@ pub(crate) struct FlushStep {
 
 /// A flush that has begun.
 struct Taken {
-    /// The log's end when it began.
-    end: u64,
+    /// How the log ended when it began.
+    tail: (Tail, i64),
     waiting: Vec<Callback>,
     shorten: Vec<Shorten>,
     clean: bool,
@@ -218,13 +238,25 @@ impl FlushStep {
         clock: Arc<dyn Clock>,
         on_failure: Report,
     ) -> Self {
-        Self { flusher, marks, looked: clock.passed(), clock, on_failure, taken: None, clean: None }
+        let now = clock.passed();
+        Self {
+            flusher,
+            marks,
+            durable: (Tail::default(), 0),
+            unsynced: false,
+            next_sync: now,
+            looked: now,
+            clock,
+            on_failure,
+            taken: None,
+            clean: None,
+        }
     }
 
     /// Makes what recovery found durable, and the fact that the log is in use: were the mark of a clean stop still
     /// there after a crash, the torn end of the log would not be looked for. Called before the start.
     pub(crate) fn begin(&mut self) -> Result<(), StoreError> {
-        self.sync(self.flusher.log.end())?;
+        self.sync(self.flusher.log.tail())?;
         self.write_marks_durably(false)
     }
 
@@ -239,12 +271,13 @@ impl FlushStep {
         }
         if state.waiting.is_empty() && state.shorten.is_empty() && pause != Next::Again {
             state.awake = false;
-            return pause;
+            drop(state);
+            return self.sync_marks(pause);
         }
         state.awake = true;
         let (waiting, shorten) = (std::mem::take(&mut state.waiting), std::mem::take(&mut state.shorten));
         drop(state);
-        self.taken = Some(Taken { end: self.flusher.log.end(), waiting, shorten, clean: false });
+        self.taken = Some(Taken { tail: self.flusher.log.tail(), waiting, shorten, clean: false });
         Next::Again
     }
 
@@ -265,6 +298,24 @@ impl FlushStep {
         Next::WaitFor(ASYNC_INTERVAL)
     }
 
+    /// Syncs the marks while nobody waits for a flush, if that is due, or says when it is.
+    fn sync_marks(&mut self, pause: Next) -> Next {
+        if !self.unsynced {
+            return pause;
+        }
+        let left = self.next_sync.saturating_sub(self.clock.passed());
+        if left.is_zero() {
+            return match self.write_marks_durably(false) {
+                Ok(()) => Next::Again,
+                Err(e) => self.fail("sync of the marks", &e, Vec::new()),
+            };
+        }
+        match pause {
+            Next::WaitFor(other) => Next::WaitFor(left.min(other)),
+            _ => Next::WaitFor(left),
+        }
+    }
+
     /// The same at a close, until nobody waits any more.
     fn take_last(&mut self) -> Next {
         let first = self.clean.is_none();
@@ -283,17 +334,17 @@ impl FlushStep {
             self.flusher.state.lock().closed = Some(synced);
             return Next::End;
         }
-        self.taken = Some(Taken { end: self.flusher.log.end(), waiting, shorten: Vec::new(), clean });
+        self.taken = Some(Taken { tail: self.flusher.log.tail(), waiting, shorten: Vec::new(), clean });
         Next::Again
     }
 
     /// The second step of a flush: one sync for all who waited when it began.
     fn flush(&mut self, taken: Taken) -> Next {
-        let Taken { end, waiting, shorten, clean } = taken;
+        let Taken { tail, waiting, shorten, clean } = taken;
         if self.flusher.state.lock().stopped.is_some() {
             return self.end(waiting.into_iter().chain(callbacks(shorten)).collect());
         }
-        let flushed = self.sync(end).and_then(|()| self.write_marks(clean));
+        let flushed = self.sync(tail).and_then(|()| self.write_marks(clean));
         if let Err(e) = flushed {
             let left = waiting.into_iter().chain(callbacks(shorten)).collect();
             return self.fail("flush", &e, left);
@@ -303,14 +354,14 @@ impl FlushStep {
         let mut shorten = shorten.into_iter();
         while let Some(Shorten { last, tail, callback }) = shorten.next() {
             let committed = self.flusher.committed();
-            let new_end = match tail(committed) {
-                Ok(Some(tail)) => tail.end,
+            let new_tail = match tail(committed) {
+                Ok(Some(tail)) => tail,
                 other => {
                     callback(other.map(drop));
                     continue;
                 }
             };
-            let shortened = self.shorten(new_end, last, committed);
+            let shortened = self.shorten(new_tail, last, committed);
             if let Err(e) = shortened {
                 let next = self.fail("truncation", &e, callbacks(shorten).collect());
                 callback(Err(e));
@@ -322,29 +373,34 @@ impl FlushStep {
     }
 
     /// *Invariant 5*: who waits is told once this has returned, so an entry counts only when it is durable.
-    fn sync(&mut self, end: u64) -> Result<(), StoreError> {
-        let flushed = self.flusher.flushed();
+    fn sync(&mut self, tail: (Tail, i64)) -> Result<(), StoreError> {
+        let (end, flushed) = (tail.0.end, self.flusher.flushed());
         // Invariant 3: the mark is lowered before the log is shortened.
         if end < flushed {
             return Err(StoreError::Divergence(format!(
                 "the log ends at physical offset {end}, and was flushed up to {flushed}"
             )));
         }
-        self.flusher.log.segments.sync(self.flusher.flushed(), end)?;
+        self.flusher.log.segments.sync(flushed, end)?;
+        self.durable = tail;
         self.flusher.flushed.store(end, Ordering::Release);
+        // Whatever it had acknowledged: it holds what a later leader had, or what it had itself.
+        let mut doubt = self.flusher.doubt.lock();
+        *doubt = doubt.filter(|doubt| Some(*doubt) > tail.0.last);
         Ok(())
     }
 
-    /// Removes the entries behind `last`, after which the log ends at `new_end`; everything before it has been flushed.
+    /// Removes the entries behind `last`, after which the log ends with `tail`; everything before it has been flushed.
     /// *Invariant 3*: the mark is lowered first, as a crash in the middle must not look like corruption.
     fn shorten(
         &mut self,
-        new_end: u64,
+        tail: Tail,
         last: Option<u64>,
         committed: Option<EntryId>,
     ) -> Result<(), StoreError> {
-        let flushed = new_end.min(self.flusher.flushed());
-        self.flusher.flushed.store(flushed, Ordering::Release);
+        self.flusher.flushed.store(tail.end, Ordering::Release);
+        // The last message of what is left was not looked for.
+        self.durable = (tail, 0);
         if Mutation::SkipTruncationSync.is_on() {
             self.write_marks(false)?;
         } else {
@@ -354,15 +410,25 @@ impl FlushStep {
     }
 
     fn write_marks(&mut self, clean: bool) -> Result<(), StoreError> {
+        if self.clock.passed() >= self.next_sync {
+            return self.write_marks_durably(clean);
+        }
+        self.unsynced = true;
         self.marks.write(self.present(clean))
     }
 
     fn write_marks_durably(&mut self, clean: bool) -> Result<(), StoreError> {
-        self.marks.write_durably(self.present(clean))
+        let began = self.clock.passed();
+        self.marks.write_durably(self.present(clean))?;
+        let now = self.clock.passed();
+        self.next_sync = now + MARKS_INTERVAL.max(MARKS_SHARE * now.saturating_sub(began));
+        self.unsynced = false;
+        Ok(())
     }
 
     fn present(&self, clean: bool) -> Marks {
-        Marks { flushed: self.flusher.flushed(), committed: self.flusher.committed(), clean }
+        let (flushed, last_ms) = self.durable;
+        Marks { flushed, last_ms, committed: self.flusher.committed(), doubt: self.flusher.doubt(), clean }
     }
 
     /// From here on everybody is refused. Who came during the sync is told as well.
@@ -418,11 +484,13 @@ mod tests {
         let log_dir = dir.path().join("commitlog");
         let (marks, found) = MarksFile::open(&OsDisk, &dir.path().join("marks"), &log_dir).unwrap();
         let log = log_of_blanks(&log_dir, found, 1, 1);
+        let (tail, last_ms) = log.tail();
         let flusher = Arc::new(Flusher::new(log.clone(), found, FlushMode::Sync));
         let clock = Arc::new(SystemClock::default());
         let mut step = FlushStep::new(flusher.clone(), marks, clock, Box::new(|_| ()));
-        step.sync(log.end()).unwrap();
-        assert!(matches!(step.sync(log.end() - 1), Err(StoreError::Divergence(_))));
+        step.sync((tail, last_ms)).unwrap();
+        let shorter = Tail { end: tail.end - 1, ..tail };
+        assert!(matches!(step.sync((shorter, 0)), Err(StoreError::Divergence(_))));
         assert_eq!(flusher.flushed(), log.end());
 
         let set = |term, index| flusher.set_committed(EntryId { term, index });

@@ -36,7 +36,8 @@ pub const FRAME_HEADER_BYTES: usize = 64;
 /// enough that a follower can hold a few on their way.
 pub const FRAME_PAYLOAD_BYTES_MAX: usize = 8 << 20;
 
-const MAGIC: [u8; 4] = *b"RMQF";
+/// What a frame begins with.
+pub(crate) const MAGIC: [u8; 4] = *b"RMQF";
 const VERSION: u8 = 1;
 
 const PAYLOAD_LEN_AT: usize = 8;

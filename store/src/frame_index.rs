@@ -29,9 +29,15 @@ pub(crate) struct StartingPoint {
 }
 
 impl FrameIndex {
+    /// An index of which only some places are known, up to this entry's.
+    pub(crate) fn begin_behind(&mut self, last: StartingPoint) {
+        self.recent_first = last.index + 1;
+        self.note(last.index, last.physical_offset);
+    }
+
     /// Adds the entry after the last one.
     pub(crate) fn push(&mut self, index: u64, physical_offset: u64) {
-        if self.recent.is_empty() {
+        if self.recent.is_empty() && self.sparse.is_empty() {
             self.recent_first = index;
         }
         assert_eq!(index, self.next(), "entries are consecutive");

@@ -1,8 +1,9 @@
 //! Marks: how far the log is durable and committed, as far as this member knew when it last wrote them.
 //!
-//! Written without a sync after every flush, so after a killed process they are exact and after a lost machine they
-//! lag by what the kernel had not written back. Recovery uses them in one direction only: below the flushed mark a
-//! broken frame is corruption, not a torn tail.
+//! Written after every flush, and synced every so often ([`crate::flush`]): after a killed process they are exact, after a
+//! lost machine they lag by that interval at most. Recovery begins to read where the log was durable. Below that a broken
+//! frame is corruption, above it the torn end of a write, unless something whole stands behind it: then this member may have
+//! acknowledged what it has lost there, and remembers so ([`Marks::doubt`]).
 //!
 //! There are four slots, each in a block of 4,096 bytes of its own, and the newest one with a right checksum counts. The
 //! first two are written in turn and synced, each before the other is written again: whatever a crash tears, one of them is
@@ -11,11 +12,18 @@
 //! | at | size | field (little-endian) |
 //! |---|---|---|
 //! | 0 | 8 | sequence number of the write |
-//! | 8 | 8 | flushed: physical offset |
-//! | 16 | 8 | committed term |
-//! | 24 | 8 | committed index + 1; zero where nothing is committed |
-//! | 32 | 8 | 1 after a clean stop, else 0 |
-//! | 40 | 4 | CRC-32C of bytes 0 to 39 |
+//! | 8 | 8 | flushed: physical offset behind the last durable frame |
+//! | 16 | 8 | that frame's term |
+//! | 24 | 8 | its index + 1; zero where nothing is durable |
+//! | 32 | 8 | its physical offset |
+//! | 40 | 8 | its header's checksum |
+//! | 48 | 8 | store timestamp of the last durable message in ms; zero where it is not known |
+//! | 56 | 8 | committed term |
+//! | 64 | 8 | committed index + 1; zero where nothing is committed |
+//! | 72 | 8 | term of the entry up to which this member may have acknowledged more than it has |
+//! | 80 | 8 | its index + 1; zero where there is none |
+//! | 88 | 8 | 1 after a clean stop, else 0 |
+//! | 96 | 4 | CRC-32C of bytes 0 to 95 |
 
 use std::path::Path;
 use std::sync::Arc;
@@ -27,7 +35,7 @@ use raftmq_world::{Disk, DiskFile};
 
 /// What is written as a whole at most, by kernels and by disks: a torn write spoils one slot.
 const SLOT_BYTES: u64 = 4096;
-const CHECKED_BYTES: usize = 40;
+const CHECKED_BYTES: usize = 96;
 /// Slots that are synced whenever one is written, and slots that are not.
 const SYNCED_SLOTS: u64 = 2;
 const OTHER_SLOTS: u64 = 2;
@@ -42,13 +50,31 @@ pub struct EntryId {
     pub index: u64,
 }
 
+/// How a log ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tail {
+    /// The last entry.
+    pub(crate) last: Option<EntryId>,
+    /// Physical offset of its frame.
+    pub(crate) at: u64,
+    /// Its header checksum, or the seed.
+    pub(crate) chain: u32,
+    /// Physical offset behind it.
+    pub(crate) end: u64,
+}
+
 /// What is marked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Marks {
-    /// The log is durable below this physical offset.
-    pub(crate) flushed: u64,
+    /// How the durable part of the log ends.
+    pub(crate) flushed: Tail,
+    /// The store timestamp of the last message in it, in ms; zero where it is not known.
+    pub(crate) last_ms: i64,
     /// The last entry known to be committed.
     pub(crate) committed: Option<EntryId>,
+    /// Something whole was cut off behind something broken: this member may have acknowledged entries up to this one, and
+    /// does not have them.
+    pub(crate) doubt: Option<EntryId>,
     /// Whether the store was closed.
     pub(crate) clean: bool,
 }
@@ -134,12 +160,21 @@ fn newest(content: &[u8], path: &Path) -> Result<Option<(u64, Marks)>, StoreErro
 }
 
 fn slot_of(sequence: u64, marks: Marks) -> [u8; CHECKED_BYTES + 4] {
+    let entry = |id: Option<EntryId>| id.map_or([0, 0], |id| [id.term, id.index + 1]);
+    let Marks { flushed, last_ms, committed, doubt, clean } = marks;
+    let [last, committed, doubt] = [flushed.last, committed, doubt].map(entry);
+    let words = [
+        &[sequence, flushed.end][..],
+        &last,
+        &[flushed.at, flushed.chain.into(), last_ms.cast_unsigned()],
+        &committed,
+        &doubt,
+        &[clean.into()],
+    ];
     let mut slot = [0; CHECKED_BYTES + 4];
-    slot[0..8].copy_from_slice(&sequence.to_le_bytes());
-    slot[8..16].copy_from_slice(&marks.flushed.to_le_bytes());
-    slot[16..24].copy_from_slice(&marks.committed.map_or(0, |c| c.term).to_le_bytes());
-    slot[24..32].copy_from_slice(&marks.committed.map_or(0, |c| c.index + 1).to_le_bytes());
-    slot[32..40].copy_from_slice(&u64::from(marks.clean).to_le_bytes());
+    for (word, bytes) in words.concat().iter().zip(slot.chunks_exact_mut(8)) {
+        bytes.copy_from_slice(&word.to_le_bytes());
+    }
     let checksum = crc32c::crc32c(&slot[..CHECKED_BYTES]);
     slot[CHECKED_BYTES..].copy_from_slice(&checksum.to_le_bytes());
     slot
@@ -152,12 +187,14 @@ fn read_slot(bytes: &[u8], at: u64) -> Option<(u64, Marks)> {
         word.copy_from_slice(&slot[n * 8..n * 8 + 8]);
         u64::from_le_bytes(word)
     };
-    let stored = u32::from_le_bytes([slot[40], slot[41], slot[42], slot[43]]);
-    if crc32c::crc32c(&slot[..CHECKED_BYTES]) != stored || word(0) == 0 {
+    let (checked, stored) = slot.split_last_chunk::<4>()?;
+    if crc32c::crc32c(checked) != u32::from_le_bytes(*stored) || word(0) == 0 {
         return None;
     }
-    let committed = word(3).checked_sub(1).map(|index| EntryId { term: word(2), index });
-    Some((word(0), Marks { flushed: word(1), committed, clean: word(4) == 1 }))
+    let entry = |n| Some(EntryId { term: word(n), index: word(n + 1).checked_sub(1)? });
+    let flushed = Tail { last: entry(2), at: word(4), chain: u32::try_from(word(5)).ok()?, end: word(1) };
+    let last_ms = word(6).cast_signed();
+    Some((word(0), Marks { flushed, last_ms, committed: entry(7), doubt: entry(9), clean: word(11) == 1 }))
 }
 
 #[cfg(test)]
@@ -169,8 +206,8 @@ mod tests {
         MarksFile::open(&OsDisk, &dir.join("marks"), &dir.join("log"))
     }
 
-    fn flushed(flushed: u64) -> Marks {
-        Marks { flushed, ..Marks::default() }
+    fn flushed(end: u64) -> Marks {
+        Marks { flushed: Tail { end, ..Tail::default() }, ..Marks::default() }
     }
 
     fn tear(dir: &Path, slot: u64) {
@@ -183,7 +220,14 @@ mod tests {
         let dir = dir.path();
         let (mut file, marks) = open(dir).unwrap();
         assert_eq!(marks, Marks::default());
-        let second = Marks { flushed: 200, committed: Some(EntryId { term: 3, index: 0 }), clean: true };
+        let id = |term, index| Some(EntryId { term, index });
+        let second = Marks {
+            flushed: Tail { last: id(4, 0), at: 100, chain: u32::MAX, end: 200 },
+            last_ms: -1,
+            committed: id(3, 0),
+            doubt: id(5, 7),
+            clean: true,
+        };
         file.write_durably(flushed(50)).unwrap();
         file.write(flushed(100)).unwrap();
         file.write(second).unwrap();

@@ -119,6 +119,11 @@ impl QueueOffsets {
         self.newest_ms
     }
 
+    /// That of the last message in the log, or less where it is not known.
+    pub(crate) fn last_ms(&self) -> i64 {
+        self.last_ms
+    }
+
     /// Does to the counters what a command at `physical_offset` means for them: *invariant 1*, on every member alike.
     pub(crate) fn change_topics(&mut self, physical_offset: u64, command: &[u8], changes: TopicChanges) {
         if !command.is_empty() {

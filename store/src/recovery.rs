@@ -1,43 +1,50 @@
 //! Opens a CommitLog that may have been left at any moment.
 //!
-//! Frames are checked from the segment before the one that holds the flushed mark on. A broken frame below that mark
-//! is corruption and stops the node; nothing has been changed then. So is one that is whole and continues the log, but
-//! holds what no append writes. Any other broken frame above the mark is the torn end of writes that were never
-//! acknowledged: it is erased, with everything behind it. A filler with no entry behind it goes too, as
-//! the next entry may fit before it.
+//! Frames are read from where the log was durable by the marks; what lies below is read once more in the background
+//! ([`crate::scrub`]). A broken frame below that is corruption and stops the node; nothing has been changed then. So is one
+//! that is whole and continues the log, but holds what no append writes. Any other broken frame ends the log: it is erased,
+//! with everything behind it. A filler with no entry behind it goes too, as the next entry may fit before it.
+//!
+//! A write that was torn has as a rule never been acknowledged. Where whole frames stand behind it nobody can tell: a machine
+//! that lost power writes its pages in any order, and so does a disk that damages one of many frames that were durable. Up
+//! to where they go this member may have acknowledged, and that is marked before they are erased ([`Marks::doubt`]).
 
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::commit_log::{CommitLog, Tail};
+use crate::commit_log::CommitLog;
 use crate::error::StoreError;
-use crate::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKind, decode_frame};
+use crate::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKind, MAGIC, decode_frame};
 use crate::frame_index::StartingPoint;
 use crate::frame_reader::{FrameReader, header_at};
-use crate::marks::{EntryId, Marks};
+use crate::marks::{EntryId, Marks, MarksFile, Tail};
 use crate::segment::{Segment, Segments};
 use raftmq_world::{Disk, data_end};
 
-/// Opens the log in `dir`. `seed` is the chain value before the first frame. The second value is the physical offset
-/// below which frames were not read; see [`crate::scrub`].
+/// Opens the log in `dir`, with the file of its marks, and what that held or now has to hold.
 pub(crate) fn open_log(
     disk: Arc<dyn Disk>,
     dir: &Path,
     segment_bytes: u64,
     seed: u32,
-    marks: Marks,
-) -> Result<(CommitLog, u64), StoreError> {
+    (file, marks): (&mut MarksFile, &mut Marks),
+) -> Result<CommitLog, StoreError> {
+    if marks.flushed.end == 0 {
+        marks.flushed.chain = seed;
+    }
     let log = CommitLog::new(Segments::open(disk, dir, segment_bytes)?, seed);
-    let scan = Scan::run(&log, marks, seed)?;
-    let Scan { tail, first_read, torn, frames: FrameCheck { at, newest_ms, .. }, .. } = scan;
-    log.set_recovered(tail, newest_ms);
-    if !marks.clean || torn.is_some() || at > tail.end {
-        erase_behind(&log, tail.end, torn)?;
-        rewrite(&log, marks.flushed.max(first_read), tail.end)?;
+    let Scan { tail, torn, frames, .. } = Scan::run(&log, marks)?;
+    log.set_recovered(tail, frames.newest_ms);
+    if !marks.clean || torn.is_some() || frames.at > tail.end {
+        erase_behind(&log, tail, torn, |behind| {
+            marks.doubt = marks.doubt.max(Some(behind)).filter(|doubt| Some(*doubt) > tail.last);
+            file.write_durably(Marks { clean: false, ..*marks })
+        })?;
+        rewrite(&log, marks.flushed.end, tail.end)?;
     }
     log.segments.ensure(tail.end)?;
     log.zero_ahead.start(&log.segments, log.end())?;
-    Ok((log, first_read))
+    Ok(log)
 }
 
 /// What is wrong with a frame.
@@ -73,6 +80,12 @@ pub(crate) struct FrameCheck {
 impl FrameCheck {
     pub(crate) fn new(at: u64, chain: u32) -> Self {
         Self { at, chain, last: None, newest_ms: 0, filled: 0 }
+    }
+
+    /// For the frames behind those that are durable.
+    fn behind(marks: &Marks) -> Self {
+        let Tail { last, chain, end, .. } = marks.flushed;
+        Self { last, newest_ms: marks.last_ms, ..Self::new(end, chain) }
     }
 
     /// Checks the frame that `bytes` start with, and goes on behind it. Its segment has `left` bytes from there on, and those
@@ -143,9 +156,6 @@ impl FrameCheck {
 /// Reads frames one after the other.
 struct Scan<'a> {
     log: &'a CommitLog,
-    marks: Marks,
-    /// Where reading began.
-    first_read: u64,
     /// Behind the last entry.
     tail: Tail,
     /// What is read next stands behind the tail, or behind the filler after it.
@@ -156,22 +166,12 @@ struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
-    fn run(log: &'a CommitLog, marks: Marks, seed: u32) -> Result<Self, StoreError> {
-        let segments = log.segments.list();
-        let skipped = first_checked(&segments, marks.flushed);
-        for segment in &segments[..skipped] {
-            note_first_frame(log, segment)?;
-        }
-        let first_read = segments.get(skipped).map_or(0, |first| first.base);
-        // Behind segments that are not read again, the first frame's own chain value is taken for right.
-        let first = if first_read > 0 { header_at(&segments[skipped], first_read)? } else { None };
-        let chain = first.map_or(seed, |header| header.chain);
-        let tail = Tail { last: None, chain, end: first_read };
-        let frames = FrameCheck::new(first_read, chain);
-        let reader = FrameReader::default();
-        let mut scan = Self { log, marks, first_read, tail, frames, reader, torn: None };
+    fn run(log: &'a CommitLog, marks: &Marks) -> Result<Self, StoreError> {
+        note_durable(log, marks.flushed)?;
+        let (frames, reader) = (FrameCheck::behind(marks), FrameReader::default());
+        let mut scan = Self { log, tail: marks.flushed, frames, reader, torn: None };
         while scan.step()? {}
-        if scan.frames.at < marks.flushed { Err(scan.lost_below_mark()) } else { Ok(scan) }
+        Ok(scan)
     }
 
     /// Reads one frame; `false` at the log's end.
@@ -190,37 +190,47 @@ impl<'a> Scan<'a> {
         match self.frames.next(bytes, left) {
             Ok((header, checksum)) => {
                 if header.kind != FrameKind::Filler {
-                    let last = EntryId { term: header.term, index: header.index };
-                    self.tail = Tail { last: Some(last), chain: checksum, end: header.end() };
+                    let last = Some(EntryId { term: header.term, index: header.index });
+                    self.tail = Tail { last, at, chain: checksum, end: header.end() };
                     self.log.frames.write().push(header.index, header.physical_offset);
                 }
                 Ok(true)
             }
-            Err(Broken::Torn(what)) if at >= self.marks.flushed => {
+            Err(Broken::Torn(what)) => {
                 self.torn = Some(what);
                 Ok(false)
             }
-            Err(broken) => Err(segment.corrupt(at, broken.what())),
-        }
-    }
-
-    fn lost_below_mark(&self) -> StoreError {
-        let flushed = self.marks.flushed;
-        let what = format!("the log ends here, and it was durable up to physical offset {flushed}");
-        match self.log.segments.of(self.frames.at) {
-            Ok(segment) => segment.corrupt(self.frames.at, what),
-            Err(_) => {
-                let path = self.log.segments.dir().to_owned();
-                StoreError::Corrupt { path, position: 0, physical_offset: self.frames.at, what }
-            }
+            Err(Broken::Wrong(what)) => Err(segment.corrupt(at, what)),
         }
     }
 }
 
-/// The segment from which on frames are checked again: the one before that which holds the flushed mark.
-fn first_checked(segments: &[Arc<Segment>], flushed: u64) -> usize {
-    let holds_mark = segments.partition_point(|s| s.end() <= flushed);
-    holds_mark.saturating_sub(1).min(segments.len().saturating_sub(1))
+/// Remembers where the durable part of the log can be entered: at each segment, and at its last frame, which must be the one
+/// that was marked.
+fn note_durable(log: &CommitLog, Tail { last, at, chain, end }: Tail) -> Result<(), StoreError> {
+    let Some(last) = last else { return Ok(()) };
+    let found = log.segments.of(at).ok();
+    let header = found.as_ref().map(|segment| header_at(segment, at)).transpose()?.flatten();
+    let is_it = |header: &FrameHeader| {
+        (header.term, header.index, header.end(), header.encode().1) == (last.term, last.index, end, chain)
+    };
+    if !header.as_ref().is_some_and(is_it) {
+        let what = format!(
+            "the log's last frame is not here, {last:?}, and it was durable up to physical offset {end}"
+        );
+        return Err(match found {
+            Some(segment) => segment.corrupt(at, what),
+            None => {
+                let path = log.segments.dir().to_owned();
+                StoreError::Corrupt { path, position: 0, physical_offset: at, what }
+            }
+        });
+    }
+    for segment in log.segments.list().iter().filter(|segment| segment.base < end) {
+        note_first_frame(log, segment)?;
+    }
+    log.frames.write().begin_behind(StartingPoint { index: last.index, physical_offset: at });
+    Ok(())
 }
 
 /// Remembers where a segment that is not checked again begins.
@@ -233,9 +243,29 @@ fn note_first_frame(log: &CommitLog, segment: &Segment) -> Result<(), StoreError
     Ok(())
 }
 
-/// Erases what stands behind the log's end, so that it can never be taken for entries later.
-fn erase_behind(log: &CommitLog, end: u64, torn: Option<String>) -> Result<(), StoreError> {
-    // Segments behind the end go unread. They are made again when they are needed.
+/// Erases what stands behind the log's end, so that it can never be taken for entries later. Before that, `found` is told of
+/// the last entry of which the frame is whole.
+fn erase_behind(
+    log: &CommitLog,
+    tail: Tail,
+    torn: Option<String>,
+    found: impl FnOnce(EntryId) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let end = tail.end;
+    let behind: Vec<_> = log.segments.list().into_iter().filter(|segment| segment.end() > end).collect();
+    let mut last_whole = None;
+    for segment in &behind {
+        let from = end.max(segment.base) - segment.base;
+        last_whole = last_whole.max(last_whole_frame(segment, from)?);
+    }
+    if let Some(last) = last_whole {
+        tracing::warn!(
+            physical_offset = end,
+            "the log is broken here, and whole up to entry {last:?} behind it: this member may have acknowledged that"
+        );
+        found(last)?;
+    }
+    // Segments behind the end are made again when they are needed.
     log.segments.remove_from(log.segments.end_of(end))?;
     let Ok(segment) = log.segments.of(end) else { return Ok(()) };
     let dirty =
@@ -248,6 +278,35 @@ fn erase_behind(log: &CommitLog, end: u64, torn: Option<String>) -> Result<(), S
         torn.unwrap_or_else(|| "bytes of an unfinished write".into())
     );
     log.erase(end, segment.base + dirty_end)
+}
+
+/// The last entry from `from` on in a segment of which the frame is whole, wherever it stands.
+fn last_whole_frame(segment: &Segment, from: u64) -> Result<Option<EntryId>, StoreError> {
+    const STEP: u64 = 64 * 1024;
+    let file = &segment.file;
+    let data_end = data_end(&**file, from).map_err(StoreError::io("read", file.path()))?.unwrap_or(from);
+    let (mut at, mut last, mut reader, mut piece) = (from, None, FrameReader::default(), Vec::new());
+    while at + (MAGIC.len() as u64) <= data_end {
+        piece.resize(STEP.min(data_end - at) as usize, 0);
+        file.read_at(at, &mut piece).map_err(StoreError::io_at("read", file.path(), at))?;
+        let Some(found) = piece.windows(MAGIC.len()).position(|four| four == MAGIC) else {
+            // A magic may lie across the piece's end.
+            at += (piece.len() - (MAGIC.len() - 1)) as u64;
+            continue;
+        };
+        at += found as u64;
+        let Some(header) = header_at(segment, segment.base + at)? else {
+            at += MAGIC.len() as u64;
+            continue;
+        };
+        // What looks like a frame within its payload is a message's.
+        let is_whole = decode_frame(reader.frame(segment, segment.base + at)?).is_ok();
+        if is_whole && header.kind != FrameKind::Filler {
+            last = last.max(Some(EntryId { term: header.term, index: header.index }));
+        }
+        at += header.frame_len() as u64;
+    }
+    Ok(last)
 }
 
 /// Writes what is not known to be durable once more, as it stands. After a sync that failed the kernel may hold pages
@@ -279,9 +338,17 @@ pub(crate) mod tests {
 
     const SEGMENT: u64 = 64 * 1024;
 
+    /// Opens a log, with marks that are kept elsewhere.
+    pub(crate) fn open(dir: &Path, mut found: Marks) -> Result<CommitLog, StoreError> {
+        let elsewhere = tempfile::tempdir().unwrap();
+        let (mut file, _) =
+            MarksFile::open(&OsDisk, &elsewhere.path().join("marks"), &elsewhere.path().join("log")).unwrap();
+        open_log(Arc::new(OsDisk), dir, SEGMENT, 7, (&mut file, &mut found))
+    }
+
     /// A new log with so many blanks of a term.
     pub(crate) fn log_of_blanks(dir: &Path, found: Marks, term: u64, count: u64) -> Arc<CommitLog> {
-        let log = open_log(Arc::new(OsDisk), dir, SEGMENT, 7, found).unwrap().0;
+        let log = open(dir, found).unwrap();
         for index in 0..count {
             let (id, kind) = (EntryId { term, index }, FrameKind::Blank);
             let entry = NewEntry { id, kind, leader: 1, command: &[], pieces: &mut [], now_ms: 0 };
@@ -354,12 +421,12 @@ pub(crate) mod tests {
     fn a_start_does_not_take_a_wrong_frame_for_a_torn_one() {
         for (records, starts) in [([(0, 5), (0, 5)], true), ([(0, 5), (0, 4)], false)] {
             let dir = tempfile::tempdir().unwrap();
-            let open = || open_log(Arc::new(OsDisk), dir.path(), SEGMENT, 7, Marks::default());
-            let log = open().unwrap().0;
+            let open = || open(dir.path(), Marks::default());
+            let log = open().unwrap();
             log.segments.of(0).unwrap().file.write_at(0, &frame(0, 0, 7, records).0).unwrap();
             drop(log);
             match open() {
-                Ok((log, _)) => assert!(starts && log.last().is_some()),
+                Ok(log) => assert!(starts && log.last().is_some()),
                 Err(e) => assert!(!starts && matches!(e, StoreError::Corrupt { .. }), "{e}"),
             }
         }

@@ -26,6 +26,9 @@ use crate::worker::{Handle, Report, Stop};
 const BATCH_BYTES: u64 = 1 << 20;
 /// How often the position is recorded while messages arrive. A start after a kill dispatches at most this much again.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(10);
+/// Where so much was dispatched since the last one, a checkpoint is made sooner: a start reads what is behind it before the
+/// member serves.
+const CHECKPOINT_BYTES: u64 = 64 << 20;
 /// How many may wait for the same store's dispatch.
 const WAITING_MAX: usize = 64;
 
@@ -258,11 +261,12 @@ impl ReputStep {
     /// Has a checkpoint made, if it is time to. Says when it will be, while nothing is committed.
     fn record_if_due(&mut self) -> Next {
         let (position, at) = self.recorded;
-        if self.reput.dispatched() == position {
+        let dispatched = self.reput.dispatched() - position;
+        if dispatched == 0 {
             return Next::Wait;
         }
         let left = (at + CHECKPOINT_INTERVAL).saturating_sub(self.clock.passed());
-        if !left.is_zero() {
+        if !left.is_zero() && dispatched < CHECKPOINT_BYTES {
             return Next::WaitFor(left);
         }
         if self.checkpoints.is_busy() {
@@ -296,14 +300,13 @@ mod tests {
     use super::*;
     use crate::marks::{EntryId, Marks};
     use crate::queue_offsets::tests::record;
-    use crate::recovery::open_log;
+    use crate::recovery::tests::open;
     use crate::{FRAME_HEADER_BYTES, NewEntry};
-    use raftmq_world::OsDisk;
 
     #[test]
     fn a_record_that_stands_elsewhere_than_it_says_is_not_dispatched() {
         let dir = tempfile::tempdir().unwrap();
-        let log = open_log(Arc::new(OsDisk), dir.path(), 64 * 1024, 7, Marks::default()).unwrap().0;
+        let log = open(dir.path(), Marks::default()).unwrap();
         let log = Arc::new(log);
         let reput = Reput::new(log.clone(), Vec::new(), 0);
         let append = |index| {

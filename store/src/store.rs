@@ -11,7 +11,7 @@ use raftmq_message::record::RecordView;
 use crate::ahead::AheadStep;
 use crate::arrivals::ArrivalListener;
 use crate::checkpoint::{CheckpointStep, Checkpoints, recover_views};
-use crate::commit_log::{Appended, CommitLog, NewEntry, Tail};
+use crate::commit_log::{Appended, CommitLog, NewEntry};
 use crate::consume_queue::ConsumeQueue;
 use crate::consume_queues::ConsumeQueues;
 use crate::derived::Derived;
@@ -19,7 +19,7 @@ use crate::directory::{self, Identity};
 use crate::error::StoreError;
 use crate::flush::{Callback, FlushMode, FlushStep, Flusher};
 use crate::frame::FrameKind;
-use crate::marks::{EntryId, MarksFile};
+use crate::marks::{EntryId, MarksFile, Tail};
 use crate::queue_offsets::{NOWHERE, Placed};
 use crate::recovery::open_log;
 use crate::reput::{Reput, ReputStep};
@@ -118,9 +118,11 @@ impl Store {
         let lock = directory::lock(&*disk, &dir)?;
         let log_dir = dir.join("commitlog");
         identity.check_or_record(&*disk, &dir, &log_dir)?;
-        let (marks_file, marks) = MarksFile::open(&*disk, &dir.join("marks"), &log_dir)?;
+        let (mut marks_file, mut marks) = MarksFile::open(&*disk, &dir.join("marks"), &log_dir)?;
         let seed = identity.chain_seed();
-        let (mut log, unread_below) = open_log(disk.clone(), &log_dir, identity.segment_bytes, seed, marks)?;
+        let found = (&mut marks_file, &mut marks);
+        let mut log = open_log(disk.clone(), &log_dir, identity.segment_bytes, seed, found)?;
+        let unread_below = marks.flushed.end;
         check_committed(&log, marks.committed)?;
         let Derived { queues, views, topic_changes } = derived;
         log.topic_changes = topic_changes;
@@ -135,7 +137,8 @@ impl Store {
         let reput = Arc::new(Reput::new(log.clone(), views.clone(), dispatched));
         let checkpoints = Arc::new(Checkpoints::default());
         let stop = Arc::new(AtomicBool::new(false));
-        let scrub = ScrubStep::new(log.clone(), seed, unread_below, stop.clone(), failure.reporter());
+        let scrub =
+            ScrubStep::new(log.clone(), reput.clone(), seed, unread_below, stop.clone(), failure.reporter());
         let make = CheckpointStep::new(
             checkpoints.clone(),
             views,
@@ -262,6 +265,13 @@ impl Store {
     /// The last entry known to be committed; after a start, what was known before it, at most.
     pub fn committed(&self) -> Option<EntryId> {
         self.flusher.committed()
+    }
+
+    /// The last entry that this member may have acknowledged and has lost: a machine that lost power, or a damaged disk, has
+    /// left something whole behind something broken, and the log was cut there. `None` once the log has come as far again,
+    /// or as far as an entry of a later term.
+    pub fn doubt(&self) -> Option<EntryId> {
+        self.flusher.doubt()
     }
 
     /// Calls back when everything below `physical_offset` is readable in every view. Few may wait for that: where
@@ -433,7 +443,7 @@ fn check_segment_bytes(segment_bytes: u64) -> Result<(), StoreError> {
 }
 
 /// Sets the next queue offsets at the log's end: what the ConsumeQueues hold, and what stands in the log behind it.
-/// Recovery has read it from `first_read` on. Returns which topics are dropped there, and where.
+/// Recovery has read it from `first_read` on, and knows the last store timestamp below that, or not. Returns which topics are dropped there, and where.
 fn seed_offsets(
     log: &CommitLog,
     queues: &ConsumeQueues,
@@ -465,12 +475,12 @@ fn seed_offsets(
     })
 }
 
-/// The last store timestamp below `end`, where a segment begins. *Invariant 6*: later messages must not have an earlier
-/// one, however long there were only commands.
+/// The last store timestamp below `end`. *Invariant 6*: later messages must not have an earlier one, however long there were
+/// only commands.
 fn newest_before(log: &CommitLog, mut end: u64) -> Result<i64, StoreError> {
     let mut newest_ms = 0;
     while newest_ms == 0 && end > log.start() {
-        let start = end - log.segment_bytes();
+        let start = (end - 1) / log.segment_bytes() * log.segment_bytes();
         let mut walk = log.walk(start);
         while let Some(frame) = walk.next()?.filter(|frame| frame.header.physical_offset < end) {
             if frame.header.kind == FrameKind::Messages
@@ -486,12 +496,10 @@ fn newest_before(log: &CommitLog, mut end: u64) -> Result<i64, StoreError> {
 
 #[cfg(test)]
 mod tests {
-    use raftmq_world::OsDisk;
-
     use super::*;
     use crate::marks::Marks;
     use crate::queue_offsets::tests::record;
-    use crate::recovery::tests::log_of_blanks;
+    use crate::recovery::tests::{log_of_blanks, open};
 
     #[test]
     fn a_log_that_holds_another_entry_than_was_committed_is_a_divergence() {
@@ -508,7 +516,7 @@ mod tests {
     #[test]
     fn the_last_store_timestamp_is_found_behind_segments_of_commands() {
         let dir = tempfile::tempdir().unwrap();
-        let log = open_log(Arc::new(OsDisk), dir.path(), 64 * 1024, 7, Marks::default()).unwrap().0;
+        let log = open(dir.path(), Marks::default()).unwrap();
         let append = |index, kind, payload: &[u8], now_ms| {
             let (id, pieces) = (EntryId { term: 1, index }, &mut [payload.into()]);
             let entry = NewEntry { id, kind, leader: 1, command: &[], pieces, now_ms };

@@ -2,10 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::commit_log::{CommitLog, Tail, Writer};
+use crate::commit_log::{CommitLog, Writer};
 use crate::error::StoreError;
 use crate::frame::FrameKind;
-use crate::marks::EntryId;
+use crate::marks::{EntryId, Tail};
 use crate::topic_changes;
 
 impl CommitLog {
@@ -30,11 +30,13 @@ impl CommitLog {
             StoreError::Illegal(format!("asked to truncate after entry {last:?}, which is not in the log"))
         };
         let Some(index) = last else {
-            let tail = Tail { last: None, chain: self.seed, end: 0 };
+            let tail = Tail { last: None, at: 0, chain: self.seed, end: 0 };
             return if self.start() == 0 { Ok(Some(tail)) } else { Err(not_there()) };
         };
         let kept = self.frame(index)?.ok_or_else(not_there)?;
-        Ok(Some(Tail { last: Some(kept.id()), chain: kept.header.encode().1, end: kept.header.end() }))
+        let (header, last) = (&kept.header, Some(kept.id()));
+        let (at, chain, end) = (header.physical_offset, header.encode().1, header.end());
+        Ok(Some(Tail { last, at, chain, end }))
     }
 
     /// Removes the entries behind `last` (all of them where it is `None`), durably: on return nothing of them can come

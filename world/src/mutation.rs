@@ -9,6 +9,8 @@ pub enum Mutation {
     AckBeforeSync,
     /// A member forgets at a restart whom it has voted for.
     ForgetVote,
+    /// Who may have acknowledged what it has lost votes as if it had not.
+    VoteInDoubt,
     /// A vote is given before it is recorded.
     VoteBeforeSync,
     /// The lowered mark is not made durable before a truncation.
@@ -31,9 +33,10 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::AckBeforeSync,
         Self::ForgetVote,
+        Self::VoteInDoubt,
         Self::VoteBeforeSync,
         Self::SkipTruncationSync,
         Self::ApplyTwice,

@@ -4,6 +4,7 @@
 // Clippy lets tests unwrap, but not the functions they share.
 #![allow(clippy::unwrap_used)]
 
+mod doubt;
 mod full_disk;
 mod members;
 mod run;
@@ -105,6 +106,38 @@ impl std::ops::Deref for Running {
     fn deref(&self) -> &Group {
         &self.group
     }
+}
+
+fn node_dir(dir: &Path, id: u64) -> std::path::PathBuf {
+    dir.join(id.to_string())
+}
+
+fn empty(dir: &Path, id: u64) {
+    std::fs::remove_dir_all(node_dir(dir, id)).unwrap();
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+/// Keeps what a member has on its disk while it runs: what it would leave if it were killed now.
+fn image(dir: &Path, node: u64) {
+    copy(&node_dir(dir, node), &dir.join(format!("image-{node}")));
+}
+
+/// Has a member that has ended find that.
+fn restore(dir: &Path, node: u64) {
+    empty(dir, node);
+    copy(&dir.join(format!("image-{node}")), &node_dir(dir, node));
 }
 
 async fn try_start(config: GroupConfig, reads: FeatureLevel, world: World) -> Result<Running, StartError> {

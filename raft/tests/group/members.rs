@@ -6,27 +6,6 @@ use tokio::net::TcpStream;
 
 use super::*;
 
-fn node_dir(dir: &Path, id: u64) -> std::path::PathBuf {
-    dir.join(id.to_string())
-}
-
-fn empty(dir: &Path, id: u64) {
-    std::fs::remove_dir_all(node_dir(dir, id)).unwrap();
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to);
-        } else {
-            std::fs::copy(entry.path(), to).unwrap();
-        }
-    }
-}
-
 /// The directory that has a node's seat, and whether it votes.
 fn seat(status: &GroupStatus, node: u64) -> (String, bool) {
     let member = status.members.iter().find(|member| member.id == node).unwrap();
@@ -169,6 +148,27 @@ async fn a_node_that_was_told_of_other_founders_does_not_found_with_them() {
     for group in &groups {
         assert_eq!(group.status().group_id, None);
     }
+    stop_all(&groups).await;
+}
+
+/// What it has noted of its state then is of no group.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_stopped_before_it_was_in_a_group_may_be_killed_afterwards() {
+    let (dir, members) = (tempfile::tempdir().unwrap(), members());
+    let early = start(1, &members, dir.path()).await;
+    assert_eq!(early.status().group_id, None);
+    early.shutdown().await;
+    let groups = start_all(&members, dir.path()).await;
+    let first = leader(&groups).await;
+    let expected = bodies("a", 3);
+    send(&first, 0, &expected).await;
+    eventually("every message", || read_all(&groups[0], 0) == expected).await;
+    image(dir.path(), 1);
+    stop_all(&groups).await;
+    restore(dir.path(), 1);
+    let groups = start_all(&members, dir.path()).await;
+    leader(&groups).await;
+    assert_eq!(read_all(&groups[0], 0), expected);
     stop_all(&groups).await;
 }
 

@@ -43,6 +43,8 @@ fn a_torn_end_is_erased_and_does_not_come_back() {
         damage(dir.path(), starts[7] + into, &bytes);
         {
             let store = open(dir.path());
+            // More was whole behind it, and may have been acknowledged.
+            assert_eq!(store.doubt(), Some(id(1, 9)), "{what}");
             assert_eq!(indexes(&store), (0..7).collect::<Vec<_>>(), "{what}");
             assert_eq!(log_bytes(dir.path()).len() as u64, starts[7], "{what}");
             // The same entry again: what was behind it would fit behind it now, if it were still there.
@@ -50,7 +52,10 @@ fn a_torn_end_is_erased_and_does_not_come_back() {
         }
         let store = open(dir.path());
         assert_eq!(frame_bytes(&store), frames[..8], "{what}");
+        assert_eq!(store.doubt(), Some(id(1, 9)), "{what}");
         append_message(&store, id(2, 8));
+        flush(&store).unwrap();
+        assert_eq!(store.doubt(), None, "{what}");
         store.close().unwrap();
         drop(store);
         assert_eq!(indexes(&open(dir.path())), (0..9).collect::<Vec<_>>(), "{what}");
@@ -145,9 +150,8 @@ fn corrupt_file_and_position(error: StoreError) -> (PathBuf, u64) {
 
 #[test]
 fn damage_below_the_flushed_mark_is_an_error_that_changes_nothing() {
-    for (entry, into, bytes) in
-        [(3, 0, vec![0; 64]), (3, 20, vec![9]), (4, HEADER + 5, vec![9]), (0, 0, vec![9])]
-    {
+    // In the last frame that is durable, and in the first of its segment. What lies between is found by and by.
+    for (entry, into, bytes) in [(4, 0, vec![0; 64]), (4, 20, vec![9]), (0, 0, vec![9])] {
         let dir = temp_dir();
         let (_, starts) = ten_entries(dir.path());
         damage(dir.path(), starts[entry] + into, &bytes);
