@@ -238,8 +238,9 @@ fn tell(why: Why, promise: Promise, reports: &[Report], args: &ManyArgs) -> anyh
 #[cfg(feature = "mutations")]
 pub(crate) fn mutations(args: &MutationArgs) -> anyhow::Result<bool> {
     // Faults and promises that hide nothing: whatever breaks is the mutation's doing.
-    let leave = NOT_KEPT.map(|(promise, _)| promise).to_vec();
-    let faults = FaultArgs { seconds: 20, kinds: Vec::new(), without: NOT_STOOD.to_vec(), leave };
+    let leave = NOT_KEPT.iter().filter(|(_, kinds)| kinds.is_empty()).map(|(promise, _)| *promise).collect();
+    let without = NOT_KEPT.iter().flat_map(|(_, kinds)| *kinds).chain(&NOT_STOOD).copied().collect();
+    let faults = FaultArgs { seconds: 20, kinds: Vec::new(), without, leave };
     let mut all = true;
     for mutation in raftmq_world::Mutation::ALL {
         let name = format!("{mutation:?}");

@@ -79,9 +79,12 @@ impl Breaches {
     }
 }
 
-/// Promises known not to be kept yet with some kinds of faults, or whatever happens where none is named. Each has an
-/// ignored test in `tests/seeds.rs`.
-pub const NOT_KEPT: [(Promise, &[Kind]); 0] = [];
+/// Promises known not to be kept yet with some kinds of faults, or whatever happens where none is named.
+pub const NOT_KEPT: [(Promise, &[Kind]); 1] = [
+    // A member with a damaged file of its own does not start. Where that is so before it has said what changes it reads, the
+    // group stays at the level at which a topic that is deleted and made again goes on where it was.
+    (Promise::Deleted, &[Kind::FlippedBit]),
+];
 
 /// Faults known not to be stood yet: they may break every promise. Each has an ignored test in `tests/seeds.rs`.
 pub const NOT_STOOD: [Kind; 1] = [
