@@ -11,6 +11,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::network::RPCOption;
 use openraft::{BasicNode, RaftNetworkFactory, ServerState};
 use raftmq_store::Store;
+use raftmq_world::Mutation;
 use tokio::time::{sleep, timeout};
 
 use crate::lease::Leases;
@@ -111,7 +112,7 @@ impl Elections {
     /// Who may have acknowledged what it has lost, this member or one that is asked, goes by its own log only where every
     /// node was heard and nobody's log goes further than this one: whatever was acknowledged and is still there is in it.
     async fn would_win(&mut self, electorate: &Electorate) -> Option<bool> {
-        let in_doubt = self.store.doubt().is_some();
+        let in_doubt = self.store.doubt().is_some() && !Mutation::VoteInDoubt.is_on();
         let heard = self.ask(electorate, false, in_doubt).await;
         if heard.is_won && !in_doubt {
             return Some(false);
