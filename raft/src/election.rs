@@ -14,6 +14,7 @@ use raftmq_store::Store;
 use raftmq_world::Mutation;
 use tokio::time::{sleep, timeout};
 
+use crate::electorate::Electorate;
 use crate::lease::Leases;
 use crate::state_machine::Core;
 use crate::transport::Transport;
@@ -32,11 +33,8 @@ pub(crate) struct Elections {
     pub(crate) node_id: NodeId,
 }
 
-/// The members by the last configuration.
-struct Electorate {
-    quorums: Vec<BTreeSet<NodeId>>,
-    nodes: BTreeMap<NodeId, BasicNode>,
-}
+/// Where members were when they became that.
+type Nodes = BTreeMap<NodeId, BasicNode>;
 
 /// What the voters have said.
 struct Heard {
@@ -46,36 +44,18 @@ struct Heard {
     all: bool,
 }
 
-impl Electorate {
-    /// Whether those who are for it are enough.
-    fn is_won(&self, votes: &BTreeSet<NodeId>) -> bool {
-        self.quorums.iter().all(|quorum| quorum.intersection(votes).count() > quorum.len() / 2)
-    }
-
-    fn voters(&self) -> impl Iterator<Item = NodeId> {
-        let voters: BTreeSet<_> = self.quorums.iter().flatten().copied().collect();
-        voters.into_iter()
-    }
-
-    fn is_alone(&self, own: NodeId) -> bool {
-        self.quorums.iter().all(|quorum| quorum.len() == 1 && quorum.contains(&own))
-    }
-}
-
 impl Elections {
     /// Runs until the Raft core ends.
     pub(crate) async fn run(mut self) {
         let mut server = self.raft.server_metrics();
         loop {
-            let (may_stand, electorate) = {
+            let (may_stand, electorate, nodes) = {
                 let metrics = server.borrow_and_update();
                 let membership = metrics.membership_config.membership();
-                let electorate = Electorate {
-                    quorums: membership.get_joint_config().clone(),
-                    nodes: membership.nodes().map(|(id, node)| (*id, node.clone())).collect(),
-                };
-                let is_voter = electorate.quorums.iter().any(|quorum| quorum.contains(&self.node_id));
-                (is_voter && metrics.state != ServerState::Leader, electorate)
+                let electorate = Electorate::of(membership);
+                let may_stand = electorate.has(self.node_id) && metrics.state != ServerState::Leader;
+                let nodes: Nodes = membership.nodes().map(|(id, node)| (*id, node.clone())).collect();
+                (may_stand, electorate, nodes)
             };
             let is_alone = electorate.is_alone(self.node_id);
             let wait = self.leases.stand_at(is_alone).saturating_sub(self.leases.now());
@@ -93,7 +73,7 @@ impl Elections {
                 continue;
             }
             self.leases.begin_to_ask();
-            let heard_all = if is_alone { Some(false) } else { self.would_win(&electorate).await };
+            let heard_all = if is_alone { Some(false) } else { self.would_win(&electorate, &nodes).await };
             self.leases.has_asked(heard_all.is_some());
             let Some(heard_all) = heard_all else { continue };
             self.transport.says_heard_all(self.next_term(), heard_all);
@@ -111,35 +91,36 @@ impl Elections {
     ///
     /// Who may have acknowledged what it has lost, this member or one that is asked, goes by its own log only where every
     /// node was heard and nobody's log goes further than this one: whatever was acknowledged and is still there is in it.
-    async fn would_win(&mut self, electorate: &Electorate) -> Option<bool> {
+    async fn would_win(&mut self, electorate: &Electorate, nodes: &Nodes) -> Option<bool> {
         let in_doubt = self.store.doubt().is_some() && !Mutation::VoteInDoubt.is_on();
-        let heard = self.ask(electorate, false, in_doubt).await;
+        let heard = self.ask(electorate, nodes, false, in_doubt).await;
         if heard.is_won && !in_doubt {
             return Some(false);
         }
-        (heard.all && self.ask(electorate, true, false).await.is_won).then_some(true)
+        (heard.all && self.ask(electorate, nodes, true, false).await.is_won).then_some(true)
     }
 
     /// Asks the voters whether they would vote for this member, all of them where `all`, else until a majority would.
-    async fn ask(&mut self, electorate: &Electorate, heard_all: bool, all: bool) -> Heard {
+    async fn ask(&mut self, electorate: &Electorate, nodes: &Nodes, heard_all: bool, all: bool) -> Heard {
         let last = self.raft.data_metrics().borrow_watched().last_log;
         let leader_id = openraft::vote::RaftLeaderId::new(self.next_term(), self.node_id);
         let request = VoteRequest::new(Vote { leader_id, committed: false }, last);
         let candidacy = Candidacy { request, heard_all };
         let mut answers = FuturesUnordered::new();
-        for id in electorate.voters().filter(|id| *id != self.node_id) {
-            let node = electorate.nodes.get(&id).cloned().unwrap_or_default();
+        let others: Vec<_> = electorate.voters().into_iter().filter(|id| *id != self.node_id).collect();
+        for id in others.iter().copied() {
+            let node = nodes.get(&id).cloned().unwrap_or_default();
             let mut link = self.transport.new_client(id, &node).await;
             let candidacy = candidacy.clone();
             answers.push(async move { (id, link.would_vote(candidacy, &RPCOption::new(ASKING_MAX)).await) });
         }
-        let (mut votes, mut no_longer) = (BTreeSet::from([self.node_id]), BTreeSet::from([self.node_id]));
+        let (mut votes, mut no_longer) = (BTreeSet::from([self.node_id]), BTreeSet::new());
         let counting = async {
             while let Some((id, answer)) = answers.next().await {
                 let Ok(answer) = answer else { continue };
                 votes.extend(answer.vote_granted.then_some(id));
                 no_longer.extend((answer.last_log_id <= last).then_some(id));
-                if electorate.is_won(&votes) && !all {
+                if electorate.is_majority(&votes) && !all {
                     return;
                 }
             }
@@ -147,8 +128,8 @@ impl Elections {
         // Who has not answered by then is not heard.
         let _ = timeout(ASKING_MAX, counting).await;
         let acquaintances = self.transport.acquaintances();
-        let all = electorate.voters().all(|id| no_longer.contains(&id) || acquaintances.is_replaced(id));
-        Heard { is_won: electorate.is_won(&votes), all }
+        let all = others.iter().all(|id| no_longer.contains(id) || acquaintances.is_replaced(*id));
+        Heard { is_won: electorate.is_majority(&votes), all }
     }
 
     /// Has the core stand, if nothing has come of the leader meanwhile; nothing once the core has ended.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{Raft, RaftMetrics, ServerState};
 use parking_lot::Mutex;
-use raftmq_store::{Derived, FRAME_PAYLOAD_BYTES_MAX, Store, StoreError, StoreOptions};
+use raftmq_store::{FRAME_PAYLOAD_BYTES_MAX, Store, StoreError, StoreOptions};
 use raftmq_world::{Acceptor, Places, Threads, WhenFull, World};
 use tokio::sync::{OnceCell, watch};
 use tokio::task::JoinHandle;
@@ -80,11 +80,17 @@ impl Group {
             flush: config.flush,
             reserve_bytes: config.disk_reserve_bytes,
         };
-        let store = open_store(options, config.derived.clone(), &world).await?;
-        let standing = open_standing(&store, config.node_id, &world).await?;
+        let derived = config.derived.clone();
+        let opening = move |world: &World| Store::open(options, derived, world);
+        let store = on_thread(&world, "the store could not be opened", opening).await?;
+        let (for_standing, node) = (store.clone(), config.node_id);
+        let reading = move |world: &World| Standing::open(for_standing, node, &world.random);
+        let standing = Arc::new(on_thread(&world, "the directory could not be read", reading).await?);
         let clocks = Arc::new(Clocks::new(world.clock.clone()));
         let leases = Arc::new(Leases::new(standing.id(), lease_times(&config), &world));
-        let log = open_log(&store, &standing, &leases, &world).await?;
+        let of_log = (store.clone(), standing.clone(), leases.clone());
+        let opening = move |world: &World| LogStorage::open(of_log.0, of_log.1, of_log.2, world);
+        let log = on_thread(&world, "the log could not be opened", opening).await?;
         let reads = tables.reads();
         let members = Arc::new(Members::new(config.node_id, reads));
         let state =
@@ -453,30 +459,18 @@ fn note_stop(stopped: &watch::Sender<Option<Ended>>, ended: Ended) {
     });
 }
 
-async fn open_store(
-    options: StoreOptions,
-    derived: Derived,
+/// Does on a thread what waits for the disk; `refused` says what was not done where no thread did it.
+async fn on_thread<T: Send + 'static, E: Send + 'static>(
     world: &World,
-) -> Result<Arc<Store>, StartError> {
-    let opened = {
-        let world = world.clone();
-        world.threads.clone().run(move || Store::open(options, derived, &world)).await
-    };
-    Ok(opened.ok_or_else(|| StartError::Raft("the store could not be opened".into()))??)
-}
-
-async fn open_log(
-    store: &Arc<Store>,
-    standing: &Arc<Standing>,
-    leases: &Arc<Leases>,
-    world: &World,
-) -> Result<LogStorage, StartError> {
-    let opened = {
-        let (store, standing, leases, world) =
-            (store.clone(), standing.clone(), leases.clone(), world.clone());
-        world.threads.clone().run(move || LogStorage::open(store, standing, leases, &world)).await
-    };
-    Ok(opened.ok_or_else(|| StartError::Raft("the log could not be opened".into()))??)
+    refused: &str,
+    act: impl FnOnce(&World) -> Result<T, E> + Send + 'static,
+) -> Result<T, StartError>
+where
+    StartError: From<E>,
+{
+    let for_act = world.clone();
+    let done = world.threads.run(move || act(&for_act)).await;
+    Ok(done.ok_or_else(|| StartError::Raft(refused.to_owned()))??)
 }
 
 /// What was applied before the stop can be dispatched before a leader says so again. What else is known to be committed
@@ -488,12 +482,6 @@ fn dispatch_applied(store: &Store, applied: Option<u64>) -> Result<(), StoreErro
         store.commit_applied(frame.header.end());
     }
     Ok(())
-}
-
-async fn open_standing(store: &Arc<Store>, node: u64, world: &World) -> Result<Arc<Standing>, StartError> {
-    let (store, random) = (store.clone(), world.random.clone());
-    let opened = world.threads.run(move || Standing::open(store, node, &random)).await;
-    Ok(Arc::new(opened.ok_or_else(|| StartError::Raft("the directory could not be read".into()))??))
 }
 
 const _: () = assert!(FRAME_PAYLOAD_BYTES_MAX + (1 << 20) < crate::wire::MESSAGE_BYTES_MAX);

@@ -203,6 +203,13 @@ impl Acquaintances {
         self.seeking.lock().insert(theirs.node(), (theirs.clone(), self.clock.passed()));
     }
 
+    /// The directories that ask for the seat of their node now, and where they are.
+    pub(crate) fn seeking(&self) -> BTreeMap<NodeId, String> {
+        let mut seeking = self.seeking.lock();
+        seeking.retain(|_, (_, at)| self.clock.passed().saturating_sub(*at) < SEEKING_MAX);
+        seeking.values().map(|(theirs, _)| (theirs.id, theirs.raft.clone())).collect()
+    }
+
     /// Whether a member's directory is gone, and the one that its node has come with has no more of the log than this member.
     pub(crate) fn is_replaced(&self, id: NodeId) -> bool {
         let seeking = self.seeking.lock();

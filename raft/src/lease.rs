@@ -20,6 +20,7 @@ use parking_lot::{Mutex, MutexGuard};
 use raftmq_world::{Clock, Mutation, Random, World};
 use tokio::sync::Notify;
 
+use crate::electorate::Electorate;
 use crate::pace::Pace;
 use crate::types::{LogId, NodeId, Vote};
 
@@ -73,8 +74,7 @@ struct State {
 /// What a leader was promised.
 struct Leading {
     term: u64,
-    /// Sets of voters, a majority of each of which decides.
-    quorums: Vec<BTreeSet<NodeId>>,
+    electorate: Electorate,
     promised: BTreeMap<NodeId, Duration>,
     /// What a majority has promised lasts until then.
     until: Duration,
@@ -96,7 +96,7 @@ impl Leading {
             until.sort_unstable_by(|a, b| b.cmp(a));
             until.get(quorum.len() / 2).copied().unwrap_or_default()
         };
-        self.until = self.quorums.iter().map(until_of).min().unwrap_or_default();
+        self.until = self.electorate.sets().iter().map(until_of).min().unwrap_or_default();
     }
 }
 
@@ -270,7 +270,7 @@ impl Leases {
     }
 
     /// This member leads in a term, with these voters.
-    pub(crate) fn lead(&self, term: u64, quorums: Vec<BTreeSet<NodeId>>) {
+    pub(crate) fn lead(&self, term: u64, electorate: Electorate) {
         let mut state = self.state.lock();
         let is_vote = |vote: Vote| (vote.leader_id.term, vote.leader_id.voted_for) == (term, self.own);
         if state.stopped || !state.vote.is_some_and(is_vote) {
@@ -280,14 +280,14 @@ impl Leases {
         if state.leading.as_ref().is_none_or(|leading| leading.term != term) {
             state.leading = Some(Leading {
                 term,
-                quorums: Vec::new(),
+                electorate: Electorate::default(),
                 promised: BTreeMap::new(),
                 until: Duration::ZERO,
                 renounced: false,
             });
         }
         if let Some(leading) = &mut state.leading {
-            leading.quorums = quorums;
+            leading.electorate = electorate;
             leading.count(self.own);
         }
         self.renewed.notify_one();
@@ -389,7 +389,7 @@ mod tests {
     fn leader(term: u64) -> (Arc<Hand>, Arc<Leases>) {
         let (clock, leases) = member(1);
         leases.know(&vote(term, 1, true));
-        leases.lead(term, vec![BTreeSet::from([1, 2, 3])]);
+        leases.lead(term, Electorate::from(&[&[1, 2, 3][..]][..]));
         (clock, leases)
     }
 
@@ -450,16 +450,16 @@ mod tests {
     #[test]
     fn a_majority_of_every_set_of_voters_counts() {
         let (_, leases) = leader(5);
-        leases.lead(5, vec![BTreeSet::from([1, 2, 3]), BTreeSet::from([3, 4, 5])]);
+        leases.lead(5, Electorate::from(&[&[1, 2, 3][..], &[3, 4, 5][..]][..]));
         leases.given(5, 3, leases.now(), LEASE);
         assert!(!leases.is_held(5));
         leases.given(5, 4, leases.now(), LEASE);
         assert!(leases.is_held(5));
-        leases.lead(5, vec![BTreeSet::from([1, 2, 3, 4, 5])]);
+        leases.lead(5, Electorate::from(&[&[1, 2, 3, 4, 5][..]][..]));
         assert!(leases.is_held(5));
-        leases.lead(5, vec![BTreeSet::from([1, 2, 5])]);
+        leases.lead(5, Electorate::from(&[&[1, 2, 5][..]][..]));
         assert!(!leases.is_held(5));
-        leases.lead(5, vec![BTreeSet::from([1])]);
+        leases.lead(5, Electorate::from(&[&[1][..]][..]));
         assert!(leases.is_held(5), "it is its own majority");
         leases.renounce();
         assert!(!leases.is_held(5) && leases.to_ask(5).is_none());

@@ -28,6 +28,7 @@ mod clock;
 mod conformance;
 mod done;
 mod election;
+mod electorate;
 mod entering;
 #[doc(hidden)]
 pub mod fuzzing;

@@ -3,7 +3,7 @@
 //! A request is sent at every heartbeat, whether those before are answered or not, so that what the way there and back takes
 //! costs as much of the lease and no more. Followers answer from memory, and say whether their disks have room.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::electorate::Electorate;
 use crate::lease::Leases;
 use crate::room::Rooms;
 use crate::state_machine::Core;
@@ -41,7 +42,7 @@ pub(crate) struct Renewal {
 #[derive(PartialEq, Eq)]
 struct Voters {
     vote: Vote,
-    quorums: Vec<BTreeSet<NodeId>>,
+    electorate: Electorate,
 }
 
 impl Renewal {
@@ -55,21 +56,20 @@ impl Renewal {
             let (voters, addresses) = {
                 let metrics = server.borrow_and_update();
                 let membership = metrics.membership_config.membership();
-                let quorums = membership.get_joint_config().clone();
+                let electorate = Electorate::of(membership);
                 let leads = metrics.state == ServerState::Leader;
                 let nodes: Vec<_> = membership.nodes().map(|(id, node)| (*id, node.clone())).collect();
                 // That it was elected may not be recorded yet.
                 let vote = Vote { committed: true, ..metrics.vote };
-                (leads.then_some(Voters { vote, quorums }), nodes)
+                (leads.then_some(Voters { vote, electorate }), nodes)
             };
             if voters != present {
                 let tasks = asking.insert(JoinSet::new());
-                self.rooms.lead(voters.as_ref().map_or_else(Vec::new, |voters| voters.quorums.clone()));
-                if let Some(Voters { vote, quorums }) = &voters {
-                    self.leases.lead(vote.leader_id.term, quorums.clone());
+                self.rooms.lead(voters.as_ref().map(|voters| voters.electorate.clone()).unwrap_or_default());
+                if let Some(Voters { vote, electorate }) = &voters {
+                    self.leases.lead(vote.leader_id.term, electorate.clone());
                     let own = vote.leader_id.voted_for;
-                    let is_asked =
-                        |id: &NodeId| *id != own && quorums.iter().any(|quorum| quorum.contains(id));
+                    let is_asked = |id: &NodeId| *id != own && electorate.has(*id);
                     for (id, node) in addresses.iter().filter(|(id, _)| is_asked(id)) {
                         let link = self.transport.new_client(*id, node).await;
                         let (leases, rooms) = (self.leases.clone(), self.rooms.clone());

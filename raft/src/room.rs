@@ -15,6 +15,7 @@ use raftmq_store::{FrameKind, NoRoom, Store};
 use raftmq_world::Clock;
 
 use crate::api::ProposeError;
+use crate::electorate::Electorate;
 use crate::standing::node_of;
 use crate::types::{Entry, NodeId, Payload, entry_id};
 use crate::wire::AppendRequest;
@@ -33,8 +34,7 @@ pub(crate) struct Rooms {
 /// What a leader knows of its followers; nothing where this member does not lead.
 #[derive(Default)]
 struct Leading {
-    /// Sets of voters, a majority of each of which decides.
-    quorums: Vec<BTreeSet<NodeId>>,
+    electorate: Electorate,
     said: BTreeMap<NodeId, Said>,
 }
 
@@ -55,7 +55,9 @@ impl Leading {
         let is_short = |quorum: &BTreeSet<NodeId>| {
             quorum.iter().any(|id| full(&id)) && quorum.iter().filter(stores).count() <= quorum.len() / 2
         };
-        let Some(quorum) = self.quorums.iter().find(|quorum| is_short(quorum)) else { return Ok(()) };
+        let Some(quorum) = self.electorate.sets().iter().find(|quorum| is_short(quorum)) else {
+            return Ok(());
+        };
         let nodes: BTreeSet<_> = quorum.iter().filter(full).map(|id| node_of(*id)).collect();
         let nodes: Vec<_> = nodes.iter().map(u64::to_string).collect();
         Err(ProposeError::NoRoom(format!(
@@ -82,12 +84,12 @@ impl Rooms {
     }
 
     /// This member leads these voters, or none any more. Who has not said anything yet counts as having room for a while.
-    pub(crate) fn lead(&self, quorums: Vec<BTreeSet<NodeId>>) {
+    pub(crate) fn lead(&self, electorate: Electorate) {
         let now = self.clock.passed();
         let mut leading = self.leading.lock();
         let said = |id: &NodeId| leading.said.get(id).copied().unwrap_or(Said { at: now, has_room: true });
-        let said = quorums.iter().flatten().map(|id| (*id, said(id))).collect();
-        *leading = Leading { quorums, said };
+        let said = electorate.voters().into_iter().map(|id| (id, said(&id))).collect();
+        *leading = Leading { electorate, said };
     }
 
     /// A follower says whether its disk has room.
@@ -137,13 +139,13 @@ mod tests {
     const NOW: Duration = Duration::from_secs(100);
 
     fn leading(quorums: &[&[NodeId]], full: &[NodeId], silent: &[NodeId]) -> Leading {
-        let quorums: Vec<BTreeSet<_>> = quorums.iter().map(|ids| ids.iter().copied().collect()).collect();
         let said = |id: NodeId| {
             let at = if silent.contains(&id) { NOW - SILENT } else { NOW };
             (id, Said { at, has_room: !full.contains(&id) })
         };
-        let said = quorums.iter().flatten().map(|id| said(*id)).collect();
-        Leading { quorums, said }
+        let electorate = Electorate::from(quorums);
+        let said = electorate.voters().into_iter().map(said).collect();
+        Leading { electorate, said }
     }
 
     #[test]

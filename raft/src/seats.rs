@@ -27,8 +27,6 @@ use crate::wire::Sought;
 const INTERVAL: Duration = Duration::from_millis(200);
 /// A directory that has not been heard of for so long is gone. Longer than a slow sync, and than a restart.
 const GONE: Duration = Duration::from_secs(2);
-/// Who asked for a seat is forgotten if it does not ask again within this time.
-const CANDIDATE_MAX: Duration = Duration::from_secs(5);
 /// A change of members that is not committed by then is tried again, as a new look finds it.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -42,17 +40,8 @@ pub(crate) struct Seats {
     configured: BTreeSet<u64>,
     /// Whom this member is told to found a group with; nobody where it is not.
     founding: String,
-    asking: Mutex<BTreeMap<u64, Candidate>>,
     /// Why a node has not got its seat yet.
     waits: Mutex<BTreeMap<u64, String>>,
-}
-
-/// A directory that asks for its node's seat.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Candidate {
-    id: NodeId,
-    address: String,
-    asked: Instant,
 }
 
 /// A change of members.
@@ -75,7 +64,8 @@ struct View<'a> {
     silence: &'a dyn Fn(NodeId) -> Duration,
     /// Whether a learner has all that was committed when the leader looked before.
     is_whole: &'a dyn Fn(NodeId) -> bool,
-    asking: &'a BTreeMap<u64, Candidate>,
+    /// Directories that ask for their node's seat, and where they are.
+    asking: &'a BTreeMap<NodeId, String>,
 }
 
 impl View<'_> {
@@ -94,13 +84,14 @@ impl View<'_> {
         if let [_, .., last] = &sets[..] {
             return (Some(Move::Finish(last.clone())), waits);
         }
-        let seated: Vec<_> = self.asking.values().map(|asks| self.seat(asks, &mut waits)).collect();
+        let seated: Vec<_> =
+            self.asking.iter().map(|(id, address)| self.seat(*id, address, &mut waits)).collect();
         (seated.into_iter().flatten().next().or_else(|| self.promote()), waits)
     }
 
-    fn seat(&self, asks: &Candidate, waits: &mut BTreeMap<u64, String>) -> Option<Move> {
-        let (node, nodes, voters) = (node_of(asks.id), self.nodes(), self.voters());
-        if nodes.contains(&asks.id) {
+    fn seat(&self, id: NodeId, address: &str, waits: &mut BTreeMap<u64, String>) -> Option<Move> {
+        let (node, nodes, voters) = (node_of(id), self.nodes(), self.voters());
+        if nodes.contains(&id) {
             return None;
         }
         let before: Vec<_> = nodes.into_iter().filter(|id| node_of(*id) == node).collect();
@@ -113,7 +104,7 @@ impl View<'_> {
         } else if let Some(learner) = before.into_iter().find(|id| !voters.contains(id)) {
             return Some(Move::Drop(learner));
         } else {
-            return Some(Move::Seat { id: asks.id, address: asks.address.clone() });
+            return Some(Move::Seat { id, address: address.to_owned() });
         };
         waits.insert(node, words);
         None
@@ -139,8 +130,7 @@ impl Seats {
         configured: BTreeSet<u64>,
         founding: String,
     ) -> Self {
-        let (asking, waits) = (Mutex::default(), Mutex::default());
-        Self { raft, role, standing, acquaintances, configured, founding, asking, waits }
+        Self { raft, role, standing, acquaintances, configured, founding, waits: Mutex::default() }
     }
 
     /// Runs until the task is ended.
@@ -173,11 +163,7 @@ impl Seats {
         leading_since: Instant,
         committed: Option<u64>,
     ) -> Option<Move> {
-        let asking = {
-            let mut asking = self.asking.lock();
-            asking.retain(|_, asks| asks.asked.elapsed() < CANDIDATE_MAX);
-            asking.clone()
-        };
+        let asking = self.acquaintances.seeking();
         let silence = |id: NodeId| {
             let heard =
                 metrics.heartbeat.as_ref().and_then(|heard| heard.get(&id)?.as_ref().map(|at| at.elapsed()));
@@ -267,22 +253,16 @@ impl Seating for Seats {
             }
             return sought;
         }
-        if for_seat {
-            self.acquaintances.note_seeking(theirs);
-        }
         sought.founders = self.standing.founding().unwrap_or_default();
         sought.is_member = self.is_member(theirs.id);
         let gone_back =
             self.acquaintances.older_copy(theirs).or_else(|| self.acquaintances.gone_back(theirs.id));
         if gone_back.is_some() {
             sought.is_member = Some(false);
+        } else if for_seat {
+            self.acquaintances.note_seeking(theirs);
         }
         if sought.is_member == Some(false) {
-            let (id, address) = (theirs.id, theirs.raft.clone());
-            let candidate = Candidate { id, address, asked: Instant::now() };
-            if for_seat && gone_back.is_none() {
-                self.asking.lock().insert(theirs.node(), candidate);
-            }
             let waits = self.waits.lock().get(&theirs.node()).cloned();
             sought.words = gone_back.or(waits).unwrap_or_else(|| "it will be taken in".into());
         } else if sought.is_member.is_none() {
@@ -311,11 +291,7 @@ mod tests {
     }
 
     fn next(membership: &Membership, gone: &[u64], whole: &[u64], asking: &[u64]) -> (Option<Move>, usize) {
-        let asked = Instant::now();
-        let asking: BTreeMap<_, _> = asking
-            .iter()
-            .map(|id| (node_of(*id), Candidate { id: *id, address: "b:1".into(), asked }))
-            .collect();
+        let asking = asking.iter().map(|id| (*id, "b:1".into())).collect();
         let silence = |id: NodeId| if gone.contains(&id) { GONE } else { Duration::ZERO };
         let is_whole = |id: NodeId| whole.contains(&id);
         let view = View { membership, silence: &silence, is_whole: &is_whole, asking: &asking };

@@ -8,6 +8,7 @@ use raftmq_store::Store;
 use crate::api::{GroupStatus, MemberStatus, Role, RoleState};
 use crate::clock::Clocks;
 use crate::hello::Acquaintances;
+use crate::members::MemberAddress;
 use crate::role::NEAR_SILENCE_MAX;
 use crate::standing::node_of;
 use crate::table::FeatureLevel;
@@ -59,20 +60,28 @@ impl StatusParts<'_> {
         // While voters change, both majorities are needed: a new one counts when that is done.
         let sets = membership.get_joint_config();
         let votes = |id: &NodeId| !sets.is_empty() && sets.iter().all(|set| set.contains(id));
-        let mut members = BTreeMap::new();
+        let (mut members, addresses) = (BTreeMap::new(), self.acquaintances.addresses());
         for (id, node) in membership.nodes() {
             let is_new = sets.first().is_none_or(|before| !before.contains(id));
             if is_new || !members.contains_key(&node_of(*id)) {
-                members.insert(node_of(*id), self.member(*id, &node.addr, votes(id)));
+                let node_id = node_of(*id);
+                let address = addresses.get(&node_id).filter(|address| address.directory == *id);
+                members.insert(node_id, self.member(*id, address, &node.addr, votes(id)));
             }
         }
         members.into_values().collect()
     }
 
-    fn member(&self, id: NodeId, recorded: &str, is_voter: bool) -> MemberStatus {
+    /// `address` is what it has said of itself, if it has; `recorded` where it was when it became a member.
+    fn member(
+        &self,
+        id: NodeId,
+        address: Option<&MemberAddress>,
+        recorded: &str,
+        is_voter: bool,
+    ) -> MemberStatus {
         let Self { metrics, role, .. } = self;
         let (node, own) = (node_of(id), id == self.acquaintances.id());
-        let address = self.acquaintances.addresses().remove(&node).filter(|address| address.directory == id);
         let last = metrics.last_log_index;
         let matched = match (&metrics.replication, own) {
             (Some(_), true) => last,
@@ -82,10 +91,10 @@ impl StatusParts<'_> {
         MemberStatus {
             id: node,
             directory: format!("{id:016x}"),
-            raft: address.as_ref().map_or_else(|| recorded.to_owned(), |a| a.raft.clone()),
-            client: address.as_ref().map(|a| a.client.clone()),
-            admin: address.as_ref().map(|a| a.admin.clone()),
-            reads: address.as_ref().map(|a| a.reads),
+            raft: address.map_or_else(|| recorded.to_owned(), |a| a.raft.clone()),
+            client: address.map(|a| a.client.clone()),
+            admin: address.map(|a| a.admin.clone()),
+            reads: address.map(|a| a.reads),
             voter: is_voter,
             role: match role.leader {
                 Some(leader) if leader == node && is_voter => Role::Leader,

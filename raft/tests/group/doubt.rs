@@ -25,8 +25,7 @@ async fn who_has_lost_what_it_may_have_acknowledged_does_not_help_to_lose_it() {
     let first = leader(&groups).await;
     send(&first, 0, &bodies("before", 1)).await;
     let own = first.status().node_id;
-    let others: Vec<_> = groups.iter().filter(|group| group.status().node_id != own).collect();
-    let [absent, damaged] = [others[0].clone(), others[1].clone()];
+    let [absent, damaged] = [0, 1].map(|at| others(&groups, &first)[at].clone());
     let nodes = [&absent, &damaged].map(|member| member.status().node_id);
     eventually("every message", || read_all(&damaged, 0).len() == 1).await;
     absent.shutdown().await;

@@ -129,6 +129,11 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+fn others<'a>(groups: &'a [Running], than: &Running) -> Vec<&'a Running> {
+    let own = than.status().node_id;
+    groups.iter().filter(|group| group.status().node_id != own).collect()
+}
+
 /// Keeps what a member has on its disk while it runs: what it would leave if it were killed now.
 fn image(dir: &Path, node: u64) {
     copy(&node_dir(dir, node), &dir.join(format!("image-{node}")));

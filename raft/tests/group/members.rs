@@ -12,11 +12,6 @@ fn seat(status: &GroupStatus, node: u64) -> (String, bool) {
     (member.directory.clone(), member.voter)
 }
 
-fn others<'a>(groups: &'a [Running], than: &Running) -> Vec<&'a Running> {
-    let own = than.status().node_id;
-    groups.iter().filter(|group| group.status().node_id != own).collect()
-}
-
 /// The group as this node's directory is a voter of it, and not the one before.
 async fn has_taken_its_place(leader: &Running, node: u64, before: &str) {
     eventually("a new directory that votes", || {
