@@ -14,7 +14,7 @@ use crate::arrivals::{ArrivalListener, Arrivals};
 use crate::consume_queue::{Changes, ConsumeQueue, Made, Unsynced};
 use crate::dropped::{Dropped, foreign, name_of, topic_dir};
 use crate::error::StoreError;
-use crate::open_files::{OpenFiles, SYNC_EACH_MAX};
+use crate::open_files::OpenFiles;
 use crate::view::{Committed, Numbers, Reads, View};
 use raftmq_world::hash::HashMap;
 
@@ -210,24 +210,22 @@ impl ConsumeQueues {
         self.arrivals.set_listener(listener);
     }
 
-    /// Makes what was written to these queues durable. Of all that its directories are synced once.
-    fn sync(&self, unsynced: &[(&Arc<ConsumeQueue>, Unsynced)]) -> Result<(), StoreError> {
-        let disk = self.files.disk();
-        if unsynced.len() > SYNC_EACH_MAX {
-            return disk.sync_all(&self.store_dir).map_err(StoreError::io("sync", &self.store_dir));
-        }
-        let mut dirs = BTreeSet::new();
-        for (queue, unsynced) in unsynced {
-            queue.sync_files(unsynced)?;
-            let above = match unsynced.made {
-                Made::Nothing => 0,
-                Made::Files => 1,
-                Made::Directory => usize::MAX,
-            };
-            let up_to_store = queue.dir().ancestors().take_while(|dir| dir.starts_with(&self.store_dir));
-            dirs.extend(up_to_store.take(above));
-        }
-        dirs.into_iter().try_for_each(|dir| disk.sync_dir(dir).map_err(StoreError::io("sync", dir)))
+    /// Syncs the files of a queue, and names the directories that are to be synced with them.
+    fn sync_files(
+        &self,
+        queue: &ConsumeQueue,
+        unsynced: &Unsynced,
+        dirs: &mut BTreeSet<PathBuf>,
+    ) -> Result<(), StoreError> {
+        queue.sync_files(unsynced)?;
+        let above = match unsynced.made {
+            Made::Nothing => 0,
+            Made::Files => 1,
+            Made::Directory => usize::MAX,
+        };
+        let up_to_store = queue.dir().ancestors().take_while(|dir| dir.starts_with(&self.store_dir));
+        dirs.extend(up_to_store.take(above).map(Path::to_owned));
+        Ok(())
     }
 
     fn each(&self, act: impl Fn(&ConsumeQueue) -> Result<(), StoreError>) -> Result<(), StoreError> {
@@ -269,7 +267,9 @@ impl View for ConsumeQueues {
         // All before the first sync: a file system makes what was written by then durable together.
         changed.iter().try_for_each(|queue| queue.write_out())?;
         let unsynced: Vec<_> = changed.iter().map(|queue| (queue, queue.unsynced())).collect();
-        self.sync(&unsynced)?;
+        self.files.sync(&self.store_dir, &unsynced, |(queue, unsynced), dirs| {
+            self.sync_files(queue, unsynced, dirs)
+        })?;
         unsynced.iter().for_each(|(queue, unsynced)| queue.synced(unsynced));
         self.dropped.flush(&**self.files.disk(), &self.dir)
     }

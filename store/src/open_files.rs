@@ -3,16 +3,19 @@
 //! Who has many files keeps a [`Pooled`] of each and opens it again where it was closed meanwhile. Whoever reads a file holds
 //! it, so it stays as long as that takes. To find an open file nothing is locked here.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use raftmq_world::{Disk, DiskFile, World};
 
+use crate::error::StoreError;
+
 /// Files that a checkpoint syncs one by one. Where there are more of them the disk is asked once for all that is on it,
 /// which takes less time: it may have to write for others as well, but finds the blocks for all of it together.
-pub(crate) const SYNC_EACH_MAX: usize = 64;
+const SYNC_EACH_MAX: usize = 64;
 
 /// Fewer than these are of no use.
 const FILES_MIN: usize = 8;
@@ -101,6 +104,22 @@ impl OpenFiles {
         }
         drop(ring);
         drop((kept, open));
+    }
+
+    /// Makes durable what was written to `parts` below `dir`, the directory of the store. `sync` does it for one of them, and
+    /// names the directories that are to be synced with it; of all that each is synced once.
+    pub(crate) fn sync<T>(
+        &self,
+        dir: &Path,
+        parts: &[T],
+        sync: impl Fn(&T, &mut BTreeSet<PathBuf>) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        if parts.len() > SYNC_EACH_MAX {
+            return self.disk.sync_all(dir).map_err(StoreError::io("sync", dir));
+        }
+        let mut dirs = BTreeSet::new();
+        parts.iter().try_for_each(|part| sync(part, &mut dirs))?;
+        dirs.iter().try_for_each(|dir| self.disk.sync_dir(dir).map_err(StoreError::io("sync", dir)))
     }
 
     #[cfg(test)]

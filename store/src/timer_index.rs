@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 
 use crate::error::StoreError;
 use crate::mapped_file_queue::{FileAt, MappedFileQueue, list_by_offset, offset_name};
-use crate::open_files::{OpenFiles, SYNC_EACH_MAX};
+use crate::open_files::OpenFiles;
 use crate::view::{Committed, Numbers, Reads, View};
 pub use entry::TimerEntry;
 use entry::{ENTRY_SIZE, slot_of, slot_start_ms};
@@ -246,10 +246,6 @@ impl TimerIndex {
         Ok(())
     }
 
-    fn sync_dir(&self, dir: &Path) -> Result<(), StoreError> {
-        self.files.disk().sync_dir(dir).map_err(StoreError::io("sync", dir))
-    }
-
     /// What is due before is not needed any more. Slots wholly before it are removed with the next checkpoint.
     pub fn drop_before(&self, due_ms: i64) {
         let mut state = self.state.lock();
@@ -373,14 +369,7 @@ impl View for TimerIndex {
         let slots = self.slots();
         slots.iter().try_for_each(|id| self.write_out(*id))?;
         let unsynced: Vec<_> = slots.into_iter().filter_map(|id| self.unsynced(id)).collect();
-        if unsynced.len() > SYNC_EACH_MAX {
-            let disk = self.files.disk();
-            disk.sync_all(&self.store_dir).map_err(StoreError::io("sync", &self.store_dir))?;
-        } else {
-            let mut dirs = BTreeSet::new();
-            unsynced.iter().try_for_each(|slot| self.sync_files(slot, &mut dirs))?;
-            dirs.iter().try_for_each(|dir| self.sync_dir(dir))?;
-        }
+        self.files.sync(&self.store_dir, &unsynced, |slot, dirs| self.sync_files(slot, dirs))?;
         let mut state = self.state.lock();
         for Unsynced { id, written, .. } in unsynced {
             if let Some(slot) = state.slots.get_mut(&id) {

@@ -3,15 +3,14 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests reach for the system")]
 #![allow(clippy::unwrap_used)]
 
-use std::any::Any;
-use std::io::{self, IoSlice};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use raftmq_store::{ConsumeQueues, Numbers, OpenFiles, Reads, TagsCode, Unit, View};
-use raftmq_world::{Disk, DiskFile, DiskUsage, OsDisk, Space};
+use raftmq_world::{Disk, DiskFile, DiskLayer, FileLayer, OsDisk, Space};
 
 /// Files that may be open.
 const OPEN_MAX: usize = 20;
@@ -79,38 +78,20 @@ impl Drop for CountingFile {
     }
 }
 
-impl DiskFile for CountingFile {
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-    fn len(&self) -> u64 {
-        self.0.len()
-    }
-    fn write_at(&self, position: u64, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_at(position, bytes)
-    }
-    fn write_vectored_at(&self, position: u64, pieces: &[IoSlice<'_>]) -> io::Result<()> {
-        self.0.write_vectored_at(position, pieces)
-    }
-    fn bytes(&self) -> &[u8] {
-        self.0.bytes()
-    }
-    fn read_at(&self, position: u64, bytes: &mut [u8]) -> io::Result<()> {
-        self.0.read_at(position, bytes)
+impl FileLayer for CountingFile {
+    fn below(&self) -> &dyn DiskFile {
+        &*self.0
     }
     fn sync(&self) -> io::Result<()> {
         self.1.file_syncs.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
-    fn write_zeros(&self, position: u64, len: u64) -> io::Result<()> {
-        self.0.write_zeros(position, len)
-    }
-    fn next_data(&self, position: u64) -> io::Result<Option<u64>> {
-        self.0.next_data(position)
-    }
 }
 
-impl Disk for CountingDisk {
+impl DiskLayer for CountingDisk {
+    fn below(&self) -> &dyn Disk {
+        &OsDisk
+    }
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         self.0.opened.fetch_add(1, Ordering::Relaxed);
         Ok(self.file(OsDisk.open(path)?))
@@ -132,9 +113,6 @@ impl Disk for CountingDisk {
         self.wait();
         Ok(())
     }
-    fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
-        OsDisk.list(dir)
-    }
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.wait();
         OsDisk.remove(path)
@@ -142,18 +120,6 @@ impl Disk for CountingDisk {
     fn remove_all(&self, dir: &Path) -> io::Result<()> {
         self.wait();
         OsDisk.remove_all(dir)
-    }
-    fn usage(&self, dir: &Path) -> io::Result<DiskUsage> {
-        OsDisk.usage(dir)
-    }
-    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Any + Send>>> {
-        OsDisk.lock(path)
-    }
-    fn read(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
-        OsDisk.read(path)
-    }
-    fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()> {
-        OsDisk.replace(path, content)
     }
 }
 

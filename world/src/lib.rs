@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `clock` | the time of day, and time that only passes |
 //! | `disk`, `os_disk` | files; the operating system's, and the only place with `unsafe` |
+//! | `disk_layer` | disks and files that do some of it otherwise than those below them |
 //! | `network`, `os_network` | streams and listeners; TCP |
 //! | `os_machine` | the process's id, the machine's memory, how many files may be open |
 //! | `acceptor` | accepting connections within a bound |
@@ -20,6 +21,7 @@
 mod acceptor;
 mod clock;
 mod disk;
+mod disk_layer;
 pub mod hash;
 mod mutation;
 mod network;
@@ -34,6 +36,7 @@ use std::sync::Arc;
 pub use acceptor::{Accepted, Acceptor, Places, WhenFull};
 pub use clock::{Clock, SystemClock};
 pub use disk::{Disk, DiskFile, DiskUsage, Space, data_end};
+pub use disk_layer::{DiskLayer, FileLayer};
 pub use mutation::Mutation;
 pub use network::{KeepAlive, Listen, Listener, Network, ReadHalf, Socket, Stream, WriteHalf};
 pub use os_disk::{OsDisk, memory_file};

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::entry::{LAST_SLOT, SLOT_MS};
 use super::*;
-use raftmq_world::{Disk, DiskFile, DiskUsage, OsDisk, Space};
+use raftmq_world::{Disk, DiskFile, DiskLayer, FileLayer, OsDisk, Space};
 
 /// So that slots have several files.
 const PER_FILE: u64 = 5;
@@ -182,12 +182,9 @@ impl Counts {
     }
 }
 
-impl DiskFile for CountingFile {
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-    fn len(&self) -> u64 {
-        self.0.len()
+impl FileLayer for CountingFile {
+    fn below(&self) -> &dyn DiskFile {
+        &*self.0
     }
     fn write_at(&self, position: u64, bytes: &[u8]) -> io::Result<()> {
         self.1.unsynced.lock().insert(self.path().to_owned());
@@ -197,26 +194,17 @@ impl DiskFile for CountingFile {
         self.1.unsynced.lock().insert(self.path().to_owned());
         self.0.write_vectored_at(position, pieces)
     }
-    fn bytes(&self) -> &[u8] {
-        self.0.bytes()
-    }
-    fn read_at(&self, position: u64, bytes: &mut [u8]) -> io::Result<()> {
-        self.0.read_at(position, bytes)
-    }
     fn sync(&self) -> io::Result<()> {
         self.1.wait();
         self.1.unsynced.lock().remove(self.path());
         Ok(())
     }
-    fn write_zeros(&self, position: u64, len: u64) -> io::Result<()> {
-        self.0.write_zeros(position, len)
-    }
-    fn next_data(&self, position: u64) -> io::Result<Option<u64>> {
-        self.0.next_data(position)
-    }
 }
 
-impl Disk for CountingDisk {
+impl DiskLayer for CountingDisk {
+    fn below(&self) -> &dyn Disk {
+        &OsDisk
+    }
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         Ok(Arc::new(CountingFile(OsDisk.open(path)?, self.0.clone())))
     }
@@ -240,9 +228,6 @@ impl Disk for CountingDisk {
         self.0.unsynced.lock().retain(|path| !path.starts_with(dir));
         Ok(())
     }
-    fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
-        OsDisk.list(dir)
-    }
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.0.wait();
         OsDisk.remove(path)
@@ -250,18 +235,6 @@ impl Disk for CountingDisk {
     fn remove_all(&self, dir: &Path) -> io::Result<()> {
         self.0.wait();
         OsDisk.remove_all(dir)
-    }
-    fn usage(&self, dir: &Path) -> io::Result<DiskUsage> {
-        OsDisk.usage(dir)
-    }
-    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn std::any::Any + Send>>> {
-        OsDisk.lock(path)
-    }
-    fn read(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
-        OsDisk.read(path)
-    }
-    fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()> {
-        OsDisk.replace(path, content)
     }
 }
 
