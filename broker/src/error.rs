@@ -21,6 +21,9 @@ pub enum NotServing {
     /// Nobody is known to lead.
     #[error("there is no leader at the moment")]
     NoLeader,
+    /// What is stored here is broken, and comes again from another member.
+    #[error("this broker cannot read what was asked for: {0}")]
+    Damaged(String),
     /// Another member leads.
     #[error("not the leader, the leader is node {id}{}", at(address.as_deref()))]
     Follows {

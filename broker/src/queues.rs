@@ -82,6 +82,6 @@ impl Queues {
 }
 
 fn store_time(store: &Store, unit: Unit) -> Option<i64> {
-    let slice = store.record(unit.physical_offset, unit.size)?;
+    let slice = store.record(unit.physical_offset, unit.size).ok()??;
     RecordView::parse(&slice).ok().map(|record| record.store_timestamp_ms())
 }

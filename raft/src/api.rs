@@ -159,8 +159,12 @@ pub struct GroupStatus {
     pub ready: bool,
     /// Why it has stopped, where it has.
     pub stopped: Option<String>,
-    /// What it waits for to be taken into a group, while it is in none.
+    /// What it waits for to be taken into a group, while it is in none, or to be whole again.
     pub waits: Option<String>,
+    /// Places of its log that are broken, with file and position, and wait to be mended from another member.
+    pub damaged: Vec<String>,
+    /// How many such places were mended since the start.
+    pub mended: u64,
     /// Every member.
     pub members: Vec<MemberStatus>,
 }

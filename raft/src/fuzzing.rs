@@ -72,6 +72,16 @@ pub fn wire(data: &[u8]) {
                     wire::put_seek(&mut again, id, &founding, for_seat);
                 }
             }
+            Kind::Frames => {
+                if let Ok(physical_offset) = wire::read_frames(message) {
+                    wire::put_frames(&mut again, id, physical_offset);
+                }
+            }
+            Kind::FramesReply => {
+                if let Ok(frames) = wire::read_frames_reply(message) {
+                    wire::put_frames_reply(&mut again, id, &frames);
+                }
+            }
             Kind::SeekReply => {
                 if let Ok(sought) = wire::read_sought(message) {
                     wire::put_sought(&mut again, id, &sought);

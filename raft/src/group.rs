@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use raftmq_store::{FRAME_PAYLOAD_BYTES_MAX, Store, StoreError, StoreOptions};
 use raftmq_world::{Acceptor, Places, Threads, WhenFull, World};
 use tokio::sync::{OnceCell, watch};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use crate::agreement::Agreement;
 use crate::api::{
@@ -24,6 +24,7 @@ use crate::hello::{Acquaintances, Progress};
 use crate::lease::Leases;
 use crate::log_storage::LogStorage;
 use crate::members::{MemberAddress, Members};
+use crate::mending::Mending;
 use crate::proposer::Proposer;
 use crate::renewal::Renewal;
 use crate::role::{RoleWatch, Roles};
@@ -38,6 +39,8 @@ use crate::table::{Change, FeatureLevel, Outcomes, Tables};
 use crate::transport::Transport;
 use crate::types::{Runtime, TypeConfig};
 
+/// How often it is looked whether the last applied entry is mended, where it is broken.
+const MENDING_WAIT: Duration = Duration::from_millis(50);
 /// How long a leader that hands over waits for its successor.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -65,7 +68,7 @@ struct Inner {
     stopped: watch::Sender<Option<Ended>>,
     /// What this member waits for to be in a group, while it is in none.
     waits: Arc<Mutex<Option<String>>>,
-    tasks: Mutex<Vec<JoinHandle<()>>>,
+    tasks: Mutex<JoinSet<()>>,
     closed: OnceCell<()>,
 }
 
@@ -98,8 +101,6 @@ impl Group {
         if let Some(reason) = members.too_old() {
             return Err(StartError::TooOld(reason));
         }
-        dispatch_applied(&store, state.last_applied())?;
-
         let listen = config.listen;
         let listener =
             world.network.listen(listen).map_err(|source| StartError::Listen { addr: listen, source })?;
@@ -112,6 +113,12 @@ impl Group {
         let seeds = config.members.iter().map(|member| (member.id, member.raft.clone())).collect();
         let transport = Transport::new(world.network.clone(), greeter.clone(), seeds, clocks.clone());
         let machine = StateMachine::new(state.clone());
+        // The core's start may need what has to be mended first.
+        let others = config.members.iter().filter(|member| member.id != own.id);
+        let mending = Mending::new(store.clone(), transport.clone(), others.map(|other| other.raft.clone()));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(mending.run());
+        dispatch_applied(&store, state.last_applied(), &world).await?;
         // It draws random numbers.
         let core = Raft::new(standing.id(), raft_config, transport.clone(), log, machine);
         let raft: Core =
@@ -150,7 +157,7 @@ impl Group {
             rooms,
             stopped,
             waits: Arc::default(),
-            tasks: Mutex::default(),
+            tasks: Mutex::new(tasks),
             closed: OnceCell::new(),
         });
         let acceptor = Acceptor::new(listener, Places::new("a member's", CONNECTIONS_MAX, WhenFull::Refuse));
@@ -313,11 +320,12 @@ impl Inner {
             leases: self.leases.clone(),
             rooms: self.rooms.clone(),
             store: self.store.clone(),
+            threads: self.threads.clone(),
         };
-        tasks.push(tokio::spawn(seats.clone().run()));
+        tasks.spawn(seats.clone().run());
         let server = Server::new(greeter, seats, desk);
-        tasks.push(tokio::spawn(crate::server::serve(acceptor, server)));
-        tasks.push(tokio::spawn(self.proposer.clone().run(self.raft.clone())));
+        tasks.spawn(crate::server::serve(acceptor, server));
+        tasks.spawn(self.proposer.clone().run(self.raft.clone()));
         let watch = RoleWatch {
             raft: self.raft.clone(),
             store: self.store.clone(),
@@ -325,7 +333,7 @@ impl Inner {
             roles: self.roles.clone(),
             leases: self.leases.clone(),
         };
-        tasks.push(tokio::spawn(watch.run()));
+        tasks.spawn(watch.run());
         let renewal = Renewal {
             raft: self.raft.clone(),
             transport: self.transport.clone(),
@@ -333,7 +341,7 @@ impl Inner {
             rooms: self.rooms.clone(),
             interval: Duration::from_millis(self.config.heartbeat_ms),
         };
-        tasks.push(tokio::spawn(renewal.run()));
+        tasks.spawn(renewal.run());
         let elections = Elections {
             raft: self.raft.clone(),
             transport: self.transport.clone(),
@@ -341,7 +349,7 @@ impl Inner {
             store: self.store.clone(),
             node_id: self.acquaintances.id(),
         };
-        tasks.push(tokio::spawn(elections.run()));
+        tasks.spawn(elections.run());
         let agreement = Agreement {
             raft: self.raft.clone(),
             role: self.roles.subscribe(),
@@ -350,7 +358,7 @@ impl Inner {
             changes: self.changes.clone(),
             reads,
         };
-        tasks.push(tokio::spawn(agreement.run()));
+        tasks.spawn(agreement.run());
         drop(tasks);
         // Not among the tasks: it is the one that stops them.
         tokio::spawn(self.clone().stop_on_failure());
@@ -377,14 +385,13 @@ impl Inner {
             waits: self.waits.clone(),
         };
         let stopped = self.stopped.clone();
-        let task = tokio::spawn(async move {
+        self.tasks.lock().spawn(async move {
             let ended = match entering.run().await {
                 Ok(Renewed(reason)) => Ended { reason, starts_again: true },
                 Err(error) => Ended::because(error),
             };
             note_stop(&stopped, ended);
         });
-        self.tasks.lock().push(task);
     }
 
     /// Stops this member when the Raft core or a thread of the store has failed.
@@ -413,18 +420,15 @@ impl Inner {
     }
 
     async fn close(&self, reason: String) {
-        let tasks = std::mem::take(&mut *self.tasks.lock());
+        let mut tasks = std::mem::take(&mut *self.tasks.lock());
         // Connections of other members may be served a little longer.
         self.leases.stop();
         self.proposer.close(&reason);
         if let Err(e) = self.raft.shutdown().await {
             tracing::error!("the Raft core ended badly: {e}");
         }
-        for task in tasks {
-            task.abort();
-            // What it held is free then: another start may want the listener.
-            let _ = task.await;
-        }
+        // What they held is free then: another start may want the listener.
+        tasks.shutdown().await;
         self.roles.set_stopped();
         // Close the log in any case; a state that was not checkpointed is applied again.
         let checkpointed = self.state.checkpoint().await;
@@ -475,13 +479,21 @@ where
 
 /// What was applied before the stop can be dispatched before a leader says so again. What else is known to be committed
 /// follows as it is applied: whatever contradicts the state is not shown.
-fn dispatch_applied(store: &Store, applied: Option<u64>) -> Result<(), StoreError> {
-    if let Some(applied) = applied
-        && let Some(frame) = store.log().frame(applied)?
-    {
-        store.commit_applied(frame.header.end());
+async fn dispatch_applied(store: &Arc<Store>, applied: Option<u64>, world: &World) -> Result<(), StartError> {
+    let Some(applied) = applied else { return Ok(()) };
+    loop {
+        let for_looking = store.clone();
+        let looking = move |_: &World| Ok::<_, StoreError>(for_looking.log().frame(applied));
+        match on_thread(world, "the log could not be read", looking).await? {
+            Ok(Some(frame)) => {
+                store.commit_applied(frame.header.end());
+                return Ok(());
+            }
+            Ok(None) => return Ok(()),
+            Err(e) if store.is_looked_after(&e) => tokio::time::sleep(MENDING_WAIT).await,
+            Err(e) => return Err(e.into()),
+        }
     }
-    Ok(())
 }
 
 const _: () = assert!(FRAME_PAYLOAD_BYTES_MAX + (1 << 20) < crate::wire::MESSAGE_BYTES_MAX);

@@ -302,6 +302,13 @@ impl Acquaintances {
         self.told.read().get(&id)?.has_gone_back.clone()
     }
 
+    /// Where the other nodes are, as far as they have said so.
+    pub(crate) fn others(&self) -> Vec<String> {
+        let own = self.node_id();
+        let others = self.addresses().into_iter().filter(|(node, _)| *node != own);
+        others.map(|(_, address)| address.raft).collect()
+    }
+
     /// What members have said, by node, and of the others what the log has of them.
     pub(crate) fn addresses(&self) -> BTreeMap<u64, MemberAddress> {
         let mut addresses = self.members.all();

@@ -39,6 +39,7 @@ mod hello;
 mod lease;
 mod log_storage;
 mod members;
+mod mending;
 mod pace;
 mod proposer;
 mod record_file;

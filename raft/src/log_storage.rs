@@ -5,9 +5,10 @@
 
 use std::fmt::Debug;
 use std::io;
-use std::ops::{Bound, RangeBounds};
+use std::ops::{Bound, RangeBounds, RangeInclusive};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use futures_util::Stream;
@@ -35,6 +36,9 @@ use crate::vote_file::VoteFile;
 const READ_BYTES_MAX: usize = 1 << 20;
 /// How many entries are looked up at once while applying.
 const APPLY_CHUNK: u64 = 256;
+
+/// How often it is looked whether broken entries are mended.
+const MENDING_WAIT: Duration = Duration::from_millis(50);
 
 const PURGED_FILE: &str = "purged";
 
@@ -162,6 +166,24 @@ impl LogStorage {
         Ok(())
     }
 
+    /// Reads entries. On a thread that may wait for the disk where they are not among the last: finding their place may walk much
+    /// of a segment that is not in memory. Where some are broken it waits until they are mended.
+    async fn read_whole(&self, start: u64, end: u64, bytes_max: usize) -> Result<Vec<Entry>, io::Error> {
+        loop {
+            let read = if self.store.log().is_recent(start) {
+                self.read(start, end, bytes_max)
+            } else {
+                let reader = self.clone();
+                let read = self.threads.run(move || reader.read(start, end, bytes_max)).await;
+                read.ok_or_else(|| io::Error::other("entries could not be read"))?
+            };
+            match read {
+                Err(e) if self.store.is_looked_after(&e) => tokio::time::sleep(MENDING_WAIT).await,
+                read => return Ok(read?),
+            }
+        }
+    }
+
     fn read(&self, start: u64, end: u64, bytes_max: usize) -> Result<Vec<Entry>, StoreError> {
         let purged = self.small.lock().purged;
         let start =
@@ -181,6 +203,25 @@ impl LogStorage {
         }
         Ok(entries)
     }
+}
+
+/// The last entry of each term in a part of the log.
+fn last_of_terms(store: &Store, mut first: EntryId, last: EntryId) -> Result<Vec<EntryId>, StoreError> {
+    let mut found = Vec::new();
+    while first.term != last.term {
+        // The first is of its term, the end is not.
+        let (mut of_term, mut end) = (first, last);
+        while of_term.index + 1 < end.index {
+            let middle = of_term.index + (end.index - of_term.index) / 2;
+            let missing = || StoreError::Illegal(format!("entry {middle} is not in the log"));
+            let middle = store.log().id_of(middle)?.ok_or_else(missing)?;
+            *if middle.term == first.term { &mut of_term } else { &mut end } = middle;
+        }
+        found.push(of_term);
+        first = end;
+    }
+    found.push(last);
+    Ok(found)
 }
 
 /// The half-open range of indexes that `range` means.
@@ -204,7 +245,20 @@ impl RaftLogReader<TypeConfig> for LogStorage {
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
         let (start, end) = bounds(&range);
-        Ok(self.read(start, end, usize::MAX)?)
+        self.read_whole(start, end, usize::MAX).await
+    }
+
+    /// The last of each term, and of the range. Headers alone tell, so nothing is waited for that was not damaged there.
+    async fn get_key_log_ids(&mut self, range: RangeInclusive<LogId>) -> Result<Vec<LogId>, io::Error> {
+        let (reader, first, last) = (self.clone(), entry_id(range.start()), entry_id(range.end()));
+        loop {
+            let reader = reader.clone();
+            let found = self.threads.run(move || last_of_terms(&reader.store, first, last)).await;
+            match found.ok_or_else(|| io::Error::other("entries could not be read"))? {
+                Err(e) if self.store.is_looked_after(&e) => tokio::time::sleep(MENDING_WAIT).await,
+                found => return Ok(found?.into_iter().map(log_id).collect()),
+            }
+        }
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
@@ -212,15 +266,7 @@ impl RaftLogReader<TypeConfig> for LogStorage {
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
-        if self.store.log().is_recent(start) {
-            return Ok(self.read(start, end, READ_BYTES_MAX)?);
-        }
-        // A follower that is far behind: finding the place may walk much of a segment that is not in memory.
-        let reader = self.clone();
-        match self.threads.run(move || reader.read(start, end, READ_BYTES_MAX)).await {
-            Some(read) => Ok(read?),
-            None => Err(io::Error::other("entries could not be read")),
-        }
+        self.read_whole(start, end, READ_BYTES_MAX).await
     }
 
     /// Applies without holding more than a chunk of handles, however long the range is.
@@ -237,14 +283,14 @@ impl RaftLogReader<TypeConfig> for LogStorage {
             if next >= end {
                 return None;
             }
-            match reader.read(next, end.min(next + APPLY_CHUNK), usize::MAX) {
+            match reader.read_whole(next, end.min(next + APPLY_CHUNK), usize::MAX).await {
                 Ok(entries) => {
                     let read = entries.len() as u64;
                     // An empty chunk ends the stream: the range was not in the log.
                     (read > 0)
                         .then(|| (entries.into_iter().map(Ok).collect::<Vec<_>>(), (reader, next + read)))
                 }
-                Err(e) => Some((vec![Err(io::Error::from(e))], (reader, end))),
+                Err(e) => Some((vec![Err(e)], (reader, end))),
             }
         });
         futures_util::StreamExt::flat_map(chunks, futures_util::stream::iter)

@@ -18,7 +18,7 @@ use futures_util::stream::FuturesOrdered;
 use openraft::async_runtime::watch::WatchReceiver;
 use parking_lot::Mutex;
 use raftmq_store::Store;
-use raftmq_world::{Accepted, Acceptor, Mutation, Stream};
+use raftmq_world::{Accepted, Acceptor, Mutation, Stream, Threads};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
@@ -46,6 +46,8 @@ const CONNECTIONS_OF_NODE_MAX: usize = 16;
 const REQUESTS_MAX: usize = 128;
 /// Read at a time. Large: an append request of a megabyte should take few reads.
 const READ_BYTES: usize = 256 * 1024;
+/// So much of the log is given to a member that has lost some of it, and a frame at least.
+const FRAMES_BYTES_MAX: usize = 1 << 20;
 /// How often a member without room for entries looks whether there is some again, and how long the entries of a connection
 /// wait for that before it ends. Whoever sends them does so again at once, up to a window full.
 const ROOM_LOOK: Duration = Duration::from_millis(50);
@@ -331,6 +333,7 @@ pub(crate) struct Desk {
     pub(crate) leases: Arc<Leases>,
     pub(crate) rooms: Arc<Rooms>,
     pub(crate) store: Arc<Store>,
+    pub(crate) threads: Arc<dyn Threads>,
 }
 
 impl Caller {
@@ -392,6 +395,15 @@ impl Caller {
                 let voting = tokio::spawn(self.desk.clone().vote(candidacy));
                 Box::pin(async move {
                     wire::put_vote_reply(&mut out, id, &voting.await.ok()??);
+                    Some(out)
+                })
+            }
+            Kind::Frames => {
+                let at = wire::read_frames(message).map_err(io::Error::other)?;
+                let (store, threads) = (self.desk.store.clone(), self.desk.threads.clone());
+                Box::pin(async move {
+                    let frames = threads.run(move || store.committed_frames(at, FRAMES_BYTES_MAX)).await;
+                    wire::put_frames_reply(&mut out, id, &frames.unwrap_or_default());
                     Some(out)
                 })
             }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use openraft::{Instant as _, RaftMetrics};
-use raftmq_store::Store;
+use raftmq_store::{EntryId, Store};
 
 use crate::api::{GroupStatus, MemberStatus, Role, RoleState};
 use crate::clock::Clocks;
@@ -13,6 +13,15 @@ use crate::role::NEAR_SILENCE_MAX;
 use crate::standing::node_of;
 use crate::table::FeatureLevel;
 use crate::types::{NodeId, TypeConfig};
+
+/// What a member says that may have acknowledged what it has lost.
+fn doubt(until: EntryId) -> String {
+    format!(
+        "up to entry {} of term {} it may have acknowledged what its disk has lost: it receives the log again, and until then \
+         helps to elect only who has that, or once every node was heard",
+        until.index, until.term
+    )
+}
 
 /// What a member's state is made of.
 pub(crate) struct StatusParts<'a> {
@@ -50,7 +59,9 @@ impl StatusParts<'_> {
             ready,
             members: self.members(),
             stopped: self.stopped,
-            waits: self.waits,
+            waits: self.waits.or_else(|| self.store.doubt().map(doubt)),
+            damaged: store.damage().into_iter().map(|spot| spot.what).collect(),
+            mended: store.mended(),
         }
     }
 

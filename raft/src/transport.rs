@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
@@ -167,6 +167,22 @@ impl Transport {
         let reply = connection.receive(self).await?;
         let sought = wire::read_sought(reply).map_err(io::Error::other)?;
         Ok((theirs, sought))
+    }
+
+    /// Asks whoever of this group is at an address for whole frames of the log, from the one at a physical offset on; empty where
+    /// it has none to give.
+    pub(crate) async fn frames(&self, address: &str, physical_offset: u64) -> io::Result<Bytes> {
+        let (mut connection, theirs) = Connection::open(self, address).await?;
+        let group = self.greeter.acquaintances.own().group;
+        if theirs.group.is_none() || theirs.group != group {
+            return Err(io::Error::other(format!("node {} is not of this group", theirs.node())));
+        }
+        let mut out = BytesMut::new();
+        let id = connection.take_id();
+        wire::put_frames(&mut out, id, physical_offset);
+        connection.send_in_time(&out).await?;
+        let reply = connection.receive(self).await?;
+        wire::read_frames_reply(reply).map_err(io::Error::other)
     }
 
     /// Logs why this member and another do not talk, once for each reason.

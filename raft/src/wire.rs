@@ -65,6 +65,9 @@ pub(crate) enum Kind {
     /// Who belongs nowhere yet, or doubts it, asks where it does.
     Seek = 11,
     SeekReply = 12,
+    /// The bytes of frames of the log, for one that has lost some.
+    Frames = 15,
+    FramesReply = 16,
 }
 
 impl Kind {
@@ -84,6 +87,8 @@ impl Kind {
             10 => Self::Proof,
             11 => Self::Seek,
             12 => Self::SeekReply,
+            15 => Self::Frames,
+            16 => Self::FramesReply,
             _ => return None,
         })
     }
@@ -669,6 +674,30 @@ pub(crate) fn read_lease_reply(message: Message) -> Result<(u64, LeaseReply), Wi
     Ok((id, LeaseReply { given, has_room }))
 }
 
+/// Asks for whole frames of the log, from the one at a physical offset on.
+pub(crate) fn put_frames(out: &mut BytesMut, id: u64, physical_offset: u64) {
+    put_message(out, Kind::Frames, id, |out| out.put_u64_le(physical_offset));
+}
+
+pub(crate) fn read_frames(message: Message) -> Result<u64, WireError> {
+    let mut reader = message.reader();
+    let physical_offset = reader.u64("physical offset")?;
+    reader.end()?;
+    Ok(physical_offset)
+}
+
+/// The frames as they stand in the log, one behind the other; none where there is none to give.
+pub(crate) fn put_frames_reply(out: &mut BytesMut, id: u64, frames: &[u8]) {
+    put_message(out, Kind::FramesReply, id, |out| out.put_slice(frames));
+}
+
+pub(crate) fn read_frames_reply(message: Message) -> Result<Bytes, WireError> {
+    match message.kind {
+        Kind::FramesReply => Ok(message.content),
+        kind => Err(WireError::Bad { kind, what: "place: frames were asked for" }),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use raftmq_store::FrameHeader;
@@ -762,6 +791,14 @@ mod tests {
         }
         put_transfer_reply(&mut out, 7, true);
         assert!(read_lease_reply(only_message(&mut out)).is_err());
+        put_transfer_reply(&mut out, 7, true);
+        assert!(read_frames_reply(only_message(&mut out)).is_err());
+        put_frames(&mut out, 8, 1 << 40);
+        assert_eq!(read_frames(only_message(&mut out)).unwrap(), 1 << 40);
+        for frames in [&[][..], &[1, 2]] {
+            put_frames_reply(&mut out, 9, frames);
+            assert_eq!(read_frames_reply(only_message(&mut out)).unwrap(), frames);
+        }
     }
 
     #[test]

@@ -79,6 +79,8 @@ fn status() -> GroupStatus {
         ready: true,
         stopped: None,
         waits: None,
+        damaged: Vec::new(),
+        mended: 2,
         members: vec![member(1, Role::Leader, Some(9)), member(2, Role::Follower, None)],
     }
 }
@@ -123,7 +125,7 @@ async fn the_cluster_is_told_as_documented() {
         "cluster": "C", "broker_name": "broker-a", "group_id": "00ff", "node_id": 1, "role": "leader", "leader_id": 1, "term": 3,
         "last_index": 9, "commit_index": 8, "applied_index": 7, "ready": true,
         "min_physical_offset": 0, "max_physical_offset": 400,
-        "flushed_physical_offset": 300, "dispatched_physical_offset": 200, "feature_level": 1,
+        "flushed_physical_offset": 300, "dispatched_physical_offset": 200, "feature_level": 1, "mended": 2,
         "members": [
             {"id": 1, "directory": "0000000000000001", "raft": "127.0.0.1:10912", "listen": "127.0.0.1:10911", "admin": null,
              "role": "leader", "voter": true, "highest_feature_level": 1, "online": true, "clock_ahead_ms": 0, "matched_index": 9, "lag": 0},

@@ -31,6 +31,11 @@ pub(super) struct ClusterView {
     stopped: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     waits: Option<String>,
+    /// Where the log is broken, until it is mended from another member.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    damaged: Vec<String>,
+    /// How many broken places were mended since the start.
+    mended: u64,
     members: Vec<MemberView>,
 }
 
@@ -55,6 +60,8 @@ impl ClusterView {
             ready: status.ready,
             stopped: status.stopped,
             waits: status.waits,
+            damaged: status.damaged,
+            mended: status.mended,
             members: status.members.into_iter().map(MemberView::from).collect(),
         }
     }
@@ -107,7 +114,7 @@ pub(super) fn not_ready(status: &GroupStatus) -> Option<String> {
     }
     Some(match (&status.stopped, &status.waits, status.role) {
         (Some(reason), ..) => format!("stopped: {reason}"),
-        (None, Some(words), _) => format!("not in a group yet: {words}"),
+        (None, Some(words), _) => format!("it waits: {words}"),
         (None, None, Role::Leader) => {
             "it leads, but has not applied yet what was committed before".to_owned()
         }

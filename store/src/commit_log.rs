@@ -15,6 +15,7 @@ use bytes::BytesMut;
 use parking_lot::{Mutex, RwLock};
 use raftmq_world::Mutation;
 
+use crate::damage::Damage;
 use crate::error::StoreError;
 use crate::frame::{FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX, FrameHeader, FrameKind, decode_frame};
 use crate::frame_index::FrameIndex;
@@ -63,6 +64,7 @@ pub struct CommitLog {
     pub(crate) end: AtomicU64,
     pub(crate) truncations: AtomicU64,
     pub(crate) zero_ahead: ZeroAhead,
+    pub(crate) damage: Damage,
 }
 
 /// What the next append depends on.
@@ -96,6 +98,7 @@ impl CommitLog {
             writer: Mutex::new(Writer { tail, offsets: QueueOffsets::default(), stopped: None }),
             truncations: AtomicU64::new(0),
             zero_ahead: ZeroAhead::default(),
+            damage: Damage::default(),
         }
     }
 

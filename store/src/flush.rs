@@ -21,7 +21,7 @@ use raftmq_world::{Clock, Mutation, Next, Step, Threads};
 use crate::commit_log::CommitLog;
 use crate::error::StoreError;
 use crate::marks::{EntryId, Marks, MarksFile, Tail};
-use crate::worker::{Handle, Report};
+use crate::worker::{Callback, Handle, Report};
 
 /// How long an entry may stay in the page cache alone in `async` mode.
 pub const ASYNC_INTERVAL: Duration = Duration::from_millis(200);
@@ -30,9 +30,6 @@ pub const ASYNC_INTERVAL: Duration = Duration::from_millis(200);
 const MARKS_INTERVAL: Duration = Duration::from_millis(100);
 /// The part of its time for which the flush waits for syncs of the marks at most.
 const MARKS_SHARE: u32 = 10;
-
-/// Called once, with how what was asked for has ended. Must not block.
-pub type Callback = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 /// Finds how the log is to end, by what is known to be committed; nothing where it ends so already.
 pub(crate) type FindTail = Box<dyn FnOnce(Option<EntryId>) -> Result<Option<Tail>, StoreError> + Send>;

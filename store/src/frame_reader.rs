@@ -16,15 +16,24 @@ pub(crate) struct FrameReader {
     /// Physical offset of the first one.
     start: u64,
     bytes: Vec<u8>,
+    /// They were read for what was asked last.
+    is_fresh: bool,
 }
 
 impl FrameReader {
     /// What a segment holds from a physical offset on: a whole frame at least where one begins there, else a header at least,
     /// and never more than the rest of the segment.
     pub(crate) fn frame(&mut self, segment: &Segment, physical_offset: u64) -> Result<&[u8], StoreError> {
+        self.is_fresh = false;
         let header = self.fill(segment, physical_offset, FRAME_HEADER_BYTES)?;
         let len = FrameHeader::decode(header).map_or(FRAME_HEADER_BYTES, |(header, _)| header.frame_len());
         self.fill(segment, physical_offset, len)
+    }
+
+    /// Has the next frame be read from the file in any case. Whether what was given last may be older than the file.
+    pub(crate) fn forget(&mut self) -> bool {
+        self.bytes.clear();
+        !self.is_fresh
     }
 
     /// At least `len` bytes, or the rest of the segment.
@@ -34,8 +43,13 @@ impl FrameReader {
         if physical_offset < self.start || end > self.start + self.bytes.len() as u64 {
             let position = physical_offset - segment.base;
             self.start = physical_offset;
+            self.is_fresh = true;
             self.bytes.resize(len.max(READ_BYTES).min(left), 0);
-            let read = segment.file.read_at(position, &mut self.bytes);
+            let read = segment.file.read_at(position, &mut self.bytes).or_else(|_| {
+                // What was not asked for may be what cannot be read.
+                self.bytes.truncate(len.min(left));
+                segment.file.read_at(position, &mut self.bytes)
+            });
             if let Err(e) = read {
                 self.bytes.clear();
                 return Err(StoreError::io_at("read", segment.file.path(), position)(e));

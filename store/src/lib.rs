@@ -5,6 +5,8 @@
 //! | [`CommitLog`] | every entry of the group as a frame, in segments of fixed length; `frame.rs` has the layout |
 //! | `recovery` | opens a log that may have been left at any moment |
 //! | `scrub` | checks in the background what a start does not read again |
+//! | `damage` | what of the log is known to be as it was written, and what is not |
+//! | `whole` | checks what is read before that is known |
 //! | `frame_reader` | reads segments through, for these two |
 //! | `flush` | one sync for many appends |
 //! | `zero_ahead`, `ahead` | prepares the blocks ahead of the log's end |
@@ -42,6 +44,7 @@ mod checkpoint;
 mod commit_log;
 mod consume_queue;
 mod consume_queues;
+mod damage;
 mod derived;
 mod directory;
 mod dropped;
@@ -68,6 +71,7 @@ mod topic_changes;
 mod truncation;
 mod view;
 mod walk;
+mod whole;
 mod worker;
 mod zero_ahead;
 
@@ -75,10 +79,11 @@ pub use arrivals::{Arrival, ArrivalListener};
 pub use commit_log::{Appended, CommitLog, NewEntry};
 pub use consume_queue::{Boundary, ConsumeQueue, DEFAULT_UNITS_PER_FILE, UNIT_SIZE, Unit};
 pub use consume_queues::{ConsumeQueues, TOPIC_BYTES_MAX, TagsCode, check_topic};
+pub use damage::Spot;
 pub use derived::Derived;
 pub use directory::Identity;
 pub use error::StoreError;
-pub use flush::{ASYNC_INTERVAL, Callback, FlushMode};
+pub use flush::{ASYNC_INTERVAL, FlushMode};
 pub use frame::{
     FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX, FrameError, FrameHeader, FrameKind, decode_frame,
 };
@@ -96,3 +101,4 @@ pub use timer_index::{DueMs, TimerEntry, TimerIndex};
 pub use topic_changes::{TopicChange, TopicChanges};
 pub use view::{Committed, Numbers, PropertyNames, Reads, View};
 pub use walk::{LogFrame, Walk};
+pub use worker::Callback;

@@ -64,11 +64,12 @@ impl Broken {
 }
 
 /// Checks that frames continue each other: *invariants 1, 2 and 6*, read back.
+#[derive(Clone)]
 pub(crate) struct FrameCheck {
     /// Where the next frame must stand.
     pub(crate) at: u64,
-    /// The chain value that it must carry.
-    chain: u32,
+    /// The chain value that it must carry, where that is known.
+    chain: Option<u32>,
     /// The last entry.
     last: Option<EntryId>,
     /// The store timestamp of the last message, in ms.
@@ -79,7 +80,12 @@ pub(crate) struct FrameCheck {
 
 impl FrameCheck {
     pub(crate) fn new(at: u64, chain: u32) -> Self {
-        Self { at, chain, last: None, newest_ms: 0, filled: 0 }
+        Self { at, chain: Some(chain), last: None, newest_ms: 0, filled: 0 }
+    }
+
+    /// For the frames from a place on at which one begins, whatever stands before it.
+    pub(crate) fn entering(at: u64) -> Self {
+        Self { at, chain: None, last: None, newest_ms: 0, filled: 0 }
     }
 
     /// For the frames behind those that are durable.
@@ -96,8 +102,8 @@ impl FrameCheck {
             let at = header.physical_offset;
             return Err(Broken::Torn(format!("a frame that says it stands at physical offset {at}")));
         }
-        if header.chain != self.chain {
-            let (found, expected) = (header.chain, self.chain);
+        if let Some(expected) = self.chain.filter(|chain| *chain != header.chain) {
+            let found = header.chain;
             return Err(Broken::Torn(format!(
                 "a frame behind checksum {found:08x}; the frame before it has {expected:08x}"
             )));
@@ -116,7 +122,7 @@ impl FrameCheck {
         } else {
             self.filled = len;
         }
-        self.chain = checksum;
+        self.chain = Some(checksum);
         self.at = header.end();
         Ok((header, checksum))
     }
@@ -236,8 +242,7 @@ fn note_durable(log: &CommitLog, Tail { last, at, chain, end }: Tail) -> Result<
 /// Remembers where a segment that is not checked again begins.
 fn note_first_frame(log: &CommitLog, segment: &Segment) -> Result<(), StoreError> {
     let Some(FrameHeader { index, physical_offset, .. }) = header_at(segment, segment.base)? else {
-        return Err(segment
-            .corrupt(segment.base, "a segment below the flushed mark has no frame at its start".into()));
+        return Ok(());
     };
     log.frames.write().note_old(StartingPoint { index, physical_offset });
     Ok(())

@@ -14,13 +14,13 @@ use raftmq_world::{Clock, Next, Step, Threads};
 use crate::checkpoint::{Checkpoint, Checkpoints};
 use crate::commit_log::CommitLog;
 use crate::error::StoreError;
-use crate::flush::Callback;
 use crate::frame::FrameKind;
 use crate::queue_offsets::NOWHERE;
+use crate::segment::Segment;
 use crate::topic_changes::{self, TopicChange};
 use crate::view::{Committed, PropertyNames, View};
 use crate::walk::LogFrame;
-use crate::worker::{Handle, Report, Stop};
+use crate::worker::{Callback, Handle, Report, Stop};
 
 /// Log dispatched before consumers see it, in bytes: bounds the time a new message waits behind a backlog.
 const BATCH_BYTES: u64 = 1 << 20;
@@ -29,6 +29,8 @@ const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(10);
 /// Where so much was dispatched since the last one, a checkpoint is made sooner: a start reads what is behind it before the
 /// member serves.
 const CHECKPOINT_BYTES: u64 = 64 << 20;
+/// How long dispatch waits each time for a broken frame to be mended.
+const MENDING_WAIT: Duration = Duration::from_millis(50);
 /// How many may wait for the same store's dispatch.
 const WAITING_MAX: usize = 64;
 
@@ -136,6 +138,21 @@ impl Reput {
         }
     }
 
+    /// Whether an error is of damage to what is committed, for which the scrub looks then.
+    pub(crate) fn is_looked_after(&self, error: &StoreError) -> bool {
+        let StoreError::Corrupt { path, physical_offset, .. } = error else { return false };
+        let segment = self.log.segments.of(*physical_offset).ok();
+        if !self.log.damage.is_mended() {
+            return false;
+        }
+        let is_of_log = |segment: &Arc<Segment>| segment.file.path() == path;
+        let found = segment.filter(is_of_log).filter(|_| *physical_offset < self.committed());
+        found.is_some_and(|segment| {
+            self.log.damage.suspect(segment.base);
+            true
+        })
+    }
+
     /// Dispatches up to `committed`, or one batch of it.
     fn dispatch(&self, committed: u64) -> Result<(), StoreError> {
         let start = self.dispatched();
@@ -143,7 +160,11 @@ impl Reput {
         let mut position = start;
         while position < committed && position - start < BATCH_BYTES {
             let before = position;
-            let frame = walk.next()?;
+            let frame = match walk.next() {
+                // What was put before it is not put again.
+                Err(e) if position > start && self.is_looked_after(&e) => break,
+                other => other?,
+            };
             position = walk.position();
             let Some(frame) = frame.filter(|_| position <= committed) else {
                 return Err(StoreError::Illegal(format!(
@@ -287,6 +308,9 @@ impl ReputStep {
 impl Step for ReputStep {
     fn step(&mut self) -> Next {
         self.go_on().unwrap_or_else(|e| {
+            if self.reput.is_looked_after(&e) {
+                return Next::WaitFor(MENDING_WAIT);
+            }
             tracing::error!("dispatch failed, the node stops: {e}");
             self.reput.end(format!("dispatch failed: {e}"));
             (self.on_failure)(format!("dispatch: {e}"));

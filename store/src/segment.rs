@@ -208,6 +208,10 @@ impl LogSlice {
         (end as u64 <= segment.file.len()).then_some(Self { segment, start, end })
     }
 
+    pub(crate) fn segment(&self) -> &Segment {
+        &self.segment
+    }
+
     /// Physical offset of the first byte.
     pub fn physical_offset(&self) -> u64 {
         self.segment.base + self.start as u64

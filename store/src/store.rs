@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use raftmq_message::record::RecordView;
 
@@ -14,11 +15,13 @@ use crate::checkpoint::{CheckpointStep, Checkpoints, recover_views};
 use crate::commit_log::{Appended, CommitLog, NewEntry};
 use crate::consume_queue::ConsumeQueue;
 use crate::consume_queues::ConsumeQueues;
+use crate::damage::{Offer, Spot};
 use crate::derived::Derived;
 use crate::directory::{self, Identity};
 use crate::error::StoreError;
-use crate::flush::{Callback, FlushMode, FlushStep, Flusher};
-use crate::frame::FrameKind;
+use crate::flush::{FlushMode, FlushStep, Flusher};
+use crate::frame::{FRAME_HEADER_BYTES, FrameKind, decode_frame};
+use crate::frame_reader::FrameReader;
 use crate::marks::{EntryId, MarksFile, Tail};
 use crate::queue_offsets::{NOWHERE, Placed};
 use crate::recovery::open_log;
@@ -27,7 +30,7 @@ use crate::room::{NoRoom, Room};
 use crate::scrub::ScrubStep;
 use crate::segment::LogSlice;
 use crate::topic_changes;
-use crate::worker::{Handle, Report, Stop};
+use crate::worker::{Callback, Handle, Report, Stop};
 use raftmq_world::{Disk, Mutation, World};
 
 /// The smallest segment: room for a few of the smallest entries. Only tests use anything so small.
@@ -59,7 +62,7 @@ pub struct Store {
     checkpoints: Arc<Checkpoints>,
     room: Arc<Room>,
     ahead: Handle,
-    scrub: Handle,
+    scrub: Arc<Handle>,
     /// Ends these two.
     stop: Arc<AtomicBool>,
     queues: Arc<ConsumeQueues>,
@@ -123,6 +126,7 @@ impl Store {
         let found = (&mut marks_file, &mut marks);
         let mut log = open_log(disk.clone(), &log_dir, identity.segment_bytes, seed, found)?;
         let unread_below = marks.flushed.end;
+        log.damage.set_checked_from(unread_below);
         check_committed(&log, marks.committed)?;
         let Derived { queues, views, topic_changes } = derived;
         log.topic_changes = topic_changes;
@@ -137,8 +141,14 @@ impl Store {
         let reput = Arc::new(Reput::new(log.clone(), views.clone(), dispatched));
         let checkpoints = Arc::new(Checkpoints::default());
         let stop = Arc::new(AtomicBool::new(false));
-        let scrub =
-            ScrubStep::new(log.clone(), reput.clone(), seed, unread_below, stop.clone(), failure.reporter());
+        let scrub = ScrubStep::new(
+            log.clone(),
+            reput.clone(),
+            clock.clone(),
+            (seed, unread_below),
+            stop.clone(),
+            failure.reporter(),
+        );
         let make = CheckpointStep::new(
             checkpoints.clone(),
             views,
@@ -158,7 +168,7 @@ impl Store {
             checkpoints,
             room,
             ahead: Handle::default(),
-            scrub: Handle::default(),
+            scrub: Arc::default(),
             stop,
             queues,
             drops_ahead: Mutex::new(drops_ahead),
@@ -176,6 +186,8 @@ impl Store {
             .and_then(|()| store.reput.start(threads, dispatch))
             .and_then(|()| store.ahead.start(threads, "raftmq-ahead", Box::new(ahead)))
             .and_then(|()| store.scrub.start(threads, "raftmq-scrub", Box::new(scrub)));
+        let scrub = store.scrub.clone();
+        store.log.damage.on_work(Box::new(move || scrub.wake()));
         started.map_err(StoreError::io("start a thread for", &store.dir))?;
         Ok(Arc::new(store))
     }
@@ -317,9 +329,14 @@ impl Store {
         self.queues.get(topic, queue_id)
     }
 
-    /// The record that a ConsumeQueue unit names.
-    pub fn record(&self, physical_offset: u64, size: u32) -> Option<LogSlice> {
-        self.log.slice(physical_offset, size as usize)
+    /// The record that a ConsumeQueue unit names, or several that lie back to back; `None` where the log does not go so far.
+    ///
+    /// # Errors
+    /// What is there was damaged; it is looked after.
+    pub fn record(&self, physical_offset: u64, size: u32) -> Result<Option<LogSlice>, StoreError> {
+        let Some(record) = self.log.slice(physical_offset, size as usize) else { return Ok(None) };
+        self.log.check(record.segment(), physical_offset, record.len())?;
+        Ok(Some(record))
     }
 
     /// The record that starts at a physical offset, where one does that a queue has taken and it is dispatched. For offsets
@@ -328,12 +345,63 @@ impl Store {
         let dispatched = self.dispatched_physical_offset();
         let readable = dispatched.checked_sub(physical_offset)?;
         let segment = self.log.segments.of(physical_offset).ok()?;
+        self.log.check(&segment, physical_offset, 1).ok()?;
         let bytes = segment.file.bytes().get((physical_offset - segment.base) as usize..)?;
         let bytes = bytes.get(..usize::try_from(readable).ok()?).unwrap_or(bytes);
         let record = RecordView::parse(bytes).ok()?;
         let here =
             record.physical_offset() as u64 == physical_offset && record.queue_offset() as u64 != NOWHERE;
         here.then(|| LogSlice::new(segment.clone(), physical_offset, record.total_size()))?
+    }
+
+    /// Whether an error is of damage of the disk, to what is committed, and what others have is brought: it is looked after, and who
+    /// has met it may come again.
+    pub fn is_looked_after(&self, error: &StoreError) -> bool {
+        self.reput.is_looked_after(error)
+    }
+
+    /// Calls back each time that something broken was found in the log, from whichever thread. Whoever is called brings what
+    /// others have in its place, by [`mend`](Self::mend).
+    pub fn on_damage(&self, listener: Box<dyn Fn() + Send + Sync>) {
+        self.log.damage.on_spot(listener);
+    }
+
+    /// What is broken in the log, as far as it is known.
+    pub fn damage(&self) -> Vec<Spot> {
+        self.log.damage.spots()
+    }
+
+    /// How many broken places were mended since the start.
+    pub fn mended(&self) -> u64 {
+        self.log.damage.mended()
+    }
+
+    /// What another member has from a [spot](Spot) on, whole frames one behind the other: as many of them as are needed are put
+    /// in place, durably.
+    ///
+    /// # Errors
+    /// Told to `callback`. They do not fit there, or the disk does not take them.
+    pub fn mend(&self, physical_offset: u64, frames: Bytes, callback: Callback) {
+        self.log.damage.offer(Offer { physical_offset, frames, callback });
+    }
+
+    /// Whole frames from the one at a physical offset on, of some `bytes_max` together and one at least, as far as they are
+    /// committed. Empty where none begins there, or where it is broken here too. May wait for the disk.
+    pub fn committed_frames(&self, physical_offset: u64, bytes_max: usize) -> Vec<u8> {
+        let (mut at, mut frames, mut reader) = (physical_offset, Vec::new(), FrameReader::default());
+        let Ok(segment) = self.log.segments.of(physical_offset) else { return frames };
+        let end = segment.end().min(self.reput.committed());
+        while at + FRAME_HEADER_BYTES as u64 <= end && frames.len() < bytes_max {
+            let read = reader.frame(&segment, at).map(decode_frame);
+            let Ok(Ok((header, ..))) = read else { break };
+            let Ok(frame) = reader.frame(&segment, at) else { break };
+            if header.physical_offset != at || header.end() > end {
+                break;
+            }
+            frames.extend_from_slice(&frame[..header.frame_len()]);
+            at = header.end();
+        }
+        frames
     }
 
     /// First byte of the log that is still there.

@@ -22,6 +22,10 @@ impl LogFrame {
         EntryId { term: self.header.term, index: self.header.index }
     }
 
+    fn check(&self, log: &CommitLog) -> Result<(), StoreError> {
+        log.check_frame(self.bytes.segment(), &self.header)
+    }
+
     /// The bytes behind the header.
     pub fn payload(&self) -> &[u8] {
         &self.bytes.as_ref()[FRAME_HEADER_BYTES..]
@@ -60,10 +64,24 @@ impl<'a> Walk<'a> {
         Self { log, at, truncations: log.truncations(), chain: None, last: None }
     }
 
-    /// The next entry, or `None` at the log's end. Headers are checked, payloads are not.
+    /// The next entry, or `None` at the log's end. Headers are checked, payloads where nobody has read them since the start.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Result<Option<LogFrame>, StoreError> {
-        match self.read() {
+        let read = self.read().and_then(|frame| {
+            frame.as_ref().map_or(Ok(()), |frame| frame.check(self.log))?;
+            Ok(frame)
+        });
+        self.unless_truncated(read)
+    }
+
+    /// The next entry, of which the header alone is checked.
+    fn pass(&mut self) -> Result<Option<LogFrame>, StoreError> {
+        let read = self.read();
+        self.unless_truncated(read)
+    }
+
+    fn unless_truncated<T>(&self, read: Result<Option<T>, StoreError>) -> Result<Option<T>, StoreError> {
+        match read {
             Err(_) if self.log.truncations() != self.truncations => Ok(None),
             other => other,
         }
@@ -133,6 +151,11 @@ impl CommitLog {
         Ok(self.find(index)?.map(|(frame, _)| frame))
     }
 
+    /// Term and index of the entry with this index, by its header alone.
+    pub fn id_of(&self, index: u64) -> Result<Option<EntryId>, StoreError> {
+        Ok(self.look_up(index)?.map(|(frame, _)| frame.id()))
+    }
+
     /// Walks the entries from the frame at `physical_offset` on, fillers left out.
     pub fn walk(&self, physical_offset: u64) -> Walk<'_> {
         Walk::new(self, physical_offset)
@@ -152,12 +175,19 @@ impl CommitLog {
 
     /// The entry with this index, and the walk that goes on behind it.
     fn find(&self, index: u64) -> Result<Option<(LogFrame, Walk<'_>)>, StoreError> {
+        let Some((frame, walk)) = self.look_up(index)? else { return Ok(None) };
+        let checked = frame.check(self).map(Some);
+        Ok(walk.unless_truncated(checked)?.map(|()| (frame, walk)))
+    }
+
+    /// The same by its header alone.
+    fn look_up(&self, index: u64) -> Result<Option<(LogFrame, Walk<'_>)>, StoreError> {
         // The walk begins before the look-up: it has to notice a truncation in between.
         let mut walk = Walk::new(self, 0);
         let Some(from) = self.frames.read().find(index) else { return Ok(None) };
         walk.at = from.physical_offset;
         let mut noted = from;
-        while let Some(frame) = walk.next()? {
+        while let Some(frame) = walk.pass()? {
             let here =
                 StartingPoint { index: frame.header.index, physical_offset: frame.header.physical_offset };
             if here.index >= index {

@@ -5,6 +5,11 @@ use std::sync::{Arc, OnceLock};
 
 use raftmq_world::{Step, Threads, Worker};
 
+use crate::error::StoreError;
+
+/// Called once, with how what was asked for has ended. Must not block.
+pub type Callback = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+
 /// Told why the node has to stop.
 pub(crate) type Report = Box<dyn Fn(String) + Send + Sync>;
 

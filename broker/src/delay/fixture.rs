@@ -107,8 +107,8 @@ impl Source for MemoryLog {
         Ok(queue.into_iter().flatten().take(end as usize).skip(from as usize).copied().collect())
     }
 
-    fn record(&self, physical_offset: u64, size: u32) -> Option<Vec<u8>> {
-        self.records.get(&physical_offset).filter(|bytes| bytes.len() == size as usize).cloned()
+    fn record(&self, physical_offset: u64, size: u32) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.records.get(&physical_offset).filter(|bytes| bytes.len() == size as usize).cloned())
     }
 
     fn timers_due(

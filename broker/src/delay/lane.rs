@@ -65,8 +65,8 @@ pub(super) trait Source {
     /// Where messages of a queue are, from an offset on. None where the queue ends there; what cannot be read is an
     /// error.
     fn units(&self, topic: &str, queue_id: u32, from: u64, max: usize) -> Result<Vec<Unit>, StoreError>;
-    /// The record at a place.
-    fn record(&self, physical_offset: u64, size: u32) -> Option<Self::Record>;
+    /// The record at a place; None where there is none any more, an error where it cannot be read now.
+    fn record(&self, physical_offset: u64, size: u32) -> Result<Option<Self::Record>, StoreError>;
     /// See [`TimerIndex::due`].
     fn timers_due(
         &self,
@@ -97,7 +97,7 @@ impl Source for Stored<'_> {
         queue.map_or_else(|| Ok(Vec::new()), |queue| queue.try_read(from, max))
     }
 
-    fn record(&self, physical_offset: u64, size: u32) -> Option<LogSlice> {
+    fn record(&self, physical_offset: u64, size: u32) -> Result<Option<LogSlice>, StoreError> {
         self.store.record(physical_offset, size)
     }
 
@@ -148,24 +148,29 @@ impl<'a> Batch<'a> {
     }
 
     /// Takes a message, unless there is no room for it.
-    pub(super) fn take(&mut self, source: &impl Source, physical_offset: u64, size: u32) -> bool {
+    pub(super) fn take(
+        &mut self,
+        source: &impl Source,
+        physical_offset: u64,
+        size: u32,
+    ) -> Result<bool, StoreError> {
         if self.taken >= self.limit.messages {
-            return false;
+            return Ok(false);
         }
         if !self.limit.omit {
-            match self.encode(source, physical_offset, size) {
+            match self.encode(source.record(physical_offset, size)?) {
                 Ok(true) => self.count += 1,
-                Ok(false) => return false,
+                Ok(false) => return Ok(false),
                 Err(why) => tracing::warn!(physical_offset, "a delayed message is not delivered: {why}"),
             }
         }
         self.taken += 1;
-        true
+        Ok(true)
     }
 
     /// `false` where there is no room.
-    fn encode(&mut self, source: &impl Source, at: u64, size: u32) -> Result<bool, Undeliverable> {
-        let record = source.record(at, size).ok_or(Undeliverable::Gone)?;
+    fn encode(&mut self, record: Option<impl AsRef<[u8]>>) -> Result<bool, Undeliverable> {
+        let record = record.ok_or(Undeliverable::Gone)?;
         let room = match self.count {
             0 => usize::MAX,
             _ => self.limit.bytes.saturating_sub(self.records.len()),

@@ -92,12 +92,12 @@ impl Lane for LevelLane {
         let mut batch = Batch::new(redelivery, limit);
         let mut full = false;
         for (offset, unit) in (first..).zip(source.units(SCHEDULE_TOPIC, queue_id, first, limit.messages)?) {
-            let due_ms = self.due_ms(offset, source.record(unit.physical_offset, unit.size), now_ms);
+            let due_ms = self.due_ms(offset, source.record(unit.physical_offset, unit.size)?, now_ms);
             if due_ms > now_ms {
                 wait = Wait { until_ms: Some(due_ms), for_arrivals: false };
                 break;
             }
-            if !batch.take(source, unit.physical_offset, unit.size) {
+            if !batch.take(source, unit.physical_offset, unit.size)? {
                 full = true;
                 break;
             }

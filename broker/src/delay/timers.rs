@@ -173,7 +173,7 @@ impl Lane for TimerLane {
         // behind them.
         for (offset, Late { due_ms, place }) in &self.late {
             held = *due_ms > now_ms;
-            full = !held && !batch.take(source, place.physical_offset, place.size);
+            full = !held && !batch.take(source, place.physical_offset, place.size)?;
             if held || full {
                 to.scanned = *offset;
                 break;
@@ -181,7 +181,7 @@ impl Lane for TimerLane {
         }
         let left = held || full;
         for (key, place) in self.near.range(..=(now_ms, u64::MAX)).filter(|_| !left) {
-            full = !batch.take(source, place.physical_offset, place.size);
+            full = !batch.take(source, place.physical_offset, place.size)?;
             if full {
                 break;
             }

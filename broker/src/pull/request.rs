@@ -235,7 +235,7 @@ impl Admission {
             match records(self.replica.store(), found) {
                 Some(records) => pulled.records = records,
                 None => {
-                    // Retention has taken the records between the lookup and here.
+                    // Between the lookup and here retention has taken the records, or they were found to be broken.
                     (pulled.outcome, pulled.status) = (Outcome::AskAgain, PullStatus::MessageWasRemoving);
                     pulled.next_offset = allowed.offset;
                 }
@@ -245,7 +245,7 @@ impl Admission {
     }
 }
 
-/// The found records as slices of the log; `None` if some are not there any more.
+/// The found records as slices of the log; `None` if some cannot be read any more.
 fn records(store: &Store, found: &Found) -> Option<Vec<LogSlice>> {
-    found.runs.iter().map(|(offset, len)| store.record(*offset, *len)).collect()
+    found.runs.iter().map(|(offset, len)| store.record(*offset, *len).ok()?).collect()
 }

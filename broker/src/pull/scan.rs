@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 
-use raftmq_store::{Store, Unit};
+use raftmq_store::{Store, StoreError, Unit};
 
 use crate::filter::{Filter, Glance};
 use crate::limits::PULL_WORK;
@@ -121,30 +121,37 @@ impl Found {
 
 /// Looks for messages in a queue with messages from `min_offset` to before `max_offset`. `units` gives at most so many
 /// units from an offset on, `record` the record of one.
+///
+/// # Errors
+/// The first message that would be looked at or given cannot be read now.
 pub(super) fn scan<R: Deref<Target = [u8]>>(
     search: &Search<'_>,
     min_offset: u64,
     max_offset: u64,
     units: impl Fn(u64, usize) -> Vec<Unit>,
-    record: impl Fn(&Unit) -> Option<R>,
-) -> Found {
+    record: impl Fn(&Unit) -> Result<Option<R>, StoreError>,
+) -> Result<Found, StoreError> {
     // Queue offsets stay within 63 bits.
     let (min, max, asked) = (min_offset as i64, max_offset as i64, search.offset);
     let nothing = |status, next| Found::nothing(status, next, min, max);
     if max == 0 {
-        return nothing(PullStatus::NoMessageInQueue, 0);
+        return Ok(nothing(PullStatus::NoMessageInQueue, 0));
     }
     if asked < min {
-        return nothing(PullStatus::OffsetTooSmall, min);
+        return Ok(nothing(PullStatus::OffsetTooSmall, min));
     }
     if asked == max {
-        return nothing(PullStatus::OffsetOverflowOne, asked);
+        return Ok(nothing(PullStatus::OffsetOverflowOne, asked));
     }
     if asked > max {
-        return nothing(PullStatus::OffsetOverflowBadly, max);
+        return Ok(nothing(PullStatus::OffsetOverflowBadly, max));
     }
     let mut found = nothing(PullStatus::NoMatchedMessage, asked);
-    collect(search, &mut found, units, record);
+    if let Err(e) = collect(search, &mut found, units, record)
+        && found.next_offset == asked
+    {
+        return Err(e);
+    }
     if found.messages > 0 {
         found.status = PullStatus::Found;
     } else if found.next_offset == asked {
@@ -152,16 +159,17 @@ pub(super) fn scan<R: Deref<Target = [u8]>>(
         found.status = PullStatus::MessageWasRemoving;
         found.next_offset = asked + 1;
     }
-    found
+    Ok(found)
 }
 
-/// Goes through the units from the asked offset on until the answer is full or enough was looked at.
+/// Goes through the units from the asked offset on until the answer is full, enough was looked at, or a message cannot be read
+/// now.
 fn collect<R: Deref<Target = [u8]>>(
     search: &Search<'_>,
     found: &mut Found,
     units: impl Fn(u64, usize) -> Vec<Unit>,
-    record: impl Fn(&Unit) -> Option<R>,
-) {
+    record: impl Fn(&Unit) -> Result<Option<R>, StoreError>,
+) -> Result<(), StoreError> {
     /// Units read at a time: most pulls need no more.
     const CHUNK: usize = 64;
     let mut bytes = 0;
@@ -169,24 +177,25 @@ fn collect<R: Deref<Target = [u8]>>(
     while (found.messages as usize) < search.max_messages {
         let chunk = units(found.next_offset as u64, CHUNK);
         if chunk.is_empty() {
-            return;
+            return Ok(());
         }
         for unit in &chunk {
             let size = unit.size as usize;
             let is_full = found.messages as usize >= search.max_messages
                 || found.messages > 0 && bytes + size > search.max_bytes;
             if is_full || found.work >= PULL_WORK {
-                return;
+                return Ok(());
             }
-            found.next_offset += 1;
-            found.work += UNIT_WORK;
             let wanted = match search.filter.glance(unit.tags_code) {
-                Glance::Wanted => true,
+                // It has to be there as it was stored.
+                Glance::Wanted => record(unit).map(|_| true)?,
                 Glance::Unwanted => false,
                 Glance::Unsure => {
-                    record(unit).is_some_and(|record| search.filter.wants(&record, &mut found.work))
+                    record(unit)?.is_some_and(|record| search.filter.wants(&record, &mut found.work))
                 }
             };
+            found.next_offset += 1;
+            found.work += UNIT_WORK;
             if !wanted {
                 continue;
             }
@@ -198,10 +207,11 @@ fn collect<R: Deref<Target = [u8]>>(
             }
         }
     }
+    Ok(())
 }
 
 /// Looks for messages in the store.
-pub(super) fn find(store: &Store, search: &Search<'_>) -> Found {
+pub(super) fn find(store: &Store, search: &Search<'_>) -> Result<Found, StoreError> {
     match store.queue(search.topic, search.queue_id) {
         Some(queue) => scan(
             search,
@@ -210,7 +220,7 @@ pub(super) fn find(store: &Store, search: &Search<'_>) -> Found {
             |from, max| queue.read(from, max),
             |unit| store.record(unit.physical_offset, unit.size),
         ),
-        None => Found::nothing(PullStatus::NoMatchedLogicQueue, 0, 0, 0),
+        None => Ok(Found::nothing(PullStatus::NoMatchedLogicQueue, 0, 0, 0)),
     }
 }
 
@@ -241,13 +251,13 @@ mod tests {
         (from..10).take(max).map(unit).collect()
     }
 
-    fn record(unit: &Unit) -> Option<Vec<u8>> {
+    fn record(unit: &Unit) -> Result<Option<Vec<u8>>, StoreError> {
         let at = unit.physical_offset / 1000 * 2 + unit.physical_offset % 1000 / 100;
-        Some(record_with(&format!("TAGS\u{1}{}\u{2}", tag(at))))
+        Ok(Some(record_with(&format!("TAGS\u{1}{}\u{2}", tag(at)))))
     }
 
     fn run(search: &Search<'_>) -> Found {
-        scan(search, 2, 10, units, record)
+        scan(search, 2, 10, units, record).unwrap()
     }
 
     fn tags(expression: &str) -> Filter {
@@ -274,7 +284,7 @@ mod tests {
             );
         }
         for (asked, outcome) in [(0, NothingNew), (5, Moved)] {
-            let found = scan(&search(asked), 0, 0, units, record);
+            let found = scan(&search(asked), 0, 0, units, record).unwrap();
             assert_eq!(
                 (found.status, found.outcome(asked), found.next_offset),
                 (NoMessageInQueue, outcome, 0)
@@ -322,8 +332,29 @@ mod tests {
     fn tags_of_one_code_are_told_apart_by_their_records() {
         let found = run(&Search { filter: &tags("BB"), ..search(2) });
         assert_eq!((found.runs, found.next_offset), (vec![(1000, 100), (3000, 100)], 10));
-        let gone = scan(&Search { filter: &tags("BB"), ..search(2) }, 2, 10, units, |_| None::<Vec<u8>>);
+        let gone = scan(&Search { filter: &tags("BB"), ..search(2) }, 2, 10, units, |_| Ok(None::<Vec<u8>>));
+        let gone = gone.unwrap();
         assert_eq!((gone.status, gone.next_offset), (PullStatus::NoMatchedMessage, 10));
+    }
+
+    #[test]
+    fn what_cannot_be_read_now_is_neither_given_nor_stepped_over() {
+        let broken = |unit: &Unit| match unit.physical_offset {
+            3000.. => Err(StoreError::Illegal("broken".to_owned())),
+            _ => record(unit),
+        };
+        let pull = |offset, filter: &Filter| {
+            scan(&Search { filter, ..search(offset) }, 2, 10, units, broken)
+                .map(|found| (found.messages, found.next_offset))
+                .map_err(|e| e.to_string())
+        };
+        for filter in [Filter::All, tags("BB")] {
+            let messages = if filter == Filter::All { 4 } else { 1 };
+            assert_eq!(pull(2, &filter), Ok((messages, 6)));
+            assert_eq!(pull(6, &filter), Err("broken".to_owned()));
+        }
+        // What is not wanted by its code is not read.
+        assert_eq!(pull(2, &tags("none")), Ok((0, 10)));
     }
 
     #[test]
@@ -339,7 +370,7 @@ mod tests {
             let mut offset = 0;
             for _ in 0..3 {
                 let search = Search { filter: &filter, ..search(offset) };
-                let found = scan(&search, 0, u64::MAX / 2, endless, record);
+                let found = scan(&search, 0, u64::MAX / 2, endless, record).unwrap();
                 let looked = found.next_offset - offset;
                 assert!(found.work >= PULL_WORK && (least..most).contains(&looked), "{looked}");
                 offset = found.next_offset;
@@ -349,7 +380,7 @@ mod tests {
 
     #[test]
     fn units_that_have_gone_meanwhile_are_stepped_over() {
-        let found = scan(&search(3), 2, 10, |_, _| Vec::new(), record);
+        let found = scan(&search(3), 2, 10, |_, _| Vec::new(), record).unwrap();
         assert_eq!(
             (found.status, found.outcome(3), found.next_offset),
             (PullStatus::MessageWasRemoving, Outcome::AskAgain, 4)

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::holds::{Holds, Place};
 use super::request::{Admission, Allowed, Pull, Pulled, Subscriptions};
 use super::scan::{Found, Outcome, PullStatus, Search, find};
-use crate::error::Error;
+use crate::error::{Error, NotServing};
 use crate::filter_cache::FilterCache;
 use crate::limits::{HOLD_ANSWERS, HOLD_MAX, HOLD_TICK, Limits, PULL_TURN_WORK, SEND_AWAY_HOLD};
 use crate::names::check_group_name;
@@ -134,13 +134,13 @@ impl Pulls {
             }
             return answered(&found, 0);
         }
-        let mut found = self.find(&allowed);
+        let mut found = self.find(&allowed)?;
         if reader == Reader::Leader && found.outcome(allowed.offset) == Outcome::Moved {
             // Before it is sent elsewhere: it may know an offset from an acknowledgement.
             before_waiting();
             replica.settle().await;
             replica.leading()?;
-            found = self.find(&allowed);
+            found = self.find(&allowed)?;
         }
         let work = found.work;
         if may_hold && found.may_wait(allowed.offset, reader) {
@@ -209,7 +209,7 @@ impl Pulls {
         Some(Found::nothing(PullStatus::OffsetReset, offset as i64, min as i64, max as i64))
     }
 
-    fn find(&self, allowed: &Allowed) -> Found {
+    fn find(&self, allowed: &Allowed) -> Result<Found, Error> {
         let Allowed { topic, queue_id, offset, max_messages, max_bytes, filter, .. } = allowed;
         let search = Search {
             topic: &topic.name,
@@ -219,7 +219,7 @@ impl Pulls {
             max_bytes: *max_bytes,
             filter,
         };
-        find(self.admission.replica.store(), &search)
+        find(self.admission.replica.store(), &search).map_err(|e| NotServing::Damaged(e.to_string()).into())
     }
 
     fn now_ms(&self) -> u64 {
@@ -412,7 +412,10 @@ impl Pulls {
             let pulled = self.admission.answer(&held.allowed, &found, reader);
             return Look::Answered(held.answered(pulled));
         }
-        let found = self.find(&held.allowed);
+        let found = match self.find(&held.allowed) {
+            Ok(found) => found,
+            Err(error) => return Look::Answered(held.refused(error)),
+        };
         *work += found.work;
         // What its filter did not let through is not looked at again. Who cannot keep up with what arrives is answered, and
         // goes on with its next pull.
@@ -442,7 +445,10 @@ impl Pulls {
             Err(error) => return (held.refused(error), 0),
         };
         let found = self.reset(held.waiter.connection(), &held.allowed, reader);
-        let found = found.unwrap_or_else(|| self.find(&held.allowed));
+        let found = match found.map_or_else(|| self.find(&held.allowed), Ok) {
+            Ok(found) => found,
+            Err(error) => return (held.refused(error), 0),
+        };
         let pulled = self.admission.answer(&held.allowed, &found, reader);
         (held.answered(pulled), found.work)
     }

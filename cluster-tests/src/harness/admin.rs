@@ -31,6 +31,12 @@ pub struct GroupStatus {
     pub last_index: Option<u64>,
     /// Whether it serves.
     pub ready: bool,
+    /// Where its log is broken.
+    #[serde(default)]
+    pub damaged: Vec<String>,
+    /// How many broken places were mended since its start.
+    #[serde(default)]
+    pub mended: u64,
     /// The members.
     #[serde(default)]
     pub members: Vec<MemberStatus>,

@@ -229,6 +229,14 @@ impl Group {
         self.wait(timeout, "all members to have caught up", |group| group.caught_up(CAUGHT_UP_ENTRIES))
     }
 
+    /// Waits until nothing in a node's log is broken any more, so many places having been mended since its start.
+    pub fn wait_mended(&mut self, node: u64, places: u64, timeout: Duration) -> Result<()> {
+        self.wait(timeout, "a log to be mended", |group| {
+            let status = group.status(node)?;
+            (status.damaged.is_empty() && status.mended == places).then_some(())
+        })
+    }
+
     /// Waits until a node votes with another directory than it had when `before` was said.
     pub fn wait_new_seat(
         &mut self,

@@ -43,7 +43,7 @@ impl Fixture {
         let queue = || self.group.store().queue(topic, queue_id);
         self.until(|_| queue().is_some_and(|queue| queue.max_offset() == count)).await;
         let unit = queue().unwrap().get(count - 1).unwrap();
-        Stored(self.group.store().record(unit.physical_offset, unit.size).unwrap())
+        Stored(self.group.store().record(unit.physical_offset, unit.size).unwrap().unwrap())
     }
 
     /// Sends a message whose body counts as compressed, and returns where it lies once consumers can see it.

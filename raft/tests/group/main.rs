@@ -7,6 +7,7 @@
 mod doubt;
 mod full_disk;
 mod members;
+mod mending;
 mod run;
 
 use std::path::Path;
@@ -259,7 +260,7 @@ fn read_all(group: &Running, queue_id: u32) -> Vec<String> {
     units
         .iter()
         .map(|unit| {
-            let bytes = group.store().record(unit.physical_offset, unit.size).unwrap();
+            let bytes = group.store().record(unit.physical_offset, unit.size).unwrap().unwrap();
             let record = raftmq_message::RecordView::parse(&bytes).unwrap();
             String::from_utf8(record.body().to_vec()).unwrap()
         })

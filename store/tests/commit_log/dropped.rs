@@ -41,7 +41,7 @@ fn read(store: &Store, topic: &str, queue: u32) -> Vec<(u64, String)> {
     let Some(queue) = store.queue(topic, queue) else { return Vec::new() };
     let units = queue.read(0, usize::MAX);
     let key = |unit: &raftmq_store::Unit| {
-        let record = store.record(unit.physical_offset, unit.size).unwrap();
+        let record = store.record(unit.physical_offset, unit.size).unwrap().unwrap();
         raftmq_message::RecordView::parse(&record).unwrap().property("UNIQ_KEY").unwrap().to_owned()
     };
     (0..).zip(units.iter().map(key)).collect()

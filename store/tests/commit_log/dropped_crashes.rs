@@ -279,7 +279,7 @@ fn keys(store: &Store) -> [Vec<String>; 2] {
     [0, 1].map(|queue| {
         let units = store.queue("a", queue).map_or(Vec::new(), |queue| queue.read(0, usize::MAX));
         let key = |unit: &Unit| {
-            let record = store.record(unit.physical_offset, unit.size).unwrap();
+            let record = store.record(unit.physical_offset, unit.size).unwrap().unwrap();
             RecordView::parse(&record).unwrap().property("UNIQ_KEY").unwrap().to_owned()
         };
         units.iter().map(key).collect()

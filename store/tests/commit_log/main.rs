@@ -12,6 +12,7 @@ mod failing_disk;
 mod followers;
 mod large_segments;
 mod manual;
+mod mending;
 mod model;
 mod model_based;
 mod recovery;

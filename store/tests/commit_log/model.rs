@@ -158,7 +158,7 @@ impl Model {
             let queue = store.queue(topic, *queue_id as u32).unwrap();
             assert_eq!(&queue.read(0, usize::MAX), units);
             let unit = units[units.len() - 1];
-            let record = store.record(unit.physical_offset, unit.size).unwrap();
+            let record = store.record(unit.physical_offset, unit.size).unwrap().unwrap();
             assert_eq!(&store.record_at(unit.physical_offset).unwrap()[..], &record[..]);
         }
         let all_queues: usize = ["topic", "other", TIMER_TOPIC]
