@@ -78,7 +78,7 @@ fn any_header(input: &mut Input<'_>) -> FrameHeader {
 fn options() -> StoreOptions {
     let identity =
         Identity { cluster: "c".into(), broker_name: "b".into(), node_id: 1, segment_bytes: SEGMENT_BYTES };
-    StoreOptions { dir: DIR.into(), identity, flush: FlushMode::Sync, reserve_bytes: 0 }
+    StoreOptions { dir: DIR.into(), identity, flush: FlushMode::Sync, reserve_bytes: 0, is_alone: false }
 }
 
 /// The store in the directory, with what a broker derives.
@@ -295,7 +295,7 @@ fn look_at(store: &Arc<Store>, views: &Views, steps: &Steps, input: &mut Input<'
     for (topic, queue_id) in [(TOPIC, 0), (TOPIC, 1), (TIMER_TOPIC, 0)] {
         let Some(queue) = store.queue(topic, queue_id) else { continue };
         for unit in queue.read(queue.min_offset(), 64) {
-            store.record(unit.physical_offset, unit.size);
+            let _ = store.record(unit.physical_offset, unit.size);
         }
         let _ = queue.offset_by_time(1_700_000_000_000, Boundary::Lower, |unit| {
             store.record_at(unit.physical_offset).map(|_| 1)

@@ -82,6 +82,7 @@ impl Group {
             identity: identity(&config),
             flush: config.flush,
             reserve_bytes: config.disk_reserve_bytes,
+            is_alone: config.members.len() == 1,
         };
         let derived = config.derived.clone();
         let opening = move |world: &World| Store::open(options, derived, world);

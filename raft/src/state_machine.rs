@@ -32,6 +32,10 @@ const CHECKPOINT_FILE: &str = "metadata";
 const CHECKPOINT_VERSION: u8 = 4;
 /// How often a changed state is written down.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(10);
+/// After so much of the log it is written down sooner: a start applies what is behind before the member serves. But no more than
+/// this part of the time goes into it.
+const CHECKPOINT_BYTES: u64 = 64 << 20;
+const CHECKPOINT_SHARE: u32 = 10;
 
 /// openraft's core over all of this.
 pub(crate) type Core = Raft<TypeConfig, StateMachine>;
@@ -39,8 +43,10 @@ pub(crate) type Core = Raft<TypeConfig, StateMachine>;
 /// Applies entries in log order.
 pub(crate) struct StateMachine {
     shared: Arc<Shared>,
-    /// The last entry in a checkpoint that was begun, and when that was.
-    checkpointed: (Option<LogId>, Duration),
+    /// How far the checkpoint went that was begun last, and when that was.
+    begun: (Option<LogId>, u64, Duration),
+    /// Nothing while one is being made; else how long the last one took.
+    took: Arc<Mutex<Option<Duration>>>,
 }
 
 /// What others see of the state machine.
@@ -61,6 +67,8 @@ pub(crate) struct Shared {
 struct Applied {
     last: Option<LogId>,
     membership: StoredMembership,
+    /// Physical offset behind the last entry that was applied since the start.
+    end: u64,
 }
 
 /// The state as of an entry: the content of the checkpoint file, and of a snapshot.
@@ -117,7 +125,8 @@ impl Shared {
             // It is written after the log was flushed up to there, so a log that ends before it has lost entries.
             if known > last {
                 return Err(StoreError::Divergence(format!(
-                    "the state was checkpointed at entry {known:?} and the log ends at {last:?}"
+                    "the state was checkpointed at entry {known:?} and the log ends at {last:?}: where other members have \
+                     what is lost, empty the directory, and this node returns as a new one"
                 ))
                 .into());
             }
@@ -176,6 +185,14 @@ impl Shared {
             written.map(|()| image)
         };
         self.threads.run(write).await.unwrap_or_else(not_done)
+    }
+
+    /// Writes the image of `moment` down once the views are complete up to `end`; how long that took.
+    async fn write_when_checkpointed(&self, moment: Moment, end: u64) -> Result<Duration, StoreError> {
+        done(|callback| self.store.when_checkpointed(end, callback)).await?;
+        let began = self.clock.passed();
+        self.write(moment, false).await?;
+        Ok(self.clock.passed().saturating_sub(began))
     }
 
     /// Writes the state down, at a stop; not again after that.
@@ -274,7 +291,8 @@ impl StateImage {
                 self.group
             )));
         }
-        Ok(Applied { last, membership: StoredMembership::new(Some(from_pair(at)), membership) })
+        let membership = StoredMembership::new(Some(from_pair(at)), membership);
+        Ok(Applied { last, membership, end: 0 })
     }
 
     fn into_snapshot(self) -> Result<StateSnapshot, io::Error> {
@@ -288,22 +306,44 @@ type StateSnapshot = Snapshot<CommittedLeaderId, NodeId, openraft::BasicNode, St
 
 impl StateMachine {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        let now = shared.clock.passed();
-        Self { shared, checkpointed: (None, now) }
+        let begun = (None, 0, shared.clock.passed());
+        Self { shared, begun, took: Arc::new(Mutex::new(Some(Duration::ZERO))) }
     }
 
     /// Writes the state down in the background if it is time to.
+    ///
+    /// That of now, once there is a checkpoint of the views that goes as far: a start cuts off nothing before that, and must not
+    /// find a state of what is not there any more.
     fn checkpoint_if_due(&mut self) {
-        let (last, now) = (self.shared.applied.lock().last, self.shared.clock.passed());
-        if last == self.checkpointed.0 || now < self.checkpointed.1 + CHECKPOINT_INTERVAL {
+        let (last, end) = {
+            let applied = self.shared.applied.lock();
+            (applied.last, applied.end)
+        };
+        let (last_begun, end_begun, at) = self.begun;
+        let (now, mut took) = (self.shared.clock.passed(), self.took.lock());
+        let Some(last_took) = *took else { return };
+        let due = if end.saturating_sub(end_begun) < CHECKPOINT_BYTES {
+            CHECKPOINT_INTERVAL
+        } else {
+            CHECKPOINT_INTERVAL.min(CHECKPOINT_SHARE * last_took)
+        };
+        if last == last_begun || now < at + due {
             return;
         }
-        self.checkpointed = (last, now);
-        let (shared, moment) = (self.shared.clone(), self.shared.moment());
+        *took = None;
+        self.begun = (last, end, now);
+        let (shared, moment, took) = (self.shared.clone(), self.shared.moment(), self.took.clone());
         tokio::spawn(async move {
-            if let Err(e) = shared.write(moment, false).await {
-                tracing::error!("the state could not be checkpointed: {e}");
-            }
+            let written = shared.write_when_checkpointed(moment, end).await;
+            let took_now = match written {
+                Ok(took_now) => took_now,
+                Err(StoreError::Stopped(_)) => return,
+                Err(e) => {
+                    tracing::error!("the state could not be checkpointed: {e}");
+                    CHECKPOINT_INTERVAL / CHECKPOINT_SHARE
+                }
+            };
+            *took.lock() = Some(took_now);
         });
     }
 }
@@ -326,7 +366,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             if let Payload::Frame(frame) = &entry.payload
                 && let FrameBytes::Log(slice) = &frame.bytes
             {
-                self.shared.store.commit(slice.physical_offset() + slice.len() as u64);
+                let end = slice.physical_offset() + slice.len() as u64;
+                self.shared.applied.lock().end = end;
+                self.shared.store.commit(end);
             }
             if let Some(responder) = responder {
                 responder.send(outcome);
@@ -345,7 +387,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         meta: &SnapshotMeta<CommittedLeaderId, NodeId, openraft::BasicNode>,
         image: StateImage,
     ) -> Result<(), io::Error> {
-        let applied = Applied { last: meta.last_log_id, membership: meta.last_membership.clone() };
+        let applied = Applied { last: meta.last_log_id, membership: meta.last_membership.clone(), end: 0 };
         record_file::write(&self.shared.store, CHECKPOINT_FILE, &image)?;
         self.shared.tables.restore(&image.tables)?;
         *self.shared.applied.lock() = applied;

@@ -98,8 +98,13 @@ impl Bench {
     fn open(dir: &Path) -> Result<Self, StoreError> {
         let identity =
             Identity { cluster: "c".into(), broker_name: "b".into(), node_id: 1, segment_bytes: 1 << 30 };
-        let options =
-            StoreOptions { dir: dir.to_owned(), identity, flush: FlushMode::Sync, reserve_bytes: 0 };
+        let options = StoreOptions {
+            dir: dir.to_owned(),
+            identity,
+            flush: FlushMode::Sync,
+            reserve_bytes: 0,
+            is_alone: false,
+        };
         let world = World::system();
         let store = Store::open(options, derived(&world, dir), &world)?;
         Ok(Self { store, index: 0, placed: Vec::new() })

@@ -2,7 +2,10 @@
 //!
 //! A start drops what they hold behind it and dispatches from there on. How much they held is recorded with it, so that
 //! files which were deleted are noticed and made again. It is a text of lines `name=number`: first `dispatched`, the
-//! position, then each view's [numbers](crate::view::Numbers).
+//! position, then how the log ends there ([`LogEnd`]), then each view's [numbers](crate::view::Numbers), and last `checksum`, the
+//! CRC-32C of the lines before.
+//!
+//! A start checks the log from the position on, so what was durable is marked so before a checkpoint counts.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,27 +16,37 @@ use raftmq_world::{Disk, Next, Step, Threads};
 use crate::commit_log::CommitLog;
 use crate::error::StoreError;
 use crate::flush::Flusher;
+use crate::marks::{EntryId, LogEnd, Tail};
 use crate::view::{Numbers, View};
-use crate::worker::{Handle, Report, Stop};
+use crate::worker::{Callback, Handle, Report, Stop};
 
 /// The checkpoint's file in the data directory.
 const FILE: &str = "dispatched";
 /// The name of the position in it.
 const POSITION: &str = "dispatched";
 
+/// Names of what is said of the log's end there. The index is that of the next entry, as there may be none.
+const END: [&str; 5] = ["next_index", "last_term", "last_start", "last_checksum", "last_ms"];
+const CHECKSUM: &str = "checksum";
+
 /// Up to where the views were complete, and what they held then.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Checkpoint {
-    /// Physical offset.
-    position: u64,
+    /// How the log ends there: the position is behind the last frame.
+    end: LogEnd,
     /// Of each view, in the order of their list.
     held: Vec<Numbers>,
 }
 
 impl Checkpoint {
-    /// What the views hold, everything below `position` having been published.
-    pub(crate) fn as_of(position: u64, views: &[Arc<dyn View>]) -> Self {
-        Self { position, held: views.iter().map(|view| view.held()).collect() }
+    /// What the views hold, everything up to `end` having been published.
+    pub(crate) fn as_of(end: LogEnd, views: &[Arc<dyn View>]) -> Self {
+        Self { end, held: views.iter().map(|view| view.held()).collect() }
+    }
+
+    /// Physical offset.
+    fn position(&self) -> u64 {
+        self.end.tail.end
     }
 
     /// The same with other numbers. `None` where there is none for a name.
@@ -43,52 +56,85 @@ impl Checkpoint {
             numbers.collect::<Option<Vec<_>>>().map(Numbers::new)
         };
         let held = self.held.iter().map(of_view).collect::<Option<_>>()?;
-        Some(Self { position: number(POSITION)?, held })
+        Some(Self { end: end_of(number)?, held })
     }
 
     fn lines(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        std::iter::once((POSITION, self.position)).chain(self.held.iter().flat_map(Numbers::iter))
+        let LogEnd { tail, last_ms } = self.end;
+        let (next, term) = tail.last.map_or((0, 0), |last| (last.index + 1, last.term));
+        let end = [next, term, tail.at, tail.chain.into(), last_ms.cast_unsigned()];
+        let of_log = std::iter::once((POSITION, tail.end)).chain(END.into_iter().zip(end));
+        of_log.chain(self.held.iter().flat_map(Numbers::iter))
     }
 
     fn write(&self, disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
-        let text: String = self.lines().map(|(name, number)| format!("{name}={number}\n")).collect();
+        let mut text: String = self.lines().map(|(name, number)| format!("{name}={number}\n")).collect();
+        let checksum = crc32c::crc32c(text.as_bytes());
+        text += &format!("{CHECKSUM}={checksum}\n");
         disk.replace(path, text.as_bytes()).map_err(StoreError::io("write", path))
     }
 
     /// What was recorded of the views that `of` is of. Without numbers of one of them it counts for nothing: such a view has
     /// been added since.
     fn read(disk: &dyn Disk, path: &Path, of: &Self) -> Result<Option<Self>, StoreError> {
-        let Some(bytes) = disk.read(path).map_err(StoreError::io("read", path))? else { return Ok(None) };
-        let text = String::from_utf8_lossy(&bytes);
-        let number = |name: &str| {
-            text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
-        };
-        Ok(of.with(number))
+        let Some(text) = read_lines(disk, path)? else { return Ok(None) };
+        Ok(of.with(|name| number_in(&text, name)))
     }
 
     /// Has the views take in what they held then. Returns why they do not hold it, if so.
     fn recover(&self, views: &[Arc<dyn View>]) -> Result<Option<String>, StoreError> {
         for (view, held) in views.iter().zip(&self.held) {
-            match view.recover(self.position, held) {
+            match view.recover(self.position(), held) {
                 // A disk that fails is no reason to delete anything.
                 Err(e @ StoreError::Io { .. }) => return Err(e),
                 Err(e) => return Ok(Some(e.to_string())),
                 Ok(()) => {}
             }
         }
-        let found = Self::as_of(self.position, views);
+        let found = Self::as_of(self.end, views);
         Ok((found != *self).then(|| format!("{self:?} was recorded, {found:?} is there")))
     }
 }
 
+/// The lines of a checkpoint's file, if it is there and whole.
+fn read_lines(disk: &dyn Disk, path: &Path) -> Result<Option<String>, StoreError> {
+    let bytes = disk.read(path).map_err(StoreError::io("read", path))?;
+    let Some(text) = bytes.and_then(|bytes| String::from_utf8(bytes).ok()) else { return Ok(None) };
+    let lines = text.trim_end().rfind('\n').map_or(0, |at| at + 1);
+    let checksum = number_in(&text[lines..], CHECKSUM);
+    let is_whole = checksum == Some(crc32c::crc32c(&text.as_bytes()[..lines]).into());
+    Ok(is_whole.then(|| text[..lines].to_owned()))
+}
+
+fn number_in(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
+}
+
+fn end_of(number: impl Fn(&str) -> Option<u64>) -> Option<LogEnd> {
+    let [next, term, at, chain, last_ms] = END.map(&number);
+    let last = next?.checked_sub(1).map(|index| Some(EntryId { term: term?, index }));
+    let last = match last {
+        Some(last) => Some(last?),
+        None => None,
+    };
+    let tail = Tail { last, at: at?, chain: u32::try_from(chain?).ok()?, end: number(POSITION)? };
+    Some(LogEnd { tail, last_ms: last_ms?.cast_signed() })
+}
+
+/// How the log ended at the last checkpoint in a directory, if there is one.
+pub(crate) fn recorded_end(disk: &dyn Disk, dir: &Path) -> Result<Option<LogEnd>, StoreError> {
+    let text = read_lines(disk, &dir.join(FILE))?;
+    Ok(text.and_then(|text| end_of(|name| number_in(&text, name))))
+}
+
 /// Takes requests for the [`CheckpointStep`].
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Checkpoints {
     state: Mutex<State>,
     worker: Handle,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     /// To be made next.
     next: Option<Checkpoint>,
@@ -96,11 +142,22 @@ struct State {
     busy: bool,
     /// How the flush of the log went that the one being made waits for.
     log_flushed: Option<Result<(), StoreError>>,
+    /// The position of the last one.
+    made: u64,
+    /// Who is told when one is made that goes so far.
+    waiting: Vec<(u64, Callback)>,
     /// The step is to end.
     stop: Option<Stop>,
 }
 
 impl Checkpoints {
+    /// With one that a start has found.
+    pub(crate) fn new(found: u64) -> Self {
+        let own = Self::default();
+        own.state.lock().made = found;
+        own
+    }
+
     pub(crate) fn start(&self, threads: &dyn Threads, step: CheckpointStep) -> std::io::Result<()> {
         self.worker.start(threads, "raftmq-checkpoint", Box::new(step))
     }
@@ -125,6 +182,28 @@ impl Checkpoints {
         self.state.lock().stop.get_or_insert(how);
         self.worker.wake();
         self.worker.join();
+        self.state.lock().waiting.clear();
+    }
+
+    /// `callback` is told when there is a checkpoint that goes as far as `position`. Dropped where none is made any more.
+    pub(crate) fn when_made(&self, position: u64, callback: Callback) {
+        let mut state = self.state.lock();
+        if state.made < position && state.stop.is_none() {
+            state.waiting.push((position, callback));
+            return;
+        }
+        let told =
+            if state.made < position { Err(StoreError::Stopped("it was closed".into())) } else { Ok(()) };
+        drop(state);
+        callback(told);
+    }
+
+    fn made(&self, position: u64) {
+        let mut state = self.state.lock();
+        state.made = position;
+        let reached: Vec<_> = state.waiting.extract_if(.., |(until, _)| *until <= position).collect();
+        drop(state);
+        reached.into_iter().for_each(|(_, callback)| callback(Ok(())));
     }
 
     fn log_flushed(&self, flushed: Result<(), StoreError>) {
@@ -168,8 +247,10 @@ impl CheckpointStep {
             flushed?;
             checkpoint.write(&*self.disk, &self.path)?;
             let mut recorded = self.views.iter().zip(&checkpoint.held);
-            recorded.try_for_each(|(view, held)| view.clean_up(checkpoint.position, held))?;
+            recorded.try_for_each(|(view, held)| view.clean_up(checkpoint.position(), held))?;
+            let position = checkpoint.position();
             self.making = None;
+            self.checkpoints.made(position);
             return Ok(Next::Again);
         }
         let Some(checkpoint) = state.next.take() else {
@@ -180,9 +261,9 @@ impl CheckpointStep {
         self.views.iter().try_for_each(|view| view.flush())?;
         self.making = Some(checkpoint);
         // Committed entries may be dispatched before they are durable here. A checkpoint must not be ahead of the log
-        // that a start finds.
+        // that a start finds, nor of its marks.
         let checkpoints = self.checkpoints.clone();
-        self.flusher.flush(Box::new(move |flushed| checkpoints.log_flushed(flushed)));
+        self.flusher.flush_with_marks(Box::new(move |flushed| checkpoints.log_flushed(flushed)));
         Ok(Next::Wait)
     }
 }
@@ -215,15 +296,16 @@ pub(crate) fn recover_views(
     dir: &Path,
     log: &CommitLog,
     views: &[Arc<dyn View>],
-) -> Result<u64, StoreError> {
+) -> Result<LogEnd, StoreError> {
     let path = dir.join(FILE);
-    let present = Checkpoint::as_of(log.start(), views);
+    let start = LogEnd::of_nothing(log.start(), log.seed);
+    let present = Checkpoint::as_of(start, views);
     check_names(&present)?;
     let nothing = Checkpoint { held: present.held.iter().map(Numbers::zeros).collect(), ..present };
     let recorded = Checkpoint::read(disk, &path, &nothing)?;
-    let recorded = recorded.filter(|c| (log.start()..=log.end()).contains(&c.position));
+    let recorded = recorded.filter(|c| (log.start()..=log.end()).contains(&c.position()));
     let checkpoint = recorded.as_ref().unwrap_or(&nothing);
-    let Some(why) = checkpoint.recover(views)? else { return Ok(checkpoint.position) };
+    let Some(why) = checkpoint.recover(views)? else { return Ok(checkpoint.end) };
     tracing::warn!("making what is derived from the log again: {why}");
     // First of all: should this be interrupted, what it leaves must not pass for what was recorded.
     nothing.write(disk, &path)?;
@@ -232,7 +314,7 @@ pub(crate) fn recover_views(
     }
     match nothing.recover(views)? {
         Some(why) => Err(StoreError::Illegal(format!("what is derived cannot be made: {why}"))),
-        None => Ok(nothing.position),
+        None => Ok(nothing.end),
     }
 }
 
@@ -283,7 +365,7 @@ mod tests {
             let shape = IndexShape { slots: 8, entries: 100 };
             derived.add(IndexFiles::new(disk.clone(), dir, shape, keys));
             let timers = derived.add(TimerIndex::new(files, dir, due_ms));
-            let position = recover_views(&*disk, dir, log, &derived.views).unwrap();
+            let position = recover_views(&*disk, dir, log, &derived.views).unwrap().tail.end;
             Self { derived, timers, position }
         }
 
@@ -319,7 +401,8 @@ mod tests {
         let mut flush = FlushStep::new(flusher.clone(), marks_file, clock, Box::new(|_| ()));
         let opened = Opened::new(dir, &log);
         assert_eq!(opened.position, 0);
-        let as_of = |position| Checkpoint::as_of(position, &opened.derived.views);
+        let end = |end| LogEnd { tail: Tail { end, ..Tail::default() }, last_ms: 0 };
+        let as_of = |position| Checkpoint::as_of(end(position), &opened.derived.views);
         let read = || Checkpoint::read(&*disk, &dir.join(FILE), &as_of(0)).unwrap();
 
         let checkpoints = Arc::new(Checkpoints::default());
@@ -349,6 +432,11 @@ mod tests {
             recorded.lines().collect::<Vec<_>>(),
             [
                 ("dispatched", 50),
+                ("next_index", 0),
+                ("last_term", 0),
+                ("last_start", 0),
+                ("last_checksum", 0),
+                ("last_ms", 0),
                 ("units", 49),
                 ("index_start", 0),
                 ("index_entries", 49),
@@ -364,10 +452,10 @@ mod tests {
         assert_eq!((opened.position, opened.max_offset()), (50, 49));
         // The same views again, in place of what they hold.
         opened.publish(50..60);
-        assert_eq!(recover_views(&*disk, dir, &log, &opened.derived.views).unwrap(), 50);
+        assert_eq!(recover_views(&*disk, dir, &log, &opened.derived.views).unwrap(), end(50));
         assert_eq!(opened.max_offset(), 49);
         // A checkpoint behind the log's end counts for nothing.
-        Checkpoint { position: log.end() + 1, ..recorded }.write(&*disk, &dir.join(FILE)).unwrap();
+        Checkpoint { end: end(log.end() + 1), ..recorded }.write(&*disk, &dir.join(FILE)).unwrap();
         let opened = Opened::new(dir, &log);
         assert_eq!((opened.position, opened.max_offset()), (0, 0));
     }

@@ -60,6 +60,8 @@ struct State {
     /// To be told after the next sync.
     waiting: Vec<Callback>,
     shorten: Vec<Shorten>,
+    /// The marks are to be synced with it.
+    with_marks: bool,
     /// The step looks at this again without being woken.
     awake: bool,
     /// The step is to end, with a last flush.
@@ -157,6 +159,14 @@ impl Flusher {
         self.ask(callback, |state, callback| state.waiting.push(callback));
     }
 
+    /// The same, and the next start knows it, whatever happens.
+    pub(crate) fn flush_with_marks(&self, callback: Callback) {
+        self.ask(callback, |state, callback| {
+            state.waiting.push(callback);
+            state.with_marks = true;
+        });
+    }
+
     /// Flushes, then removes the entries behind `last`. `tail` is asked right before that, and may still refuse.
     pub(crate) fn shorten(&self, last: Option<u64>, tail: FindTail, callback: Callback) {
         self.ask(callback, |state, callback| state.shorten.push(Shorten { last, tail, callback }));
@@ -225,6 +235,8 @@ struct Taken {
     tail: (Tail, i64),
     waiting: Vec<Callback>,
     shorten: Vec<Shorten>,
+    /// The marks are synced, too.
+    with_marks: bool,
     clean: bool,
 }
 
@@ -273,8 +285,10 @@ impl FlushStep {
         }
         state.awake = true;
         let (waiting, shorten) = (std::mem::take(&mut state.waiting), std::mem::take(&mut state.shorten));
+        let with_marks = std::mem::take(&mut state.with_marks);
         drop(state);
-        self.taken = Some(Taken { tail: self.flusher.log.tail(), waiting, shorten, clean: false });
+        self.taken =
+            Some(Taken { tail: self.flusher.log.tail(), waiting, shorten, with_marks, clean: false });
         Next::Again
     }
 
@@ -331,17 +345,21 @@ impl FlushStep {
             self.flusher.state.lock().closed = Some(synced);
             return Next::End;
         }
-        self.taken = Some(Taken { tail: self.flusher.log.tail(), waiting, shorten: Vec::new(), clean });
+        let (tail, shorten) = (self.flusher.log.tail(), Vec::new());
+        self.taken = Some(Taken { tail, waiting, shorten, with_marks: true, clean });
         Next::Again
     }
 
     /// The second step of a flush: one sync for all who waited when it began.
     fn flush(&mut self, taken: Taken) -> Next {
-        let Taken { tail, waiting, shorten, clean } = taken;
+        let Taken { tail, waiting, shorten, with_marks, clean } = taken;
         if self.flusher.state.lock().stopped.is_some() {
             return self.end(waiting.into_iter().chain(callbacks(shorten)).collect());
         }
-        let flushed = self.sync(tail).and_then(|()| self.write_marks(clean));
+        let flushed = self.sync(tail).and_then(|()| match with_marks {
+            true => self.write_marks_durably(clean),
+            false => self.write_marks(clean),
+        });
         if let Err(e) = flushed {
             let left = waiting.into_iter().chain(callbacks(shorten)).collect();
             return self.fail("flush", &e, left);

@@ -63,6 +63,22 @@ pub(crate) struct Tail {
     pub(crate) end: u64,
 }
 
+/// How a part of the log ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LogEnd {
+    /// Its last frame, and where it ends.
+    pub(crate) tail: Tail,
+    /// The store timestamp of the last message in it, in ms; zero where there is none, and in marks where it is not known.
+    pub(crate) last_ms: i64,
+}
+
+impl LogEnd {
+    /// Of a part in which there is nothing.
+    pub(crate) fn of_nothing(start: u64, seed: u32) -> Self {
+        Self { tail: Tail { last: None, at: 0, chain: seed, end: start }, last_ms: 0 }
+    }
+}
+
 /// What is marked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Marks {

@@ -114,11 +114,6 @@ impl QueueOffsets {
         Ok(())
     }
 
-    /// The newest store timestamp seen.
-    pub(crate) fn newest_ms(&self) -> i64 {
-        self.newest_ms
-    }
-
     /// That of the last message in the log, or less where it is not known.
     pub(crate) fn last_ms(&self) -> i64 {
         self.last_ms
@@ -351,6 +346,6 @@ pub(crate) mod tests {
         follower.take_back(&first, &[]).unwrap();
         patch_positions(&mut second, 0, end, 99).unwrap();
         follower.check(&second, end).unwrap();
-        assert!(follower.newest_ms() == 100 && leader.newest_ms() == 100);
+        assert!(follower.newest_ms == 100 && leader.newest_ms == 100);
     }
 }

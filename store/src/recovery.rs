@@ -1,13 +1,15 @@
 //! Opens a CommitLog that may have been left at any moment.
 //!
-//! Frames are read from where the log was durable by the marks; what lies below is read once more in the background
-//! ([`crate::scrub`]). A broken frame below that is corruption and stops the node; nothing has been changed then. So is one
-//! that is whole and continues the log, but holds what no append writes. Any other broken frame ends the log: it is erased,
-//! with everything behind it. A filler with no entry behind it goes too, as the next entry may fit before it.
+//! Frames are read from the last checkpoint of the views on, or from where the log was durable by the marks where there is none;
+//! what lies below is read in the background ([`crate::scrub`]). A broken frame ends the log: it is erased, with everything
+//! behind it. So does the end of what is there. A frame that is whole and continues the log, but holds what no append writes,
+//! is corruption and stops the node; nothing has been changed then. A filler with no entry behind it goes too, as the next
+//! entry may fit before it.
 //!
 //! A write that was torn has as a rule never been acknowledged. Where whole frames stand behind it nobody can tell: a machine
-//! that lost power writes its pages in any order, and so does a disk that damages one of many frames that were durable. Up
-//! to where they go this member may have acknowledged, and that is marked before they are erased ([`Marks::doubt`]).
+//! that lost power writes its pages in any order, and so does a disk that damages one of many frames that were durable. Below
+//! the mark it was durable in any case. Up to where what is lost goes this member may have acknowledged, and that is marked
+//! before anything is erased ([`Marks::doubt`]): the other members have it. Who is alone does not start then.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,34 +19,88 @@ use crate::error::StoreError;
 use crate::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKind, MAGIC, decode_frame};
 use crate::frame_index::StartingPoint;
 use crate::frame_reader::{FrameReader, header_at};
-use crate::marks::{EntryId, Marks, MarksFile, Tail};
+use crate::marks::{EntryId, LogEnd, Marks, MarksFile, Tail};
 use crate::segment::{Segment, Segments};
 use raftmq_world::{Disk, data_end};
 
-/// Opens the log in `dir`, with the file of its marks, and what that held or now has to hold.
+/// What was noted of a log before.
+pub(crate) struct Found<'a> {
+    /// How it ended at the last checkpoint.
+    pub(crate) checkpoint: Option<LogEnd>,
+    /// What was marked, and now has to be.
+    pub(crate) marks: &'a mut Marks,
+    pub(crate) file: &'a mut MarksFile,
+}
+
+/// A log that was opened.
+pub(crate) struct Recovered {
+    pub(crate) log: CommitLog,
+    /// Frames were read from here on.
+    pub(crate) read_from: u64,
+    /// Whether the store timestamp of the last message is known.
+    pub(crate) knows_newest: bool,
+}
+
+/// Opens the log in `dir`, of segments of this length and with this chain value before its first frame.
 pub(crate) fn open_log(
     disk: Arc<dyn Disk>,
     dir: &Path,
-    segment_bytes: u64,
-    seed: u32,
-    (file, marks): (&mut MarksFile, &mut Marks),
-) -> Result<CommitLog, StoreError> {
+    (segment_bytes, seed): (u64, u32),
+    Found { checkpoint, marks, file }: Found<'_>,
+    is_alone: bool,
+) -> Result<Recovered, StoreError> {
     if marks.flushed.end == 0 {
         marks.flushed.chain = seed;
     }
     let log = CommitLog::new(Segments::open(disk, dir, segment_bytes)?, seed);
-    let Scan { tail, torn, frames, .. } = Scan::run(&log, marks)?;
+    let durable = marks.flushed;
+    // Nothing was checkpointed before it was marked to be durable, but marks may be damaged.
+    let checkpoint = checkpoint.filter(|checkpoint| checkpoint.tail.end <= durable.end);
+    if checkpoint.is_none() {
+        check_is_there(&log, durable)?;
+    }
+    let start = checkpoint.unwrap_or(LogEnd { tail: durable, last_ms: marks.last_ms });
+    let Scan { tail, torn, frames, .. } = Scan::run(&log, start, durable)?;
+    log.damage.set_checked_from(start.tail.end);
     log.set_recovered(tail, frames.newest_ms);
-    if !marks.clean || torn.is_some() || frames.at > tail.end {
-        erase_behind(&log, tail, torn, |behind| {
+    let has_lost = tail.end < durable.end;
+    if has_lost && is_alone {
+        return Err(lost(&log, frames.at, torn, durable.end));
+    }
+    if !marks.clean || has_lost || torn.is_some() || frames.at > tail.end {
+        let behind = last_whole_behind(&log, tail.end)?.max(durable.last.filter(|_| has_lost));
+        if let Some(behind) = behind {
+            tracing::warn!(
+                physical_offset = tail.end,
+                "the log is broken here, and has or had entries up to {behind:?} behind it: this member may have acknowledged them"
+            );
             marks.doubt = marks.doubt.max(Some(behind)).filter(|doubt| Some(*doubt) > tail.last);
-            file.write_durably(Marks { clean: false, ..*marks })
-        })?;
-        rewrite(&log, marks.flushed.end, tail.end)?;
+            if has_lost {
+                (marks.flushed, marks.last_ms) = (tail, frames.newest_ms);
+            }
+            file.write_durably(Marks { clean: false, ..*marks })?;
+        }
+        erase_behind(&log, tail.end, torn)?;
+        rewrite(&log, durable.end, tail.end)?;
     }
     log.segments.ensure(tail.end)?;
     log.zero_ahead.start(&log.segments, log.end())?;
-    Ok(log)
+    let knows_newest = checkpoint.is_some() || frames.newest_ms != 0;
+    Ok(Recovered { log, read_from: start.tail.end, knows_newest })
+}
+
+/// The error for a log that ends before what was durable.
+fn lost(log: &CommitLog, at: u64, torn: Option<String>, durable: u64) -> StoreError {
+    let what =
+        torn.unwrap_or_else(|| format!("the log ends here, and was durable up to physical offset {durable}"));
+    match log.segments.of(at) {
+        Ok(segment) => segment.corrupt(at, what),
+        Err(_) => no_segment(log, at, what),
+    }
+}
+
+fn no_segment(log: &CommitLog, at: u64, what: String) -> StoreError {
+    StoreError::Corrupt { path: log.segments.dir().to_owned(), position: 0, physical_offset: at, what }
 }
 
 /// What is wrong with a frame.
@@ -88,10 +144,9 @@ impl FrameCheck {
         Self { at, chain: None, last: None, newest_ms: 0, filled: 0 }
     }
 
-    /// For the frames behind those that are durable.
-    fn behind(marks: &Marks) -> Self {
-        let Tail { last, chain, end, .. } = marks.flushed;
-        Self { last, newest_ms: marks.last_ms, ..Self::new(end, chain) }
+    /// For the frames behind a part of the log.
+    fn behind(LogEnd { tail, last_ms }: LogEnd) -> Self {
+        Self { last: tail.last, newest_ms: last_ms, ..Self::new(tail.end, tail.chain) }
     }
 
     /// Checks the frame that `bytes` start with, and goes on behind it. Its segment has `left` bytes from there on, and those
@@ -167,15 +222,17 @@ struct Scan<'a> {
     /// What is read next stands behind the tail, or behind the filler after it.
     frames: FrameCheck,
     reader: FrameReader,
+    /// How the log ended by its marks: where it goes so far, it has that frame.
+    durable: Tail,
     /// What stands there instead, if not zeros.
     torn: Option<String>,
 }
 
 impl<'a> Scan<'a> {
-    fn run(log: &'a CommitLog, marks: &Marks) -> Result<Self, StoreError> {
-        note_durable(log, marks.flushed)?;
-        let (frames, reader) = (FrameCheck::behind(marks), FrameReader::default());
-        let mut scan = Self { log, tail: marks.flushed, frames, reader, torn: None };
+    fn run(log: &'a CommitLog, start: LogEnd, durable: Tail) -> Result<Self, StoreError> {
+        note_old(log, start.tail)?;
+        let (frames, reader) = (FrameCheck::behind(start), FrameReader::default());
+        let mut scan = Self { log, tail: start.tail, frames, reader, durable, torn: None };
         while scan.step()? {}
         Ok(scan)
     }
@@ -197,7 +254,13 @@ impl<'a> Scan<'a> {
             Ok((header, checksum)) => {
                 if header.kind != FrameKind::Filler {
                     let last = Some(EntryId { term: header.term, index: header.index });
-                    self.tail = Tail { last, at, chain: checksum, end: header.end() };
+                    let tail = Tail { last, at, chain: checksum, end: header.end() };
+                    if at < self.durable.end && tail.end >= self.durable.end && tail != self.durable {
+                        let marked = self.durable;
+                        return Err(segment
+                            .corrupt(at, format!("{tail:?} in the place of {marked:?}, which is marked")));
+                    }
+                    self.tail = tail;
                     self.log.frames.write().push(header.index, header.physical_offset);
                 }
                 Ok(true)
@@ -211,26 +274,26 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// Remembers where the durable part of the log can be entered: at each segment, and at its last frame, which must be the one
-/// that was marked.
-fn note_durable(log: &CommitLog, Tail { last, at, chain, end }: Tail) -> Result<(), StoreError> {
+/// The last frame that is marked as durable has to be there, where nothing else tells how the log goes on behind it.
+fn check_is_there(log: &CommitLog, Tail { last, at, chain, end }: Tail) -> Result<(), StoreError> {
     let Some(last) = last else { return Ok(()) };
-    let found = log.segments.of(at).ok();
-    let header = found.as_ref().map(|segment| header_at(segment, at)).transpose()?.flatten();
+    let what =
+        format!("the log's last frame is not here, {last:?}, and it was durable up to physical offset {end}");
+    let Ok(segment) = log.segments.of(at) else { return Err(no_segment(log, at, what)) };
+    let header = header_at(&segment, at)?;
     let is_it = |header: &FrameHeader| {
         (header.term, header.index, header.end(), header.encode().1) == (last.term, last.index, end, chain)
     };
-    if !header.as_ref().is_some_and(is_it) {
-        let what = format!(
-            "the log's last frame is not here, {last:?}, and it was durable up to physical offset {end}"
-        );
-        return Err(match found {
-            Some(segment) => segment.corrupt(at, what),
-            None => {
-                let path = log.segments.dir().to_owned();
-                StoreError::Corrupt { path, position: 0, physical_offset: at, what }
-            }
-        });
+    if header.as_ref().is_some_and(is_it) { Ok(()) } else { Err(segment.corrupt(at, what)) }
+}
+
+/// Remembers where the part of the log that is not read now can be entered: at each segment, and at its last frame.
+fn note_old(log: &CommitLog, Tail { last, at, end, .. }: Tail) -> Result<(), StoreError> {
+    let Some(last) = last else { return Ok(()) };
+    if end > log.segments.reach() {
+        let what =
+            format!("the log ends at physical offset {}, and was durable up to {end}", log.segments.reach());
+        return Err(no_segment(log, at, what));
     }
     for segment in log.segments.list().iter().filter(|segment| segment.base < end) {
         note_first_frame(log, segment)?;
@@ -239,37 +302,29 @@ fn note_durable(log: &CommitLog, Tail { last, at, chain, end }: Tail) -> Result<
     Ok(())
 }
 
-/// Remembers where a segment that is not checked again begins.
+/// Remembers where a segment that is not read now begins, if that can be told: what is broken there is found later.
 fn note_first_frame(log: &CommitLog, segment: &Segment) -> Result<(), StoreError> {
-    let Some(FrameHeader { index, physical_offset, .. }) = header_at(segment, segment.base)? else {
-        return Ok(());
-    };
-    log.frames.write().note_old(StartingPoint { index, physical_offset });
+    let header = header_at(segment, segment.base)?;
+    // A log begins with the first of all entries.
+    let index = header.map(|header| header.index).or((segment.base == 0).then_some(0));
+    if let Some(index) = index {
+        log.frames.write().note_old(StartingPoint { index, physical_offset: segment.base });
+    }
     Ok(())
 }
 
-/// Erases what stands behind the log's end, so that it can never be taken for entries later. Before that, `found` is told of
-/// the last entry of which the frame is whole.
-fn erase_behind(
-    log: &CommitLog,
-    tail: Tail,
-    torn: Option<String>,
-    found: impl FnOnce(EntryId) -> Result<(), StoreError>,
-) -> Result<(), StoreError> {
-    let end = tail.end;
-    let behind: Vec<_> = log.segments.list().into_iter().filter(|segment| segment.end() > end).collect();
+/// The last entry behind the log's end of which the frame is whole.
+fn last_whole_behind(log: &CommitLog, end: u64) -> Result<Option<EntryId>, StoreError> {
     let mut last_whole = None;
-    for segment in &behind {
+    for segment in log.segments.list().iter().filter(|segment| segment.end() > end) {
         let from = end.max(segment.base) - segment.base;
         last_whole = last_whole.max(last_whole_frame(segment, from)?);
     }
-    if let Some(last) = last_whole {
-        tracing::warn!(
-            physical_offset = end,
-            "the log is broken here, and whole up to entry {last:?} behind it: this member may have acknowledged that"
-        );
-        found(last)?;
-    }
+    Ok(last_whole)
+}
+
+/// Erases what stands behind the log's end, so that it can never be taken for entries later.
+fn erase_behind(log: &CommitLog, end: u64, torn: Option<String>) -> Result<(), StoreError> {
     // Segments behind the end are made again when they are needed.
     log.segments.remove_from(log.segments.end_of(end))?;
     let Ok(segment) = log.segments.of(end) else { return Ok(()) };
@@ -348,7 +403,8 @@ pub(crate) mod tests {
         let elsewhere = tempfile::tempdir().unwrap();
         let (mut file, _) =
             MarksFile::open(&OsDisk, &elsewhere.path().join("marks"), &elsewhere.path().join("log")).unwrap();
-        open_log(Arc::new(OsDisk), dir, SEGMENT, 7, (&mut file, &mut found))
+        let found = Found { checkpoint: None, marks: &mut found, file: &mut file };
+        open_log(Arc::new(OsDisk), dir, (SEGMENT, 7), found, false).map(|recovered| recovered.log)
     }
 
     /// A new log with so many blanks of a term.

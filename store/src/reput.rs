@@ -15,6 +15,7 @@ use crate::checkpoint::{Checkpoint, Checkpoints};
 use crate::commit_log::CommitLog;
 use crate::error::StoreError;
 use crate::frame::FrameKind;
+use crate::marks::LogEnd;
 use crate::queue_offsets::NOWHERE;
 use crate::segment::Segment;
 use crate::topic_changes::{self, TopicChange};
@@ -41,6 +42,8 @@ pub(crate) struct Reput {
     properties: PropertyNames,
     /// Everything below is dispatched and readable.
     dispatched: AtomicU64,
+    /// How the log ends there.
+    end: Mutex<LogEnd>,
     target: Mutex<Target>,
     worker: Handle,
 }
@@ -60,13 +63,15 @@ struct Target {
 }
 
 impl Reput {
-    pub(crate) fn new(log: Arc<CommitLog>, views: Vec<Arc<dyn View>>, dispatched: u64) -> Self {
+    pub(crate) fn new(log: Arc<CommitLog>, views: Vec<Arc<dyn View>>, end: LogEnd) -> Self {
+        let dispatched = end.tail.end;
         let properties = PropertyNames::new(views.iter().flat_map(|view| view.properties()).copied());
         Self {
             log,
             views,
             properties,
             dispatched: AtomicU64::new(dispatched),
+            end: Mutex::new(end),
             target: Mutex::new(Target { committed: dispatched, ..Target::default() }),
             worker: Handle::default(),
         }
@@ -157,7 +162,7 @@ impl Reput {
     fn dispatch(&self, committed: u64) -> Result<(), StoreError> {
         let start = self.dispatched();
         let mut walk = self.log.walk(start);
-        let mut position = start;
+        let (mut position, mut end) = (start, *self.end.lock());
         while position < committed && position - start < BATCH_BYTES {
             let before = position;
             let frame = match walk.next() {
@@ -171,17 +176,18 @@ impl Reput {
                     "told that the log is committed up to physical offset {committed}, where no entry ends"
                 )));
             };
-            self.change_topics(&frame, before)?;
+            self.change_topics(&frame, before, end)?;
             if frame.header.kind == FrameKind::Messages {
                 let records_at = frame.header.physical_offset + frame.header.records_at() as u64;
-                self.dispatch_records(frame.records(), records_at)?;
+                end.last_ms = self.dispatch_records(frame.records(), records_at)?.unwrap_or(end.last_ms);
             }
+            end.tail = walk.tail(&frame);
         }
-        self.publish(position)
+        self.publish(end)
     }
 
     /// Has views drop what a command drops, all before it, up to `before`, being published.
-    fn change_topics(&self, frame: &LogFrame, before: u64) -> Result<(), StoreError> {
+    fn change_topics(&self, frame: &LogFrame, before: u64, end: LogEnd) -> Result<(), StoreError> {
         let mut changes = false;
         let note = &mut |_: TopicChange<'_>| changes = true;
         (self.log.topic_changes)(frame.command(), note);
@@ -190,7 +196,7 @@ impl Reput {
         }
         let dropped = topic_changes::dropped(self.log.topic_changes, frame.command());
         if !dropped.is_empty() && before > self.dispatched() {
-            self.publish(before)?;
+            self.publish(end)?;
         }
         for topic in &dropped {
             let at = frame.header.physical_offset;
@@ -201,9 +207,9 @@ impl Reput {
     }
 
     /// *Invariant 2*, read back: what views will point at is the record that was placed there. (Its queue offset is
-    /// checked when a ConsumeQueue adds its unit.)
-    fn dispatch_records(&self, records: &[u8], physical_offset: u64) -> Result<(), StoreError> {
-        let mut at = 0;
+    /// checked when a ConsumeQueue adds its unit.) Returns the store timestamp of the last one.
+    fn dispatch_records(&self, records: &[u8], physical_offset: u64) -> Result<Option<i64>, StoreError> {
+        let (mut at, mut last_ms) = (0, None);
         while at < records.len() {
             let record = RecordView::parse(&records[at..])
                 .map_err(|e| StoreError::Illegal(format!("a committed record cannot be read: {e}")))?;
@@ -215,18 +221,21 @@ impl Reput {
                 )));
             }
             at += record.total_size();
+            last_ms = Some(record.store_timestamp_ms());
             if record.queue_offset() as u64 == NOWHERE {
                 continue;
             }
             let committed = Committed::new(record, &self.properties);
             self.views.iter().try_for_each(|view| view.put(&committed))?;
         }
-        Ok(())
+        Ok(last_ms)
     }
 
-    fn publish(&self, position: u64) -> Result<(), StoreError> {
+    fn publish(&self, end: LogEnd) -> Result<(), StoreError> {
+        let position = end.tail.end;
         self.views.iter().try_for_each(|view| view.publish())?;
         let mut target = self.target.lock();
+        *self.end.lock() = end;
         self.dispatched.store(position, Ordering::Release);
         let reached: Vec<_> = target.waiting.extract_if(.., |(until, _)| *until <= position).collect();
         drop(target);
@@ -299,9 +308,9 @@ impl ReputStep {
 
     /// Everything below the position, and nothing behind it, is published now: what is counted belongs to it.
     fn record(&mut self) {
-        let position = self.reput.dispatched();
-        self.checkpoints.record(Checkpoint::as_of(position, &self.reput.views));
-        self.recorded = (position, self.clock.passed());
+        let end = *self.reput.end.lock();
+        self.checkpoints.record(Checkpoint::as_of(end, &self.reput.views));
+        self.recorded = (end.tail.end, self.clock.passed());
     }
 }
 
@@ -332,7 +341,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let log = open(dir.path(), Marks::default()).unwrap();
         let log = Arc::new(log);
-        let reput = Reput::new(log.clone(), Vec::new(), 0);
+        let reput = Reput::new(log.clone(), Vec::new(), LogEnd::of_nothing(0, log.seed));
         let append = |index| {
             let (id, kind) = (EntryId { term: 1, index }, FrameKind::Messages);
             let pieces = &mut [record()[..].into()];

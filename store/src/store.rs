@@ -11,7 +11,7 @@ use raftmq_message::record::RecordView;
 
 use crate::ahead::AheadStep;
 use crate::arrivals::ArrivalListener;
-use crate::checkpoint::{CheckpointStep, Checkpoints, recover_views};
+use crate::checkpoint::{CheckpointStep, Checkpoints, recorded_end, recover_views};
 use crate::commit_log::{Appended, CommitLog, NewEntry};
 use crate::consume_queue::ConsumeQueue;
 use crate::consume_queues::ConsumeQueues;
@@ -24,7 +24,7 @@ use crate::frame::{FRAME_HEADER_BYTES, FrameKind, decode_frame};
 use crate::frame_reader::FrameReader;
 use crate::marks::{EntryId, MarksFile, Tail};
 use crate::queue_offsets::{NOWHERE, Placed};
-use crate::recovery::open_log;
+use crate::recovery::{Found, Recovered, open_log};
 use crate::reput::{Reput, ReputStep};
 use crate::room::{NoRoom, Room};
 use crate::scrub::ScrubStep;
@@ -49,6 +49,9 @@ pub struct StoreOptions {
     pub flush: FlushMode,
     /// Bytes of the disk that are left free for what is derived and for small files; of a small disk a part.
     pub reserve_bytes: u64,
+    /// Whether no other member has what this one has. What is broken near the end of what was durable is not cut off then for others
+    /// to bring it again: the directory is refused.
+    pub is_alone: bool,
 }
 
 /// The files of one member. Writing is for the Raft log storage, reading for everyone.
@@ -115,7 +118,7 @@ impl Store {
     /// Opens the directory, making it if it is new, recovers what is in it, and starts the work in the background. What
     /// is derived has been made for this directory and this disk.
     pub fn open(options: StoreOptions, derived: Derived, world: &World) -> Result<Arc<Self>, StoreError> {
-        let StoreOptions { dir, identity, flush, reserve_bytes } = options;
+        let StoreOptions { dir, identity, flush, reserve_bytes, is_alone } = options;
         let (disk, clock) = (world.disk.clone(), world.clock.clone());
         check_segment_bytes(identity.segment_bytes)?;
         let lock = directory::lock(&*disk, &dir)?;
@@ -123,10 +126,15 @@ impl Store {
         identity.check_or_record(&*disk, &dir, &log_dir)?;
         let (mut marks_file, mut marks) = MarksFile::open(&*disk, &dir.join("marks"), &log_dir)?;
         let seed = identity.chain_seed();
-        let found = (&mut marks_file, &mut marks);
-        let mut log = open_log(disk.clone(), &log_dir, identity.segment_bytes, seed, found)?;
-        let unread_below = marks.flushed.end;
-        log.damage.set_checked_from(unread_below);
+        let found =
+            Found { checkpoint: recorded_end(&*disk, &dir)?, marks: &mut marks, file: &mut marks_file };
+        let shape = (identity.segment_bytes, seed);
+        let recovered = open_log(disk.clone(), &log_dir, shape, found, is_alone)?;
+        let Recovered { mut log, read_from, knows_newest } = recovered;
+        if !knows_newest {
+            let newest_ms = newest_before(&log, read_from)?;
+            log.with_offsets(|offsets| offsets.saw_timestamp(newest_ms));
+        }
         check_committed(&log, marks.committed)?;
         let Derived { queues, views, topic_changes } = derived;
         log.topic_changes = topic_changes;
@@ -137,15 +145,15 @@ impl Store {
         flush.begin()?;
 
         let dispatched = recover_views(&*disk, &dir, &log, &views)?;
-        let drops_ahead = seed_offsets(&log, &queues, dispatched, unread_below)?;
+        let drops_ahead = seed_offsets(&log, &queues, dispatched.tail.end)?;
         let reput = Arc::new(Reput::new(log.clone(), views.clone(), dispatched));
-        let checkpoints = Arc::new(Checkpoints::default());
+        let checkpoints = Arc::new(Checkpoints::new(dispatched.tail.end));
         let stop = Arc::new(AtomicBool::new(false));
         let scrub = ScrubStep::new(
             log.clone(),
             reput.clone(),
             clock.clone(),
-            (seed, unread_below),
+            (seed, read_from),
             stop.clone(),
             failure.reporter(),
         );
@@ -354,6 +362,12 @@ impl Store {
         here.then(|| LogSlice::new(segment.clone(), physical_offset, record.total_size()))?
     }
 
+    /// `callback` is told when the views are recorded to be complete up to a physical offset: the next start checks no more than what
+    /// is behind that, and cuts nothing before it. Dropped where that does not come about.
+    pub fn when_checkpointed(&self, physical_offset: u64, callback: Callback) {
+        self.checkpoints.when_made(physical_offset, callback);
+    }
+
     /// Whether an error is of damage of the disk, to what is committed, and what others have is brought: it is looked after, and who
     /// has met it may come again.
     pub fn is_looked_after(&self, error: &StoreError) -> bool {
@@ -469,9 +483,12 @@ impl Drop for Store {
 }
 
 /// *Invariant 3*, read back: where the log reaches as far as entries were known to be committed, it holds that entry. It
-/// may end before it: others had it when this member had not flushed it.
+/// may end before it: others had it when this member had not flushed it. What the start has not read is not looked at.
 fn check_committed(log: &CommitLog, committed: Option<EntryId>) -> Result<(), StoreError> {
-    let reached = committed.filter(|committed| log.last().is_some_and(|last| last.index >= committed.index));
+    let was_read = |committed: &EntryId| {
+        log.is_recent(committed.index) && log.last().is_some_and(|last| last.index >= committed.index)
+    };
+    let reached = committed.filter(was_read);
     let Some(committed) = reached else { return Ok(()) };
     match log.frame(committed.index)?.map(|frame| frame.id()) {
         Some(found) if found != committed => Err(StoreError::Divergence(format!(
@@ -511,17 +528,13 @@ fn check_segment_bytes(segment_bytes: u64) -> Result<(), StoreError> {
 }
 
 /// Sets the next queue offsets at the log's end: what the ConsumeQueues hold, and what stands in the log behind it.
-/// Recovery has read it from `first_read` on, and knows the last store timestamp below that, or not. Returns which topics are dropped there, and where.
+/// Returns which topics are dropped there, and where.
 fn seed_offsets(
     log: &CommitLog,
     queues: &ConsumeQueues,
     dispatched: u64,
-    first_read: u64,
 ) -> Result<Vec<(u64, String)>, StoreError> {
     log.with_offsets(|offsets| {
-        if offsets.newest_ms() == 0 {
-            offsets.saw_timestamp(newest_before(log, first_read)?);
-        }
         for (topic, queue_id, next) in queues.max_offsets() {
             offsets.set(&topic, queue_id, next)?;
         }

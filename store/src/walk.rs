@@ -4,7 +4,7 @@ use crate::commit_log::CommitLog;
 use crate::error::StoreError;
 use crate::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKind};
 use crate::frame_index::{SPARSE_BYTES, StartingPoint};
-use crate::marks::EntryId;
+use crate::marks::{EntryId, Tail};
 use crate::segment::LogSlice;
 
 /// An entry as it stands in the log.
@@ -113,6 +113,12 @@ impl<'a> Walk<'a> {
         }
         let what = format!("entry {id:?} does not continue {:?}, checksum {:08x?}", self.last, self.chain);
         Err(self.log.segments.of(self.at)?.corrupt(self.at, what))
+    }
+
+    /// How the log ends behind the entry returned last, if there was one.
+    pub(crate) fn tail(&self, frame: &LogFrame) -> Tail {
+        let chain = self.chain.unwrap_or_default();
+        Tail { last: Some(frame.id()), at: frame.header.physical_offset, chain, end: self.at }
     }
 
     /// Physical offset behind the entry returned last.

@@ -43,7 +43,7 @@ pub fn group_config(node_id: u64, members: &[Member], dir: &Path) -> GroupConfig
 pub fn store_options(dir: &Path, flush: raftmq_store::FlushMode) -> StoreOptions {
     let identity =
         Identity { cluster: "c".into(), broker_name: "b".into(), node_id: 1, segment_bytes: 64 * 1024 };
-    StoreOptions { dir: dir.to_owned(), identity, flush, reserve_bytes: 0 }
+    StoreOptions { dir: dir.to_owned(), identity, flush, reserve_bytes: 0, is_alone: false }
 }
 
 /// ConsumeQueues, whose units say nothing of tags.

@@ -163,7 +163,7 @@ async fn who_was_stopped_before_it_was_in_a_group_may_be_killed_afterwards() {
     restore(dir.path(), 1);
     let groups = start_all(&members, dir.path()).await;
     leader(&groups).await;
-    assert_eq!(read_all(&groups[0], 0), expected);
+    eventually("every message", || read_all(&groups[0], 0) == expected).await;
     stop_all(&groups).await;
 }
 

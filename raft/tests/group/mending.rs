@@ -61,6 +61,52 @@ async fn what_a_disk_has_changed_is_put_right_from_other_members_while_the_group
     }
 }
 
+/// What a start reads is cut off there, and comes again from the leader.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_lost_the_end_of_what_was_durable_receives_it_again() {
+    let (dir, members) = (tempfile::tempdir().unwrap(), members());
+    let groups = start_all(&members, dir.path()).await;
+    let first = leader(&groups).await;
+    send(&first, 0, &bodies("before", 1)).await;
+    // With a checkpoint.
+    stop_all(&groups).await;
+    let mut groups = start_all(&members, dir.path()).await;
+    let first = leader(&groups).await;
+    let expected = bodies("durable", 20);
+    for body in &expected {
+        send(&first, 0, std::slice::from_ref(body)).await;
+    }
+    let node = others(&groups, &first)[0].status().node_id;
+    let at = node as usize - 1;
+    eventually("every message", || read_all(&groups[at], 0).len() == 21).await;
+    // A heartbeat later its marks say so.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    image(dir.path(), node);
+    groups[at].shutdown().await;
+    restore(dir.path(), node);
+    change(dir.path(), node, &expected[5]);
+    groups[at] = start(node, &members, dir.path()).await;
+    send(&first, 0, &bodies("meanwhile", 1)).await;
+    let again = |group: &Running| {
+        let ended = group.status().stopped.is_some();
+        (!ended && group.store().doubt().is_none() && read_all(group, 0).len() == 22, ended)
+    };
+    // It takes another Raft id, and starts again.
+    loop {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        match again(&groups[at]) {
+            (true, _) => break,
+            (_, true) => {
+                groups[at].shutdown().await;
+                groups[at] = start(node, &members, dir.path()).await;
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(read_all(&groups[at], 0)[1..21], expected);
+    stop_all(&groups).await;
+}
+
 /// Nobody else has it: the rest is served, and what is broken is named.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_is_alone_serves_what_is_whole_and_names_what_is_not() {

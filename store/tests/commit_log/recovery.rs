@@ -8,9 +8,9 @@ use raftmq_store::{FrameKind, Identity, Store, StoreError, StoreOptions};
 use raftmq_world::OsDisk;
 
 use crate::support::{
-    HEADER, Message, SEGMENT, SOON, append_command, append_message, append_pieces, content, damage, flush,
-    frame_bytes, id, identity, indexes, log_bytes, open, open_with, options, records, segment_path, temp_dir,
-    truncate_after, try_open, wait_dispatched, world,
+    HEADER, Message, Opened, SEGMENT, SOON, append_command, append_message, append_pieces, content, damage,
+    flush, frame_bytes, id, identity, indexes, log_bytes, open, open_with, options, records, segment_path,
+    temp_dir, truncate_after, try_open, wait_dispatched, world,
 };
 
 /// A log of ten entries of which the first five are flushed, its frames and where each starts.
@@ -148,24 +148,119 @@ fn corrupt_file_and_position(error: StoreError) -> (PathBuf, u64) {
     }
 }
 
+/// Two thirds of a log of ten entries are durable, and dispatched up to the third one: where each starts.
+fn with_a_checkpoint(dir: &Path) -> Vec<u64> {
+    let store = open(dir);
+    let starts: Vec<_> = (0..3).map(|index| append_message(&store, id(1, index)).start).collect();
+    let end = store.max_physical_offset();
+    store.commit(end);
+    assert!(wait_dispatched(&store, end));
+    store.close().unwrap();
+    drop(store);
+    // What follows is durable, and behind the checkpoint.
+    let store = open(dir);
+    let more = (3..10).map(|index| {
+        let start = append_message(&store, id(1, index)).start;
+        if index == 6 {
+            flush(&store).unwrap();
+        }
+        start
+    });
+    let starts = starts.into_iter().chain(more).collect();
+    store.set_committed(id(1, 6)).unwrap();
+    flush(&store).unwrap();
+    starts
+}
+
+fn open_alone(dir: &Path) -> Result<Opened, StoreError> {
+    open_with(StoreOptions { is_alone: true, ..options(dir) }, &world(Arc::new(OsDisk)))
+}
+
+/// Others have it, or nobody has.
 #[test]
-fn damage_below_the_flushed_mark_is_an_error_that_changes_nothing() {
-    // In the last frame that is durable, and in the first of its segment. What lies between is found by and by.
-    for (entry, into, bytes) in [(4, 0, vec![0; 64]), (4, 20, vec![9]), (0, 0, vec![9])] {
+fn what_is_broken_behind_the_checkpoint_is_cut_off_and_where_it_was_durable_only_if_others_have_it() {
+    // In a payload, in a header, no trace of the frame, no trace of the last one, nothing behind the checkpoint.
+    let breaks: [(usize, u64, Vec<u8>); 5] = [
+        (4, HEADER + 50, vec![9]),
+        (5, 20, vec![9]),
+        (5, 0, vec![0; 64]),
+        (9, 0, vec![0; 600]),
+        (3, 0, vec![0; 10_000]),
+    ];
+    for (entry, into, bytes) in breaks {
         let dir = temp_dir();
-        let (_, starts) = ten_entries(dir.path());
+        let starts = with_a_checkpoint(dir.path());
         damage(dir.path(), starts[entry] + into, &bytes);
         let before = content(dir.path());
         for _ in 0..2 {
-            let (path, position) = corrupt_file_and_position(try_open(dir.path()).unwrap_err());
+            let (path, position) = corrupt_file_and_position(open_alone(dir.path()).unwrap_err());
             assert_eq!((path, position), (segment_path(dir.path(), 0), starts[entry]));
+            assert!(before == content(dir.path()));
+        }
+        for _ in 0..2 {
+            let store = open(dir.path());
+            assert_eq!(indexes(&store), (0..entry as u64).collect::<Vec<_>>());
+            assert_eq!((store.doubt(), log_bytes(dir.path()).len() as u64), (Some(id(1, 9)), starts[entry]));
+        }
+        // As far again as it was: nothing is doubted any more.
+        let store = open(dir.path());
+        for index in entry as u64..10 {
+            assert!(store.doubt().is_some());
+            append_message(&store, id(1, index));
+            flush(&store).unwrap();
+        }
+        assert_eq!(store.doubt(), None);
+    }
+}
+
+/// It is not read at the start: the scrub finds it.
+#[test]
+fn what_is_broken_before_the_checkpoint_keeps_nobody_from_starting() {
+    for (entry, into) in [(0, 0), (0, HEADER + 5), (1, 20), (2, 0), (2, HEADER + 5)] {
+        let dir = temp_dir();
+        let starts = with_a_checkpoint(dir.path());
+        damage(dir.path(), starts[entry] + into, &[9]);
+        let store = open_alone(dir.path()).unwrap();
+        assert_eq!((store.log().last(), store.doubt()), (Some(id(1, 9)), None));
+        append_message(&store, id(1, 10));
+        flush(&store).unwrap();
+    }
+}
+
+/// Nothing tells then how the log goes on behind the mark but the frame that stands there.
+#[test]
+fn without_a_checkpoint_the_last_durable_frame_has_to_be_there() {
+    for (into, bytes) in [(0, vec![0; 64]), (20, vec![9])] {
+        let dir = temp_dir();
+        let (_, starts) = ten_entries(dir.path());
+        damage(dir.path(), starts[4] + into, &bytes);
+        let before = content(dir.path());
+        for _ in 0..2 {
+            let (path, position) = corrupt_file_and_position(try_open(dir.path()).unwrap_err());
+            assert_eq!((path, position), (segment_path(dir.path(), 0), starts[4]));
             assert!(before == content(dir.path()));
         }
     }
 }
 
+/// Whatever is changed in the file of the checkpoint: it counts as it was written, or not at all.
 #[test]
-fn a_log_shorter_than_its_mark_is_an_error() {
+fn a_damaged_checkpoint_is_none() {
+    let dir = temp_dir();
+    with_a_checkpoint(dir.path());
+    let path = dir.path().join("dispatched");
+    let whole = fs::read(&path).unwrap();
+    for at in 0..whole.len() {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1;
+        fs::write(&path, damaged).unwrap();
+        let store = open_alone(dir.path()).unwrap();
+        assert_eq!(indexes(&store), (0..10).collect::<Vec<_>>(), "{at}");
+    }
+}
+
+#[test]
+fn a_log_shorter_than_its_mark_is_an_error_to_who_is_alone() {
     let dir = temp_dir();
     let store = open(dir.path());
     for index in 0..4 {
@@ -177,12 +272,14 @@ fn a_log_shorter_than_its_mark_is_an_error() {
     for base in [3 * SEGMENT, 4 * SEGMENT] {
         let _ = fs::remove_file(segment_path(dir.path(), base));
     }
-    let error = try_open(dir.path()).unwrap_err();
-    assert!(error.to_string().contains("it was durable up to"), "{error}");
+    let error = open_alone(dir.path()).unwrap_err();
+    assert!(error.to_string().contains("was durable up to"), "{error}");
     // All of it gone, the marks not.
     fs::remove_dir_all(dir.path().join("commitlog")).unwrap();
-    let error = try_open(dir.path()).unwrap_err();
-    assert!(error.to_string().contains("it was durable up to"), "{error}");
+    let error = open_alone(dir.path()).unwrap_err();
+    assert!(error.to_string().contains("was durable up to"), "{error}");
+    let store = open(dir.path());
+    assert_eq!((store.log().last(), store.doubt()), (None, Some(id(1, 3))));
 }
 
 #[test]

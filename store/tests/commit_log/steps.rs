@@ -13,6 +13,7 @@ use raftmq_world::{Disk, Next, OsDisk};
 use crate::crash_disk::{CrashDisk, Faults};
 use crate::manual::Manual;
 use crate::model_based::op;
+use crate::support::wait_dispatched;
 use crate::support::{
     SEGMENT, append_command, append_message, content, damage, flush, id, indexes, open, open_on, open_with,
     options, temp_dir, try_open, world,
@@ -366,33 +367,28 @@ fn old_segments_are_read_through_in_steps() {
     for index in 0..40 {
         append_command(&store, id(1, index), &[7; SEGMENT as usize - 64]);
     }
+    let end = store.max_physical_offset();
+    store.commit(end);
+    assert!(wait_dispatched(&store, end));
     store.close().unwrap();
     drop(store);
-    for damaged in [None, Some(3 * SEGMENT + 100), Some(30 * SEGMENT + 100)] {
+    for segment in [3, 30] {
+        let at = segment * SEGMENT + 100;
+        damage(dir.path(), at, &[8]);
         let (manual, _here) = Manual::install(1);
-        if let Some(at) = damaged {
-            damage(dir.path(), at, &[8]);
-        }
         let store = open(dir.path());
-        let failures = Arc::new(Mutex::new(Vec::new()));
-        let failed = failures.clone();
-        store.on_failure(Box::new(move |reason| failed.lock().unwrap().push(reason)));
-        manual.step(SCRUB);
-        assert!(manual.is_running(SCRUB), "the rest may still be truncated");
-        store.commit(store.max_physical_offset());
         let mut steps = 0;
-        while manual.is_running(SCRUB) {
-            manual.step(SCRUB);
-            steps += 1;
-        }
-        match damaged {
-            None => assert_eq!(steps, 3),
-            Some(at) => {
-                assert_eq!(steps, 1 + at / (1 << 20));
-                assert!(failures.lock().unwrap()[0].contains("is corrupt"), "{failures:?}");
-                damage(dir.path(), at, &[7]);
+        while store.damage().is_empty() {
+            // Each is followed by a pause.
+            match manual.step(SCRUB) {
+                Next::WaitFor(pause) => manual.pass(pause),
+                _ => steps += 1,
             }
+            assert!(steps < 4);
         }
+        assert_eq!(steps, at / (1 << 20) + 1);
+        assert_eq!(store.damage()[0].physical_offset, segment * SEGMENT);
+        damage(dir.path(), at, &[7]);
     }
 }
 

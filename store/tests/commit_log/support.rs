@@ -36,7 +36,13 @@ pub(crate) fn identity() -> Identity {
 }
 
 pub(crate) fn options(dir: &Path) -> StoreOptions {
-    StoreOptions { dir: dir.to_owned(), identity: identity(), flush: FlushMode::Sync, reserve_bytes: 0 }
+    StoreOptions {
+        dir: dir.to_owned(),
+        identity: identity(),
+        flush: FlushMode::Sync,
+        reserve_bytes: 0,
+        is_alone: false,
+    }
 }
 
 /// Of this disk and the operating system's threads, or of the scheduler of this test.
