@@ -77,8 +77,9 @@ impl DiskFile for MemoryFile {
         self.file.write_at(position, &vec![0; fits as usize])
     }
 
-    fn next_data(&self, position: u64) -> io::Result<Option<u64>> {
-        Ok(Some(position).filter(|position| *position < self.end.load(Ordering::Relaxed)))
+    fn next_data(&self, position: u64) -> io::Result<Option<std::ops::Range<u64>>> {
+        let end = self.end.load(Ordering::Relaxed);
+        Ok((position < end).then_some(position..end))
     }
 }
 
@@ -149,8 +150,8 @@ impl Image {
 fn image_of(file: &dyn DiskFile) -> io::Result<Image> {
     const PAGE: u64 = 4096;
     let (mut pieces, mut at) = (Vec::new(), 0);
-    while let Some(data) = file.next_data(at)?.filter(|data| *data < file.len()) {
-        let start = data / PAGE * PAGE;
+    while let Some(data) = file.next_data(at)?.filter(|data| data.start < file.len()) {
+        let start = data.start / PAGE * PAGE;
         let end = (start + PAGE).min(file.len());
         let page = &file.bytes()[start as usize..end as usize];
         if let Some(last) = page.iter().rposition(|byte| *byte != 0) {

@@ -684,9 +684,11 @@ impl DiskFile for HostFile {
         self.disk.machine.did(DiskOp::Zeros)
     }
 
-    fn next_data(&self, position: u64) -> io::Result<Option<u64>> {
+    fn next_data(&self, position: u64) -> io::Result<Option<std::ops::Range<u64>>> {
+        const PIECE: u64 = 64 * 1024;
         let bytes = self.bytes().get(position as usize..).unwrap_or_default();
-        Ok(bytes.iter().position(|b| *b != 0).map(|at| position + at as u64))
+        let start = bytes.iter().position(|b| *b != 0).map(|at| position + at as u64);
+        Ok(start.map(|start| start..(start + PIECE).min(self.len())))
     }
 }
 

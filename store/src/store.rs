@@ -131,6 +131,8 @@ impl Store {
         let shape = (identity.segment_bytes, seed);
         let recovered = open_log(disk.clone(), &log_dir, shape, found, is_alone)?;
         let Recovered { mut log, read_from, knows_newest } = recovered;
+        let bytes_read = log.end().saturating_sub(read_from);
+        tracing::info!(dir = %dir.display(), end = log.end(), bytes_read, "the log is read");
         if !knows_newest {
             let newest_ms = newest_before(&log, read_from)?;
             log.with_offsets(|offsets| offsets.saw_timestamp(newest_ms));

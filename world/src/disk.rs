@@ -6,6 +6,7 @@
 use std::any::Any;
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -45,9 +46,9 @@ pub trait DiskFile: Send + Sync + Debug {
     /// Not durable by itself.
     fn write_zeros(&self, position: u64, len: u64) -> io::Result<()>;
 
-    /// The first position at or behind `position` that may hold a byte other than zero, or `None` where all the rest
-    /// is known never to have been written.
-    fn next_data(&self, position: u64) -> io::Result<Option<u64>>;
+    /// The first range at or behind `position` that may hold bytes other than zero, or `None` where all the rest is known never
+    /// to have been written. Reading may make what is behind a range part of it: the kernel reads ahead.
+    fn next_data(&self, position: u64) -> io::Result<Option<Range<u64>>>;
 }
 
 /// What a new file has in place of bytes.
@@ -127,22 +128,30 @@ pub trait Disk: Send + Sync + Debug {
 pub fn data_end(file: &dyn DiskFile, from: u64) -> io::Result<Option<u64>> {
     const STEP: u64 = 64 * 1024;
     static ZEROS: [u8; STEP as usize] = [0; STEP as usize];
+    // All of them before anything is read.
+    let (mut ranges, mut at) = (Vec::new(), from);
+    while at < file.len()
+        && let Some(range) = file.next_data(at)?.filter(|range| range.start < file.len())
+    {
+        at = range.end.max(at + 1);
+        ranges.push(range.start..range.end.min(file.len()));
+    }
     // A page first: of most files no more is written.
-    let (mut chunk, mut step) = (Vec::new(), 4096 - from % 4096);
-    let mut found = None;
-    let mut at = from;
-    while at < file.len() {
-        let Some(data) = file.next_data(at)?.filter(|data| *data < file.len()) else { break };
-        chunk.resize(step.min(file.len() - data) as usize, 0);
-        file.read_at(data, &mut chunk)?;
-        // Comparing first: most of what is there is zeros written ahead.
-        if chunk[..] != ZEROS[..chunk.len()]
-            && let Some(last) = chunk.iter().rposition(|b| *b != 0)
-        {
-            found = Some(data + last as u64 + 1);
+    let (mut chunk, mut step, mut found) = (Vec::new(), 4096 - from % 4096, None);
+    for range in ranges {
+        let mut at = range.start;
+        while at < range.end {
+            chunk.resize(step.min(range.end - at) as usize, 0);
+            file.read_at(at, &mut chunk)?;
+            // Comparing first: most of what is there is zeros written ahead.
+            if chunk[..] != ZEROS[..chunk.len()]
+                && let Some(last) = chunk.iter().rposition(|b| *b != 0)
+            {
+                found = Some(at + last as u64 + 1);
+            }
+            at += chunk.len() as u64;
+            step = STEP;
         }
-        at = data + chunk.len() as u64;
-        step = STEP;
     }
     Ok(found)
 }

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -121,7 +122,7 @@ impl<T: FileLayer> DiskFile for T {
     fn write_zeros(&self, position: u64, len: u64) -> io::Result<()> {
         self.below().write_zeros(position, len)
     }
-    fn next_data(&self, position: u64) -> io::Result<Option<u64>> {
+    fn next_data(&self, position: u64) -> io::Result<Option<Range<u64>>> {
         self.below().next_data(position)
     }
 }

@@ -8,6 +8,7 @@ use std::any::Any;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice, Write};
 use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -128,14 +129,15 @@ impl DiskFile for MappedFile {
         }
     }
 
-    fn next_data(&self, position: u64) -> io::Result<Option<u64>> {
-        match rustix::fs::seek(&self.file, rustix::fs::SeekFrom::Data(position)) {
-            Ok(at) => Ok(Some(at)),
-            Err(rustix::io::Errno::NXIO) => Ok(None),
+    fn next_data(&self, position: u64) -> io::Result<Option<Range<u64>>> {
+        let start = match rustix::fs::seek(&self.file, rustix::fs::SeekFrom::Data(position)) {
+            Ok(at) => at,
+            Err(rustix::io::Errno::NXIO) => return Ok(None),
             // A file system that cannot tell.
-            Err(rustix::io::Errno::INVAL) => Ok(Some(position)),
-            Err(e) => Err(e.into()),
-        }
+            Err(rustix::io::Errno::INVAL) => return Ok(Some(position..self.len())),
+            Err(e) => return Err(e.into()),
+        };
+        Ok(Some(start..rustix::fs::seek(&self.file, rustix::fs::SeekFrom::Hole(start))?))
     }
 }
 

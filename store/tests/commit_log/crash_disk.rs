@@ -285,7 +285,7 @@ impl DiskFile for CrashFile {
         self.write(position, len, || self.inner.write_zeros(position, len))
     }
 
-    fn next_data(&self, position: u64) -> io::Result<Option<u64>> {
+    fn next_data(&self, position: u64) -> io::Result<Option<std::ops::Range<u64>>> {
         self.inner.next_data(position)
     }
 }
