@@ -155,3 +155,45 @@ pub fn data_end(file: &dyn DiskFile, from: u64) -> io::Result<Option<u64>> {
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+    use crate::{FileLayer, OsDisk};
+
+    /// Counts what is read.
+    #[derive(Debug)]
+    struct Counted(Arc<dyn DiskFile>, AtomicU64);
+
+    impl FileLayer for Counted {
+        fn below(&self) -> &dyn DiskFile {
+            &*self.0
+        }
+        fn read_at(&self, position: u64, bytes: &mut [u8]) -> io::Result<()> {
+            self.1.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            self.0.read_at(position, bytes)
+        }
+    }
+
+    /// The kernel reads ahead, and what it has read counts as written from then on.
+    #[test]
+    fn the_end_of_the_data_is_found_without_reading_what_was_never_written() {
+        const MIB: u64 = 1 << 20;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let file = OsDisk.create(&path, 64 * MIB, Space::Allocated).unwrap();
+        file.write_at(MIB, &[7; 300_000]).unwrap();
+        drop(file);
+        let file = Counted(OsDisk.open(&path).unwrap(), AtomicU64::new(0));
+        for _ in 0..3 {
+            for from in [0, MIB + 100_000, 2 * MIB] {
+                file.1.store(0, Ordering::Relaxed);
+                let end = data_end(&file, from).unwrap();
+                assert_eq!(end, (from < 2 * MIB).then_some(MIB + 300_000));
+                assert!(file.1.load(Ordering::Relaxed) < 4 * MIB);
+            }
+        }
+    }
+}

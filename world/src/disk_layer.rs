@@ -92,6 +92,9 @@ pub trait FileLayer: Send + Sync + Debug {
     fn write_vectored_at(&self, position: u64, pieces: &[IoSlice<'_>]) -> io::Result<()> {
         self.below().write_vectored_at(position, pieces)
     }
+    fn read_at(&self, position: u64, bytes: &mut [u8]) -> io::Result<()> {
+        self.below().read_at(position, bytes)
+    }
     fn sync(&self) -> io::Result<()> {
         self.below().sync()
     }
@@ -114,7 +117,7 @@ impl<T: FileLayer> DiskFile for T {
         self.below().bytes()
     }
     fn read_at(&self, position: u64, bytes: &mut [u8]) -> io::Result<()> {
-        self.below().read_at(position, bytes)
+        FileLayer::read_at(self, position, bytes)
     }
     fn sync(&self) -> io::Result<()> {
         FileLayer::sync(self)
