@@ -123,9 +123,17 @@ impl Damage {
 
     /// Whether a part of a segment is known to be as it was written.
     pub(crate) fn is_checked(&self, segment: u64, start: u64, end: u64) -> bool {
-        let read = start >= self.checked_from.load(Ordering::Acquire)
-            || end <= self.read_below.load(Ordering::Acquire);
-        read && !(self.any.load(Ordering::Acquire) && self.state.lock().doubts(segment))
+        self.is_checked_at_a_glance(start, end)
+            || self.was_read(start, end) && !self.state.lock().doubts(segment)
+    }
+
+    /// The same at a glance: `false` also where another segment is doubted.
+    pub(crate) fn is_checked_at_a_glance(&self, start: u64, end: u64) -> bool {
+        self.was_read(start, end) && !self.any.load(Ordering::Acquire)
+    }
+
+    fn was_read(&self, start: u64, end: u64) -> bool {
+        start >= self.checked_from.load(Ordering::Acquire) || end <= self.read_below.load(Ordering::Acquire)
     }
 
     /// Whether a frame around these bytes was found whole since the start.

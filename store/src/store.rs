@@ -349,6 +349,17 @@ impl Store {
         Ok(Some(record))
     }
 
+    /// Whether a record that a ConsumeQueue unit names can be read now.
+    ///
+    /// # Errors
+    /// As [`record`](Self::record).
+    pub fn check_record(&self, physical_offset: u64, size: u32) -> Result<(), StoreError> {
+        if self.log.damage.is_checked_at_a_glance(physical_offset, physical_offset + u64::from(size)) {
+            return Ok(());
+        }
+        self.record(physical_offset, size).map(drop)
+    }
+
     /// The record that starts at a physical offset, where one does that a queue has taken and it is dispatched. For offsets
     /// that come from outside: whatever stands there is checked.
     pub fn record_at(&self, physical_offset: u64) -> Option<LogSlice> {

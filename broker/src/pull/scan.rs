@@ -120,7 +120,7 @@ impl Found {
 }
 
 /// Looks for messages in a queue with messages from `min_offset` to before `max_offset`. `units` gives at most so many
-/// units from an offset on, `record` the record of one.
+/// units from an offset on, `record` the record of one; `check` says whether that could be read.
 ///
 /// # Errors
 /// The first message that would be looked at or given cannot be read now.
@@ -129,7 +129,10 @@ pub(super) fn scan<R: Deref<Target = [u8]>>(
     min_offset: u64,
     max_offset: u64,
     units: impl Fn(u64, usize) -> Vec<Unit>,
-    record: impl Fn(&Unit) -> Result<Option<R>, StoreError>,
+    (record, check): (
+        impl Fn(&Unit) -> Result<Option<R>, StoreError>,
+        impl Fn(&Unit) -> Result<(), StoreError>,
+    ),
 ) -> Result<Found, StoreError> {
     // Queue offsets stay within 63 bits.
     let (min, max, asked) = (min_offset as i64, max_offset as i64, search.offset);
@@ -147,7 +150,7 @@ pub(super) fn scan<R: Deref<Target = [u8]>>(
         return Ok(nothing(PullStatus::OffsetOverflowBadly, max));
     }
     let mut found = nothing(PullStatus::NoMatchedMessage, asked);
-    if let Err(e) = collect(search, &mut found, units, record)
+    if let Err(e) = collect(search, &mut found, units, (record, check))
         && found.next_offset == asked
     {
         return Err(e);
@@ -168,7 +171,10 @@ fn collect<R: Deref<Target = [u8]>>(
     search: &Search<'_>,
     found: &mut Found,
     units: impl Fn(u64, usize) -> Vec<Unit>,
-    record: impl Fn(&Unit) -> Result<Option<R>, StoreError>,
+    (record, check): (
+        impl Fn(&Unit) -> Result<Option<R>, StoreError>,
+        impl Fn(&Unit) -> Result<(), StoreError>,
+    ),
 ) -> Result<(), StoreError> {
     /// Units read at a time: most pulls need no more.
     const CHUNK: usize = 64;
@@ -188,7 +194,7 @@ fn collect<R: Deref<Target = [u8]>>(
             }
             let wanted = match search.filter.glance(unit.tags_code) {
                 // It has to be there as it was stored.
-                Glance::Wanted => record(unit).map(|_| true)?,
+                Glance::Wanted => check(unit).map(|()| true)?,
                 Glance::Unwanted => false,
                 Glance::Unsure => {
                     record(unit)?.is_some_and(|record| search.filter.wants(&record, &mut found.work))
@@ -218,7 +224,10 @@ pub(super) fn find(store: &Store, search: &Search<'_>) -> Result<Found, StoreErr
             queue.min_offset(),
             queue.max_offset(),
             |from, max| queue.read(from, max),
-            |unit| store.record(unit.physical_offset, unit.size),
+            (
+                |unit: &Unit| store.record(unit.physical_offset, unit.size),
+                |unit: &Unit| store.check_record(unit.physical_offset, unit.size),
+            ),
         ),
         None => Ok(Found::nothing(PullStatus::NoMatchedLogicQueue, 0, 0, 0)),
     }
@@ -256,8 +265,12 @@ mod tests {
         Ok(Some(record_with(&format!("TAGS\u{1}{}\u{2}", tag(at)))))
     }
 
+    fn check(_: &Unit) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     fn run(search: &Search<'_>) -> Found {
-        scan(search, 2, 10, units, record).unwrap()
+        scan(search, 2, 10, units, (record, check)).unwrap()
     }
 
     fn tags(expression: &str) -> Filter {
@@ -284,7 +297,7 @@ mod tests {
             );
         }
         for (asked, outcome) in [(0, NothingNew), (5, Moved)] {
-            let found = scan(&search(asked), 0, 0, units, record).unwrap();
+            let found = scan(&search(asked), 0, 0, units, (record, check)).unwrap();
             assert_eq!(
                 (found.status, found.outcome(asked), found.next_offset),
                 (NoMessageInQueue, outcome, 0)
@@ -332,7 +345,13 @@ mod tests {
     fn tags_of_one_code_are_told_apart_by_their_records() {
         let found = run(&Search { filter: &tags("BB"), ..search(2) });
         assert_eq!((found.runs, found.next_offset), (vec![(1000, 100), (3000, 100)], 10));
-        let gone = scan(&Search { filter: &tags("BB"), ..search(2) }, 2, 10, units, |_| Ok(None::<Vec<u8>>));
+        let gone = scan(
+            &Search { filter: &tags("BB"), ..search(2) },
+            2,
+            10,
+            units,
+            (|_: &Unit| Ok(None::<Vec<u8>>), check),
+        );
         let gone = gone.unwrap();
         assert_eq!((gone.status, gone.next_offset), (PullStatus::NoMatchedMessage, 10));
     }
@@ -344,9 +363,15 @@ mod tests {
             _ => record(unit),
         };
         let pull = |offset, filter: &Filter| {
-            scan(&Search { filter, ..search(offset) }, 2, 10, units, broken)
-                .map(|found| (found.messages, found.next_offset))
-                .map_err(|e| e.to_string())
+            scan(
+                &Search { filter, ..search(offset) },
+                2,
+                10,
+                units,
+                (broken, |unit: &Unit| broken(unit).map(drop)),
+            )
+            .map(|found| (found.messages, found.next_offset))
+            .map_err(|e| e.to_string())
         };
         for filter in [Filter::All, tags("BB")] {
             let messages = if filter == Filter::All { 4 } else { 1 };
@@ -370,7 +395,7 @@ mod tests {
             let mut offset = 0;
             for _ in 0..3 {
                 let search = Search { filter: &filter, ..search(offset) };
-                let found = scan(&search, 0, u64::MAX / 2, endless, record).unwrap();
+                let found = scan(&search, 0, u64::MAX / 2, endless, (record, check)).unwrap();
                 let looked = found.next_offset - offset;
                 assert!(found.work >= PULL_WORK && (least..most).contains(&looked), "{looked}");
                 offset = found.next_offset;
@@ -380,7 +405,7 @@ mod tests {
 
     #[test]
     fn units_that_have_gone_meanwhile_are_stepped_over() {
-        let found = scan(&search(3), 2, 10, |_, _| Vec::new(), record).unwrap();
+        let found = scan(&search(3), 2, 10, |_, _| Vec::new(), (record, check)).unwrap();
         assert_eq!(
             (found.status, found.outcome(3), found.next_offset),
             (PullStatus::MessageWasRemoving, Outcome::AskAgain, 4)
