@@ -119,7 +119,7 @@ impl Group {
         let mending = Mending::new(store.clone(), transport.clone(), others.map(|other| other.raft.clone()));
         let mut tasks = JoinSet::new();
         tasks.spawn(mending.run());
-        dispatch_applied(&store, state.last_applied(), &world).await?;
+        dispatch_applied(&store, state.last_applied()).await?;
         // It draws random numbers.
         let core = Raft::new(standing.id(), raft_config, transport.clone(), log, machine);
         let raft: Core =
@@ -480,19 +480,17 @@ where
 
 /// What was applied before the stop can be dispatched before a leader says so again. What else is known to be committed
 /// follows as it is applied: whatever contradicts the state is not shown.
-async fn dispatch_applied(store: &Arc<Store>, applied: Option<u64>, world: &World) -> Result<(), StartError> {
+async fn dispatch_applied(store: &Store, applied: Option<u64>) -> Result<(), StoreError> {
     let Some(applied) = applied else { return Ok(()) };
     loop {
-        let for_looking = store.clone();
-        let looking = move |_: &World| Ok::<_, StoreError>(for_looking.log().frame(applied));
-        match on_thread(world, "the log could not be read", looking).await? {
+        match store.log().frame(applied) {
             Ok(Some(frame)) => {
                 store.commit_applied(frame.header.end());
                 return Ok(());
             }
             Ok(None) => return Ok(()),
             Err(e) if store.is_looked_after(&e) => tokio::time::sleep(MENDING_WAIT).await,
-            Err(e) => return Err(e.into()),
+            Err(e) => return Err(e),
         }
     }
 }

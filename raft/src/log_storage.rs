@@ -166,20 +166,12 @@ impl LogStorage {
         Ok(())
     }
 
-    /// Reads entries. On a thread that may wait for the disk where they are not among the last: finding their place may walk much
-    /// of a segment that is not in memory. Where some are broken it waits until they are mended.
-    async fn read_whole(&self, start: u64, end: u64, bytes_max: usize) -> Result<Vec<Entry>, io::Error> {
+    /// Does something with the log again until nothing that it meets is broken any more.
+    async fn once_mended<T>(&self, mut act: impl FnMut() -> Result<T, StoreError>) -> Result<T, io::Error> {
         loop {
-            let read = if self.store.log().is_recent(start) {
-                self.read(start, end, bytes_max)
-            } else {
-                let reader = self.clone();
-                let read = self.threads.run(move || reader.read(start, end, bytes_max)).await;
-                read.ok_or_else(|| io::Error::other("entries could not be read"))?
-            };
-            match read {
+            match act() {
                 Err(e) if self.store.is_looked_after(&e) => tokio::time::sleep(MENDING_WAIT).await,
-                read => return Ok(read?),
+                done => return Ok(done?),
             }
         }
     }
@@ -245,20 +237,14 @@ impl RaftLogReader<TypeConfig> for LogStorage {
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
         let (start, end) = bounds(&range);
-        self.read_whole(start, end, usize::MAX).await
+        self.once_mended(|| self.read(start, end, usize::MAX)).await
     }
 
     /// The last of each term, and of the range. Headers alone tell, so nothing is waited for that was not damaged there.
     async fn get_key_log_ids(&mut self, range: RangeInclusive<LogId>) -> Result<Vec<LogId>, io::Error> {
-        let (reader, first, last) = (self.clone(), entry_id(range.start()), entry_id(range.end()));
-        loop {
-            let reader = reader.clone();
-            let found = self.threads.run(move || last_of_terms(&reader.store, first, last)).await;
-            match found.ok_or_else(|| io::Error::other("entries could not be read"))? {
-                Err(e) if self.store.is_looked_after(&e) => tokio::time::sleep(MENDING_WAIT).await,
-                found => return Ok(found?.into_iter().map(log_id).collect()),
-            }
-        }
+        let (first, last) = (entry_id(range.start()), entry_id(range.end()));
+        let found = self.once_mended(|| last_of_terms(&self.store, first, last)).await?;
+        Ok(found.into_iter().map(log_id).collect())
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
@@ -266,7 +252,18 @@ impl RaftLogReader<TypeConfig> for LogStorage {
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
-        self.read_whole(start, end, READ_BYTES_MAX).await
+        if self.store.log().is_recent(start) {
+            return self.once_mended(|| self.read(start, end, READ_BYTES_MAX)).await;
+        }
+        // A follower that is far behind: finding the place may walk much of a segment that is not in memory.
+        loop {
+            let reader = self.clone();
+            let read = self.threads.run(move || reader.read(start, end, READ_BYTES_MAX)).await;
+            match read.ok_or_else(|| io::Error::other("entries could not be read"))? {
+                Err(e) if self.store.is_looked_after(&e) => tokio::time::sleep(MENDING_WAIT).await,
+                read => return Ok(read?),
+            }
+        }
     }
 
     /// Applies without holding more than a chunk of handles, however long the range is.
@@ -283,7 +280,8 @@ impl RaftLogReader<TypeConfig> for LogStorage {
             if next >= end {
                 return None;
             }
-            match reader.read_whole(next, end.min(next + APPLY_CHUNK), usize::MAX).await {
+            let until = end.min(next + APPLY_CHUNK);
+            match reader.once_mended(|| reader.read(next, until, usize::MAX)).await {
                 Ok(entries) => {
                     let read = entries.len() as u64;
                     // An empty chunk ends the stream: the range was not in the log.
