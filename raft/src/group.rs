@@ -1,5 +1,6 @@
 //! A running member of a group: the handle the broker holds.
 
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use crate::hello::{Acquaintances, Progress};
 use crate::lease::Leases;
 use crate::log_storage::LogStorage;
 use crate::members::{MemberAddress, Members};
-use crate::mending::Mending;
+use crate::mending::{Mending, once_mended};
 use crate::proposer::Proposer;
 use crate::renewal::Renewal;
 use crate::role::{RoleWatch, Roles};
@@ -39,8 +40,6 @@ use crate::table::{Change, FeatureLevel, Outcomes, Tables};
 use crate::transport::Transport;
 use crate::types::{Runtime, TypeConfig};
 
-/// How often it is looked whether the last applied entry is mended, where it is broken.
-const MENDING_WAIT: Duration = Duration::from_millis(50);
 /// How long a leader that hands over waits for its successor.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -482,17 +481,10 @@ where
 /// follows as it is applied: whatever contradicts the state is not shown.
 async fn dispatch_applied(store: &Store, applied: Option<u64>) -> Result<(), StoreError> {
     let Some(applied) = applied else { return Ok(()) };
-    loop {
-        match store.log().frame(applied) {
-            Ok(Some(frame)) => {
-                store.commit_applied(frame.header.end());
-                return Ok(());
-            }
-            Ok(None) => return Ok(()),
-            Err(e) if store.is_looked_after(&e) => tokio::time::sleep(MENDING_WAIT).await,
-            Err(e) => return Err(e),
-        }
+    if let Some(frame) = once_mended(store, || ready(store.log().frame(applied))).await? {
+        store.commit_applied(frame.header.end());
     }
+    Ok(())
 }
 
 const _: () = assert!(FRAME_PAYLOAD_BYTES_MAX + (1 << 20) < crate::wire::MESSAGE_BYTES_MAX);

@@ -4,11 +4,11 @@
 //! same frame is what replication reads and what consumers are served from: there is no second copy.
 
 use std::fmt::Debug;
+use std::future::ready;
 use std::io;
 use std::ops::{Bound, RangeBounds, RangeInclusive};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use bytes::BytesMut;
 use futures_util::Stream;
@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::api::ProposeError;
 use crate::done::done;
 use crate::lease::Leases;
+use crate::mending::once_mended;
 use crate::record_file;
 use crate::standing::Standing;
 use crate::table::Change;
@@ -36,9 +37,6 @@ use crate::vote_file::VoteFile;
 const READ_BYTES_MAX: usize = 1 << 20;
 /// How many entries are looked up at once while applying.
 const APPLY_CHUNK: u64 = 256;
-
-/// How often it is looked whether broken entries are mended.
-const MENDING_WAIT: Duration = Duration::from_millis(50);
 
 const PURGED_FILE: &str = "purged";
 
@@ -166,16 +164,6 @@ impl LogStorage {
         Ok(())
     }
 
-    /// Does something with the log again until nothing that it meets is broken any more.
-    async fn once_mended<T>(&self, mut act: impl FnMut() -> Result<T, StoreError>) -> Result<T, io::Error> {
-        loop {
-            match act() {
-                Err(e) if self.store.is_looked_after(&e) => tokio::time::sleep(MENDING_WAIT).await,
-                done => return Ok(done?),
-            }
-        }
-    }
-
     fn read(&self, start: u64, end: u64, bytes_max: usize) -> Result<Vec<Entry>, StoreError> {
         let purged = self.small.lock().purged;
         let start =
@@ -237,13 +225,13 @@ impl RaftLogReader<TypeConfig> for LogStorage {
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
         let (start, end) = bounds(&range);
-        self.once_mended(|| self.read(start, end, usize::MAX)).await
+        Ok(once_mended(&self.store, || ready(self.read(start, end, usize::MAX))).await?)
     }
 
     /// The last of each term, and of the range. Headers alone tell, so nothing is waited for that was not damaged there.
     async fn get_key_log_ids(&mut self, range: RangeInclusive<LogId>) -> Result<Vec<LogId>, io::Error> {
         let (first, last) = (entry_id(range.start()), entry_id(range.end()));
-        let found = self.once_mended(|| last_of_terms(&self.store, first, last)).await?;
+        let found = once_mended(&self.store, || ready(last_of_terms(&self.store, first, last))).await?;
         Ok(found.into_iter().map(log_id).collect())
     }
 
@@ -253,17 +241,16 @@ impl RaftLogReader<TypeConfig> for LogStorage {
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
         if self.store.log().is_recent(start) {
-            return self.once_mended(|| self.read(start, end, READ_BYTES_MAX)).await;
+            let read = || ready(self.read(start, end, READ_BYTES_MAX));
+            return Ok(once_mended(&self.store, read).await?);
         }
         // A follower that is far behind: finding the place may walk much of a segment that is not in memory.
-        loop {
+        let read_on_thread = || {
             let reader = self.clone();
-            let read = self.threads.run(move || reader.read(start, end, READ_BYTES_MAX)).await;
-            match read.ok_or_else(|| io::Error::other("entries could not be read"))? {
-                Err(e) if self.store.is_looked_after(&e) => tokio::time::sleep(MENDING_WAIT).await,
-                read => return Ok(read?),
-            }
-        }
+            let reading = self.threads.run(move || reader.read(start, end, READ_BYTES_MAX));
+            async { reading.await.ok_or_else(|| StoreError::Stopped("entries could not be read".into()))? }
+        };
+        Ok(once_mended(&self.store, read_on_thread).await?)
     }
 
     /// Applies without holding more than a chunk of handles, however long the range is.
@@ -281,14 +268,14 @@ impl RaftLogReader<TypeConfig> for LogStorage {
                 return None;
             }
             let until = end.min(next + APPLY_CHUNK);
-            match reader.once_mended(|| reader.read(next, until, usize::MAX)).await {
+            match once_mended(&reader.store, || ready(reader.read(next, until, usize::MAX))).await {
                 Ok(entries) => {
                     let read = entries.len() as u64;
                     // An empty chunk ends the stream: the range was not in the log.
                     (read > 0)
                         .then(|| (entries.into_iter().map(Ok).collect::<Vec<_>>(), (reader, next + read)))
                 }
-                Err(e) => Some((vec![Err(e)], (reader, end))),
+                Err(e) => Some((vec![Err(io::Error::from(e))], (reader, end))),
             }
         });
         futures_util::StreamExt::flat_map(chunks, futures_util::stream::iter)

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use raftmq_store::Store;
+use raftmq_store::{Store, StoreError};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
@@ -15,8 +15,23 @@ use crate::transport::Transport;
 
 /// How long the others are left alone when none of them had what is missing.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How often it is looked whether what is broken is mended.
+const LOOK: Duration = Duration::from_millis(50);
 /// How long another may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
+
+/// Does something with the log again until nothing that it meets is broken any more.
+pub(crate) async fn once_mended<T, F: Future<Output = Result<T, StoreError>>>(
+    store: &Store,
+    mut act: impl FnMut() -> F,
+) -> Result<T, StoreError> {
+    loop {
+        match act().await {
+            Err(e) if store.is_looked_after(&e) => sleep(LOOK).await,
+            done => return done,
+        }
+    }
+}
 
 pub(crate) struct Mending {
     store: Arc<Store>,

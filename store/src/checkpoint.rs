@@ -112,11 +112,8 @@ fn number_in(text: &str, name: &str) -> Option<u64> {
 
 fn end_of(number: impl Fn(&str) -> Option<u64>) -> Option<LogEnd> {
     let [next, term, at, chain, last_ms] = END.map(&number);
-    let last = next?.checked_sub(1).map(|index| Some(EntryId { term: term?, index }));
-    let last = match last {
-        Some(last) => Some(last?),
-        None => None,
-    };
+    let (next, term) = (next?, term?);
+    let last = next.checked_sub(1).map(|index| EntryId { term, index });
     let tail = Tail { last, at: at?, chain: u32::try_from(chain?).ok()?, end: number(POSITION)? };
     Some(LogEnd { tail, last_ms: last_ms?.cast_signed() })
 }
