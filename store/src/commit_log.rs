@@ -19,7 +19,7 @@ use crate::damage::Damage;
 use crate::error::StoreError;
 use crate::frame::{FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX, FrameHeader, FrameKind, decode_frame};
 use crate::frame_index::FrameIndex;
-use crate::marks::{EntryId, Tail};
+use crate::marks::{EntryId, LogEnd, Tail};
 use crate::queue_offsets::{Placed, QueueOffsets};
 use crate::segment::{LogSlice, Segments};
 use crate::topic_changes::{self, TopicChanges};
@@ -88,7 +88,7 @@ struct Room {
 
 impl CommitLog {
     pub(crate) fn new(segments: Segments, seed: u32) -> Self {
-        let tail = Tail { last: None, at: 0, chain: seed, end: segments.start() };
+        let LogEnd { tail, .. } = LogEnd::of_nothing(segments.start(), seed);
         Self {
             end: AtomicU64::new(tail.end),
             segments,
@@ -147,10 +147,10 @@ impl CommitLog {
         self.writer.lock().tail.last
     }
 
-    /// How the log ends, and the store timestamp of the last message in it, or less where it is not known.
-    pub(crate) fn tail(&self) -> (Tail, i64) {
+    /// How the log ends; the store timestamp may be less where it is not known.
+    pub(crate) fn tail(&self) -> LogEnd {
         let writer = self.writer.lock();
-        (writer.tail, writer.offsets.last_ms())
+        LogEnd { tail: writer.tail, last_ms: writer.offsets.last_ms() }
     }
 
     /// The length of a segment in bytes.

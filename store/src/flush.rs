@@ -20,7 +20,7 @@ use raftmq_world::{Clock, Mutation, Next, Step, Threads};
 
 use crate::commit_log::CommitLog;
 use crate::error::StoreError;
-use crate::marks::{EntryId, Marks, MarksFile, Tail};
+use crate::marks::{EntryId, LogEnd, Marks, MarksFile, Tail};
 use crate::worker::{Callback, Handle, Report};
 
 /// How long an entry may stay in the page cache alone in `async` mode.
@@ -100,7 +100,7 @@ impl Flusher {
     pub(crate) fn new(log: Arc<CommitLog>, found: Marks, mode: FlushMode) -> Self {
         let committed = found.committed.zip(log.last()).map(|(committed, last)| committed.min(last));
         Self {
-            flushed: AtomicU64::new(found.flushed.end.min(log.end())),
+            flushed: AtomicU64::new(found.flushed.tail.end.min(log.end())),
             doubt: Mutex::new(found.doubt.filter(|doubt| Some(*doubt) > log.last())),
             log,
             mode,
@@ -214,8 +214,8 @@ impl State {
 pub(crate) struct FlushStep {
     flusher: Arc<Flusher>,
     marks: MarksFile,
-    /// How the durable part of the log ends, and the store timestamp of its last message.
-    durable: (Tail, i64),
+    /// How the durable part of the log ends.
+    durable: LogEnd,
     /// Whether marks are written that are not synced, and when a sync of marks is due at the earliest.
     unsynced: bool,
     next_sync: Duration,
@@ -232,7 +232,7 @@ pub(crate) struct FlushStep {
 /// A flush that has begun.
 struct Taken {
     /// How the log ended when it began.
-    tail: (Tail, i64),
+    tail: LogEnd,
     waiting: Vec<Callback>,
     shorten: Vec<Shorten>,
     /// The marks are synced, too.
@@ -251,7 +251,7 @@ impl FlushStep {
         Self {
             flusher,
             marks,
-            durable: (Tail::default(), 0),
+            durable: LogEnd::default(),
             unsynced: false,
             next_sync: now,
             looked: now,
@@ -388,8 +388,9 @@ impl FlushStep {
     }
 
     /// *Invariant 5*: who waits is told once this has returned, so an entry counts only when it is durable.
-    fn sync(&mut self, tail: (Tail, i64)) -> Result<(), StoreError> {
-        let (end, flushed) = (tail.0.end, self.flusher.flushed());
+    fn sync(&mut self, durable: LogEnd) -> Result<(), StoreError> {
+        let (tail, flushed) = (durable.tail, self.flusher.flushed());
+        let end = tail.end;
         // Invariant 3: the mark is lowered before the log is shortened.
         if end < flushed {
             return Err(StoreError::Divergence(format!(
@@ -397,11 +398,11 @@ impl FlushStep {
             )));
         }
         self.flusher.log.segments.sync(flushed, end)?;
-        self.durable = tail;
+        self.durable = durable;
         self.flusher.flushed.store(end, Ordering::Release);
         // Whatever it had acknowledged: it holds what a later leader had, or what it had itself.
         let mut doubt = self.flusher.doubt.lock();
-        *doubt = doubt.filter(|doubt| Some(*doubt) > tail.0.last);
+        *doubt = doubt.filter(|doubt| Some(*doubt) > tail.last);
         Ok(())
     }
 
@@ -415,7 +416,7 @@ impl FlushStep {
     ) -> Result<(), StoreError> {
         self.flusher.flushed.store(tail.end, Ordering::Release);
         // The last message of what is left was not looked for.
-        self.durable = (tail, 0);
+        self.durable = LogEnd { tail, last_ms: 0 };
         if Mutation::SkipTruncationSync.is_on() {
             self.write_marks(false)?;
         } else {
@@ -442,8 +443,8 @@ impl FlushStep {
     }
 
     fn present(&self, clean: bool) -> Marks {
-        let (flushed, last_ms) = self.durable;
-        Marks { flushed, last_ms, committed: self.flusher.committed(), doubt: self.flusher.doubt(), clean }
+        let (flushed, committed, doubt) = (self.durable, self.flusher.committed(), self.flusher.doubt());
+        Marks { flushed, committed, doubt, clean }
     }
 
     /// From here on everybody is refused. Who came during the sync is told as well.
@@ -499,13 +500,13 @@ mod tests {
         let log_dir = dir.path().join("commitlog");
         let (marks, found) = MarksFile::open(&OsDisk, &dir.path().join("marks"), &log_dir).unwrap();
         let log = log_of_blanks(&log_dir, found, 1, 1);
-        let (tail, last_ms) = log.tail();
+        let LogEnd { tail, last_ms } = log.tail();
         let flusher = Arc::new(Flusher::new(log.clone(), found, FlushMode::Sync));
         let clock = Arc::new(SystemClock::default());
         let mut step = FlushStep::new(flusher.clone(), marks, clock, Box::new(|_| ()));
-        step.sync((tail, last_ms)).unwrap();
+        step.sync(LogEnd { tail, last_ms }).unwrap();
         let shorter = Tail { end: tail.end - 1, ..tail };
-        assert!(matches!(step.sync((shorter, 0)), Err(StoreError::Divergence(_))));
+        assert!(matches!(step.sync(LogEnd { tail: shorter, last_ms: 0 }), Err(StoreError::Divergence(_))));
         assert_eq!(flusher.flushed(), log.end());
 
         let set = |term, index| flusher.set_committed(EntryId { term, index });

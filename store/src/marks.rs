@@ -83,9 +83,7 @@ impl LogEnd {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Marks {
     /// How the durable part of the log ends.
-    pub(crate) flushed: Tail,
-    /// The store timestamp of the last message in it, in ms; zero where it is not known.
-    pub(crate) last_ms: i64,
+    pub(crate) flushed: LogEnd,
     /// The last entry known to be committed.
     pub(crate) committed: Option<EntryId>,
     /// Something whole was cut off behind something broken: this member may have acknowledged entries up to this one, and
@@ -177,7 +175,7 @@ fn newest(content: &[u8], path: &Path) -> Result<Option<(u64, Marks)>, StoreErro
 
 fn slot_of(sequence: u64, marks: Marks) -> [u8; CHECKED_BYTES + 4] {
     let entry = |id: Option<EntryId>| id.map_or([0, 0], |id| [id.term, id.index + 1]);
-    let Marks { flushed, last_ms, committed, doubt, clean } = marks;
+    let Marks { flushed: LogEnd { tail: flushed, last_ms }, committed, doubt, clean } = marks;
     let [last, committed, doubt] = [flushed.last, committed, doubt].map(entry);
     let words = [
         &[sequence, flushed.end][..],
@@ -208,9 +206,9 @@ fn read_slot(bytes: &[u8], at: u64) -> Option<(u64, Marks)> {
         return None;
     }
     let entry = |n| Some(EntryId { term: word(n), index: word(n + 1).checked_sub(1)? });
-    let flushed = Tail { last: entry(2), at: word(4), chain: u32::try_from(word(5)).ok()?, end: word(1) };
-    let last_ms = word(6).cast_signed();
-    Some((word(0), Marks { flushed, last_ms, committed: entry(7), doubt: entry(9), clean: word(11) == 1 }))
+    let tail = Tail { last: entry(2), at: word(4), chain: u32::try_from(word(5)).ok()?, end: word(1) };
+    let flushed = LogEnd { tail, last_ms: word(6).cast_signed() };
+    Some((word(0), Marks { flushed, committed: entry(7), doubt: entry(9), clean: word(11) == 1 }))
 }
 
 #[cfg(test)]
@@ -223,7 +221,8 @@ mod tests {
     }
 
     fn flushed(end: u64) -> Marks {
-        Marks { flushed: Tail { end, ..Tail::default() }, ..Marks::default() }
+        let tail = Tail { end, ..Tail::default() };
+        Marks { flushed: LogEnd { tail, last_ms: 0 }, ..Marks::default() }
     }
 
     fn tear(dir: &Path, slot: u64) {
@@ -238,8 +237,10 @@ mod tests {
         assert_eq!(marks, Marks::default());
         let id = |term, index| Some(EntryId { term, index });
         let second = Marks {
-            flushed: Tail { last: id(4, 0), at: 100, chain: u32::MAX, end: 200 },
-            last_ms: -1,
+            flushed: LogEnd {
+                tail: Tail { last: id(4, 0), at: 100, chain: u32::MAX, end: 200 },
+                last_ms: -1,
+            },
             committed: id(3, 0),
             doubt: id(5, 7),
             clean: true,

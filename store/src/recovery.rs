@@ -49,17 +49,17 @@ pub(crate) fn open_log(
     Found { checkpoint, marks, file }: Found<'_>,
     is_alone: bool,
 ) -> Result<Recovered, StoreError> {
-    if marks.flushed.end == 0 {
-        marks.flushed.chain = seed;
+    if marks.flushed.tail.end == 0 {
+        marks.flushed.tail.chain = seed;
     }
     let log = CommitLog::new(Segments::open(disk, dir, segment_bytes)?, seed);
-    let durable = marks.flushed;
+    let durable = marks.flushed.tail;
     // Nothing was checkpointed before it was marked to be durable, but marks may be damaged.
     let checkpoint = checkpoint.filter(|checkpoint| checkpoint.tail.end <= durable.end);
     if checkpoint.is_none() {
         check_is_there(&log, durable)?;
     }
-    let start = checkpoint.unwrap_or(LogEnd { tail: durable, last_ms: marks.last_ms });
+    let start = checkpoint.unwrap_or(marks.flushed);
     let Scan { tail, torn, frames, .. } = Scan::run(&log, start, durable)?;
     log.damage.set_checked_from(start.tail.end);
     log.set_recovered(tail, frames.newest_ms);
@@ -76,7 +76,7 @@ pub(crate) fn open_log(
             );
             marks.doubt = marks.doubt.max(Some(behind)).filter(|doubt| Some(*doubt) > tail.last);
             if has_lost {
-                (marks.flushed, marks.last_ms) = (tail, frames.newest_ms);
+                marks.flushed = LogEnd { tail, last_ms: frames.newest_ms };
             }
             file.write_durably(Marks { clean: false, ..*marks })?;
         }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use crate::commit_log::{CommitLog, Writer};
 use crate::error::StoreError;
 use crate::frame::FrameKind;
-use crate::marks::{EntryId, Tail};
+use crate::marks::{EntryId, LogEnd, Tail};
 use crate::topic_changes;
 
 impl CommitLog {
@@ -30,7 +30,7 @@ impl CommitLog {
             StoreError::Illegal(format!("asked to truncate after entry {last:?}, which is not in the log"))
         };
         let Some(index) = last else {
-            let tail = Tail { last: None, at: 0, chain: self.seed, end: 0 };
+            let LogEnd { tail, .. } = LogEnd::of_nothing(0, self.seed);
             return if self.start() == 0 { Ok(Some(tail)) } else { Err(not_there()) };
         };
         let kept = self.frame(index)?.ok_or_else(not_there)?;
