@@ -37,6 +37,7 @@ pub(crate) struct Offer {
 }
 
 /// Of one log.
+#[derive(Default)]
 pub(crate) struct Damage {
     /// Everything below was read through by the scrub, except for what is doubted.
     read_below: AtomicU64,
@@ -81,18 +82,6 @@ impl State {
     fn doubts(&self, segment: u64) -> bool {
         self.suspected.get(&segment).is_some_and(|suspicion| suspicion.waits)
             || self.spots.values().any(|(base, _)| *base == segment)
-    }
-}
-
-impl Default for Damage {
-    fn default() -> Self {
-        Self {
-            read_below: AtomicU64::new(0),
-            checked_from: AtomicU64::new(0),
-            any: AtomicBool::new(false),
-            state: Mutex::default(),
-            listeners: Mutex::default(),
-        }
     }
 }
 
@@ -211,11 +200,11 @@ impl Damage {
         }
     }
 
-    /// What was broken at a spot is in place again, or was cut off.
-    pub(crate) fn gone(&self, physical_offset: u64, is_mended: bool) {
+    /// What was broken at a spot is in place again.
+    pub(crate) fn gone(&self, physical_offset: u64) {
         let mut state = self.state.lock();
         state.spots.remove(&physical_offset);
-        state.mended += u64::from(is_mended);
+        state.mended += 1;
         self.note_any(&state);
     }
 

@@ -240,11 +240,11 @@ impl ScrubStep {
         frames: FrameCheck,
         goes_on: bool,
     ) -> Result<(), StoreError> {
-        segment.file.sync().map_err(StoreError::io("sync", segment.file.path()))?;
-        self.reader.forget();
         if frames.at == spot && !goes_on {
             return Err(StoreError::Illegal(format!("nothing was offered for physical offset {spot}")));
         }
+        segment.file.sync().map_err(StoreError::io("sync", segment.file.path()))?;
+        self.reader.forget();
         self.spots.remove(&spot);
         if goes_on {
             tracing::info!(physical_offset = spot, until = frames.at, "the log is mended here");
@@ -253,7 +253,7 @@ impl ScrubStep {
             let what = segment.corrupt(frames.at, "broken, as is what stood before it".into());
             self.note_spot(&segment, frames, &what);
         }
-        self.log.damage.gone(spot, true);
+        self.log.damage.gone(spot);
         Ok(())
     }
 }
